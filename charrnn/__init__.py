@@ -1,0 +1,36 @@
+"""Character-level text completion with recurrent networks: every cell is its equations, written once.
+
+    import charrnn
+    model = charrnn.train("corpus.txt", cell="gru", budget="3m")
+    model = charrnn.load("checkpoints/NAME")
+    model.complete("Rekurentne", chars=200, temperature=0.8, seed=7)
+
+Everything is imported where it is first used, so that `import charrnn` and `--help` cost next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from charrnn import cells as cells
+    from charrnn.cells import run as run
+    from charrnn.errors import CharRNNError as CharRNNError
+
+_HOME = {  # public name -> the module that defines it
+    "CharRNNError": "charrnn.errors",
+    "run": "charrnn.cells",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cells":
+        return importlib.import_module("charrnn.cells")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'charrnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "cells", *_HOME])

@@ -1,0 +1,42 @@
+"""The LSTM with forget gate (Gers et al. 2000), one bias per gate, gates in the order f, i, o, candidate."""
+
+from typing import Any
+
+from charrnn.cell import Cell, Param, State, Twin
+from charrnn.initialisation import constant, glorot, orthogonal
+from charrnn.ops import Array, concat, matmul, sigmoid, split, tanh
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {
+        "W": Param((I, 4 * H), glorot(4)),
+        "U": Param((H, 4 * H), orthogonal(4)),
+        "b": Param((4 * H,), constant(1, 0, 0, 0)),  # an open forget gate lets the first gradients through
+    }
+
+
+def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
+    h, c = state
+    f, i, o, g = split(z + matmul(h, p.U), 4)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    h = sigmoid(o) * tanh(c)
+    return h, (h, c)
+
+
+def to_torch(p: Any) -> tuple[Array, Array, Array, Array]:
+    def reorder(w: Array) -> Array:  # torch's gate order is i, f, candidate, o
+        f, i, o, g = split(w, 4)
+        return concat(concat(i, f), concat(g, o))
+
+    return reorder(p.W).T, reorder(p.U).T, reorder(p.b), p.b * 0
+
+
+cell = Cell(
+    name="lstm",
+    summary="f, i, o = sigmoid(W x + U h + b); c~ = tanh(W x + U h + b); c = f c + i c~; h = o tanh(c)",
+    source="Gers, Schmidhuber and Cummins, Learning to forget: continual prediction with LSTM, 2000",
+    parameters=parameters,
+    state={"h": 0, "c": 0},
+    step=step,
+    twin=Twin("LSTM", to_torch),
+)

@@ -1,0 +1,47 @@
+"""torch's nn.GRU, written as equations: the reset gate acts AFTER the recurrent product, and z keeps the old state."""
+
+from typing import Any
+
+from charrnn.cell import Cell, Param, State, Twin
+from charrnn.initialisation import glorot, orthogonal, zeros
+from charrnn.ops import Array, matmul, sigmoid, split, tanh
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {
+        "W_ih": Param((I, 3 * H), glorot(3)),  # torch's weight_ih_l0, transposed
+        "W_hh": Param((H, 3 * H), orthogonal(3)),
+        "b_ih": Param((3 * H,), zeros),
+        "b_hh": Param((3 * H,), zeros),
+    }
+
+
+def inputs(x: Array, p: Any) -> Array:
+    return matmul(x, p.W_ih) + p.b_ih
+
+
+def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
+    (h,) = state
+    r, z, n = split(z, 3)
+    hr, hz, hn = split(matmul(h, p.W_hh) + p.b_hh, 3)
+    r = sigmoid(r + hr)
+    z = sigmoid(z + hz)
+    n = tanh(n + r * hn)
+    h = (1 - z) * n + z * h
+    return h, (h,)
+
+
+cell = Cell(
+    name="nn.GRU",
+    summary="n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h = (1 - z) n + z h: reset after the product",
+    source="torch.nn.GRU; Cho et al., Learning phrase representations, 2014 (its first version's form)",
+    parameters=parameters,
+    state={"h": 0},
+    inputs=inputs,
+    step=step,
+    twin=Twin(
+        "GRU",
+        to_torch=lambda p: (p.W_ih.T, p.W_hh.T, p.b_ih, p.b_hh),
+        from_torch=lambda w_ih, w_hh, b_ih, b_hh: (w_ih.T, w_hh.T, b_ih, b_hh),
+    ),
+)

@@ -1,0 +1,39 @@
+"""A recurrent network with a hidden state and an output layer of its own size (Elman 1990)."""
+
+from typing import Any
+
+from charrnn.cell import Cell, Param, State
+from charrnn.initialisation import glorot, orthogonal, zeros
+from charrnn.ops import Array, matmul, tanh
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {
+        "U": Param((I, H), glorot()),
+        "V": Param((H, H), orthogonal()),
+        "b1": Param((H,), zeros),
+        "W": Param((H, O), glorot()),
+        "b2": Param((O,), zeros),
+    }
+
+
+def inputs(x: Array, p: Any) -> Array:
+    return matmul(x, p.U) + p.b1
+
+
+def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
+    (h,) = state
+    h = tanh(z + matmul(h, p.V))
+    o = tanh(matmul(h, p.W) + p.b2)
+    return o, (h,)
+
+
+cell = Cell(
+    name="rnn",
+    summary="h_t = tanh(U x_t + V h_{t-1} + b1), o_t = tanh(W h_t + b2): a hidden state and an output layer",
+    source="Elman, Finding structure in time, 1990",
+    parameters=parameters,
+    state={"h": 0},
+    inputs=inputs,
+    step=step,
+)

@@ -1,0 +1,33 @@
+"""The simplest recurrent network: the output itself is fed back (Jordan 1986)."""
+
+from typing import Any
+
+from charrnn.cell import Cell, Param, State, Twin
+from charrnn.initialisation import glorot, orthogonal, zeros
+from charrnn.ops import Array, matmul, tanh
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {"U": Param((I, H), glorot()), "V": Param((H, H), orthogonal()), "b": Param((H,), zeros)}
+
+
+def inputs(x: Array, p: Any) -> Array:
+    return matmul(x, p.U) + p.b
+
+
+def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
+    (o,) = state
+    o = tanh(z + matmul(o, p.V))
+    return o, (o,)
+
+
+cell = Cell(
+    name="simple",
+    summary="o_t = tanh(U x_t + V o_{t-1} + b): the output is fed back",
+    source="Jordan, Serial order: a parallel distributed processing approach, 1986",
+    parameters=parameters,
+    state={"o": 0},
+    inputs=inputs,
+    step=step,
+    twin=Twin("RNN", to_torch=lambda p: (p.U.T, p.V.T, p.b, p.b * 0)),
+)

@@ -1,0 +1,5 @@
+"""The command line: click options -> library calls -> print."""
+
+
+def main() -> None:
+    """Run the command line."""

@@ -1,0 +1,26 @@
+"""The one error a user of charrnn should ever see."""
+
+
+class CharRNNError(Exception):
+    """What was given, what was expected, and what to do about it.
+
+    The library raises it; the command line alone turns it into an `error:` line, a `hint:` line and an exit code.
+    `problem` says what was given and what is expected, `hint` what to do.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}; {hint}" if hint else problem)
+        self.problem = problem
+        self.hint = hint
+
+
+def did_you_mean(given: str, known: list[str]) -> str:
+    """A hint that names the nearest of `known`, or all of them when none is near."""
+    import difflib  # only a mistake pays for it
+
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    lowered = {name.lower(): name for name in known}
+    near = near or difflib.get_close_matches(given.lower(), list(lowered), n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {lowered.get(near[0], near[0])!r}?"
+    return f"choose from: {', '.join(known)}" if known else "there are none yet"
