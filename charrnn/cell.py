@@ -67,7 +67,7 @@ class Cell:
     source: str
     parameters: Callable[..., dict[str, Param]]
     state: Mapping[str, float]
-    step: Step = field(default=None)  # type: ignore[assignment]  # derived from gates and readout when not given
+    step: Step = field(default=None)  # type: ignore  # derived from gates and readout when not given
     inputs: Callable[[Array, Any], Array] = linear_inputs
     gates: Callable[[Array, Any], tuple[Array, Array]] | None = None
     readout: Callable[[Array, Array, Any], Array] | None = None
@@ -128,7 +128,7 @@ class Cell:
     @cached_property
     def _pack_type(self) -> Any:
         identifier = "".join(c if c.isalnum() else "_" for c in self.name)
-        return namedtuple(f"{identifier}_parameters", self.shapes(2, 2))  # type: ignore[misc]
+        return namedtuple(f"{identifier}_parameters", self.shapes(2, 2))
 
     def initial(
         self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
