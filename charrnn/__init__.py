@@ -16,11 +16,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from charrnn import cells as cells
     from charrnn.cells import run as run
+    from charrnn.config import Config as Config
     from charrnn.errors import CharRNNError as CharRNNError
+    from charrnn.text_model import TextModel as TextModel
+    from charrnn.text_model import load as load
+    from charrnn.text_model import train as train
 
 _HOME = {  # public name -> the module that defines it
     "CharRNNError": "charrnn.errors",
+    "Config": "charrnn.config",
+    "TextModel": "charrnn.text_model",
+    "load": "charrnn.text_model",
     "run": "charrnn.cells",
+    "train": "charrnn.text_model",
 }
 
 

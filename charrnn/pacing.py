@@ -1,0 +1,63 @@
+"""How long a run takes, and how many steps fit into a budget of seconds."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+RECENT_STEPS = 200
+
+
+class Pace:
+    """Times the steps and validations of a run. Seconds are counted from `began`, a reading of time.monotonic()."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._mark = time.monotonic()
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._validation_seconds = 0.0
+        self.training_seconds = 0.0
+
+    def seconds(self) -> float:
+        """Since the run began, everything included."""
+        return time.monotonic() - self._began
+
+    def stepped(self) -> None:
+        """A step is done."""
+        now = time.monotonic()
+        self._recent.append(now - self._mark)
+        self.training_seconds += now - self._mark
+        self._mark = now
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Around a validation with its saving: it is not a step."""
+        began = time.monotonic()
+        yield
+        self._mark = time.monotonic()
+        self._validation_seconds = self._mark - began
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around what is neither a step nor a validation."""
+        yield
+        self._mark = time.monotonic()
+
+    @property
+    def timed_steps(self) -> int:
+        """How many steps the figures rest on."""
+        return len(self._recent)
+
+    def step_seconds(self) -> float:
+        """A step's seconds, lately: the median, since the first steps are slower and a busy machine has outliers."""
+        return median(self._recent) if self._recent else 0.0
+
+    def steps_in(self, seconds: float, validate_every: int | None) -> int:
+        """How many steps fit into so many seconds, with validations between them and one at the end; at least one."""
+        # The mean is what adds up; the median keeps a first slow step from deciding when there are only a few.
+        mean = sum(self._recent) / len(self._recent)
+        per_step = mean if len(self._recent) >= 50 else median(self._recent)
+        if validate_every:
+            per_step += self._validation_seconds / validate_every
+        return max(1, int((seconds - self._validation_seconds) / max(1e-9, per_step)))

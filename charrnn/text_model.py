@@ -1,0 +1,153 @@
+"""A trained model as people use it: complete, stream, next, score."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import checkpoint
+from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run
+from charrnn.config import Config
+from charrnn.decoding import Decoder
+from charrnn.errors import CharRNNError
+from charrnn.sampling import Completion, Sampling, distribution, generate, until
+from charrnn.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # scoring needs torch, completing does not
+    from charrnn.evaluation import Mode, Score
+
+DEFAULT_CHARS = 200
+DEFAULT_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """Weights with the vocabulary and the configuration they belong to. run: where they were loaded from."""
+
+    config: Config
+    tokenizer: Tokenizer
+    weights: dict[str, NDArray[np.float32]]
+    run: Run | None = None
+    device: str = "cpu"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The shape of the model."""
+        return checkpoint.architecture(self.config, self.tokenizer)
+
+    def decoder(self) -> Decoder:
+        """What computes next-character logits for this model."""
+        return Decoder(self.architecture, self.weights, device=self.device)
+
+    def stream(
+        self,
+        prime: str = "",
+        chars: int = DEFAULT_CHARS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = 7,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
+        sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+        return (character for character, _ in self._drawn(self.decoder(), prime, chars, sampling, stop, 0))
+
+    def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
+        """The text that goes on from `prime`, without it; settings as in `stream`."""
+        return "".join(self.stream(prime, chars, **settings))
+
+    def completions(
+        self, prime: str, chars: int, sampling: Sampling, count: int = 1, stop: Sequence[str] = ()
+    ) -> Iterator[Iterator[tuple[str, float]]]:
+        """`count` different completions, each an iterator of characters with their cost in nats."""
+        if count < 1:
+            raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
+        decoder = self.decoder()
+        return (self._drawn(decoder, prime, chars, sampling, stop, n) for n in range(count))
+
+    def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
+        """The k likeliest characters after `prime` with their probabilities, likeliest first.
+
+        Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
+        """
+        decoder = self.decoder()
+        ids = np.concatenate([[self.architecture.start], self.tokenizer.encode(prime)])
+        logits, _ = decoder.step(ids[-1:], decoder.read(ids[:-1], decoder.start()))
+        p = distribution(logits[0], self.tokenizer.allowed[0], Sampling())
+        whole = [*range(128), *range(256, self.tokenizer.size)]
+        likeliest = sorted(whole, key=lambda i: -p[i])[:k]
+        return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
+
+    def score(self, text: str) -> "Score":
+        """What each character of a text costs the model, read as one stream from its first character."""
+        return self.score_ids(self.tokenizer.encode(text))
+
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
+        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
+        from charrnn import evaluation
+        from charrnn.model import CharRNN
+
+        model = CharRNN(self.architecture, self.weights).to(self.device)
+        costs = (
+            evaluation.stream_costs(model, ids)
+            if mode == "stream"
+            else evaluation.cold_costs(model, ids, self.config.window)
+        )
+        return evaluation.score(costs, ids, self.tokenizer)
+
+    @staticmethod
+    def _collected(characters: Iterator[tuple[str, float]]) -> Completion:
+        pairs = list(characters)
+        return Completion("".join(c for c, _ in pairs), sum(nats for _, nats in pairs))
+
+    def _drawn(
+        self, decoder: Decoder, prime: str, chars: int, sampling: Sampling, stop: Sequence[str], completion: int
+    ) -> Iterator[tuple[str, float]]:
+        if chars < 0:
+            raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
+        if "" in stop:
+            raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
+        return until(generate(decoder, self.tokenizer, prime, sampling, completion), chars, stop)
+
+
+def load(run: str | Path | Run = "latest", device: str = "auto", which: str = "best") -> TextModel:
+    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken."""
+    found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
+    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device))
+    model.architecture.check(model.weights)
+    return model
+
+
+def resolve_device(device: str) -> str:
+    """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
+    if device == "cpu":
+        return "cpu"
+    import torch  # only CUDA needs it here
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cuda" or not torch.cuda.is_available():
+        raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
+    return "cuda"
+
+
+def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:
+    """Train to the end, silently, and return the best model; settings are those of `charrnn.config.Config`.
+
+    corpus: files, or the name of an embedded corpus, which is the default. name: of the run in the home folder.
+    out: a folder for the run instead. `charrnn.training.new_run` does the same and reports on the way.
+    """
+    from charrnn import training
+
+    config = Config.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
+    run = training.open_run(config, name, out)
+    for _ in training.new_run(config, run):
+        pass
+    return load(run)

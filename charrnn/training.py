@@ -1,0 +1,426 @@
+"""The one training loop: stateful truncated back-propagation through time, as a generator of reports.
+
+The batch, the rate and the randomness of step k are pure functions of (configuration, its plan, k), and whatever was
+decided by timing is written into the configuration before a step depends on it: a run can be repeated from its
+config.json to the last byte, and one that was cut off goes on as if it had not been.
+"""
+
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charrnn import checkpoint, corpora, data, evaluation, optimisation, settings
+from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run, Tensors
+from charrnn.config import Config
+from charrnn.data import Corpus, Streams
+from charrnn.errors import CharRNNError
+from charrnn.model import CharRNN, State, detach
+from charrnn.pacing import Pace
+
+# A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
+TIMED_SHARE = 0.02
+# A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
+EXACT_IDS = 200_000
+
+
+@dataclass(frozen=True)
+class Started:
+    """Before the first step."""
+
+    run: Run
+    config: Config
+    architecture: Architecture
+    corpus: Corpus
+    step: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """After every step. steps: None until planned. loss: nats per id, on the device; reading it waits for that."""
+
+    step: int
+    steps: int | None
+    loss: Tensor
+    seconds: float
+    chars_per_s: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """After a validation. nats are per character; val_nats is None without a validation part."""
+
+    step: int
+    characters: int
+    train_nats: float
+    val_nats: float | None
+    best: bool
+    weights: Tensors
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A budget became a number of steps, or a running one was corrected."""
+
+    steps: int
+    first: bool
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was asked to stop, and is saved."""
+
+    run: Run
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is complete. result: what `train --json` prints."""
+
+    run: Run
+    result: dict[str, Any]
+
+
+Report = Started | Stepped | Validated | Planned | Stopped | Finished
+
+
+def new_run(config: Config, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+    """Train from the beginning into an empty folder, yielding reports; stop() is asked after every step."""
+    began = time.monotonic()
+    folder = data.home() / ".corpora"
+    text = (data.copy_of(config.fingerprint, folder) if config.fingerprint else None) or data.read(
+        config.corpus, folder
+    )
+    if config.fingerprint not in (None, text.fingerprint):
+        raise CharRNNError(
+            f"{text.source} is not the text this configuration was made for (SHA-256 {text.fingerprint[:16]}...)",
+            "give the corpus beside --config to train on it all the same",
+        )
+    tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split)
+    corpus = data.encode(text, tokenizer, config.split)
+    config = settings.resolve(config, corpus)
+    trainer = Trainer(run, config, corpus, began)
+    run.create(config, tokenizer)
+    with _threads(config):
+        yield from trainer.train(stop)
+
+
+def resume(run: Run, steps: int | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+    """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
+
+    Raises CharRNNError where the run is complete, or its corpus is gone.
+    """
+    began = time.monotonic()
+    about, config = run.about(), run.config()
+    step = about["step"]
+    if steps is not None:
+        if steps <= step:
+            raise CharRNNError(f"{run.name} has {step} steps already", f"give --steps more than {step}")
+        config = config.replace(steps=steps, plan=(*config.plan, (step, steps)))
+    elif about.get("result"):
+        raise CharRNNError(
+            f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
+        )
+    folder = data.home() / ".corpora"
+    assert config.fingerprint is not None
+    text = data.copy_of(config.fingerprint, folder) or data.read(config.corpus, folder)
+    if text.fingerprint != config.fingerprint:
+        raise CharRNNError(
+            f"{text.source} has changed since {run.name} was begun", "restore the text it was begun with"
+        )
+    trainer = Trainer(run, config, data.encode(text, run.tokenizer(), config.split), began)
+    trainer.restore(about, run.weights("last"), run.training_state())
+    run.truncate(step)
+    run.write_config(config)
+    with _threads(config):
+        yield from trainer.train(stop)
+
+
+class Trainer:
+    """The state of a run in memory: weights, moments, carried state, running sums, and how far it is."""
+
+    def __init__(self, run: Run, config: Config, corpus: Corpus, began: float) -> None:
+        self.run, self.config, self.corpus = run, config, corpus
+        self.architecture = checkpoint.architecture(config, corpus.tokenizer)
+        self.device = torch.device(config.device)
+        weights = self.architecture.initial(config.seed, config.uniform)
+        self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
+        self.optimizer = optimisation.make_optimizer(config, self.model.weights)
+        self.streams = Streams(corpus.ids("train"), config.batch, config.window, self.architecture.start)
+        self.step = 0
+        self.characters = 0
+        self._earlier_seconds = 0.0
+        self.best_val = math.inf
+        self.pace = Pace(began)
+        self.state: State = self.model.start(self.streams.batch)
+        self._stream_seconds_per_id: float | None = None
+        self._forget_sums()
+
+    @property
+    def steps(self) -> int | None:
+        """The length of the run as planned now."""
+        return self.config.plan[-1][1] if self.config.plan else None
+
+    def train(self, stop: Callable[[], bool]) -> Iterator[Report]:
+        """Train to the end of the plan, validating and saving on the way."""
+        yield Started(self.run, self.config, self.architecture, self.corpus, self.step, self._notes())
+        budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
+        if self.step == 0:
+            yield self._validate()
+        while self.steps is None or self.step < self.steps:
+            loss = self.update()
+            self.pace.stepped()
+            yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
+            if budget and self.steps is None and self._timed_enough(budget):
+                yield self._plan(budget)
+            every = self.config.validate_every
+            if self.step == self.steps or (every and self.step % every == 0):
+                yield self._validate()
+                if budget and self.step != self.steps:
+                    yield self._plan(budget)
+            if stop() and self.step != self.steps:
+                self._save(best=False)
+                yield Stopped(self.run, self.step)
+                return
+        yield self._finish()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, all its sessions together."""
+        return self._earlier_seconds + self.pace.seconds()
+
+    def update(self) -> Tensor:
+        """One step of truncated back-propagation through time. Returns the loss, nats per id, on the device."""
+        inputs, targets, begins = self.streams.at(self.step)
+        if begins:
+            self.state = self.model.start(self.streams.batch)
+        characters = self.corpus.tokenizer.characters_in(targets.ravel())
+        rate = optimisation.learning_rate(self.config, self.step, self.streams.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            logits, state = self.model(torch.from_numpy(inputs).to(self.device), self.state, self._dropout())
+        self.state = detach(state)  # truncate: gradients stop at the window
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), torch.from_numpy(targets).to(self.device).flatten()
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimisation.clip_gradients(self.config, self.model.weights)
+        self.optimizer.step()
+        self.step += 1
+        self.characters += characters
+        self._nats += loss.detach().double() * targets.size
+        self._characters += characters
+        return loss.detach()
+
+    def restore(self, about: dict[str, Any], weights: Tensors, training: Tensors) -> None:
+        """Become what was saved."""
+        tensors = {name: torch.from_numpy(value) for name, value in training.items()}
+        with torch.no_grad():
+            for name, weight in self.model.weights.items():
+                weight.copy_(torch.from_numpy(weights[name]))
+        optimisation.restore_moments(
+            self.optimizer,
+            self.model.weights,
+            {name.removeprefix("moments/"): t for name, t in tensors.items() if name.startswith("moments/")},
+        )
+        names = list(self.architecture.definition.state)
+        self.state = tuple(
+            tuple(tensors[f"state/{i}/{name}"].to(self.device) for name in names)
+            for i in range(self.architecture.layers)
+        )
+        self._nats = tensors["sums/nats"].to(self.device)
+        self._characters = int(tensors["sums/characters"])
+        self.step, self.characters, self._earlier_seconds = about["step"], about["characters"], about["seconds"]
+        self.best_val = math.inf if about["best_val_nats"] is None else about["best_val_nats"]
+
+    def weights(self) -> Tensors:
+        """A copy of the weights, on the CPU."""
+        return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
+
+    def _timed_enough(self, budget: float) -> bool:
+        timed = self.pace.training_seconds
+        return (self.pace.timed_steps >= 10 and timed > TIMED_SHARE * budget) or timed > budget / 4
+
+    def _plan(self, budget: float) -> Planned:
+        """Decide how many steps fill the budget, and write it down before a step depends on it."""
+        left = budget - self.seconds - self._final_seconds()
+        steps = self.step + self.pace.steps_in(left, self.config.validate_every)
+        if self.steps is None or abs(steps - self.steps) > 0.01 * steps:
+            self.config = settings.planned(self.config, self.corpus, self.step, steps)
+            self.run.write_config(self.config)
+        assert self.steps is not None
+        return Planned(self.steps, first=len(self.config.plan) == 1)
+
+    def _final_seconds(self) -> float:
+        """What scoring at the end will take: one exact stream is far slower than many side by side."""
+        if self._stream_seconds_per_id is None:
+            with self.pace.aside():
+                ids = self.corpus.ids("train")[:300]
+                began = time.monotonic()
+                evaluation.stream_costs(self.model, ids)
+                self._stream_seconds_per_id = (time.monotonic() - began) / len(ids)
+        lengths = [len(self.corpus.parts["val"]), len(self.corpus.parts["test"])]
+        exact = sum(n for n in lengths if n <= EXACT_IDS) * self._stream_seconds_per_id
+        per_trained_id = self.pace.step_seconds() / (self.streams.batch * self.config.window)
+        return exact + sum(n for n in lengths if n > EXACT_IDS) * per_trained_id / 2 + 0.5
+
+    def _chars_per_s(self) -> float:
+        return self.streams.batch * self.config.window / max(1e-9, self.pace.step_seconds())
+
+    def _validate(self) -> Validated:
+        with self.pace.validating():
+            return self._validated()
+
+    def _validated(self) -> Validated:
+        ids = self.corpus.parts["val"]
+        val_nats = None
+        if len(ids):
+            val_nats = evaluation.estimate(self.model, ids, self.corpus.tokenizer)
+        # Diverged weights (NaN) are never best; without a validation part the last ones are.
+        best = val_nats is None or val_nats < self.best_val
+        if best and val_nats is not None:
+            self.best_val = val_nats
+        train_nats = float(self._nats) / self._characters if self._characters else math.nan
+        self.run.append(
+            "metrics.jsonl",
+            {
+                "step": self.step,
+                "characters": self.characters,
+                "lr": optimisation.learning_rate(self.config, self.step, self.streams.steps_per_epoch),
+                "train_nats": _or_null(train_nats),
+                "val_nats": _or_null(val_nats),
+            },
+        )
+        self.run.append("timings.jsonl", {"step": self.step, "seconds": round(self.seconds, 3)})
+        self._forget_sums()
+        if self.step:
+            self._save(best)
+        return Validated(self.step, self.characters, train_nats, val_nats, best, self.weights())
+
+    def _save(self, best: bool, result: dict[str, Any] | None = None) -> None:
+        training = {f"moments/{k}": v for k, v in optimisation.moments(self.optimizer, self.model.weights).items()}
+        names = list(self.architecture.definition.state)
+        for i, layer in enumerate(self.state):
+            training |= {f"state/{i}/{name}": value for name, value in zip(names, layer, strict=True)}
+        training |= {"sums/nats": self._nats, "sums/characters": torch.tensor(self._characters)}
+        self.run.save(
+            self.step,
+            self.weights(),
+            {name: tensor.detach().cpu().numpy() for name, tensor in training.items()},
+            best,
+            self._facts(result),
+        )
+
+    def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            "characters": self.characters,
+            "seconds": round(self.seconds, 3),
+            "best_val_nats": _or_null(self.best_val),
+            "parameters": self.architecture.count(),
+            "result": result,
+        }
+
+    def _finish(self) -> Finished:
+        train_nats = next((r["train_nats"] for r in reversed(self.run.rows("metrics.jsonl"))), None)
+        best = self.run.weights("best")
+        with torch.no_grad():
+            for name, weight in self.model.weights.items():
+                weight.copy_(torch.from_numpy(best[name]))
+        scores = {part: self._final_score(part) for part in ("val", "test")}
+        val, test = scores["val"], scores["test"]
+        result = {
+            "run": str(self.run.path),
+            "cell": self.config.cell,
+            "hidden": self.config.hidden,
+            "layers": self.config.layers,
+            "parameters": self.architecture.count(),
+            "steps": self.step,
+            "characters": self.characters,
+            "seconds": round(self.seconds, 3),
+            "chars_per_s": round(self.characters / max(1e-9, self.seconds)),
+            "precision": self.config.precision,
+            "device": self.config.device,
+            "train_nats": train_nats,
+            "val_nats": val and val.nats,
+            "val_bits_per_char": val and val.bits_per_char,
+            "test_nats": test and test.nats,
+            "test_bits_per_char": test and test.bits_per_char,
+            "test_perplexity": test and test.perplexity,
+        }
+        self.run.rewrite({**self.run.about(), **self._facts(result)})
+        return Finished(self.run, result)
+
+    def _final_score(self, part: data.Part) -> evaluation.Score | None:
+        ids = self.corpus.parts[part]
+        if len(ids) == 0:
+            return None
+        if len(ids) <= EXACT_IDS:
+            costs = evaluation.stream_costs(self.model, ids)
+        else:
+            costs = evaluation.parallel_costs(self.model, ids, streams=64, lead=1024)
+        return evaluation.score(costs, ids, self.corpus.tokenizer)
+
+    def _dropout(self) -> torch.Generator | None:
+        """The source of this step's dropout masks: a pure function of the seed and the step."""
+        if self.config.dropout == 0:
+            return None
+        digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
+        return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def _forget_sums(self) -> None:
+        """Begin the running sums behind train_nats anew."""
+        self._nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._characters = 0
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if self.streams.batch < self.config.batch:
+            notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
+        if len(self.corpus.parts["val"]) == 0:
+            notes.append("no validation part: the last weights are kept, not the best")
+        if max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"])) > EXACT_IDS:
+            notes.append("long parts are scored in 64 parallel streams at the end; `eval` reads them as one")
+        return tuple(notes)
+
+
+@contextmanager
+def _threads(config: Config) -> Iterator[None]:
+    """Compute with the threads of the configuration, for sums that repeat to the last bit; then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def open_run(config: Config, name: str | None = None, out: str | Path | None = None) -> Run:
+    """Where a run will be kept: the folder `out`, or one in the home folder called `name` or what it is about."""
+    if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
+        raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
+    return Run(Path(out) if out is not None else data.home() / (name or _free_name(config)))
+
+
+def _free_name(config: Config) -> str:
+    """A name for a run that is not taken: corpus, cell and size, with a number where needed."""
+    base = f"{corpora.stem(config.corpus[0])}-{config.cell}-{config.hidden}x{config.layers}"
+    names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
+    return next(name for name in names if not (data.home() / name).exists())
+
+
+def _or_null(value: float | None) -> float | None:
+    """JSON has no NaN: a figure that is none becomes null."""
+    return value if value is not None and math.isfinite(value) else None
