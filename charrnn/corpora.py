@@ -46,7 +46,7 @@ def stem(corpus: str) -> str:
 
 
 def read_text(source: Source, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
-    """The text of a source in pieces, without a byte order mark at its start.
+    """The text of a source in pieces, as it is.
 
     Raises CharRNNError that names the offset of the first byte that is not UTF-8, or why the source cannot be read.
     """
@@ -64,8 +64,6 @@ def read_text(source: Source, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
                         f"{source.name}: byte {offset - held + error.start} is not UTF-8 ({error.reason})",
                         "convert the file to UTF-8, for instance with: iconv -f WINDOWS-1250 -t UTF-8 FILE",
                     ) from None
-                if offset == 0:
-                    text = text.removeprefix("\ufeff")
                 offset += len(chunk)
                 if text:
                     yield text

@@ -4,6 +4,7 @@ A private copy of the text is kept in the home folder, named by the SHA-256 of i
 it the ids of each part, memory-mapped: a text larger than memory trains, and the source may change or vanish.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import corpora
+from charrnn.config import Config
 from charrnn.errors import CharRNNError
 from charrnn.tokenizer import Tokenizer, count_characters
 
@@ -35,12 +37,13 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Text:
-    """A private copy of a corpus's text. characters: its length. source: what it was read from."""
+    """A private copy of a corpus's text. characters: its length. source: what it was read from. notes: what to know."""
 
     path: Path
     fingerprint: str
     characters: int
     source: str
+    notes: tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[str]:
         """The text in pieces of CHUNK_CHARACTERS, the last one shorter."""
@@ -67,38 +70,67 @@ class Text:
 def read(corpus: tuple[str, ...], folder: Path) -> Text:
     """Copy a corpus's text into `folder`, once; raises CharRNNError where it is missing, empty or not UTF-8."""
     folder.mkdir(parents=True, exist_ok=True)
-    digest, characters = hashlib.sha256(), 0
+    digest, characters, notes = hashlib.sha256(), 0, set()
     with tempfile.NamedTemporaryFile(dir=folder, prefix="reading-", delete=False) as spool:
         try:
             for name in corpus:
-                for text in corpora.read_text(corpora.find(name)):
-                    data = text.encode("utf-8")
-                    digest.update(data)
-                    characters += len(text)
-                    spool.write(data)
+                begins = True
+                for piece in corpora.read_text(corpora.find(name)):
+                    if begins and piece.startswith("\ufeff"):
+                        notes.add("a byte order mark at the beginning was dropped")
+                        piece = piece[1:]
+                    if "\r\n" in piece:
+                        notes.add("lines end in CR LF: the model will learn to write them so")
+                    begins = False
+                    encoded = piece.encode("utf-8")
+                    digest.update(encoded)
+                    characters += len(piece)
+                    spool.write(encoded)
             spool.close()
             source = ", ".join(corpus)
             if characters == 0:
                 raise CharRNNError(f"{source} is empty", "give a text to learn: some thousands of characters at least")
-            fingerprint = digest.hexdigest()
-            target = folder / fingerprint[:16]
-            target.mkdir(exist_ok=True)
-            os.replace(spool.name, target / "text.utf8")
-            (target / "text.json").write_text(json.dumps({"source": source, "characters": characters}))
+            text = Text(folder / digest.hexdigest()[:16] / "text.utf8", digest.hexdigest(), characters, source)
+            text = dataclasses.replace(text, notes=tuple(sorted(notes)))
+            text.path.parent.mkdir(exist_ok=True)
+            os.replace(spool.name, text.path)
+            about = {"source": source, "characters": characters, "notes": text.notes}
+            text.path.with_name("text.json").write_text(json.dumps(about))
+            return text
         finally:
             Path(spool.name).unlink(missing_ok=True)
-    return Text(target / "text.utf8", fingerprint, characters, source)
 
 
 def copy_of(fingerprint: str, folder: Path) -> Text | None:
     """The private copy with that fingerprint, if there is one."""
-    target = folder / fingerprint[:16]
+    path = folder / fingerprint[:16] / "text.utf8"
     try:
-        about = json.loads((target / "text.json").read_text())
-        (target / "text.utf8").stat()
+        about = json.loads(path.with_name("text.json").read_text())
+        path.stat()
     except (OSError, ValueError):
         return None
-    return Text(target / "text.utf8", fingerprint, about["characters"], about["source"])
+    return Text(path, fingerprint, about["characters"], about["source"], tuple(about["notes"]))
+
+
+def open_text(config: Config) -> Text:
+    """The text of a configuration: its private copy by fingerprint where there is one, else read from its sources.
+
+    Raises CharRNNError where the sources now hold another text than the configuration was made for.
+    """
+    folder = home() / ".corpora"
+    text = copy_of(config.fingerprint, folder) if config.fingerprint else None
+    text = text or read(config.corpus, folder)
+    if config.fingerprint not in (None, text.fingerprint):
+        raise CharRNNError(
+            f"{text.source} is not the text this configuration was made for: its SHA-256 is {text.fingerprint}",
+            f"restore the text whose SHA-256 is {config.fingerprint}, or train a new run on this one",
+        )
+    return text
+
+
+def reopen(config: Config, tokenizer: Tokenizer) -> "Corpus":
+    """The encoded corpus of a run, with the tokenizer it was trained with."""
+    return encode(open_text(config), tokenizer, config.split)
 
 
 def learn_tokenizer(text: Text, kind: str, split: tuple[float, ...]) -> Tokenizer:

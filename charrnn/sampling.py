@@ -41,14 +41,6 @@ class Sampling:
                 raise CharRNNError(f"{name} is {value}", f"expected {expected}")
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A completion without its prime. nats: what it cost the model, unfiltered at temperature 1, summed."""
-
-    text: str
-    nats: float
-
-
 def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sampling) -> NDArray[np.float64]:
     """Probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
     masked = np.where(allowed, logits.astype(np.float64), -np.inf)

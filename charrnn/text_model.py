@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint
+from charrnn import checkpoint, corpora, data
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.data import Part
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Completion, Sampling, distribution, generate, until
+from charrnn.sampling import Sampling, distribution, generate, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
@@ -102,11 +103,6 @@ class TextModel:
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
-    @staticmethod
-    def _collected(characters: Iterator[tuple[str, float]]) -> Completion:
-        pairs = list(characters)
-        return Completion("".join(c for c, _ in pairs), sum(nats for _, nats in pairs))
-
     def _drawn(
         self, decoder: Decoder, prime: str, chars: int, sampling: Sampling, stop: Sequence[str], completion: int
     ) -> Iterator[tuple[str, float]]:
@@ -123,6 +119,24 @@ def load(run: str | Path | Run = "latest", device: str = "auto", which: str = "b
     model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device))
     model.architecture.check(model.weights)
     return model
+
+
+def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode") -> tuple[str, "Score"]:
+    """Score a loaded run on a file, or on a part of its own corpus: test, or val where there is none, by default.
+
+    Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty.
+    """
+    if file is not None:
+        if part is not None:
+            raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
+        text = "".join(corpora.read_text(corpora.find(file)))
+        if not text:
+            raise CharRNNError(f"{file} is empty", "give a text of at least one character")
+        return file, model.score_ids(model.tokenizer.encode(text), mode)
+    corpus = data.reopen(model.config, model.tokenizer)
+    if part is None:
+        part = "test" if len(corpus.parts["test"]) else "val"
+    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode)
 
 
 def resolve_device(device: str) -> str:

@@ -95,18 +95,17 @@ class Finished:
 Report = Started | Stepped | Validated | Planned | Stopped | Finished
 
 
-def new_run(config: Config, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
-    """Train from the beginning into an empty folder, yielding reports; stop() is asked after every step."""
-    began = time.monotonic()
-    folder = data.home() / ".corpora"
-    text = (data.copy_of(config.fingerprint, folder) if config.fingerprint else None) or data.read(
-        config.corpus, folder
-    )
-    if config.fingerprint not in (None, text.fingerprint):
-        raise CharRNNError(
-            f"{text.source} is not the text this configuration was made for (SHA-256 {text.fingerprint[:16]}...)",
-            "give the corpus beside --config to train on it all the same",
-        )
+def new_run(
+    config: Config, run: Run, stop: Callable[[], bool] = lambda: False, began: float | None = None
+) -> Iterator[Report]:
+    """Train from the beginning into an empty folder, yielding reports.
+
+    stop() is asked after every step: when it is true the run is saved, and `resume` goes on with it. began: a reading
+    of time.monotonic() from which the budget counts, now when None.
+    Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
+    """
+    began = time.monotonic() if began is None else began
+    text = data.open_text(config)
     tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split)
     corpus = data.encode(text, tokenizer, config.split)
     config = settings.resolve(config, corpus)
@@ -116,12 +115,14 @@ def new_run(config: Config, run: Run, stop: Callable[[], bool] = lambda: False) 
         yield from trainer.train(stop)
 
 
-def resume(run: Run, steps: int | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+def resume(
+    run: Run, steps: int | None = None, stop: Callable[[], bool] = lambda: False, began: float | None = None
+) -> Iterator[Report]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
     Raises CharRNNError where the run is complete, or its corpus is gone.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     about, config = run.about(), run.config()
     step = about["step"]
     if steps is not None:
@@ -132,14 +133,7 @@ def resume(run: Run, steps: int | None = None, stop: Callable[[], bool] = lambda
         raise CharRNNError(
             f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
         )
-    folder = data.home() / ".corpora"
-    assert config.fingerprint is not None
-    text = data.copy_of(config.fingerprint, folder) or data.read(config.corpus, folder)
-    if text.fingerprint != config.fingerprint:
-        raise CharRNNError(
-            f"{text.source} has changed since {run.name} was begun", "restore the text it was begun with"
-        )
-    trainer = Trainer(run, config, data.encode(text, run.tokenizer(), config.split), began)
+    trainer = Trainer(run, config, data.reopen(config, run.tokenizer()), began)
     trainer.restore(about, run.weights("last"), run.training_state())
     run.truncate(step)
     run.write_config(config)

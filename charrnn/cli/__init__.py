@@ -1,5 +1,96 @@
-"""The command line: click options -> library calls -> print."""
+"""The command line: click options -> library calls -> print. Results go to stdout, progress and advice to stderr.
+
+A command is a module of this folder with a `command`, imported when it is asked for, so that --help is instant.
+Exit codes: 0 done, 1 an error the library explains, 2 wrong usage, 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+import time
+from typing import Any
+
+import click
+
+from charrnn import __version__
+from charrnn.errors import CharRNNError, did_you_mean
+
+STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
+
+COMMANDS = {  # name -> its help in one line, as in its module
+    "train": "Learn a text: train a model on CORPUS and keep it as a run.",
+    "sample": "Complete a text: draw characters that go on from a prime.",
+    "eval": "Score RUN on a part of its corpus, or on FILE.",
+    "runs": "List the runs, newest first.",
+    "info": "Show what RUN is: configuration, scores, files.",
+    "cells": "List the recurrent cells, or show one: equations, shapes, source.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"charrnn.cli.{name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="charrnn")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def group(debug: bool) -> None:
+    """Learn a text with a recurrent network, and complete what you begin to write.
+
+    \b
+    python cli.py train corpus.txt
+    python cli.py sample --prime "Rekurentne"
+    """
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = group.main(arguments, prog_name=_program(), standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except CharRNNError as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"error: {error.problem}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; keep Python from failing again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0])
+    return f"python {name}" if name == "cli.py" else "python -m charrnn" if name == "__main__.py" else "charrnn"

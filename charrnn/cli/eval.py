@@ -1,0 +1,65 @@
+"""eval: how well a run predicts a text."""
+
+from pathlib import Path
+
+import click
+
+from charrnn.cli import options
+
+
+@click.command()
+@click.argument("run", default="latest")
+@click.argument("file", required=False)
+@click.option("--part", type=click.Choice(["train", "val", "test"]), help="Which part; the default is test, or val.")
+@click.option(
+    "--mode",
+    type=click.Choice(["stream", "cold"]),
+    default="stream",
+    show_default=True,
+    help="One stream from the first character, or windows that each start from nothing.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the nats of every character here, as .npy.")
+@options.device
+@options.as_json
+def command(
+    run: str, file: str | None, part: str | None, mode: str, out: Path | None, device: str, as_json: bool
+) -> None:
+    """Score RUN on a part of its corpus, or on FILE.
+
+    All figures are per character of text, also where a character is spelled in several bytes.
+    """
+    from charrnn.text_model import load, score_run
+
+    model = load(run, device)
+    assert model.run is not None
+    what, score = score_run(model, file, part, mode)  # type: ignore[arg-type]
+    if out is not None:
+        import numpy as np
+
+        with out.open("wb") as stream:
+            np.save(stream, score.per_char)
+    share = score.spelled_characters / max(1, score.characters)
+    if as_json:
+        options.print_json(
+            {
+                "run": str(model.run.path),
+                "characters": score.characters,
+                "nats_per_char": score.nats,
+                "bits_per_char": score.bits_per_char,
+                "perplexity": score.perplexity,
+                "mode": mode,
+                "spelled_in_bytes": {
+                    "characters": score.spelled_characters,
+                    "share": share,
+                    "nats": score.spelled_nats,
+                },
+            }
+        )
+        return
+    click.echo(f"{model.run.name} on {what}: {score.characters:,} characters, {mode}")
+    click.echo(
+        f"{score.nats:.4f} nats, {score.bits_per_char:.4f} bits per character, perplexity {score.perplexity:.3f}"
+    )
+    if score.spelled_characters:
+        cost = score.spelled_nats / score.spelled_characters
+        click.echo(f"spelled in bytes: {score.spelled_characters:,} characters ({share:.3%}), {cost:.1f} nats each")

@@ -1,0 +1,216 @@
+"""train: from a text to a run, with what happens on the way shown on stderr."""
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from charrnn import cli
+from charrnn.cli import options
+
+SAMPLE_CHARS = 70
+
+
+@click.command()
+@click.argument("corpus", nargs=-1)
+@options.settings
+@click.option("--name", help="Call the run this; the default says what it is.")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder instead of the home folder.")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
+)
+@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it was; --steps N lengthens it.")
+@options.as_json
+def command(
+    corpus: tuple[str, ...],
+    name: str | None,
+    out: Path | None,
+    config_file: Path | None,
+    resume: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Learn a text: train a model on CORPUS and keep it as a run.
+
+    CORPUS is a UTF-8 file or the name of an embedded corpus; without it, the embedded Serbian one is learned.
+    """
+    from charrnn.errors import CharRNNError
+
+    values = options.given(settings)
+    if corpus:
+        values["corpus"] = corpus
+    if resume is not None:
+        extra = [key for key in values if key != "steps"] + [k for k, v in (("name", name), ("out", out)) if v]
+        if extra or config_file:
+            raise CharRNNError(
+                f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
+                "give --steps alone beside it, or train a new run with --config",
+            )
+    with _interruptible() as stopped:
+        show = _Show(as_json)
+        for report in _reports(values, name, out, config_file, resume, stopped):
+            show(report)
+    return show.exit_code
+
+
+def _reports(
+    values: dict[str, Any],
+    name: str | None,
+    out: Path | None,
+    config_file: Path | None,
+    resume: str | None,
+    stopped: Callable[[], bool],
+) -> Iterator[Any]:
+    from charrnn import training
+    from charrnn.checkpoint import find_run
+    from charrnn.config import Config
+    from charrnn.errors import CharRNNError
+
+    if resume is not None:
+        return training.resume(find_run(resume), values.get("steps"), stopped, cli.STARTED)
+    config = Config()
+    if config_file is not None:
+        try:
+            text = config_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CharRNNError(f"{config_file} cannot be read: {error}", "give the config.json of a run") from None
+        config = Config.from_json(text, str(config_file))
+    config = config.replace(**values)
+    return training.new_run(config, training.open_run(config, name, out), stopped, cli.STARTED)
+
+
+class _Show:
+    """Prints the reports of a run: a progress bar on a terminal, plain lines elsewhere, the result on stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._bar: Any = None
+        self._context: Any = None
+        self.exit_code = 0
+
+    def __call__(self, report: Any) -> None:
+        getattr(self, f"_{type(report).__name__.lower()}")(report)
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+    def _started(self, report: Any) -> None:
+        self._context = report
+        config, architecture, corpus = report.config, report.architecture, report.corpus
+        sizes = ", ".join(f"{len(ids):,} {part}" for part, ids in corpus.parts.items() if len(ids))
+        self._say(
+            f"corpus    {corpus.text.source}: {corpus.text.characters:,} characters; ids: {sizes}; "
+            f"{len(corpus.tokenizer.characters)} characters and 256 bytes in the vocabulary"
+        )
+        shape = "one-hot" if config.one_hot else f"embedding {config.embedding_size}"
+        self._say(
+            f"model     {config.cell}, hidden {config.hidden} x {config.layers}, {shape}: "
+            f"{architecture.count():,} parameters"
+        )
+        length = f"{report.config.plan[-1][1]:,} steps" if config.plan else f"{config.budget:g} s"
+        self._say(
+            f"training  {length} of {config.batch} x {config.window} characters on {config.device}, "
+            f"{config.precision}, {config.engine} engine, seed {config.seed}; run {report.run.path}"
+        )
+        if report.step:
+            self._say(f"resuming  after step {report.step:,}")
+        for note in (*corpus.text.notes, *report.notes):
+            self._say(f"note: {note}")
+
+    def _planned(self, report: Any) -> None:
+        if report.first:
+            self._say(f"planned   {report.steps:,} steps fill the budget")
+        if self._bar is not None:
+            self._bar.total = report.steps
+
+    def _stepped(self, report: Any) -> None:
+        if self._bar is None:
+            if not sys.stderr.isatty():
+                return
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=report.steps,
+                initial=report.step - 1,
+                unit="step",
+                dynamic_ncols=True,
+                leave=False,
+                mininterval=0.2,
+            )
+        if self._bar.update(1):  # true when the bar was drawn again
+            nats = float(report.loss)
+            self._bar.set_postfix_str(
+                f"loss {nats:.3f}, {nats / math.log(2):.2f} bits/char, {report.chars_per_s:,.0f} char/s", refresh=False
+            )
+
+    def _validated(self, report: Any) -> None:
+        if report.step == 0:
+            return
+        val = "" if report.val_nats is None else f"  val {report.val_nats:.4f} nats{' *' if report.best else ''}"
+        self._say(f"step {report.step:>6,}  train {report.train_nats:.4f}{val}  {self._sample(report)}")
+
+    def _sample(self, report: Any) -> str:
+        from charrnn.text_model import TextModel
+
+        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights)
+        return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
+
+    def _stopped(self, report: Any) -> None:
+        self._close()
+        self._say(f"stopped after step {report.step:,}; everything is saved")
+        self._say(f"to go on: {cli._program()} train --resume {report.run.name}")
+        self.exit_code = 130
+
+    def _finished(self, report: Any) -> None:
+        self._close()
+        result = report.result
+        if self._as_json:
+            options.print_json(result)
+            return
+        click.echo(f"run        {result['run']}")
+        click.echo(
+            f"trained    {result['steps']:,} steps, {result['characters']:,} characters in {result['seconds']:.0f} s"
+        )
+        for part in ("val", "test"):
+            if result[f"{part}_nats"] is not None:
+                nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
+                perplexity = math.exp(min(nats, 700))
+                click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
+        self._say(
+            f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
+        )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks the run to finish its step and save; a second one stops at once."""
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(130)
+        asked = True
+        click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
