@@ -226,7 +226,7 @@ class Tokenizer:
                 f"id {array[position]} at position {position} is not in 0..{self.size - 1}, the ids of this tokenizer",
                 "use the tokenizer.json of the model that made the ids, and leave out the start row",
             )
-        return array.astype(np.int64) if array.dtype == np.uint64 else array  # uint64 cannot index
+        return array
 
     # Characters of an id sequence
 
