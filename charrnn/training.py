@@ -178,8 +178,7 @@ class Trainer:
             yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
             if budget and self.steps is None and self._timed_enough(budget):
                 yield self._plan(budget)
-            every = self.config.validate_every
-            if self.step == self.steps or (every and self.step % every == 0):
+            if self._validation_is_due():
                 yield self._validate()
                 if budget and self.step != self.steps:
                     yield self._plan(budget)
@@ -200,9 +199,8 @@ class Trainer:
         if begins:
             self.state = self.model.start(self.streams.batch)
         characters = self.corpus.tokenizer.characters_in(targets.ravel())
-        rate = optimisation.learning_rate(self.config, self.step, self.streams.steps_per_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             logits, state = self.model(torch.from_numpy(inputs).to(self.device), self.state, self._dropout())
         self.state = detach(state)  # truncate: gradients stop at the window
@@ -243,6 +241,11 @@ class Trainer:
     def weights(self) -> Tensors:
         """A copy of the weights, on the CPU."""
         return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
+
+    def _validation_is_due(self) -> bool:
+        """At the end, and every `validate_every` steps after the length was decided: the same when it is repeated."""
+        every, plan = self.config.validate_every, self.config.plan
+        return self.step == self.steps or bool(every and plan and self.step > plan[0][0] and self.step % every == 0)
 
     def _timed_enough(self, budget: float) -> bool:
         timed = self.pace.training_seconds
@@ -293,7 +296,7 @@ class Trainer:
             {
                 "step": self.step,
                 "characters": self.characters,
-                "lr": optimisation.learning_rate(self.config, self.step, self.streams.steps_per_epoch),
+                "lr": self._rate(max(0, self.step - 1)),
                 "train_nats": _or_null(train_nats),
                 "val_nats": _or_null(val_nats),
             },
@@ -366,6 +369,9 @@ class Trainer:
         else:
             costs = evaluation.parallel_costs(self.model, ids, streams=64, lead=1024)
         return evaluation.score(costs, ids, self.corpus.tokenizer)
+
+    def _rate(self, step: int) -> float:
+        return optimisation.learning_rate(self.config, step, self.streams.steps_per_epoch)
 
     def _dropout(self) -> torch.Generator | None:
         """The source of this step's dropout masks: a pure function of the seed and the step."""

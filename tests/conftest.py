@@ -1,0 +1,56 @@
+"""Shared by all tests: a home folder of their own, a small corpus, and runs that are quick to train."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from charrnn import training
+from charrnn.checkpoint import Run
+from charrnn.config import Config
+
+CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
+# Small models are fastest on one thread, and tests that run side by side do not fight over cores.
+torch.set_num_threads(1)
+settings.register_profile("charrnn", deadline=None)  # the machine may be shared
+settings.load_profile("charrnn")
+SMALL = {"hidden": 24, "embedding": 12, "batch": 4, "window": 16, "steps": 12, "validate_every": 5, "warmup": 3}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder for the runs of one test."""
+    monkeypatch.setenv("CHARRNN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    """The path of a real text of 6,000 characters."""
+    path = tmp_path / "text.txt"
+    path.write_text(CORPUS.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def trained(corpus: str, home: Path) -> Callable[..., Run]:
+    """Train a small run, whose settings may be changed, to its end; gives the run."""
+
+    def train(name: str = "run", **settings: Any) -> Run:
+        run = training.open_run(config(corpus, **settings), name)
+        for _ in training.new_run(config(corpus, **settings), run):
+            pass
+        return run
+
+    return train
+
+
+def config(corpus: str, **settings: Any) -> Config:
+    """The configuration of a small run."""
+    values = {**SMALL, **settings}
+    if {"epochs", "budget"} & set(settings):
+        values.pop("steps")
+    return Config(corpus=(corpus,), **values)
