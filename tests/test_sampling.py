@@ -1,0 +1,181 @@
+"""Choosing characters: the draw contract, filters, stopping, streaming, UTF-8."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn import sampling, text_model
+from charrnn.checkpoint import Run
+from charrnn.errors import CharRNNError
+from charrnn.sampling import Sampling, distribution, draw, draws, until
+
+TrainedRun = Callable[..., Run]
+LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
+ALL = np.ones(4, bool)
+
+
+def test_a_draw_inverts_the_running_sum_in_id_order() -> None:
+    p = np.array([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
+    drawn = [draw(p, u) for u in (0.0, 0.2499, 0.25, 0.7499, 0.75, 0.9999999)]
+    assert drawn == [1, 1, 3, 3, 4, 4]
+
+
+def test_rounding_never_draws_what_has_no_probability() -> None:
+    p = np.array([0.1] * 10 + [0.0])
+    assert np.cumsum(p)[-1] <= 1
+    assert draw(p, np.nextafter(1, 0)) == 9
+
+
+def test_the_source_of_draws_is_philox_by_seed_and_completion() -> None:
+    expected = np.random.Generator(np.random.Philox(key=[7, 3])).random(5)
+    source = draws(7, 3)
+    assert [source.random() for _ in range(5)] == list(expected)
+
+
+def test_filters_act_in_order_and_renormalise() -> None:
+    assert distribution(LOGITS, ALL, Sampling()) == pytest.approx([0.1, 0.4, 0.2, 0.3])
+    assert distribution(LOGITS, ALL, Sampling(top_k=2)) == pytest.approx([0, 4 / 7, 0, 3 / 7])
+    assert distribution(LOGITS, ALL, Sampling(top_p=0.5)) == pytest.approx([0, 4 / 7, 0, 3 / 7])
+    assert distribution(LOGITS, ALL, Sampling(top_p=0.39)) == pytest.approx([0, 1, 0, 0])
+    assert distribution(LOGITS, ALL, Sampling(min_p=0.5)) == pytest.approx([0, 4 / 9, 2 / 9, 3 / 9])
+    # top-p counts within what top-k left: 4/7 is already more than 0.5.
+    assert distribution(LOGITS, ALL, Sampling(top_k=2, top_p=0.5)) == pytest.approx([0, 1, 0, 0])
+    assert distribution(LOGITS, ALL, Sampling(temperature=0)) == pytest.approx([0, 1, 0, 0])
+    assert distribution(LOGITS, ALL, Sampling(temperature=0.5)) == pytest.approx(np.array([1, 16, 4, 9]) / 30)
+    assert distribution(LOGITS, np.array([1, 0, 0, 1], bool), Sampling()) == pytest.approx([0.25, 0, 0, 0.75])
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=1, max_size=30),
+    st.floats(0, 3),
+    st.none() | st.integers(1, 40),
+    st.none() | st.floats(0.01, 1),
+    st.none() | st.floats(0, 1),
+)
+def test_a_distribution_always_sums_to_one_and_keeps_the_likeliest(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    values = np.array(logits)
+    p = distribution(values, np.ones(len(values), bool), Sampling(temperature, top_k, top_p, min_p))
+    assert p.sum() == pytest.approx(1)
+    assert (p >= 0).all()
+    assert p[values.argmax()] == p.max() > 0
+
+
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0}, {"min_p": 2}, {"seed": -1}]
+)
+def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(CharRNNError, match="expected"):
+        Sampling(**bad)  # type: ignore[arg-type]
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(CharRNNError, match="diverged"):
+        distribution(np.array([np.nan, 1.0]), np.ones(2, bool), Sampling())
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), st.integers(0, 12))
+def test_stopping_ends_before_the_first_stop_string(text: str, stop: list[str], chars: int) -> None:
+    endless = text + "c" * 20
+    got = "".join(c for c, _ in until(iter([(c, 0.0) for c in endless]), chars, stop))
+    limited = endless[:chars]
+    # The first moment at which a stop string is complete decides, and the earliest that ends there.
+    for end in range(1, len(limited) + 1):
+        begins = [end - len(s) for s in stop if limited[:end].endswith(s)]
+        if begins:
+            assert got == limited[: min(begins)]
+            return
+    assert got == limited
+
+
+def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
+    drawn: list[str] = []
+
+    def characters():  # type: ignore[no-untyped-def]
+        for c in "xyab!":
+            drawn.append(c)
+            yield c, 0.0
+
+    stream = until(characters(), 5, ["ab?"])
+    assert next(stream)[0] == "x"
+    assert drawn == ["x"]
+    assert [c for c, _ in stream] == ["y", "a", "b", "!"]
+
+
+# Completions of a real, if hardly trained, model: it draws bytes freely, which is what the automaton is for.
+
+
+def test_a_completion_is_valid_text_of_the_length_asked_for(trained: TrainedRun) -> None:
+    model = text_model.load(trained(steps=1))
+    for seed in range(3):
+        text = model.complete("Re", 300, temperature=1.5, seed=seed)
+        assert len(text) == 300
+        assert "\ufffd" not in text
+        assert any(c not in model.tokenizer.characters for c in text)
+
+
+def test_the_same_seed_gives_the_same_text_and_streams_it(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    text = model.complete("Re", 80, seed=3)
+    assert text == model.complete("Re", 80, seed=3) == "".join(model.stream("Re", 80, seed=3))
+    assert text != model.complete("Re", 80, seed=4)
+    assert text[:20] == model.complete("Re", 20, seed=3)
+
+
+def test_completions_of_one_call_differ_and_the_first_is_completes(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    texts = ["".join(c for c, _ in one) for one in model.completions("Re", 60, Sampling(0.8), count=3)]
+    assert len(set(texts)) == 3
+    assert texts[0] == model.complete("Re", 60)
+
+
+def test_the_cost_of_a_completion_is_the_models_own(trained: TrainedRun) -> None:
+    model = text_model.load(trained(steps=40))
+    drawn = list(next(iter(model.completions("Re", 50, Sampling(0.3, top_k=5)))))
+    text = "".join(c for c, _ in drawn)
+    if all(c in model.tokenizer.characters for c in text):  # else it may be spelled in another way than score's
+        assert [n for _, n in drawn] == pytest.approx(model.score("Re" + text).per_char[2:], abs=1e-4)
+
+
+def test_an_empty_prime_and_no_characters_are_legal(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    assert len(model.complete("", 10)) == 10
+    assert model.complete("Re", 0) == ""
+
+
+def test_numpy_and_torch_decoding_agree(trained: TrainedRun) -> None:
+    model = text_model.load(trained(layers=2))
+    numpy, torch = (text_model.Decoder(model.architecture, model.weights, library) for library in ("numpy", "torch"))
+    ids, a, b = np.array([model.architecture.start]), numpy.start(), torch.start()
+    for _ in range(50):
+        (x, a), (y, b) = numpy.step(ids, a), torch.step(ids, b)
+        assert x.dtype == y.dtype == np.float32
+        assert np.allclose(x, y, atol=1e-5)
+        ids = x[0].argmax(keepdims=True)
+
+
+def test_next_gives_the_likeliest_characters_with_their_probabilities(trained: TrainedRun) -> None:
+    model = text_model.load(trained(steps=60, lr=1e-2))
+    pairs = model.next("Rekurentn", k=5)
+    assert len(pairs) == 5
+    probabilities = [p for _, p in pairs]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1
+    assert model.complete("Rekurentn", 1, temperature=0) == pairs[0][0]
+
+
+def test_bad_requests_are_refused(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    with pytest.raises(CharRNNError, match="chars"):
+        model.complete("Re", -1)
+    with pytest.raises(CharRNNError, match="stop"):
+        model.complete("Re", 5, stop=[""])
+    with pytest.raises(CharRNNError, match="count"):
+        model.completions("Re", 5, Sampling(), count=0)
+    with pytest.raises(CharRNNError, match="surrogate"):
+        model.complete("\ud800", 5)
+    assert sampling.draw(np.array([1.0]), 0.5) == 0
