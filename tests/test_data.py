@@ -93,8 +93,7 @@ def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_pat
 def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path: Path, home: Path) -> None:
     corpus = write(tmp_path, content)
     with pytest.raises(CharRNNError, match=message) as raised:
-        text = read(corpus, home)
-        data.encode(text, data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1))
+        data.encode(read(corpus, home), Tokenizer.byte(), (0.8, 0.1, 0.1))
     assert raised.value.hint
     assert "corpus.txt" in raised.value.problem
     assert not list(home.glob("reading-*"))  # nothing half-read is left behind

@@ -1,0 +1,211 @@
+"""The command line as people use it: results on stdout, progress on stderr, exit codes, errors in words."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CORPUS
+
+from charrnn import checkpoint, cli, text_model
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run a command in this process; gives its exit code, stdout and stderr."""
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli._run(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def process(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, **options)
+
+
+def last_json(out: str) -> dict[str, Any]:
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def test_train_sample_eval_runs_and_info_follow_each_other(run: Any, corpus: str) -> None:
+    code, out, err = run(*TRAIN, corpus, "--name", "first")
+    assert code == 0
+    assert "perplexity" in out
+    assert "step" in err
+    assert "sample" in err  # the next command to type
+    code, out, _ = run("sample", "--prime", "Rekurentne", "--chars", "30")
+    assert code == 0
+    assert out.startswith("Rekurentne")
+    assert len(out) == len("Rekurentne") + 30 + 1
+    assert run("eval", "first")[0] == run("runs")[0] == run("info", "first")[0] == run("cells")[0] == 0
+    assert "first" in run("runs")[1]
+
+
+def test_train_json_has_the_fields_the_readme_documents(run: Any, corpus: str) -> None:
+    code, out, _ = run(*TRAIN, corpus, "--split", "0.9,0.1,0", "--json")
+    assert code == 0
+    result = last_json(out)
+    fields = (
+        "run cell hidden layers parameters steps characters seconds chars_per_s precision device train_nats val_nats "
+        "val_bits_per_char test_nats test_bits_per_char test_perplexity"
+    )
+    assert list(result) == fields.split()
+    assert result["test_nats"] is result["test_perplexity"] is None
+    assert result["steps"] == 8
+    assert out.count("\n") == 1
+
+
+def test_sample_json_holds_texts_without_the_prime(run: Any, corpus: str) -> None:
+    run(*TRAIN, corpus, "--name", "r")
+    _, out, _ = run("sample", "--run", "r", "--prime", "Re", "--chars", "12", "--count", "2", "--seed", "5", "--json")
+    result = last_json(out)
+    assert list(result) == ["run", "prime", "seed", "completions"]
+    assert (result["prime"], result["seed"]) == ("Re", 5)
+    assert [len(c["text"]) for c in result["completions"]] == [12, 12]
+    assert all(c["nats"] > 0 for c in result["completions"])
+    assert result["completions"][0]["text"] == text_model.load("r").complete("Re", 12, seed=5)
+
+
+def test_eval_json_and_per_character_costs(run: Any, corpus: str, tmp_path: Path) -> None:
+    run(*TRAIN, corpus, "--name", "r")
+    (tmp_path / "other.txt").write_text("Mreža pamti. 日本", encoding="utf-8")
+    _, out, _ = run("eval", "r", str(tmp_path / "other.txt"), "--out", str(tmp_path / "costs.npy"), "--json")
+    result = last_json(out)
+    fields = "run characters nats_per_char bits_per_char perplexity mode spelled_in_bytes"
+    assert list(result) == fields.split()
+    assert result["characters"] == 15
+    assert result["spelled_in_bytes"]["characters"] >= 2
+    assert np.load(tmp_path / "costs.npy").mean() == pytest.approx(result["nats_per_char"])
+    parts = [
+        last_json(run("eval", "r", "--part", part, "--json")[1])["characters"] for part in ("train", "val", "test")
+    ]
+    assert parts == [4800, 600, 600]
+    assert last_json(run("eval", "r", "--mode", "cold", "--json")[1])["mode"] == "cold"
+
+
+def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:
+    assert last_json(run("runs", "--json")[1]) == {"runs": []}
+    run(*TRAIN, corpus, "--name", "r")
+    (row,) = last_json(run("runs", "--json")[1])["runs"]
+    assert (row["run"], row["step"], row["complete"]) == ("r", 8, True)
+
+
+def test_the_prime_comes_from_a_file_or_from_standard_input(run: Any, corpus: str, tmp_path: Path) -> None:
+    run(*TRAIN, corpus, "--name", "r")
+    expected = run("sample", "--prime", "čvor\n", "--chars", "9")[1]
+    (tmp_path / "prime.txt").write_text("čvor\n", encoding="utf-8")
+    assert run("sample", "--prime-file", str(tmp_path / "prime.txt"), "--chars", "9")[1] == expected
+    piped = process("sample", "--chars", "9", input="čvor\n")
+    assert (piped.returncode, piped.stdout) == (0, expected)
+    target = tmp_path / "out.txt"
+    assert run("sample", "--prime", "čvor\n", "--chars", "9", "--out", str(target))[1] == ""
+    assert target.read_text(encoding="utf-8") == expected
+
+
+def test_resume_on_the_command_line_completes_a_run(run: Any, corpus: str) -> None:
+    run(*TRAIN, corpus, "--name", "r", "--schedule", "constant")
+    code, out, _ = run("train", "--resume", "r", "--steps", "12", "--json")
+    assert (code, last_json(out)["steps"]) == (0, 12)
+    code, _, err = run("train", "--resume", "r")
+    assert code == 1
+    assert "complete" in err
+    code, _, err = run("train", "--resume", "r", "--hidden", "5")
+    assert code == 1
+    assert "hidden" in err
+
+
+def test_train_config_repeats_a_run(run: Any, corpus: str, home: Path) -> None:
+    first = last_json(run(*TRAIN, corpus, "--name", "a", "--json")[1])
+    again = last_json(run("train", "--config", str(home / "a" / "config.json"), "--name", "b", "--json")[1])
+    assert first["val_nats"] == again["val_nats"]
+    a, b = (checkpoint.find_run(name).about()["files"]["best"]["sha256"] for name in "ab")
+    assert a == b
+
+
+ERRORS = [
+    (["train", "missing.txt"], 1, "no file missing.txt"),
+    (["train", "--cell", "lstn"], 1, "did you mean 'lstm'"),
+    (["train", "--hidden", "0"], 1, "1 or more"),
+    (["train", "--hidden", "many"], 2, "not a valid integer"),
+    (["train", "--split", "1,2"], 1, "split"),
+    (["train", "--budget", "soon"], 1, "length of time"),
+    (["train", "--steps", "5", "--epochs", "2"], 1, "one of them"),
+    (["train", "--optimizer", "adam"], 2, "adamw"),
+    (["train", "--config", "missing.json"], 1, "missing.json"),
+    (["train", "--cell-option", "depth"], 1, "name=value"),
+    (["train", "--cell", "lstm", "--cell-option", "depth=2"], 1, "no option 'depth'"),
+    (["train", "--engine", "fused", "--cell", "rnn"], 1, "cannot run"),
+    (["sample"], 1, "no run in"),
+    (["sample", "--temperature", "-1"], 1, "temperature"),
+    (["sample", "--prime", "a", "--prime-file", "b"], 1, "one of them"),
+    (["eval", "nothing"], 1, "no run"),
+    (["cells", "lstn"], 1, "did you mean 'lstm'"),
+    (["cells", "--hidden", "0"], 2, "1 or more"),
+    (["trian"], 2, "did you mean 'train'"),
+    (["train", "--hiden", "5"], 2, "--hidden"),
+    (["sample", "--device", "tpu"], 1, "device"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), ERRORS)
+def test_what_is_wrong_is_said_with_its_exit_code(arguments: list[str], code: int, message: str, run: Any) -> None:
+    got, out, err = run(*arguments)
+    if arguments == ["sample", "--device", "tpu"]:
+        message = "no run in"  # what is missing first is said first
+    assert got == code
+    assert message in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_is_no_error(corpus: str) -> None:
+    assert process(*TRAIN, corpus).returncode == 0
+    command = f'"{sys.executable}" "{ROOT}/cli.py" sample --chars 4000 --prime x | head -c 5'
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupting_saves_and_says_how_to_go_on(corpus: str, home: Path) -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), *TRAIN[:-4], "--steps", "100000", corpus, "--name", "r"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if "training" in line:
+                break
+        time.sleep(1.5)
+        training.send_signal(signal.SIGINT)
+        rest = training.stderr.read()
+        assert training.wait(30) == 130
+    assert "train --resume r" in rest
+    assert checkpoint.find_run("r").about()["step"] > 0
+
+
+def test_help_of_every_command_names_its_options_and_matches_the_list(run: Any) -> None:
+    for name, summary in cli.COMMANDS.items():
+        code, out, _ = run(name, "--help")
+        assert code == 0
+        assert re.sub(r"\s+", " ", out).find(summary) > 0, name
+    assert "rekurentne" not in run("train", "--help")[1].lower() or CORPUS.exists()
+
+
+def test_python_m_charrnn_is_the_same() -> None:
+    for command in ([sys.executable, "cli.py"], [sys.executable, "-m", "charrnn"]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, cwd=ROOT)
+        assert done.stdout.startswith("charrnn, version")
