@@ -69,9 +69,13 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = group.main(arguments, prog_name=_program(), standalone_mode=False)
+        # Not group.main(): it turns a closed pipe into a failure.
+        with group.make_context(_program(), arguments) as context:
+            code = group.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except CharRNNError as error:
         if "--debug" in arguments:
             raise
