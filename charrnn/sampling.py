@@ -6,7 +6,7 @@ softmax of logits / temperature over the ids that the UTF-8 automaton allows, cu
 order, renormalised, and inverted in id order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from charrnn.decoding import Decoder, State
 from charrnn.errors import CharRNNError
 from charrnn.tokenizer import TextStream, Tokenizer
+
+Forbidden = Callable[[str, bytes], list[int]]
 
 
 @dataclass(frozen=True)
@@ -90,23 +92,37 @@ def cost(logits: NDArray[Any], id_: int) -> float:
 
 
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, prime: str, sampling: Sampling, completion: int = 0
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prime: str,
+    sampling: Sampling,
+    completion: int = 0,
+    forbidden: Forbidden | None = None,
 ) -> Iterator[tuple[str, float]]:
-    """Characters after `prime`, without end, each with its cost in nats."""
-    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(prime)])
-    state: State = decoder.read(ids[:-1], decoder.start())
-    last = ids[-1:]
+    """Characters after `prime`, without end, each with its cost in nats.
+
+    forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
+    taken out before the filters, like what UTF-8 does not allow.
+    """
+    prime_ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(prime)])
+    state: State = decoder.read(prime_ids[:-1], decoder.start())
+    last = prime_ids[-1:]
     source, stream = draws(sampling.seed, completion), TextStream(tokenizer)
-    automaton, nats = 0, 0.0
+    automaton, nats, drawn = 0, 0.0, ""
     while True:
         logits, state = decoder.step(last, state)
-        p = distribution(logits[0], tokenizer.allowed[automaton], sampling)
+        allowed = tokenizer.allowed[automaton]
+        if forbidden is not None and (ids := forbidden(drawn, stream.pending)):
+            allowed = allowed.copy()
+            allowed[ids] = False
+        p = distribution(logits[0], allowed, sampling)
         id_ = draw(p, source.random())
         nats += cost(logits[0], id_)
         automaton = int(tokenizer.next_state[automaton, id_])
         if character := stream.push(id_):
             yield character, nats
             nats = 0.0
+            drawn += character
         last = np.array([id_])
 
 

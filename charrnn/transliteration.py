@@ -2,13 +2,8 @@
 
 import re
 
-_PAIRS = dict(
-    zip(
-        "абвгдђежзијклљмнњопрстћуфхцчџш",
-        "a b v g d đ e ž z i j k l lj m n nj o p r s t ć u f h c č dž š".split(),
-        strict=True,
-    )
-)
+_DIGRAPHS = {"љ": "lj", "њ": "nj", "џ": "dž"}
+_PAIRS = dict(zip("абвгдђежзијклмнопрстћуфхцчш", "abvgdđežzijklmnoprstćufhcčš", strict=True)) | _DIGRAPHS
 _LATIN_OF = {**_PAIRS, **{cyrillic.upper(): latin.capitalize() for cyrillic, latin in _PAIRS.items()}}
 _CYRILLIC_OF = {latin: cyrillic for cyrillic, latin in _LATIN_OF.items()}
 _CYRILLIC_OF |= {latin.upper(): cyrillic.upper() for cyrillic, latin in _PAIRS.items()}  # LJ, NJ, DŽ
