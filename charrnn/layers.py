@@ -2,7 +2,7 @@
 
 loop    the equations, one time step after the other: every cell
 fused   torch's own layer over the whole sequence: cells that have a twin
-scan    gates for every step at once, then a parallel recurrence: linear recurrences
+scan    gates for every step at once, then the recurrence alone: linear recurrences
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from charrnn.cell import Cell
 from charrnn.errors import CharRNNError
+from charrnn.scan import scan
 
 States = tuple[Tensor, ...]
 Looked = tuple[Tensor, Tensor]  # a table (R, I) and ids (T, B) of its rows: the first layer's input, not yet looked up
@@ -20,7 +21,7 @@ Looked = tuple[Tensor, Tensor]  # a table (R, I) and ids (T, B) of its rows: the
 
 def engines(cell: Cell) -> list[str]:
     """The engines that can run a cell, the usually fastest first."""
-    return (["fused"] if cell.twin else []) + ["loop"]
+    return (["fused"] if cell.twin else []) + (["scan"] if cell.linear else []) + ["loop"]
 
 
 def choose(cell: Cell, engine: str) -> str:
@@ -40,6 +41,8 @@ def run(engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any) -> t
     """
     if engine == "fused":
         return _fused(cell, _look_up(x), state, p)
+    if engine == "scan":
+        return _scan(cell, _inputs(cell, x, p), state, p)
     return _loop(cell, _inputs(cell, x, p), state, p)
 
 
@@ -62,6 +65,14 @@ def _loop(cell: Cell, z: Tensor, state: States, p: Any) -> tuple[Tensor, States]
         y, state = cell.step(z_t, state, p)
         outputs.append(y)
     return torch.stack(outputs), state
+
+
+def _scan(cell: Cell, z: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
+    assert cell.gates is not None
+    assert cell.readout is not None
+    a, b = cell.gates(z, p)
+    h = scan(a, b, state[0])
+    return cell.readout(z, h, p), (h[-1].clone(),)  # a view would keep every step's state alive
 
 
 def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
