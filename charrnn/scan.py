@@ -24,11 +24,11 @@ def scan(a: Tensor, b: Tensor, h: Tensor, block: int | None = None) -> Tensor:
     Returns (T, B, H), float32 or wider; differentiable once in a, b and h.
     """
     dtype = torch.promote_types(b.dtype, torch.float32)
-    a, b = torch.broadcast_tensors(a, b)
     T = len(b)
     if block is None:
         block = T if b.device.type == "cpu" else math.isqrt(T - 1) + 1
-    states: Tensor = _Scan.apply(a.to(dtype), b.to(dtype), h.to(dtype), min(block, T))
+    tensors = a.expand_as(b).to(dtype), b.to(dtype), h.to(dtype)
+    states: Tensor = _Scan.apply(*tensors, min(block, T))  # type: ignore[no-untyped-call]
     return states
 
 
@@ -69,7 +69,9 @@ def _step_by_step(a: tuple[Tensor, ...], b: tuple[Tensor, ...], h: Tensor, state
 def _in_blocks(a: Tensor, b: Tensor, h: Tensor, block: int) -> Tensor:
     whole = len(b) // block * block  # what does not fill a block comes after, step by step
     states = torch.empty_like(b, memory_format=torch.contiguous_format)
-    a_n, b_n, h_n = (x[:whole].unflatten(0, (-1, block)).transpose(0, 1) for x in (a, b, states))  # (block, N, B, H)
+    a_n, b_n, h_n = (
+        x[:whole].reshape(-1, block, *x.shape[1:]).transpose(0, 1) for x in (a, b, states)
+    )  # (block, N, B, H)
     kept = torch.empty_like(h_n)  # the product of a block's gates so far: what is left of its carried state
     h_n[0], kept[0] = b_n[0], a_n[0]
     for t in range(1, block):
