@@ -35,7 +35,11 @@ def scan(a: Tensor, b: Tensor, h: Tensor, block: int | None = None) -> Tensor:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, h: Tensor, block: int) -> Tensor:
-        states = _run(a, b, h, block, backwards=False)
+        states = torch.empty_like(b, memory_format=torch.contiguous_format)
+        if block < len(b):
+            _in_blocks(a, b, h, states, block)
+        else:
+            _step_by_step(a, b, h, states)
         ctx.save_for_backward(a, h, states)
         ctx.block = block
         return states
@@ -44,35 +48,47 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dstates: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         a, h, states = ctx.saved_tensors
-        # db_t = dstates_t + a_{t+1} db_{t+1}: the same recurrence, from the last step to the first.
-        db = torch.cat((_run(a[1:], dstates[:-1], dstates[-1], ctx.block, backwards=True), dstates[-1:]))
-        da = torch.cat(((db[0] * h)[None], db[1:] * states[:-1])) if ctx.needs_input_grad[0] else None
-        return da, db, a[0] * db[0] if ctx.needs_input_grad[2] else None, None
+        want_a, _, want_h, _ = ctx.needs_input_grad
+        db = torch.empty_like(states)
+        da = torch.empty_like(states) if want_a else None
+        if ctx.block < len(a):
+            # db_t = dstates_t + a_{t+1} db_{t+1}: the same recurrence, from the last step to the first.
+            db[-1] = dstates[-1]
+            turned = torch.empty_like(db[:-1])
+            _in_blocks(a[1:].flip(0), dstates[:-1].flip(0), dstates[-1], turned, ctx.block)
+            db[:-1] = turned.flip(0)
+            if da is not None:
+                torch.mul(db[1:], states[:-1], out=da[1:])
+                torch.mul(db[0], h, out=da[0])
+        else:
+            _step_by_step_back(a, dstates, (h, *states.unbind(0)), db, da)
+        return da, db, a[0] * db[0] if want_h else None, None
 
 
-def _run(a: Tensor, b: Tensor, h: Tensor, block: int, backwards: bool) -> Tensor:
-    if block < len(b):
-        if backwards:
-            return _in_blocks(a.flip(0), b.flip(0), h, block).flip(0)
-        return _in_blocks(a, b, h, block)
-    states = torch.empty_like(b, memory_format=torch.contiguous_format)
-    order = slice(None, None, -1 if backwards else 1)
-    _step_by_step(a.unbind(0)[order], b.unbind(0)[order], h, states.unbind(0)[order])
-    return states
-
-
-def _step_by_step(a: tuple[Tensor, ...], b: tuple[Tensor, ...], h: Tensor, states: tuple[Tensor, ...]) -> None:
-    for a_t, b_t, h_t in zip(a, b, states, strict=True):
+def _step_by_step(a: Tensor, b: Tensor, h: Tensor, states: Tensor) -> None:
+    for a_t, b_t, h_t in zip(a.unbind(0), b.unbind(0), states.unbind(0), strict=True):
         h = torch.mul(a_t, h, out=h_t).add_(b_t)
 
 
-def _in_blocks(a: Tensor, b: Tensor, h: Tensor, block: int) -> Tensor:
+def _step_by_step_back(a: Tensor, dstates: Tensor, before: tuple[Tensor, ...], db: Tensor, da: Tensor | None) -> None:
+    """Gradients from the last step to the first; before: the state before each step."""
+    a_n, d_n, db_n = a.unbind(0), dstates.unbind(0), db.unbind(0)
+    da_n = da.unbind(0) if da is not None else None
+    db_n[-1].copy_(d_n[-1])
+    for t in range(len(a_n) - 1, -1, -1):
+        if da_n is not None:
+            torch.mul(db_n[t], before[t], out=da_n[t])  # while db_t is in the cache
+        if t > 0:
+            torch.mul(a_n[t], db_n[t], out=db_n[t - 1]).add_(d_n[t - 1])
+
+
+def _in_blocks(a: Tensor, b: Tensor, h: Tensor, states: Tensor, block: int) -> None:
     whole = len(b) // block * block  # what does not fill a block comes after, step by step
-    states = torch.empty_like(b, memory_format=torch.contiguous_format)
-    a_n, b_n, h_n = (
-        x[:whole].reshape(-1, block, *x.shape[1:]).transpose(0, 1) for x in (a, b, states)
-    )  # (block, N, B, H)
-    kept = torch.empty_like(h_n)  # the product of a block's gates so far: what is left of its carried state
+    if whole == 0:
+        _step_by_step(a, b, h, states)
+        return
+    a_n, b_n, h_n = (x[:whole].reshape(-1, block, *x.shape[1:]).transpose(0, 1) for x in (a, b, states))
+    kept = torch.empty_like(h_n)  # (block, N, B, H): a block's gates multiplied so far, what is left of what it carries
     h_n[0], kept[0] = b_n[0], a_n[0]
     for t in range(1, block):
         torch.addcmul(b_n[t], a_n[t], h_n[t - 1], out=h_n[t])
@@ -81,6 +97,4 @@ def _in_blocks(a: Tensor, b: Tensor, h: Tensor, block: int) -> Tensor:
     for n in range(1, whole // block):
         carried.append(torch.addcmul(h_n[-1, n - 1], kept[-1, n - 1], carried[-1]))
     h_n.addcmul_(kept, torch.stack(carried))
-    if whole < len(b):
-        _step_by_step(a[whole:].unbind(0), b[whole:].unbind(0), states[whole - 1], states[whole:].unbind(0))
-    return states
+    _step_by_step(a[whole:], b[whole:], states[whole - 1], states[whole:])
