@@ -17,7 +17,16 @@ CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 torch.set_num_threads(1)
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared
 settings.load_profile("charrnn")
-SMALL = {"hidden": 24, "embedding": 12, "batch": 4, "window": 16, "steps": 12, "validate_every": 5, "warmup": 3}
+SMALL = {
+    "precision": "float32",
+    "hidden": 24,
+    "embedding": 12,
+    "batch": 4,
+    "window": 16,
+    "steps": 12,
+    "validate_every": 5,
+    "warmup": 3,
+}
 
 
 @pytest.fixture(autouse=True)
