@@ -1,0 +1,117 @@
+"""exp, expm1, sigmoid and tanh for Numba, written so that a loop over an array becomes vector code.
+
+Numba calls the C library one element at a time where Intel's vector library is absent; these are a range reduction, a
+polynomial and exponent arithmetic alone: no call, no branch, no table. float32 results are within 4 ulp of the exact
+ones over the whole range, float64 exp within 2; infinities, NaN, signed zeros and subnormals come out as they should.
+
+    exp(x) = 2^n e^r,  n = round(x / ln 2),  |r| <= ln(2) / 2;  ln 2 is split in two so that x - n ln 2 is exact enough
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, register_jitable
+
+# No reassociation: adding and subtracting ROUND below must stay two operations.
+FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+
+f4, f8 = np.float32, np.float64
+ZERO, ONE, TWO = f4(0), f4(1), f4(2)
+PER_LN2, LN2_HIGH, LN2_LOW = f4(1 / math.log(2)), f4(0.693359375), f4(math.log(2) - 0.693359375)
+ROUND = f4(1.5 * 2**23)  # adding it leaves no room for a fraction: the sum is rounded to a whole number
+LOWEST, HIGHEST = f4(-104), f4(89)  # beyond them exp is 0 and infinity
+EXPM1_LOWEST = f4(-18)  # below it expm1 is -1
+TANH_HIGHEST = f4(9.1)  # above it tanh is 1
+T2, T3, T4, T5, T6, T7 = (f4(1 / math.factorial(k)) for k in range(2, 8))  # Taylor: its last term is a tenth of an ulp
+
+# ln 2 = 0.693147180559945309417232...; the upper part has few enough bits that its product with n is exact.
+LN2_HIGH8, LN2_LOW8 = f8(0.6931471803691238), f8(1.9082149292705877e-10)
+PER_LN28, ROUND8, LOWEST8, HIGHEST8 = f8(1 / math.log(2)), f8(1.5 * 2**52), f8(-746), f8(710)
+TAYLOR8 = tuple(f8(1 / math.factorial(k)) for k in range(13, 1, -1))
+
+
+@intrinsic
+def _float32_of_bits(context: Any, bits: Any) -> Any:
+    """int32 -> the float32 of the same bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _float64_of_bits(context: Any, bits: Any) -> Any:
+    """int64 -> the float64 of the same bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def _power_of_2(n):  # type: ignore[no-untyped-def]
+    return _float32_of_bits((n + np.int32(127)) << np.int32(23))
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def _reduced(x):  # type: ignore[no-untyped-def]
+    """n as a float, and e^r - 1."""
+    n = (x * PER_LN2 + ROUND) - ROUND
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    return n, r + r * r * (T2 + r * (T3 + r * (T4 + r * (T5 + r * (T6 + r * T7)))))
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def exp_float32(x):  # type: ignore[no-untyped-def]
+    n, less_one = _reduced(min(max(x, LOWEST), HIGHEST))
+    whole = np.int32(n)
+    half = whole >> np.int32(1)  # in two factors, for subnormal results and for those above 2^127
+    y = (ONE + less_one) * _power_of_2(half) * _power_of_2(whole - half)
+    return y if x == x else x
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def expm1_float32(x):  # type: ignore[no-untyped-def]
+    n, less_one = _reduced(min(max(x, EXPM1_LOWEST), HIGHEST))
+    whole = np.int32(n)
+    half = whole >> np.int32(1)
+    low, high = _power_of_2(half), _power_of_2(whole - half)
+    y = (low * less_one + (low - ONE / high)) * high
+    return (y if abs(x) > ZERO else x) if x == x else x
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def sigmoid_float32(x):  # type: ignore[no-untyped-def]
+    e = exp_float32(-abs(x))
+    return (ONE if x >= ZERO else e) / (ONE + e)
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def tanh_float32(x):  # type: ignore[no-untyped-def]
+    # (e^2a - 1) / (e^2a + 1) for a = |x|, by e^2a - 1, which keeps the digits of a small a
+    n, less_one = _reduced(TWO * min(abs(x), TANH_HIGHEST))
+    scale = _power_of_2(np.int32(n))
+    e = scale * less_one + (scale - ONE)
+    y = math.copysign(e / (e + TWO), x)
+    return y if x == x else x
+
+
+@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
+def exp_float64(x):  # type: ignore[no-untyped-def]
+    c = min(max(x, LOWEST8), HIGHEST8)
+    n = (c * PER_LN28 + ROUND8) - ROUND8
+    r = (c - n * LN2_HIGH8) - n * LN2_LOW8
+    q = f8(0)
+    for k in range(len(TAYLOR8)):
+        q = q * r + TAYLOR8[k]
+    whole = np.int64(n)
+    half = whole >> 1
+    low = _float64_of_bits((half + 1023) << 52)
+    high = _float64_of_bits((whole - half + 1023) << 52)
+    y = (f8(1) + (r + r * r * q)) * low * high
+    return y if x == x else x
