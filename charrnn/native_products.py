@@ -1,7 +1,7 @@
 """A vector by a matrix, for Numba: one row of numbers in, one out, as fast as memory hands over the matrix.
 
-    y_j = sum over i of x_i W_ij,  W stored by rows: every row is read from left to right, several rows at a time, so that
-    the running sums y are read and written once for that many rows
+    y_j = sum over i of x_i W_ij,  W stored by rows: rows are read from left to right, four at a time, so that the
+    running sums y are read and written once for that many rows
 
 A matrix is a plain array, or one of the two kept in fewer bytes, which are widened in registers:
 
@@ -50,10 +50,10 @@ def _float32_of_bits(context: Any, bits: Any) -> Any:
 
 
 @njit(**FLAGS)  # type: ignore[untyped-decorator]
-def by_array(x, w):  # type: ignore[no-untyped-def]
-    """x (I,) by W (I, O) gives (O,), in x's dtype."""
+def by_array(x, w, y):  # type: ignore[no-untyped-def]
+    """y = x (I,) by W (I, O); y: (O,), of x's dtype."""
     I, O = w.shape
-    y = np.zeros(O, x.dtype)
+    y[:] = 0
     fours = I // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
@@ -63,15 +63,14 @@ def by_array(x, w):  # type: ignore[no-untyped-def]
         a = x[i]
         for j in range(O):
             y[j] += a * w[i, j]
-    return y
 
 
 @njit(**FLAGS)  # type: ignore[untyped-decorator]
-def by_bf16(x, w):  # type: ignore[no-untyped-def]
-    """x (I,) float32 by a BF16Matrix gives (O,) float32."""
+def by_bf16(x, w, y):  # type: ignore[no-untyped-def]
+    """y = x (I,) by a BF16Matrix; x, y: float32."""
     pairs = w.pairs
-    I, O = x.size, pairs.shape[1]
-    y = np.zeros(O, np.float32)
+    I, O = x.size, y.size
+    y[:] = 0
     fours = I // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
@@ -85,17 +84,16 @@ def by_bf16(x, w):  # type: ignore[no-untyped-def]
         a, shift = x[i], np.uint32(HALF_WORD if i % 2 == 0 else 0)
         for j in range(O):
             y[j] += a * _float32_of_bits((pairs[i // 2, j] << shift) & HIGH_HALF)
-    return y
 
 
 @njit(**FLAGS)  # type: ignore[untyped-decorator]
-def by_int8(x, w):  # type: ignore[no-untyped-def]
-    """x (I,) float32 by an INT8Matrix gives (O,) float32.
+def by_int8(x, w, y):  # type: ignore[no-untyped-def]
+    """y = x (I,) by an INT8Matrix; x, y: float32.
 
     x is rounded to 16 bits, a thousandth of the error of the weights, so that products and sums are whole numbers:
     one instruction multiplies 32 weights where the processor has it.
     """
-    panels, O = w.panels, w.scale.size
+    panels, O = w.panels, y.size
     pairs = panels.shape[1]
     largest = np.float32(0)
     for i in range(x.size):
@@ -105,7 +103,7 @@ def by_int8(x, w):  # type: ignore[no-untyped-def]
     rounded = np.zeros(2 * pairs, np.int16)
     for i in range(x.size):
         rounded[i] = np.int16(np.rint(x[i] * inverse))
-    sums, y = np.empty(PANEL, np.int32), np.empty(O, np.float32)
+    sums = np.empty(PANEL, np.int32)
     for panel in range(panels.shape[0]):
         first = panel * PANEL
         n = min(PANEL, O - first)
@@ -115,7 +113,6 @@ def by_int8(x, w):  # type: ignore[no-untyped-def]
                 y[first + j] = np.float32(sums[j]) + (y[first + j] if i > 0 else np.float32(0))
         for j in range(n):
             y[first + j] *= step * w.scale[first + j]
-    return y
 
 
 @intrinsic
@@ -172,3 +169,34 @@ def _add_products(builder: Any, sums: Any, a: Any, b: Any) -> Any:
         factors = [builder.sext(builder.shuffle_vector(v, v, lanes), sums.type) for v in (a, b)]
         sums = builder.add(sums, builder.mul(*factors))
     return sums
+
+
+# From arrays of float32, by NumPy
+
+
+def to_bf16(matrix: NDArray[np.float32]) -> BF16Matrix:
+    """The nearest BF16Matrix to (I, O) float32; of two equally near, the one whose last bit is 0."""
+    bits = np.ascontiguousarray(matrix).view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    if len(rounded) % 2:
+        rounded = np.concatenate([rounded, np.zeros((1, rounded.shape[1]), np.uint32)])
+    return BF16Matrix(aligned(rounded[::2] | (rounded[1::2] << np.uint32(16))))
+
+
+def to_int8(matrix: NDArray[np.float32]) -> INT8Matrix:
+    """The nearest INT8Matrix to (I, O) float32; the largest weight of each column is 127."""
+    I, O = matrix.shape
+    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
+    padded = np.zeros((I + I % 2, -(-O // PANEL) * PANEL), np.int8)
+    padded[:I, :O] = np.rint(matrix / np.where(scale > 0, scale, np.float32(1)))
+    panels = padded.reshape(-1, 2, padded.shape[1] // PANEL, PANEL).transpose(2, 0, 3, 1)
+    return INT8Matrix(aligned(panels), scale)
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous copy that begins at a cache line, so that no vector of it lies across two."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    copy = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
