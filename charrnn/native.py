@@ -1,6 +1,7 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from charrnn.native_trace import Leaf
 
 CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
 WINDOW = 1024
+DRAW = Path(__file__).parent / "native_draw.py"  # compiled once for all models
 
 PACK = {"float32": aligned, "bf16": to_bf16, "int8": to_int8}
 Scratch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -28,7 +30,8 @@ class NativeDecoder(Decoder):
         Raises CharRNNError where the equations cannot be compiled, and ImportError without Numba.
         """
         super().__init__(architecture, weights, "numpy")
-        driver = native_driver.write(architecture, kept)
+        draw, _ = native_cache.load(DRAW.read_text(encoding="utf-8"))
+        driver = native_driver.write(architecture, kept, draw=draw.__name__)
         module, note = native_cache.load(driver.text)
         self.notes = (note,) if note else ()
         self._run, self._driver = module.run, driver

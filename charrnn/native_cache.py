@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-SOURCES = ("native_draw.py", "native_math.py", "native_products.py")
+SOURCES = ("native_math.py", "native_products.py")
 STAMP = 1_000_000_000  # every driver's time of change: two processes that write the same file write the same stamp
 
 _loaded: dict[str, ModuleType] = {}
@@ -35,7 +35,7 @@ def folder() -> Path:
 
 def load(text: str) -> tuple[ModuleType, str | None]:
     """The module of a driver's source, and what the user should know: that it will be compiled anew every time."""
-    name = f"charrnn_decoder_{_key(text)}"
+    name = f"charrnn_native_{_key(text)}"
     if name in _loaded:
         return _loaded[name], None
     note = None

@@ -1,4 +1,7 @@
-"""The draw of `charrnn.sampling`, compiled: the same float64 arithmetic in the same order, so the same ids."""
+"""The draw of `charrnn.sampling`, compiled: the same float64 arithmetic in the same order, so the same ids.
+
+Plain loops throughout: Numba takes seconds to compile the assignment of a slice, with its error messages.
+"""
 
 import math
 
@@ -8,9 +11,10 @@ from numba import njit
 from charrnn.native_math import exp_float64
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
+KEPT = __name__ != "charrnn.native_draw"  # compiled code is kept where `charrnn.native_cache` put a copy of this file
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
+@njit(cache=KEPT, **FLAGS)  # type: ignore[untyped-decorator]
 def choose(logits, allowed, temperature, top_k, top_p, min_p, u):  # type: ignore[no-untyped-def]
     """The id drawn with u, or -1 where the logits are not finite.
 
@@ -35,7 +39,9 @@ def choose(logits, allowed, temperature, top_k, top_p, min_p, u):  # type: ignor
     if top_k < V or top_p <= 1:
         _cut(p, top_k, top_p)
     if min_p >= 0:
-        largest = p.max()
+        largest = 0.0
+        for i in range(V):
+            largest = max(largest, p[i])
         for i in range(V):
             if p[i] < min_p * largest:
                 p[i] = 0
@@ -64,19 +70,19 @@ def _cut(p, top_k, top_p):  # type: ignore[no-untyped-def]
     """Top-k, then top-p, on p (V,) in place."""
     V = p.size
     k = min(top_k, V)
-    heap, order = np.arange(V), np.empty(k, np.int64)
+    heap, order, kept = np.empty(V, np.int64), np.empty(k, np.int64), np.zeros(V, np.float64)
+    for i in range(V):
+        heap[i] = i
     for i in range(V // 2 - 1, -1, -1):
         _sift(heap, V, i, p)
-    kept = np.zeros(V, np.float64)
     if k < V:
         for n in range(k):
             order[n] = _pop(heap, V - n, p)
             kept[order[n]] = p[order[n]]
-        p[:] = kept
+        _move(kept, p)
         _normalise(p)
     if top_p > 1:
         return
-    kept[:] = 0
     cumulative = 0.0
     for n in range(k):
         i = order[n] if k < V else _pop(heap, V - n, p)
@@ -84,8 +90,15 @@ def _cut(p, top_k, top_p):  # type: ignore[no-untyped-def]
         if cumulative - p[i] >= top_p:
             break
         kept[i] = p[i]
-    p[:] = kept
+    _move(kept, p)
     _normalise(p)
+
+
+@njit(**FLAGS)  # type: ignore[untyped-decorator]
+def _move(kept, p):  # type: ignore[no-untyped-def]
+    """p = kept, which is zeros afterwards."""
+    for i in range(p.size):
+        p[i], kept[i] = kept[i], 0.0
 
 
 @njit(**FLAGS)  # type: ignore[untyped-decorator]
@@ -112,7 +125,7 @@ def _sift(heap, size, at, p):  # type: ignore[no-untyped-def]
         at = best
 
 
-@njit(**{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})  # type: ignore[untyped-decorator]
+@njit(cache=KEPT, **{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})  # type: ignore[untyped-decorator]
 def cost(logits, id_):  # type: ignore[no-untyped-def]
     """Nats of an id under logits (V,), as `charrnn.sampling.cost`."""
     top = logits[0]

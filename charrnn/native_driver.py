@@ -20,7 +20,7 @@ from math import inf, nan
 import numpy as np
 from numba import njit
 
-from charrnn.native_draw import choose, cost
+from {draw} import choose, cost
 from charrnn.native_math import *
 from charrnn.native_products import {product} as product
 
@@ -38,6 +38,13 @@ def advance(id_, table, s0, s, p0, p, q):
     first_step(s0, p0)
 {climb}
 
+@njit(**FLAGS)
+def score(y, head, bias, logits):
+    product(y, head, logits)
+    for i in range(bias.size):
+        logits[i] += bias[i]
+
+
 @njit(cache=True, **FLAGS)
 def run(
     ids, table, s0, s, p0, p, q, head, bias, outputs, logits, us, filters, automaton, allowed, following, drawn, costs
@@ -46,11 +53,11 @@ def run(
     for t in range(ids.size):
         advance(ids[t], table, s0, s, p0, p, q)
         if outputs.shape[0] > 0:
-            outputs[t] = y
+            for i in range({hidden}):
+                outputs[t, i] = y[i]
     temperature, top_k, top_p, min_p = filters
     for n in range(us.size):
-        product(y, head, logits)
-        logits += bias
+        score(y, head, bias, logits)
         id_ = choose(logits, allowed[automaton], temperature, top_k, top_p, min_p, us[n])
         if id_ < 0:
             return n, automaton
@@ -58,8 +65,7 @@ def run(
         automaton = following[automaton, id_]
         advance(id_, table, s0, s, p0, p, q)
     if us.size == 0 and outputs.shape[0] == 0:
-        product(y, head, logits)
-        logits += bias
+        score(y, head, bias, logits)
     return us.size, automaton
 '''
 
@@ -103,8 +109,12 @@ class Driver:
     matrices: set[tuple[str, tuple[int, ...]]]
 
 
-def write(architecture: Architecture, weights: str = "float32", real: str = "float32") -> Driver:
-    """The driver of a model. weights: float32, bf16 or int8. real: float32, or float64 to check the equations.
+def write(
+    architecture: Architecture, weights: str = "float32", real: str = "float32", draw: str = "charrnn.native_draw"
+) -> Driver:
+    """The driver of a model.
+
+    weights: float32, bf16 or int8. real: float32, or float64 to check the equations. draw: the module of the draw.
 
     Raises CharRNNError where the equations cannot be compiled.
     """
@@ -118,6 +128,7 @@ def write(architecture: Architecture, weights: str = "float32", real: str = "flo
     inputs = FunctionSource("inputs", above_inputs, upper, real)
     values: dict[str, Any] = {
         "cell": cell.name,
+        "draw": draw,
         "layers": architecture.layers,
         "hidden": H,
         "weights": weights,

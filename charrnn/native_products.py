@@ -53,7 +53,8 @@ def _float32_of_bits(context: Any, bits: Any) -> Any:
 def by_array(x, w, y):  # type: ignore[no-untyped-def]
     """y = x (I,) by W (I, O); y: (O,), of x's dtype."""
     I, O = w.shape
-    y[:] = 0
+    for j in range(O):
+        y[j] = 0
     fours = I // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
@@ -70,7 +71,8 @@ def by_bf16(x, w, y):  # type: ignore[no-untyped-def]
     """y = x (I,) by a BF16Matrix; x, y: float32."""
     pairs = w.pairs
     I, O = x.size, y.size
-    y[:] = 0
+    for j in range(O):
+        y[j] = 0
     fours = I // 4 * 4
     for i in range(0, fours, 4):
         a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
