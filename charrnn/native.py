@@ -12,6 +12,8 @@ from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
 from charrnn.native_products import aligned, to_bf16, to_int8
 from charrnn.native_trace import Leaf
+from charrnn.sampling import Primed, Sampling
+from charrnn.tokenizer import Tokenizer
 
 CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
 WINDOW = 1024
@@ -34,6 +36,7 @@ class NativeDecoder(Decoder):
         driver = native_driver.write(architecture, kept, draw=draw.__name__)
         module, note = native_cache.load(driver.text)
         self.notes = (note,) if note else ()
+        self.engine = "native"
         self._run, self._driver = module.run, driver
         pack = PACK[kept]
 
@@ -72,21 +75,18 @@ class NativeDecoder(Decoder):
         return self._leave(scratch)
 
     def drawn(
-        self, last: int, state: State, allowed: NDArray[np.bool_], following: NDArray[np.int8], sampling: Any, us: Any
+        self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
-        """Ids drawn one after the other, without end, each with its cost in nats; -1 where logits are not finite.
-
-        last: the id before them. allowed, following: `Tokenizer.allowed` and `next_state`. us: a NumPy generator.
-        """
-        scratch, V = self._enter(state), self.architecture.vocabulary
+        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+        scratch, V = self._enter(primed.state), self.architecture.vocabulary
         filters = (
             float(sampling.temperature),
             V if sampling.top_k is None else int(sampling.top_k),
             2.0 if sampling.top_p is None else float(sampling.top_p),
             -1.0 if sampling.min_p is None else float(sampling.min_p),
         )
-        tables = np.array(allowed), np.array(following)
-        ids, automaton, logits = np.array([last], np.int64), 0, np.empty(V, np.float32)
+        tables = np.array(tokenizer.allowed), np.array(tokenizer.next_state)
+        ids, automaton, logits = np.array([primed.last], np.int64), 0, np.empty(V, np.float32)
         for n in self._chunks():
             drawn, costs = np.empty(n, np.int64), np.empty(n)
             done, automaton = self._call(
