@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from charrnn import native_cache, native_driver
 from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
-from charrnn.native_products import aligned, to_bf16, to_int8
 from charrnn.native_trace import Leaf
+from charrnn.native_weights import aligned, to_bf16, to_int8
 from charrnn.sampling import Primed, Sampling
 from charrnn.tokenizer import Tokenizer
 

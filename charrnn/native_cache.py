@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-SOURCES = ("native_math.py", "native_products.py")
+SOURCES = ("native_math.py", "native_products.py", "native_weights.py")
 STAMP = 1_000_000_000  # every driver's time of change: two processes that write the same file write the same stamp
 
 _loaded: dict[str, ModuleType] = {}

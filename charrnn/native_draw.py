@@ -14,8 +14,8 @@ FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 KEPT = __name__ != "charrnn.native_draw"  # compiled code is kept where `charrnn.native_cache` put a copy of this file
 
 
-@njit(cache=KEPT, **FLAGS)  # type: ignore[untyped-decorator]
-def choose(logits, allowed, temperature, top_k, top_p, min_p, u):  # type: ignore[no-untyped-def]
+@njit(cache=KEPT, **FLAGS)
+def choose(logits, allowed, temperature, top_k, top_p, min_p, u):
     """The id drawn with u, or -1 where the logits are not finite.
 
     logits: (V,). allowed: (V,) bool. top_k: V or more is off; top_p: above 1 is off; min_p: below 0 is off.
@@ -56,8 +56,8 @@ def choose(logits, allowed, temperature, top_k, top_p, min_p, u):  # type: ignor
     return last
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
-def _normalise(p):  # type: ignore[no-untyped-def]
+@njit(**FLAGS)
+def _normalise(p):
     total = 0.0
     for i in range(p.size):
         total += p[i]
@@ -65,8 +65,8 @@ def _normalise(p):  # type: ignore[no-untyped-def]
         p[i] /= total
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
-def _cut(p, top_k, top_p):  # type: ignore[no-untyped-def]
+@njit(**FLAGS)
+def _cut(p, top_k, top_p):
     """Top-k, then top-p, on p (V,) in place."""
     V = p.size
     k = min(top_k, V)
@@ -94,15 +94,15 @@ def _cut(p, top_k, top_p):  # type: ignore[no-untyped-def]
     _normalise(p)
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
-def _move(kept, p):  # type: ignore[no-untyped-def]
+@njit(**FLAGS)
+def _move(kept, p):
     """p = kept, which is zeros afterwards."""
     for i in range(p.size):
         p[i], kept[i] = kept[i], 0.0
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
-def _pop(heap, size, p):  # type: ignore[no-untyped-def]
+@njit(**FLAGS)
+def _pop(heap, size, p):
     """The likeliest id of the heap, the lowest among equals."""
     first = heap[0]
     heap[0] = heap[size - 1]
@@ -110,8 +110,8 @@ def _pop(heap, size, p):  # type: ignore[no-untyped-def]
     return first
 
 
-@njit(**FLAGS)  # type: ignore[untyped-decorator]
-def _sift(heap, size, at, p):  # type: ignore[no-untyped-def]
+@njit(**FLAGS)
+def _sift(heap, size, at, p):
     """Let the id at a place of the heap sink until both below it come later in the order."""
     while True:
         best, child = at, 2 * at + 1
@@ -125,8 +125,8 @@ def _sift(heap, size, at, p):  # type: ignore[no-untyped-def]
         at = best
 
 
-@njit(cache=KEPT, **{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})  # type: ignore[untyped-decorator]
-def cost(logits, id_):  # type: ignore[no-untyped-def]
+@njit(cache=KEPT, **{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
+def cost(logits, id_):
     """Nats of an id under logits (V,), as `charrnn.sampling.cost`."""
     top = logits[0]
     for i in range(logits.size):

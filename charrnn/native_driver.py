@@ -69,15 +69,15 @@ def run(
     return us.size, automaton
 '''
 
-UPPER = '''@njit(**FLAGS)
+UPPER = """@njit(**FLAGS)
 {step}
 
 @njit(**FLAGS)
 {inputs}
 
-'''
+"""
 
-CLIMB = '''    y, y_at = s0, {y0}
+CLIMB = """    y, y_at = s0, {y0}
     for layer in range({layers} - 1):
         x = s[layer]
         for i in range({hidden}):
@@ -88,7 +88,7 @@ CLIMB = '''    y, y_at = s0, {y0}
             for i in range({hidden}):
                 x[{y} + i] += x[{x} + i]
         y, y_at = x, {y}
-'''
+"""
 
 
 @dataclass(frozen=True)

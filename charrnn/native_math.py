@@ -8,7 +8,6 @@ ones over the whole range, float64 exp within 2; infinities, NaN, signed zeros a
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -36,50 +35,50 @@ TAYLOR8 = tuple(f8(1 / math.factorial(k)) for k in range(13, 1, -1))
 
 
 @intrinsic
-def _float32_of_bits(context: Any, bits: Any) -> Any:
+def _float32_of_bits(context, bits):
     """int32 -> the float32 of the same bits."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
 
 
 @intrinsic
-def _bits_of_float32(context: Any, number: Any) -> Any:
+def _bits_of_float32(context, number):
     """float32 -> the int32 of the same bits."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.int32(types.float32), generate
 
 
 @intrinsic
-def _float64_of_bits(context: Any, bits: Any) -> Any:
+def _float64_of_bits(context, bits):
     """int64 -> the float64 of the same bits."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), generate
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def _power_of_2(n):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def _power_of_2(n):
     return _float32_of_bits((n + np.int32(127)) << np.int32(23))
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def _reduced(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def _reduced(x):
     """n as a float, and e^r - 1."""
     n = (x * PER_LN2 + ROUND) - ROUND
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     return n, r + r * r * (T2 + r * (T3 + r * (T4 + r * (T5 + r * (T6 + r * T7)))))
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def exp_float32(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def exp_float32(x):
     n, less_one = _reduced(min(max(x, LOWEST), HIGHEST))
     whole = np.int32(n)
     half = whole >> np.int32(1)  # in two factors, for subnormal results and for those above 2^127
@@ -87,8 +86,8 @@ def exp_float32(x):  # type: ignore[no-untyped-def]
     return y if x == x else x
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def expm1_float32(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def expm1_float32(x):
     n, less_one = _reduced(min(max(x, EXPM1_LOWEST), HIGHEST))
     whole = np.int32(n)
     half = whole >> np.int32(1)
@@ -97,14 +96,14 @@ def expm1_float32(x):  # type: ignore[no-untyped-def]
     return (y if abs(x) > ZERO else x) if x == x else x
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def sigmoid_float32(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def sigmoid_float32(x):
     e = exp_float32(-abs(x))
     return (ONE if x >= ZERO else e) / (ONE + e)
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def tanh_float32(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def tanh_float32(x):
     # (e^2a - 1) / (e^2a + 1) for a = |x|, by e^2a - 1, which keeps the digits of a small a
     n, less_one = _reduced(TWO * min(abs(x), TANH_HIGHEST))
     scale = _power_of_2(np.int32(n))
@@ -113,8 +112,8 @@ def tanh_float32(x):  # type: ignore[no-untyped-def]
     return y if x == x else x
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def exp_float64(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def exp_float64(x):
     c = min(max(x, LOWEST8), HIGHEST8)
     n = (c * PER_LN28 + ROUND8) - ROUND8
     r = (c - n * LN2_HIGH8) - n * LN2_LOW8
@@ -129,10 +128,12 @@ def exp_float64(x):  # type: ignore[no-untyped-def]
     return y if x == x else x
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def log1p_float32(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def log1p_float32(x):
     u = ONE + x
-    bits = _bits_of_float32(u) - np.int32(0x3F3504F3)  # the bits of sqrt(1/2): so the mantissa is in sqrt(1/2) .. sqrt(2)
+    bits = _bits_of_float32(u) - np.int32(
+        0x3F3504F3
+    )  # the bits of sqrt(1/2): so the mantissa is in sqrt(1/2) .. sqrt(2)
     n = np.float32(bits >> np.int32(23))
     m = _float32_of_bits((bits & np.int32(0x007FFFFF)) + np.int32(0x3F3504F3))
     t = (m - ONE) / (m + ONE)  # log(m) = 2 artanh(t)
@@ -142,8 +143,8 @@ def log1p_float32(x):  # type: ignore[no-untyped-def]
     return (x if u == ONE else y) if x < INFINITY else x
 
 
-@register_jitable(**FLAGS)  # type: ignore[untyped-decorator]
-def sigmoid_float64(x):  # type: ignore[no-untyped-def]
+@register_jitable(**FLAGS)
+def sigmoid_float64(x):
     e = exp_float64(-abs(x))
     return (f8(1) if x >= 0 else e) / (f8(1) + e)
 
@@ -151,8 +152,8 @@ def sigmoid_float64(x):  # type: ignore[no-untyped-def]
 expm1_float64, tanh_float64, log1p_float64 = math.expm1, math.tanh, math.log1p
 
 
-@register_jitable(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")  # type: ignore[untyped-decorator]
-def layernorm(x, epsilon, y):  # type: ignore[no-untyped-def]
+@register_jitable(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
+def layernorm(x, epsilon, y):
     """y = x with zero mean and unit variance, epsilon added to the variance; x, y: (H,)."""
     total = x[0] * 0
     for i in range(x.size):

@@ -90,7 +90,7 @@ class FunctionSource:
         outputs = set(self._function.outputs.values())
         kept = [n for n in wanted if n is node or n in outputs or any(u not in here for u in users[n])]
         stores = {n: self._layout.place(f"{self._name} {self._order.index(n)}", n.width) for n in kept}
-        self._emit(wanted, [(n, at) for n, at in stores.items()])
+        self._emit(wanted, list(stores.items()))
         self._stored |= stores
 
     def _set_aside(self, node: Node) -> None:

@@ -13,13 +13,11 @@ from typing import Any
 from charrnn.cell import Cell
 from charrnn.errors import CharRNNError
 
-ELEMENTWISE = ("add", "sub", "mul", "truediv", "neg", "abs", "maximum", "minimum", "relu", "sqrt") + (
-    "sigmoid",
-    "tanh",
-    "exp",
-    "expm1",
-    "log1p",
-)
+ARITHMETIC = {"add", "sub", "mul", "truediv", "neg"}
+ELEMENTWISE = ARITHMETIC | {
+    *("abs", "maximum", "minimum", "relu", "sqrt"),
+    *("sigmoid", "tanh", "exp", "expm1", "log1p"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Traced:
     def __init__(self, graph: "Graph", node: Node):
         self.graph, self.node = graph, node
         self.library = graph  # where `charrnn.ops` finds functions of several arrays
-        self.shape = (node.width,)
+        self.shape: tuple[int, ...] = (node.width,)
 
     def __getitem__(self, key: Any) -> "Traced":
         part = key[-1] if isinstance(key, tuple) and key[0] is Ellipsis else key
@@ -189,7 +187,7 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
         state = tuple(graph.input(name, H) for name in map(_slot, cell.state))
         y, after = cell.step(graph.input("z", z.node.width), state, p)
         outputs = {"y": y.node} | {_slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
-        return inputs, Function({"z": z.node.width} | {name: H for name in map(_slot, cell.state)}, outputs)
+        return inputs, Function({"z": z.node.width} | dict.fromkeys(map(_slot, cell.state), H), outputs)
     except (AttributeError, TypeError, ValueError) as error:
         raise CharRNNError(
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
@@ -203,5 +201,3 @@ def _slot(state: str) -> str:
 
 def _unsupported(what: str) -> TypeError:
     return TypeError(f"{what} is not among the ops")
-
-
