@@ -20,14 +20,19 @@ SAMPLE_CHARS = 70
 
 
 @click.command()
-@click.argument("corpus", nargs=-1)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @options.settings
 @click.option("--name", help="Call the run this; the default says what it is.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder instead of the home folder.")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
 )
-@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it was; --steps N lengthens it.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=options.complete_runs,
+    help="Go on with a run exactly where it was; --steps N lengthens it.",
+)
 @options.as_json
 def command(
     corpus: tuple[str, ...],
