@@ -81,6 +81,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments  # looked for now: click takes the list apart
     try:
         # Not group.main(): it turns a closed pipe into a failure.
         with group.make_context(_program(), arguments) as context:
@@ -90,7 +91,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except CharRNNError as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         click.echo(f"error: {error.problem}", err=True)
         if error.hint:
@@ -107,7 +108,7 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
         click.echo(

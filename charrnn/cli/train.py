@@ -1,7 +1,6 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -232,9 +231,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def ask(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
-            os._exit(130)
         asked = True
+        signal.signal(signum, signal.SIG_DFL)  # at once means also in the middle of a matrix product
         click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
