@@ -112,12 +112,10 @@ class _Talk:
         if self._until != "none":
             characters = up_to_end(characters, self._until)  # type: ignore[arg-type]
         print(prime[prime.rfind("\n") + 1 :], end="", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
                 print(character, end="", flush=True)
-        except KeyboardInterrupt:
-            print(" ^C", end="")
         print(flush=True)
 
     def _again(self, _: str) -> None:
