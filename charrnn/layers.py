@@ -5,7 +5,7 @@ fused   torch's own layer over the whole sequence: cells that have a twin
 scan    gates for every step at once, then the recurrence alone: linear recurrences
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -116,33 +116,3 @@ def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States
         y, *last = function(x, hidden[0], weights, *options)
     # Under autocast torch's layer hands its state back in bfloat16; what is carried on keeps its own precision.
     return y, tuple(after.squeeze(0).to(before.dtype) for after, before in zip(last, state, strict=True))
-
-
-def to_torch(cell: Cell, params: Mapping[str, Tensor]) -> torch.nn.RNNBase:
-    """The torch layer that computes what the cell computes with these parameters, which it copies.
-
-    Raises CharRNNError for a cell without a torch twin.
-    """
-    if cell.twin is None:
-        raise CharRNNError(f"cell {cell.name!r} has no torch layer of the same equations", "run its equations")
-    weights = cell.twin.to_torch(cell.pack(params))
-    layer: torch.nn.RNNBase = getattr(torch.nn, cell.twin.layer)(weights[0].shape[1], weights[1].shape[1])
-    layer.to(weights[0].dtype)
-    with torch.no_grad():
-        for name, value in zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), weights, strict=True):
-            getattr(layer, name).copy_(value)
-    return layer
-
-
-def from_torch(cell: Cell, layer: torch.nn.RNNBase) -> dict[str, Tensor]:
-    """The cell's parameters, copied from the first layer of its torch twin.
-
-    Raises CharRNNError where the layer can hold what the cell cannot, or is of another kind.
-    """
-    if cell.twin is None or cell.twin.from_torch is None or type(layer).__name__ != cell.twin.layer:
-        raise CharRNNError(
-            f"cell {cell.name!r} cannot take the weights of a {type(layer).__name__}", "use its nn. twin"
-        )
-    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    values = cell.twin.from_torch(*(w.detach().clone() for w in weights))  # type: ignore[operator]
-    return {name: value.contiguous() for name, value in zip(cell.shapes(2, 2), values, strict=True)}

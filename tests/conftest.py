@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from cells_of_tests import CELLS
 from hypothesis import settings
 
-from charrnn import training
+from charrnn import cells, training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 
@@ -27,6 +28,10 @@ SMALL = {
     "validate_every": 5,
     "warmup": 3,
 }
+
+
+for cell in CELLS:  # before tests are collected: whatever walks the registry walks them too
+    cells.register(cell)
 
 
 @pytest.fixture(autouse=True)
