@@ -115,9 +115,11 @@ def _link(symbol: bytes, code: bytes) -> int:
     return address
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-def _never(memory: int) -> None:
+def _freed(memory: int) -> None:
     raise AssertionError("compiled code freed an array")
+
+
+_never = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_freed)
 
 
 def _installed(package: str) -> bool:

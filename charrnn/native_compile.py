@@ -15,8 +15,10 @@ def compile_source(text: str, function: str, signature: tuple[str, ...]) -> tupl
     from numba import njit, types
     from numba.core.errors import NumbaError
 
+    pointer: Any = types.CPointer
+
     def kind(name: str) -> Any:
-        return types.CPointer(getattr(types, name[:-1])) if name.endswith("*") else getattr(types, name)
+        return pointer(getattr(types, name[:-1])) if name.endswith("*") else getattr(types, name)
 
     names: dict[str, Any] = {"__name__": "charrnn_native"}
     exec(compile(text, "<charrnn>", "exec"), names)

@@ -146,7 +146,8 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     head = _pointers("head", Leaf("head", (), (H, 0)), True, kept, real)
     scratch = [Pointer(f"s{n}", real, (str((first if n == 0 else upper).size),)) for n in range(L)]
     widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
-    fixed = [Pointer("table", real, ("V + 1", str(below.inputs["z"]))), Pointer("work", "int32", (str(PANEL + widest),))]
+    table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
+    work = Pointer("work", "int32", (str(PANEL + widest),))
     calls = [
         Pointer("bias", real, ("V",)),
         Pointer("ids", "int64", ("T",)),
@@ -157,7 +158,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         Pointer("following", "int8", ("8 * V",)),
         Pointer("drawn", "int64", ("N",)),
     ]
-    everything = [*fixed, *scratch, *pointers, *head, *calls]
+    everything = [table, work, *scratch, *pointers, *head, *calls]
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
     numbers += ["T", "N", "V", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
