@@ -6,7 +6,7 @@ softmax of logits / temperature over the ids that the UTF-8 automaton allows, cu
 order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from charrnn.decoding import Decoder, State
 from charrnn.errors import CharRNNError
 from charrnn.tokenizer import TextStream, Tokenizer
+
+Forbidden = Callable[[str, bytes], list[int]]
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,23 @@ def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
 
 
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, primed: Primed, sampling: Sampling, completion: int = 0
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    primed: Primed,
+    sampling: Sampling,
+    completion: int = 0,
+    forbidden: Forbidden | None = None,
 ) -> Iterator[tuple[str, float]]:
-    """Characters after a prime, without end, each with its cost in nats."""
+    """Characters after a prime, without end, each with its cost in nats.
+
+    forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
+    taken out before the filters, like what UTF-8 does not allow.
+    """
     source, stream, nats = draws(sampling.seed, completion), TextStream(tokenizer), 0.0
-    if isinstance(decoder, Drawing):
+    if isinstance(decoder, Drawing) and forbidden is None:
         ids = decoder.drawn(primed, tokenizer, sampling, source)
     else:
-        ids = _drawn(decoder, primed, tokenizer, sampling, source)
+        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden)
     for id_, cost_ in ids:
         if id_ < 0:
             raise _diverged()
@@ -141,13 +152,24 @@ def generate(
 
 
 def _drawn(
-    decoder: Decoder, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
+    decoder: Decoder,
+    primed: Primed,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    us: np.random.Generator,
+    forbidden: Forbidden | None,
 ) -> Iterator[tuple[int, float]]:
     id_, state, automaton = primed.last, primed.state, 0
+    stream, drawn = TextStream(tokenizer), ""
     while True:
         logits, state = decoder.step(np.array([id_]), state)
-        id_ = draw(distribution(logits[0], tokenizer.allowed[automaton], sampling), us.random())
+        allowed = tokenizer.allowed[automaton]
+        if forbidden is not None and (ids := forbidden(drawn, stream.pending)):
+            allowed = allowed.copy()
+            allowed[ids] = False
+        id_ = draw(distribution(logits[0], allowed, sampling), us.random())
         automaton = int(tokenizer.next_state[automaton, id_])
+        drawn += stream.push(id_)
         yield id_, cost(logits[0], id_)
 
 

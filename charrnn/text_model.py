@@ -15,10 +15,11 @@ from charrnn import checkpoint, corpora, data
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Primed, Sampling, distribution, generate, read_prime, until
+from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, read_prime, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
@@ -99,13 +100,36 @@ class TextModel:
         return "".join(self.stream(prime, chars, **settings))
 
     def completions(
-        self, prime: str, chars: int, sampling: Sampling, count: int = 1, stop: Sequence[str] = ()
+        self,
+        prime: str,
+        chars: int,
+        sampling: Sampling,
+        count: int = 1,
+        stop: Sequence[str] = (),
+        *,
+        first: int = 0,
+        max_copy: int | None = None,
     ) -> Iterator[Iterator[tuple[str, float]]]:
-        """`count` different completions, each an iterator of characters with their cost in nats."""
+        """`count` different completions, each an iterator of characters with their cost in nats.
+
+        first: the number of the first one. max_copy: none has so many characters in a row from the training text.
+        """
         if count < 1:
             raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
+        if max_copy is not None and max_copy < 2:
+            raise CharRNNError(f"max-copy is {max_copy}", "expected a whole number of 2 or more")
+        source = None if max_copy is None else self.training_text()
         primed = self._primed(prime)
-        return (self._drawn(primed, chars, sampling, stop, n) for n in range(count))
+
+        def completion(n: int) -> Iterator[tuple[str, float]]:
+            forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
+            return self._drawn(primed, chars, sampling, stop, n, forbidden or None)
+
+        return map(completion, range(first, first + count))
+
+    def training_text(self) -> TrainingText:
+        """What the model learned, to look for copies; raises CharRNNError where it is gone."""
+        return TrainingText.of(self.config)
 
     def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
         """The k likeliest characters after `prime` with their probabilities, likeliest first.
@@ -140,13 +164,20 @@ class TextModel:
         return read_prime(self.decoder(), self.tokenizer, text)
 
     def _drawn(
-        self, primed: Primed, chars: int, sampling: Sampling, stop: Sequence[str], completion: int
+        self,
+        primed: Primed,
+        chars: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        completion: int,
+        forbidden: Forbidden | None = None,
     ) -> Iterator[tuple[str, float]]:
         if chars < 0:
             raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        return until(generate(self.decoder(), self.tokenizer, primed, sampling, completion), chars, stop)
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        return until(drawn, chars, stop)
 
 
 def load(
