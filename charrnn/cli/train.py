@@ -172,7 +172,8 @@ class _Show:
     def _sample(self, report: Any) -> str:
         from charrnn.text_model import TextModel
 
-        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights)
+        # By torch, which is here already: compiling would take seconds from the training.
+        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights, compiled=False)
         return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
 
     def _turned(self, report: Any) -> None:
@@ -189,6 +190,7 @@ class _Show:
         result = report.result
         if self._as_json:
             options.print_json(result)
+            _compile(report.run)
             return
         click.echo(f"run        {result['run']}")
         click.echo(
@@ -199,6 +201,7 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
+        _compile(report.run)
         self._say(
             f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
         )
@@ -207,6 +210,13 @@ class _Show:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _compile(run: Any) -> None:
+    """Compile the run's decoder, so that its first completion need not wait for that."""
+    from charrnn.text_model import load
+
+    load(run).decoder()
 
 
 def _rounded(value: float) -> int:
