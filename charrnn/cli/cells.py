@@ -9,7 +9,7 @@ from charrnn.cli import options
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=options.complete_cells)
 @click.option("--inputs", "I", default=128, show_default=True, metavar="N", help="Size of the input.")
 @click.option("--hidden", "H", default=512, show_default=True, metavar="N", help="Size of the hidden state.")
 @click.option("--cell-option", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the cell NAME.")

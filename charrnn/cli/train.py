@@ -1,7 +1,6 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +19,19 @@ SAMPLE_CHARS = 70
 
 
 @click.command()
-@click.argument("corpus", nargs=-1)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @options.settings
 @click.option("--name", help="Call the run this; the default says what it is.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder instead of the home folder.")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
 )
-@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it was; --steps N lengthens it.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=options.complete_runs,
+    help="Go on with a run exactly where it was; --steps N lengthens it.",
+)
 @options.as_json
 def command(
     corpus: tuple[str, ...],
@@ -237,9 +241,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def ask(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
-            os._exit(130)
         asked = True
+        signal.signal(signum, signal.SIG_DFL)  # at once means also in the middle of a matrix product
         click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
