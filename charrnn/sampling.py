@@ -93,7 +93,7 @@ def generate(
     decoder: Decoder, tokenizer: Tokenizer, prime: str, sampling: Sampling, completion: int = 0
 ) -> Iterator[tuple[str, float]]:
     """Characters after `prime`, without end, each with its cost in nats."""
-    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(prime)])
+    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(tokenizer.clean(prime))])
     state: State = decoder.read(ids[:-1], decoder.start())
     last = ids[-1:]
     source, stream = draws(sampling.seed, completion), TextStream(tokenizer)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, corpora, data
+from charrnn import checkpoint, data, documents
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.data import Part
 from charrnn.decoding import Decoder
+from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
 from charrnn.sampling import Sampling, distribution, generate, until
 from charrnn.tokenizer import Tokenizer
@@ -79,7 +80,7 @@ class TextModel:
         Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
         """
         decoder = self.decoder()
-        ids = np.concatenate([[self.architecture.start], self.tokenizer.encode(prime)])
+        ids = np.concatenate([[self.architecture.start], self.tokenizer.encode(self.tokenizer.clean(prime))])
         logits, _ = decoder.step(ids[-1:], decoder.read(ids[:-1], decoder.start()))
         p = distribution(logits[0], self.tokenizer.allowed[0], Sampling())
         whole = [*range(128), *range(256, self.tokenizer.size)]
@@ -88,18 +89,21 @@ class TextModel:
 
     def score(self, text: str) -> "Score":
         """What each character of a text costs the model, read as one stream from its first character."""
-        return self.score_ids(self.tokenizer.encode(text))
+        return self.score_ids(self.tokenizer.encode(self.tokenizer.clean(text)))
 
-    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
-        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+
+        starts: the positions at which documents begin, each of which is read from nothing too.
+        """
         from charrnn import evaluation
         from charrnn.model import CharRNN
 
         model = CharRNN(self.architecture, self.weights).to(self.device)
         costs = (
-            evaluation.stream_costs(model, ids)
+            evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
-            else evaluation.cold_costs(model, ids, self.config.window)
+            else evaluation.cold_costs(model, ids, self.config.window, starts)
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
@@ -129,14 +133,12 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if file is not None:
         if part is not None:
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
-        text = "".join(corpora.read_text(corpora.find(file)))
-        if not text:
-            raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-        return file, model.score_ids(model.tokenizer.encode(text), mode)
+        ids, starts = data.read_whole(file, model.config, model.tokenizer)
+        return file, model.score_ids(ids, mode, starts)
     corpus = data.reopen(model.config, model.tokenizer)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
-    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode)
+    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
 
 
 def resolve_device(device: str) -> str:
