@@ -340,3 +340,31 @@ def test_files_are_documents_and_their_borders_are_part_of_what_a_run_is_made_fo
     reopened = data.open_text(both.replace(seed=1, fingerprint=text.fingerprint))
     assert reopened.starts().tolist() == [0, 8]
     assert text.fingerprint != data.read(both.corpus, home).fingerprint
+
+
+# Memory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_path: Path, home: Path) -> None:
+    page = CORPUS.read_bytes()
+    with (tmp_path / "large.txt").open("wb") as stream:
+        for number in range(200_000_000 // len(page) + 1):
+            stream.write(b"%d\n" % number + page)
+    code = (
+        "import re, sys; from charrnn import data; from charrnn.config import Config;"
+        # Not getrusage: its peak is inherited from the process that started this one.
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024;"
+        "c = Config(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = data.open_text(c);"
+        "e = data.encode(t, data.learn_tokenizer(t, 'char', c.split), c.split);"
+        "s = data.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
+        "[s.at(k) for k in range(500)]; print(peak());"
+        "from charrnn import training; r = training.open_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)));"
+        "[None for _ in training.new_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)), r)]; print(peak())"
+    )
+    for document in ("none", "line"):
+        command = [sys.executable, "-c", code, str(tmp_path / "large.txt"), document]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        preparing, training_ = map(int, done.stdout.split())
+        assert (preparing < 150, training_ < 500) == (True, True), done.stdout
