@@ -8,10 +8,11 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from charrnn.errors import CharRNNError, did_you_mean
 from charrnn.home import home
@@ -159,8 +160,14 @@ def _after(earlier: int, total: int, progress: Progress) -> Callable[[int], None
     return lambda done: progress(earlier + done, total)
 
 
-def _opened(download: Download, file: Path) -> Any:
-    return file.open("rb") if download.member is None else zipfile.ZipFile(file).open(download.member)
+@contextmanager
+def _opened(download: Download, file: Path) -> Iterator[IO[bytes]]:
+    if download.member is None:
+        with file.open("rb") as stream:
+            yield stream
+    else:
+        with zipfile.ZipFile(file) as archive, archive.open(download.member) as stream:
+            yield stream
 
 
 def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "train": "Learn a text: train a model on CORPUS and keep it as a run.",
     "sample": "Complete a text: draw characters that go on from a prime.",
     "eval": "Score RUN on a part of its corpus, or on FILE.",
+    "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
