@@ -130,8 +130,9 @@ def _decoded(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes
 
 def _hint(data: bytes, otherwise: str) -> str:
     """What to do about a beginning of a source that is not text: UTF-16 is the usual reason."""
-    begins = data[:1024]
-    if begins[:2] in (b"\xff\xfe", b"\xfe\xff") or begins.count(0) > 0.4 * len(begins):
+    even, odd = data[:1024:2], data[1:1024:2]
+    halved = min(even.count(0), odd.count(0)) < 0.05 * len(even) and max(even.count(0), odd.count(0)) > 0.6 * len(even)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or halved:
         return "it looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE"
     return otherwise
 

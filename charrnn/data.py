@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,14 @@ class Corpus:
 
     text: Text
     tokenizer: Tokenizer
+    split: tuple[float, ...]
     parts: dict[Part, NDArray[Any]]
-    starts: dict[Part, Starts] = field(default_factory=lambda: dict.fromkeys(PARTS, documents.NONE))
+    starts: dict[Part, Starts]
+
+    def characters(self, part: Part) -> int:
+        """How many characters a part has; of a long one that is far sooner said than counted."""
+        bounds = self.text.boundaries(self.split)
+        return bounds[PARTS.index(part) + 1] - bounds[PARTS.index(part)]
 
     def ids(self, part: Part) -> NDArray[Any]:
         """The ids of a part; raises CharRNNError where the split left it empty."""
@@ -105,7 +111,8 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     parts = {part: _mapped(folder / part, tokenizer.dtype) for part in PARTS}
-    return Corpus(text, tokenizer, parts, {part: _mapped(folder / f"{part}-starts", np.int64) for part in PARTS})
+    starts = {part: _mapped(folder / f"{part}-starts", np.int64) for part in PARTS}
+    return Corpus(text, tokenizer, split, parts, starts)
 
 
 def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress) -> None:
@@ -133,18 +140,22 @@ def read_whole(file: str, config: Config, tokenizer: Tokenizer) -> tuple[NDArray
 
     Raises CharRNNError where it is missing, empty or no text.
     """
-    findings, pieces, file_starts = Findings(), [], [0]
-    for source in sources((file,), findings):
-        pieces.append("".join(text_of(source, Cleaning.of(config), findings)))
-        file_starts.append(file_starts[-1] + len(pieces[-1]))
-    whole = "".join(pieces)
-    if not whole:
+    findings = Findings()
+    whole = ["".join(text_of(source, Cleaning.of(config), findings)) for source in sources((file,), findings)]
+    if not any(whole):
         raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-    ids = tokenizer.encode(whole)
-    starts = np.unique(file_starts[:-1]) if config.document == "file" else documents.NONE
-    if config.document in ("line", "blank"):
-        starts = np.concatenate(list(documents.starts([whole], config.document)))
-    return ids, _id_positions(starts, ids, len(whole), tokenizer)
+    if config.document != "file":
+        lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
+        return encode_whole("".join([*lines, whole[-1]]), config.document, tokenizer)
+    ids = [tokenizer.encode(text) for text in whole if text]
+    lengths = [len(of_file) for of_file in ids]
+    return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
+
+
+def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+    """The ids of a text, and the positions in them at which documents of that kind begin."""
+    ids = tokenizer.encode(text)
+    return ids, _id_positions(documents.all_starts(text, document), ids, len(text), tokenizer)
 
 
 def _id_positions(offsets: Starts, ids: NDArray[Any], characters: int, tokenizer: Tokenizer) -> Starts:

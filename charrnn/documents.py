@@ -15,6 +15,7 @@ Starts = NDArray[np.int64]
 NONE: Starts = np.empty(0, np.int64)
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
+_BLANK_LINES_AT_END = re.compile(_BLANK_LINES.pattern + r"\Z")
 
 
 def starts(pieces: Iterable[str], kind: str) -> Iterator[Starts]:
@@ -50,6 +51,26 @@ def _after_blank_lines(pieces: Iterable[str]) -> Iterator[Starts]:
         begun = True
         yield np.array(found, np.int64) + offset
         held, offset = held[solid:], offset + solid
+
+
+def all_starts(text: str, kind: str) -> Starts:
+    """`starts` of a text that is here whole; none where it is one document."""
+    return np.concatenate(list(starts([text], kind))) if kind in ("line", "blank") else NONE
+
+
+def current(text: str, kind: str) -> str:
+    """The document that goes on where a text ends: empty where one has just ended."""
+    if ends(text, kind):
+        return ""
+    found = all_starts(text, kind)
+    return text[found[-1] :] if len(found) else text
+
+
+def ends(text: str, kind: str) -> bool:
+    """Whether a document ends with the last character of a text."""
+    if kind == "line":
+        return text.endswith("\n")
+    return kind == "blank" and _BLANK_LINES_AT_END.search(text) is not None and not text.isspace()
 
 
 def in_span(starts: Starts, begin: int, end: int) -> Starts:

@@ -129,7 +129,7 @@ def read(
                 characters, done = characters + len(piece), done + len(encoded)
                 progress("reading", done, total)
         spool.close()
-        name = ", ".join(corpus)
+        name = ", ".join("standard input" if part == corpora.STDIN else part for part in corpus)
         if characters == 0:
             raise CharRNNError(f"{name} is empty", "give a text to learn: some thousands of characters at least")
         path = folder / digest.hexdigest()[:16] / "text.utf8"
