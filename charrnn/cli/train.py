@@ -111,6 +111,8 @@ class _Show:
         self._context = report
         config, architecture, corpus = report.config, report.architecture, report.corpus
         sizes = ", ".join(f"{len(ids):,} {part}" for part, ids in corpus.parts.items() if len(ids))
+        documents = sum(map(len, corpus.starts.values()))
+        sizes += f" in {documents:,} documents" if documents else ""
         self._say(
             f"corpus    {corpus.text.source}: {corpus.text.characters:,} characters; ids: {sizes}; "
             f"{len(corpus.tokenizer.characters)} characters and 256 bytes in the vocabulary"
