@@ -5,7 +5,8 @@ fused   torch's own layer over the whole sequence: cells that have a twin
 scan    gates for every step at once, then the recurrence alone: linear recurrences
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +48,27 @@ def run(engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any) -> t
     if engine == "scan":
         return _scan(cell, x, state, p)
     return _loop(cell, _inputs(cell, x, p), state, p)
+
+
+def run_documents(
+    engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any, cuts: Sequence[int], begins: Tensor
+) -> tuple[Tensor, States]:
+    """As `run`, for a sequence in which rows begin anew: the same numbers as if each document were run alone.
+
+    cuts: the steps, rising, at which some row does. begins: (T, B), whether a row does at a step. Any engine can:
+    the sequence is run in pieces between the cuts, and a row that begins gets the cell's start state.
+    """
+    start = [torch.tensor(s).to(held) for s, held in zip(cell.start(()), state, strict=True)]
+    bounds = [*([] if cuts[0] == 0 else [0]), *cuts, len(begins)]
+    outputs = []
+    for begin, end in itertools.pairwise(bounds):
+        anew = begins[begin].unsqueeze(1)
+        # `where`, not a product: a start state may be infinite.
+        state = tuple(torch.where(anew, s, held) for s, held in zip(start, state, strict=True))
+        piece = (x[0], x[1][begin:end]) if isinstance(x, tuple) else x[begin:end]
+        y, state = run(engine, cell, piece, state, p)
+        outputs.append(y)
+    return torch.cat(outputs), state
 
 
 def _inputs(cell: Cell, x: Tensor | Looked, p: Any) -> Tensor:
