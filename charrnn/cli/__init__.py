@@ -26,6 +26,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "next": "Show the likeliest characters after PRIME, with their probabilities as bars.",
     "score": "Show how much every character of TEXT, or of a file, surprises the model.",
     "eval": "Score RUN on a part of its corpus, or on FILE.",
+    "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
     "rm": "Delete runs, after asking.",

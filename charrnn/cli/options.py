@@ -124,8 +124,13 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     if "split" in values:
         values["split"] = _shares(values["split"])
     if "cell_options" in values:
-        values["cell_options"] = dict(map(_pair, values["cell_options"]))
+        values["cell_options"] = cell_options(values["cell_options"])
     return values
+
+
+def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
+    """The options of a cell from name=value, as often as given; raises CharRNNError for anything else."""
+    return dict(map(_pair, pairs))
 
 
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:

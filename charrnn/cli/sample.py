@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import click
 
@@ -19,6 +19,14 @@ from charrnn.errors import CharRNNError
 @options.sampling
 @click.option("--count", default=1, show_default=True, metavar="N", help="How many different completions.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given more than once.")
+@click.option(
+    "--weights",
+    "kept",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What the weights are kept in while completing: fewer bytes are faster and a little less exact.",
+)
 @options.max_copy
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what each completion cost, and what it copies.")
@@ -32,6 +40,7 @@ def command(
     chars: int,
     count: int,
     stop: tuple[str, ...],
+    kept: Literal["float32", "bf16", "int8"],
     max_copy: int | None,
     out: Path | None,
     verbose: bool,
@@ -49,8 +58,10 @@ def command(
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)
-    model = load(run, device)
+    model = load(run, device, kept=kept)
     assert model.run is not None
+    for note in model.decoder().notes:
+        click.echo(f"note: {note}", err=True)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("sample", run, "--prime"))
     stop = tuple(map(priming.argument, stop))
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
