@@ -48,9 +48,8 @@ def command(
     Ctrl-D leaves.
     """
     from charrnn.sampling import Sampling
-    from charrnn.text_model import load
 
-    talk = _Talk(load(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
+    talk = _Talk(options.loaded(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
     talk.check()
     click.echo(f"{talk.model.run.name}: type how a text begins; /help for more, Ctrl-D to leave", err=True)
     with _history():
