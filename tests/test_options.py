@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from charrnn import cli, native, training
 from charrnn.architecture import Architecture, Weights
+from charrnn.config import Config
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
 
@@ -150,7 +152,7 @@ def holds(arguments: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("place")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())
 def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
     holds(arguments)
@@ -180,10 +182,7 @@ def test_every_option_by_itself_is_answered_in_words(words: tuple[str, ...]) -> 
 def test_any_configuration_file_is_answered_in_words(place: Path) -> None:
     good = json.loads((place / "CONFIG").read_text())
     for name in good:
-        for value in (None, True, -1, 1.5, "x", [], {}, [1, 2], "\ud800", 10**400):
-            (place / "BAD").write_text(json.dumps({**good, "steps": 1, name: value, "plan": []}), encoding="utf-8")
-            if name in ("plan", "fingerprint", "threads"):
-                continue
-            code, _out, err = run(["train", "--config", "BAD"])
-            assert code in (0, 1), (name, value, err)
-            assert "defect" not in err, (name, value, err)
+        for value in (None, True, -1, 1.5, math.nan, "x", [], {}, [1, 2], [[1]], "\ud800", 10**400):
+            text = json.dumps({**good, name: value})
+            with contextlib.suppress(CharRNNError):
+                Config.from_json(text, "BAD").to_json().encode()
