@@ -234,7 +234,7 @@ def _converted(kind: str, value: Any) -> Any:
         return tuple((_converted("int", a), _converted("int", b)) for a, b in value)
     if "tuple[float" in kind:
         return tuple(_converted("float", v) for v in value)
-    return (value,) if isinstance(value, str) else tuple(_converted("str", v) for v in value)
+    return tuple(_converted("str", v) for v in ((value,) if isinstance(value, str) else value))
 
 
 def _described(kind: str, data: Mapping[str, Any]) -> str:
