@@ -109,10 +109,9 @@ def _gates(cell: Cell, x: Tensor | Looked, p: Any, steps: int | None) -> Iterato
     assert cell.gates is not None
     if isinstance(x, tuple) and x[0].shape[0] < x[1].numel():  # the gates of a character are the same wherever it is
         table, ids = cell.inputs(x[0], p), x[1]
-        steps = steps or len(ids)
         a, b = cell.gates(table, p)
-        looked = [torch.split(torch.nn.functional.embedding(ids, gate), steps) for gate in (a.expand_as(b), b)]
-        for ids_n, a_n, b_n in zip(torch.split(ids, steps), *looked, strict=True):
+        looked = (ids, *(torch.nn.functional.embedding(ids, gate) for gate in (a.expand_as(b), b)))
+        for ids_n, a_n, b_n in zip(*(torch.split(tensor, steps or len(ids)) for tensor in looked), strict=True):
             yield torch.nn.functional.embedding(ids_n, table), a_n, b_n
     else:
         z = cell.inputs(_look_up(x), p)

@@ -165,17 +165,15 @@ def _drawn(
     us: np.random.Generator,
     forbidden: Forbidden | None,
 ) -> Iterator[tuple[int, float]]:
-    id_, state, automaton = primed.last, primed.state, 0
-    stream, drawn = TextStream(tokenizer), ""
+    id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
     while True:
         logits, state = decoder.step(np.array([id_]), state)
-        allowed = tokenizer.allowed[automaton]
-        if forbidden is not None and (ids := forbidden(drawn, stream.pending)):
+        allowed = tokenizer.allowed[stream.state]
+        if forbidden is not None and (ids := forbidden(text, stream.pending)):
             allowed = allowed.copy()
             allowed[ids] = False
         id_ = draw(distribution(logits[0], allowed, sampling), us.random())
-        automaton = int(tokenizer.next_state[automaton, id_])
-        drawn += stream.push(id_)
+        text += stream.push(id_)
         yield id_, cost(logits[0], id_)
 
 

@@ -37,6 +37,7 @@ class TextModel:
     """Weights with the vocabulary and the configuration they belong to.
 
     run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
+    compiled: whether the equations are compiled for that, or computed by torch.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class TextModel:
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
+    compiled: bool = True
 
     @property
     def architecture(self) -> Architecture:
@@ -57,7 +59,8 @@ class TextModel:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        if self.device == "cpu":
+        note = None
+        if self.device == "cpu" and self.compiled:
             try:
                 from charrnn.native import NativeDecoder
 
@@ -68,8 +71,6 @@ class TextModel:
                 note = "Numba is not installed: torch decodes, which is slower; pip install numba"
             except CharRNNError as error:
                 note = f"{error.problem}: torch decodes, which is slower"
-        else:
-            note = None
         if self.kept != "float32":
             raise CharRNNError(
                 f"{self.kept} weights on {self.device}" + (f" ({note})" if note else ""),

@@ -1,7 +1,6 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +19,19 @@ SAMPLE_CHARS = 70
 
 
 @click.command()
-@click.argument("corpus", nargs=-1)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @options.settings
 @click.option("--name", help="Call the run this; the default says what it is.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder instead of the home folder.")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
 )
-@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it was; --steps N lengthens it.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=options.complete_runs,
+    help="Go on with a run exactly where it was; --steps N lengthens it.",
+)
 @options.as_json
 def command(
     corpus: tuple[str, ...],
@@ -176,7 +180,8 @@ class _Show:
     def _sample(self, report: Any) -> str:
         from charrnn.text_model import TextModel
 
-        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights)
+        # By torch, which is here already: compiling would take seconds from the training.
+        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights, compiled=False)
         return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
 
     def _turned(self, report: Any) -> None:
@@ -193,6 +198,7 @@ class _Show:
         result = report.result
         if self._as_json:
             options.print_json(result)
+            _compile(report.run)
             return
         click.echo(f"run        {result['run']}")
         click.echo(
@@ -203,6 +209,7 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
+        _compile(report.run)
         self._say(
             f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
         )
@@ -211,6 +218,13 @@ class _Show:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _compile(run: Any) -> None:
+    """Compile the run's decoder, so that its first completion need not wait for that."""
+    from charrnn.text_model import load
+
+    load(run).decoder()
 
 
 def _rounded(value: float) -> int:
@@ -231,9 +245,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def ask(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
-            os._exit(130)
         asked = True
+        signal.signal(signum, signal.SIG_DFL)  # at once means also in the middle of a matrix product
         click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
