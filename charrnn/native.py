@@ -52,12 +52,17 @@ class NativeDecoder(Decoder):
             return PACK[kept](value) if is_matrix else (aligned(value),)
 
         # What every call is given; kept here, because compiled code knows addresses alone.
-        self._before = [aligned(self._first), np.empty(driver.work, np.int32)]
+        self._before = [aligned(self.first), np.empty(driver.work, np.int32)]
         self._weights = [array for wanted in driver.weights for array in packed(*wanted)]
-        self._weights += [*PACK[kept](np.ascontiguousarray(self._head)), aligned(self._bias)]
+        self._weights += [*PACK[kept](np.ascontiguousarray(self.head)), aligned(self.bias)]
         self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
         self._draw = draw.address
         self._nothing = np.empty(0)
+
+    @property
+    def bytes_per_character(self) -> int:
+        """How many bytes of weights are read for a character: all but the table, of which it is a row."""
+        return sum(array.nbytes for array in self._weights) + int(self.first[0].nbytes)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """As `Decoder.step`; one row alone runs compiled."""
@@ -113,7 +118,7 @@ class NativeDecoder(Decoder):
         for i in range(0, len(ids), WINDOW):
             outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
             self._call(scratch, before[i : i + WINDOW], outputs=outputs)
-            logits = (outputs @ self._head + self._bias).astype(np.float64)
+            logits = (outputs @ self.head + self.bias).astype(np.float64)
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)

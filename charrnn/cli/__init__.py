@@ -23,6 +23,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "eval": "Score RUN on a part of its corpus, or on FILE.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
 }
 
