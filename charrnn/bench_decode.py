@@ -6,6 +6,7 @@ what torch needs.
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ from charrnn.tokenizer import Tokenizer
 from charrnn.torch_layers import to_torch
 
 CHARACTERS = "\n !\"'(),-.0123456789:;?" + "".join(chr(c) for c in [*range(65, 91), *range(97, 123)]) + "čćđšžČĆĐŠŽ"
+SLICE_SECONDS = 3e-3
+READ_BYTES_PER_S = 50e9  # about; only for how often to read in that time
 Steps = Callable[[int], Any]
 
 
@@ -62,11 +65,17 @@ def _measured(
         decoder = NativeDecoder(architecture, weights, kept)
         ways[f"native {kept}"] = kept, _native(decoder, tokenizer)
         sizes[kept] = decoder.bytes_per_character
-    chars = CHUNKS[-1] * (4 if architecture.hidden <= 128 else 1)
-    works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars) for name, (_, steps) in ways.items()}
-    works |= {f"read {kept}": reader(size, times=chars) for kept, size in sizes.items()}
+    # Windows of a few milliseconds each: short enough that other programs seldom fall into the shortest of many.
+    chars = {
+        name: _chars_in(SLICE_SECONDS, steps, CHUNKS[-1] if name.startswith("native") else 1)
+        for name, (_, steps) in ways.items()
+    }
+    works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars[name]) for name, (_, steps) in ways.items()}
+    times_read = {kept: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for kept, size in sizes.items()}
+    works |= {f"read {kept}": reader(size, times=times_read[kept]) for kept, size in sizes.items()}
     times = seconds_of(works, seconds)
-    per_char = {name: times[name] / chars for name in ways}
+    per_char = {name: times[name] / chars[name] for name in ways}
+    per_read = {kept: times[f"read {kept}"] / n for kept, n in times_read.items()}
     eager = min(per_char[name] for name in ways if name.startswith("eager"))
     rows = []
     for name, (kept, _) in ways.items():
@@ -82,10 +91,18 @@ def _measured(
                 "ratio_to_plain": per_char["nn module"] / per_char[name] if "nn module" in ways else None,
                 "ratio_to_cell_loop": per_char["cell loop"] / per_char[name] if "cell loop" in ways else None,
                 "ratio_to_eager": eager / per_char[name],
-                "share_of_bandwidth": times[f"read {kept}"] / times[name] if native else None,
+                "share_of_bandwidth": per_read[kept] / per_char[name] if native else None,
             }
         )
     return rows
+
+
+def _chars_in(seconds: float, steps: Steps, multiple: int) -> int:
+    """How many characters take about so many seconds, as a multiple of so many."""
+    steps(multiple)
+    began = time.perf_counter()
+    steps(multiple)
+    return multiple * max(1, min(64 // multiple, round(seconds / (time.perf_counter() - began))))
 
 
 def _bound(steps: Steps, chars: int) -> Callable[[], Any]:

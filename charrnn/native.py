@@ -1,6 +1,6 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
 from charrnn.native_source import Layout
 from charrnn.native_trace import Leaf, slot
-from charrnn.native_weights import aligned, to_bf16, to_int8
+from charrnn.native_weights import aligned, pack
 from charrnn.sampling import Primed, Sampling
 from charrnn.tokenizer import Tokenizer
 
@@ -21,11 +21,6 @@ WINDOW = 1024
 DRAW = Path(__file__).parent / "native_draw.py"  # compiled once for all models
 
 DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64*", "int64*", "float64*")
-PACK: dict[str, Callable[[NDArray[np.float32]], tuple[NDArray[Any], ...]]] = {
-    "float32": lambda matrix: (aligned(matrix),),
-    "bf16": to_bf16,
-    "int8": to_int8,
-}
 Scratch = list[NDArray[np.float32]]  # one vector a layer
 
 
@@ -49,12 +44,12 @@ class NativeDecoder(Decoder):
             value = weights[f"layers.{layer}.{leaf.name}"]
             for k in leaf.index:
                 value = value[k]
-            return PACK[kept](value) if is_matrix else (aligned(value),)
+            return pack(value, kept) if is_matrix else (aligned(value),)
 
         # What every call is given; kept here, because compiled code knows addresses alone.
-        self._before = [aligned(self.first), np.empty(driver.work, np.int32)]
+        self._before = [aligned(self.first), *_room(driver.room)]
         self._weights = [array for wanted in driver.weights for array in packed(*wanted)]
-        self._weights += [*PACK[kept](np.ascontiguousarray(self.head)), aligned(self.bias)]
+        self._weights += [*pack(self.head, kept), aligned(self.bias)]
         self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
         self._draw = draw.address
         self._nothing = np.empty(0)
@@ -178,3 +173,7 @@ class NativeDecoder(Decoder):
 
 def _address(array: NDArray[Any] | None) -> int:
     return 0 if array is None else array.ctypes.data
+
+
+def _room(sizes: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    return aligned(np.empty(sizes[0], np.float32)), np.empty(sizes[1], np.int32)
