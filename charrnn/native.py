@@ -13,7 +13,7 @@ from charrnn.decoding import Decoder, State
 from charrnn.native_source import Layout
 from charrnn.native_trace import Leaf, slot
 from charrnn.native_weights import aligned, pack
-from charrnn.sampling import Primed, Sampling
+from charrnn.sampling import Primed, Sampling, filters
 from charrnn.tokenizer import Tokenizer
 
 CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
@@ -78,15 +78,7 @@ class NativeDecoder(Decoder):
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         scratch, V = self._enter(primed.state), self.architecture.vocabulary
-        filters = np.array(
-            [
-                sampling.temperature,
-                V if sampling.top_k is None else min(sampling.top_k, V),
-                2 if sampling.top_p is None else sampling.top_p,
-                -1 if sampling.min_p is None else sampling.min_p,
-            ],
-            np.float64,
-        )
+        settings = np.array(filters(sampling, V))
         position, ids = np.zeros(1, np.int64), np.array([primed.last])
         for n in self._chunks():
             drawn, costs = np.empty(n, np.int64), np.empty(n)
@@ -94,7 +86,7 @@ class NativeDecoder(Decoder):
                 scratch,
                 ids,
                 us=us.random(n),
-                filters=filters,
+                filters=settings,
                 position=position,
                 allowed=tokenizer.allowed,
                 following=tokenizer.next_state,

@@ -2,10 +2,9 @@
 
     y_j = sum over i of x_i W_ij
 
-A matrix is cut into panels of 64 columns, each laid out row after row, as `charrnn.native_weights` makes them: memory is
-read from one end to the other, and the 64 sums of a panel stay in registers meanwhile. What is kept in fewer bytes is
-widened there too. The loop over a panel's rows is written for LLVM directly, because its vectoriser keeps such sums in
-memory.
+A matrix is cut into panels of 64 columns, each laid out row after row, as `charrnn.native_weights` makes them: memory
+is read from one end to the other, and the 64 sums of a panel stay in registers meanwhile. What is kept in fewer bytes
+is widened there too. The loop over a panel's rows is written for LLVM directly: its vectoriser keeps sums in memory.
 """
 
 import llvmlite.binding

@@ -36,7 +36,7 @@ def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
-    """(I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): panel, then group of rows, then column, then row of the group."""
+    """(I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): by panel, group of rows, column, and row of the group."""
     I, O = matrix.shape
     padded = np.zeros((-(-I // rows) * rows, -(-O // PANEL) * PANEL), matrix.dtype)
     padded[:I, :O] = matrix
