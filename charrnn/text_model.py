@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, corpora, data
+from charrnn import checkpoint, data, documents
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
 from charrnn.decoding import Decoder
+from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, read_prime, until
+from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, in_document, read_prime, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
@@ -96,7 +97,10 @@ class TextModel:
         return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
-        """The text that goes on from `prime`, without it; settings as in `stream`."""
+        """The text that goes on from `prime`, without it; settings as in `stream`.
+
+        A model that learned lines or paragraphs as documents ends its completion with the document.
+        """
         return "".join(self.stream(prime, chars, **settings))
 
     def completions(
@@ -144,23 +148,32 @@ class TextModel:
         return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
 
     def score(self, text: str) -> "Score":
-        """What each character of a text costs the model, read as one stream from its first character."""
-        return self.score_ids(self.tokenizer.encode(text))
+        """What each character of a text costs the model, read as one stream from its first character.
 
-    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
-        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
+        Documents in it, of the kind that the model learned, are each read from nothing.
+        """
+        ids, starts = data.encode_whole(self.tokenizer.clean(text), self.config.document, self.tokenizer)
+        return self.score_ids(ids, starts=starts)
+
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+
+        starts: the positions at which documents begin, each of which is read from nothing too.
+        """
         from charrnn import evaluation
         from charrnn.model import CharRNN
 
         model = CharRNN(self.architecture, self.weights).to(self.device)
         costs = (
-            evaluation.stream_costs(model, ids)
+            evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
-            else evaluation.cold_costs(model, ids, self.config.window)
+            else evaluation.cold_costs(model, ids, self.config.window, starts)
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
     def _primed(self, text: str) -> Primed:
+        """The prime in the model's normal form, read from where its last document begins."""
+        text = documents.current(self.tokenizer.clean(text), self.config.document)
         return read_prime(self.decoder(), self.tokenizer, text)
 
     def _drawn(
@@ -177,6 +190,8 @@ class TextModel:
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
         drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
+            drawn = in_document(drawn, primed.text, self.config.document)
         return until(drawn, chars, stop)
 
 
@@ -201,14 +216,12 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if file is not None:
         if part is not None:
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
-        text = "".join(corpora.read_text(corpora.find(file)))
-        if not text:
-            raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-        return file, model.score_ids(model.tokenizer.encode(text), mode)
+        ids, starts = data.read_whole(file, model.config, model.tokenizer)
+        return file, model.score_ids(ids, mode, starts)
     corpus = data.reopen(model.config, model.tokenizer)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
-    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode)
+    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
 
 
 def resolve_device(device: str) -> str:

@@ -57,17 +57,18 @@ def trained(corpus: str, home: Path) -> Callable[..., Run]:
     """Train a small run, whose settings may be changed, to its end; gives the run."""
 
     def train(name: str = "run", **settings: Any) -> Run:
-        run = training.open_run(config(corpus, **settings), name)
-        for _ in training.new_run(config(corpus, **settings), run):
+        settled = config(**{"corpus": corpus, **settings})
+        run = training.open_run(settled, name)
+        for _ in training.new_run(settled, run):
             pass
         return run
 
     return train
 
 
-def config(corpus: str, **settings: Any) -> Config:
+def config(corpus: str | tuple[str, ...], **settings: Any) -> Config:
     """The configuration of a small run."""
     values = {**SMALL, **settings}
     if {"epochs", "budget"} & set(settings):
         values.pop("steps")
-    return Config(corpus=(corpus,), **values)
+    return Config(corpus=corpus, **values)  # type: ignore[arg-type]
