@@ -152,6 +152,16 @@ def test_a_split_sequence_with_carried_state_changes_nothing(
     assert_close((torch.cat([first, second]), last), whole)
 
 
+@pytest.mark.parametrize("rows", [T * B - 1, T * B + 1])  # a table shorter than the sequence, and a longer one
+@pytest.mark.parametrize(("cell", "engine"), ENGINES, indirect=True)
+def test_rows_of_a_table_are_looked_up_or_computed_alike(
+    engine: str, cell: Cell, params: Params, state: Any, rows: int
+) -> None:
+    rng, p, given = np.random.default_rng(6), cell.pack(tensors(params)), tuple(map(torch.tensor, state))
+    table, ids = torch.tensor(rng.standard_normal((rows, I))), torch.tensor(rng.integers(0, rows, (T, B)))
+    assert_close(layers.run(engine, cell, (table, ids), given, p), layers.run("loop", cell, table[ids], given, p))
+
+
 def params_of(params: Params) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in params.items()}
 
