@@ -17,6 +17,7 @@ from charrnn.native_weights import PANEL
 # The order of a sum is the compiler's: it may keep several running sums, and fuse a product with its addition.
 FLAGS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy", "nogil": True}
 HIGH_HALF, HALF_WORD = np.uint32(0xFFFF0000), np.uint32(16)
+LOW_HALF, HALF_OF_INT32 = np.int32(0xFFFF), np.int32(16)
 LANES = 16  # numbers in a vector register
 PAIRS_AT_ONCE = 256  # pairs of rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32
 
@@ -30,8 +31,8 @@ def _float32_of_bits(context, bits):
 
 
 @njit(**FLAGS)
-def by_array(x, w, y):
-    """y = x (I,) by W (I, O); y: (O,), of x's dtype."""
+def by_float32(x, w, y):
+    """y = x (I,) by W (I, O); y: (O,). Any dtype will do."""
     I, O = w.shape
     for j in range(O):
         y[j] = 0
@@ -47,9 +48,8 @@ def by_array(x, w, y):
 
 
 @njit(**FLAGS)
-def by_bf16(x, w, y):
+def by_bf16(x, pairs, y):
     """y = x (I,) by a BF16Matrix; x, y: float32."""
-    pairs = w.pairs
     I, O = x.size, y.size
     for j in range(O):
         y[j] = 0
@@ -69,37 +69,39 @@ def by_bf16(x, w, y):
 
 
 @njit(**FLAGS)
-def by_int8(x, w, y):
-    """y = x (I,) by an INT8Matrix; x, y: float32.
+def by_int8(x, panels, scale, y, work):
+    """y = x (I,) by an INT8Matrix; x, y: float32. work: (64 + ceil(I / 2),) int32, to work in.
 
     x is rounded to 16 bits, a thousandth of the error of the weights, so that products and sums are whole numbers:
     one instruction multiplies 32 weights where the processor has it.
     """
-    panels, O = w.panels, y.size
-    pairs = panels.shape[1]
+    I, O = x.size, y.size
+    pairs = (I + 1) // 2
     largest = np.float32(0)
-    for i in range(x.size):
+    for i in range(I):
         largest = max(largest, abs(x[i]))
     step = largest / np.float32(32767)
     inverse = np.float32(32767) / largest if largest > 0 else np.float32(0)
-    rounded = np.zeros(2 * pairs, np.int16)
-    for i in range(x.size):
-        rounded[i] = np.int16(np.rint(x[i] * inverse))
-    sums = np.empty(PANEL, np.int32)
+    sums, rounded = work[:PANEL], work[PANEL:]
+    for i in range(I // 2):
+        low, high = np.int32(np.rint(x[2 * i] * inverse)), np.int32(np.rint(x[2 * i + 1] * inverse))
+        rounded[i] = (low & LOW_HALF) | (high << HALF_OF_INT32)
+    if I % 2:
+        rounded[pairs - 1] = np.int32(np.rint(x[I - 1] * inverse)) & LOW_HALF
     for panel in range(panels.shape[0]):
         first = panel * PANEL
         n = min(PANEL, O - first)
         for i in range(0, pairs, PAIRS_AT_ONCE):
-            _sum_panel(rounded[2 * i :], panels[panel, i:], sums, min(PAIRS_AT_ONCE, pairs - i))
+            _sum_panel(rounded[i:], panels[panel, 2 * PANEL * i :], sums, min(PAIRS_AT_ONCE, pairs - i))
             for j in range(n):
                 y[first + j] = np.float32(sums[j]) + (y[first + j] if i > 0 else np.float32(0))
         for j in range(n):
-            y[first + j] *= step * w.scale[first + j]
+            y[first + j] *= step * scale[first + j]
 
 
 @intrinsic
 def _sum_panel(context, x, panel, sums, pairs):
-    """sums (64,) int32 = x (2 pairs,) int16 by panel (pairs, 64, 2) int8."""
+    """sums (64,) int32 = x (pairs,), two int16 in each int32, by panel (pairs, 64, 2) int8."""
 
     def generate(context, builder, signature, arguments):
         given = zip(signature.args[:3], arguments[:3], strict=True)
@@ -115,7 +117,7 @@ def _sum_panel(context, x, panel, sums, pairs):
         i = builder.phi(ir.IntType(64))
         i.add_incoming(ir.Constant(i.type, 0), before)
         running = [builder.phi(integers) for _ in range(accumulators)]
-        pair = builder.load(builder.gep(x, [i]), align=2)
+        pair = builder.load(builder.gep(x, [i]), align=4)
         both = builder.insert_element(ir.Constant(integers, ir.Undefined), pair, ir.Constant(word, 0))
         both = builder.shuffle_vector(both, both, ir.Constant(integers, [0] * LANES))
         both = builder.bitcast(both, ir.VectorType(ir.IntType(16), 2 * LANES))
