@@ -23,14 +23,15 @@ class MachineCode:
 
     def __init__(self, functions: dict[str, Function], dtype: str):
         self._layout, self._dtype = Layout(), dtype
-        self._sources = [FunctionSource(name, f, self._layout, dtype) for name, f in functions.items()]
+        self._sources = [FunctionSource(name, f, self._layout, dtype, "float32") for name, f in functions.items()]
         names: dict[str, Any] = {key: getattr(native_math, key) for key in dir(native_math) if key[:2] != "__"}
         names |= {"math": math, "inf": math.inf, "nan": math.nan}
-        names |= {"product": native_products.by_array, "real": getattr(np, dtype)}
+        names |= {"by_float32": native_products.by_float32, "real": getattr(np, dtype)}
         for name, source in zip(functions, self._sources, strict=True):
             exec(source.text(), names)
             names[name] = njit(inline="always", **FLAGS)(names[name])
-        calls = "".join(f"    {name}(s, p[{i}])\n" for i, name in enumerate(functions))
+        leaves = [", ".join(f"p[{i}][{k}]" for k in range(len(s.leaves))) for i, s in enumerate(self._sources)]
+        calls = "".join(f"    {name}(s, s, {some})\n" for name, some in zip(functions, leaves, strict=True))
         exec(f"def run(s, p):\n{calls}", names)
         self._run = njit(**FLAGS)(names["run"])
         self._widths = {name: width for f in functions.values() for name, width in f.inputs.items()}
