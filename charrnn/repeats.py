@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charrnn.texts import Progress, silent
 
 SEED_BYTES = 32
-MAX_SEEDS = 1 << 22
+MAX_SEEDS = 1 << 21
 CHUNK_BYTES = 1 << 20
 LONGEST = 5
 CANDIDATES = 200  # of the pairs of places with the most seeds, so many are followed
