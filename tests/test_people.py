@@ -211,7 +211,7 @@ def test_coloured_text_is_the_text_with_nothing_that_a_terminal_would_obey(run: 
     assert not [c for c in plain if c != "\n" and not c.isprintable()]
     assert plain.replace("↵", "").startswith("Mreža pamti\nqqq")
     assert out.count("\x1b") > 2
-    assert re.sub(r"\x1b\[[0-9;]*m", "", surprise.legend()).startswith("bits:  <1  1 ")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", surprise.legend()).startswith("bits:  <2  2 ")
 
 
 def test_the_page_is_complete_and_escapes_everything(run: Command, tmp_path: Path) -> None:
