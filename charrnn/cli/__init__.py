@@ -29,6 +29,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
     "rm": "Delete runs, after asking.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
     "env": "Show versions, processor, threads and paths, for a report of a problem.",
