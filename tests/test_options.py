@@ -161,7 +161,7 @@ def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("place")
-@settings(max_examples=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())
 def test_any_of_many_command_lines_is_answered_in_words(arguments: list[str]) -> None:
     holds(arguments)
