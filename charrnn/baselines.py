@@ -27,14 +27,14 @@ class Baseline:
     note: str = ""
 
 
-def baselines(corpus: Corpus, run: str | None = None) -> Iterator[Baseline]:
+def baselines(corpus: Corpus, split: tuple[float, ...], run: str | None = None) -> Iterator[Baseline]:
     """Every baseline of a corpus, the simplest first. run: a trained run to stand beside them, by name or path."""
     yield uniform(corpus)
     yield from counted(corpus)
     yield compressed_xz(corpus)
     yield compressed_ppmd(corpus)
     if run is not None:
-        yield trained(corpus, run)
+        yield trained(corpus, split, run)
 
 
 def uniform(corpus: Corpus) -> Baseline:
@@ -92,13 +92,13 @@ def compressed_ppmd(corpus: Corpus) -> Baseline:
     return Baseline(f"PPMd {order}", bits / _characters(corpus), "goes on learning in the test part")
 
 
-def trained(corpus: Corpus, run: str) -> Baseline:
+def trained(corpus: Corpus, split: tuple[float, ...], run: str) -> Baseline:
     """A trained run on the test part, read as one stream."""
     from charrnn.text_model import load  # it wakes torch
 
     model = load(run)
     note = "another run"
-    if model.config.fingerprint == corpus.text.fingerprint and model.config.split != corpus.split:
+    if model.config.fingerprint == corpus.text.fingerprint and model.config.split != split:
         note = "a run that was trained on part of this test text"
     return Baseline(f"run {run}", model.score(_bytes(corpus, "test").decode()).bits_per_char, note)
 

@@ -49,7 +49,7 @@ def costs_by_order(
 def _interpolated(
     grams: Numbers, contexts: Numbers, here: Numbers, after: Numbers, below: Probabilities
 ) -> Probabilities:
-    """P (N,) of n-grams `here` after contexts `after`, from those counted (M,) and the probabilities one order below."""
+    """P (N,) of n-grams `here` after contexts `after`, from those counted and the probabilities one order below."""
     n = np.bincount(grams, minlength=int(here.max(initial=0)) + 1)
     total = np.bincount(contexts, minlength=int(after.max(initial=0)) + 1)
     seen, first = np.unique(grams, return_index=True)

@@ -1,0 +1,329 @@
+"""Recurrent cells against each other, fairly: the same text, the same size or time, the same number of trials.
+
+A comparison is a generator of reports, like training. What is left of its grid is carried out in three rounds: every
+cell's learning-rate trials, short and judged by the validation part; then the seeds of every cell, each scored once
+on the test part; then the figures, in `charrnn.outcome`.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charrnn import data, outcome, settings, statistics, training
+from charrnn.checkpoint import Run
+from charrnn.config import Config
+from charrnn.data import Corpus
+from charrnn.errors import CharRNNError
+from charrnn.grid import Entry, Folder, Grid, different, matching_hidden, merged_cells, parameters
+from charrnn.jobs import Job, carry_out
+
+TRIAL_SHARE = 0.2  # of a run's steps, in a learning-rate trial
+PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The models are chosen."""
+
+    grid: Grid
+    folder: Folder
+    added: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Working:
+    """A run of the grid went on. runs: finished ones of all. seconds_left: of the whole comparison, None if unknown."""
+
+    label: str
+    kind: str
+    step: int
+    steps: int
+    runs_done: int
+    runs: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Every trial of an entry is done. trials: (learning rate, nats of the validation part, None if diverged)."""
+
+    label: str
+    trials: tuple[tuple[float, float | None], ...]
+    lr: float
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The lengths of the runs are decided."""
+
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of the grid is complete."""
+
+    label: str
+    seed: int
+    bits_per_char: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The comparison was asked to stop, and goes on from here when it is begun again."""
+
+    folder: Folder
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison is complete. result: what `compare --json` prints."""
+
+    folder: Folder
+    grid: Grid
+    corpus: Corpus
+    result: dict[str, Any]
+
+
+Report = Sized | Working | Tried | Decided | Ran | Stopped | Compared
+Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
+
+
+def compare(
+    grid: Grid,
+    models: Models,
+    folder: Folder,
+    jobs: int = 1,
+    baseline: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:
+    """Carry out a comparison in `folder`, or go on with the one there, adding the models that are new to it.
+
+    models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
+    in the table. Raises CharRNNError where the folder holds a comparison with other settings.
+    """
+    statistics.require()
+    if jobs < 1:
+        raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
+    if jobs > 1 and grid.match == "time":
+        raise CharRNNError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
+    text = data.open_text(grid.config)
+    tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split)
+    corpus = data.encode(text, tokenizer, grid.config.split)
+    before: Grid | None = folder.grid() if folder.exists() else None
+    if before is not None:
+        if name := different(before, grid):
+            raise CharRNNError(
+                f"{folder.path} holds a comparison with another {name.replace('_', '-')}", "give another --out"
+            )
+        if before.config.fingerprint != text.fingerprint:
+            raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
+        grid = dataclasses.replace(
+            before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime
+        )
+    elif grid.config.fingerprint is None or grid.config.threads is None:
+        grid = dataclasses.replace(grid, config=_shared(grid.config, corpus, jobs))
+    known = len(grid.entries)
+    grid = dataclasses.replace(grid, entries=merged_cells(grid, _sized(grid, models, corpus)))
+    yield Sized(grid, folder, grid.entries[known:])
+    for i, entry in enumerate(grid.entries):
+        if entry.trial_steps is None:
+            grid = _with_pilot(grid, i)
+            if stop():
+                yield Stopped(folder)
+                return
+    grid = _with_trial_steps(grid)
+    folder.write(grid)
+    yield from _Work(grid, folder, corpus, jobs, baseline, stop).carry_out()
+
+
+def repeated(grid: Grid) -> tuple[Grid, Models]:
+    """A comparison to carry out again with the decisions of an earlier one: its steps, sizes and engines."""
+    return grid.forget_results(), []
+
+
+class _Work:
+    """The rounds of one comparison whose grid is sized and timed."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        folder: Folder,
+        corpus: Corpus,
+        jobs: int,
+        baseline: str | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._grid, self._folder, self._corpus = grid, folder, corpus
+        self._jobs, self._baseline, self._stop = jobs, baseline, stop
+        self._finished: set[Path] = set()
+
+    def carry_out(self) -> Iterator[Report]:
+        yield from self._try_rates()
+        if self._stop():
+            yield Stopped(self._folder)
+            return
+        self._grid = _with_steps(self._grid, self._folder)
+        self._folder.write(self._grid)
+        yield Decided(self._grid)
+        yield from self._train()
+        if self._stop():
+            yield Stopped(self._folder)
+            return
+        result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
+        yield Compared(self._folder, self._grid, self._corpus, result)
+
+    def _try_rates(self) -> Iterator[Report]:
+        trials = {}
+        for i, entry in enumerate(self._grid.entries):
+            for lr in self._grid.rates() if self._grid.lr_trials > 1 else []:
+                job = Job(self._folder.trial(entry, lr), self._grid.trial_config(entry, lr), scored=False)
+                trials[job.run.path] = (i, f"lr {lr:g}", job)
+        yield from self._working(trials)
+        if self._stop():
+            return
+        for i, entry in enumerate(self._grid.entries):
+            if entry.lr is None:
+                tried, lr = _best_rate(self._grid, self._folder, entry)
+                self._grid = self._grid.with_entry(i, lr=lr)
+                yield Tried(self._grid.label(entry), tried, lr)
+        self._folder.write(self._grid)
+
+    def _train(self) -> Iterator[Report]:
+        # Seed by seed, so that an interrupted comparison has as many of every cell.
+        runs = {}
+        for seed in range(self._grid.seeds):
+            for i, entry in enumerate(self._grid.entries):
+                job = Job(
+                    self._folder.run(self._grid, entry, seed), self._grid.run_config(entry, seed), scored=True
+                )
+                runs[job.run.path] = (i, f"seed {job.config.seed}", job)
+        yield from self._working(runs)
+
+    def _working(self, jobs: dict[Path, tuple[int, str, Job]]) -> Iterator[Report]:
+        self._finished |= {path for path, (_, _, job) in jobs.items() if job.done()}
+        at: dict[Path, int] = {}
+        for progress in carry_out([job for _, _, job in jobs.values()], self._jobs, self._stop):
+            path = progress.job.run.path
+            i, kind, job = jobs[path]
+            label = self._grid.label(self._grid.entries[i])
+            at[path] = progress.step
+            if progress.done:
+                self._finished.add(path)
+            yield Working(
+                label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), self._seconds_left(at)
+            )
+            if progress.done and job.scored:
+                yield Ran(label, job.config.seed, job.run.about()["result"]["test_bits_per_char"])
+
+    def _all_runs(self) -> int:
+        trials = self._grid.lr_trials if self._grid.lr_trials > 1 else 0
+        return len(self._grid.entries) * (trials + self._grid.seeds)
+
+    def _seconds_left(self, at: dict[Path, int]) -> float:
+        """What the rest takes, at the speeds measured so far, scoring left out."""
+        left = 0.0
+        for entry in self._grid.entries:
+            if self._grid.lr_trials > 1:
+                for lr in self._grid.rates():
+                    path = self._folder.trial(entry, lr).path
+                    if path not in self._finished:
+                        left += ((entry.trial_steps or 0) - at.get(path, 0)) * entry.step_seconds
+            for seed in range(self._grid.seeds):
+                path = self._folder.run(self._grid, entry, seed).path
+                if path not in self._finished:
+                    steps = entry.steps or (entry.trial_steps or 0) / TRIAL_SHARE
+                    left += (steps - at.get(path, 0)) * entry.step_seconds
+        return left / self._jobs
+
+
+def _shared(config: Config, corpus: Corpus, jobs: int) -> Config:
+    """The settings of all runs with what is decided by what is there: device, precision, threads."""
+    resolved = settings.resolve(config.replace(steps=1), corpus)
+    threads = config.threads or max(1, torch.get_num_threads() // jobs)
+    return dataclasses.replace(
+        config,
+        fingerprint=resolved.fingerprint,
+        device=resolved.device,
+        precision=resolved.precision,
+        threads=threads,
+    )
+
+
+def _sized(grid: Grid, models: Models, corpus: Corpus) -> list[Entry]:
+    entries = []
+    for model in models:
+        cell, hidden, layers = model if not isinstance(model, str) else (model, None, grid.config.layers)
+        config = grid.config.replace(cell=cell, layers=layers)
+        if hidden is None and grid.target is not None:
+            hidden = matching_hidden(config, corpus.tokenizer, grid.target)
+        hidden = hidden or grid.config.hidden
+        entries.append(Entry(cell, hidden, layers, parameters(config, corpus.tokenizer, hidden), grid.config.engine))
+    return entries
+
+
+def _with_pilot(grid: Grid, i: int) -> Grid:
+    """The grid with an entry's engine decided and its step timed, by a run of a few steps that is thrown away."""
+    with tempfile.TemporaryDirectory(dir=data.home()) as folder:
+        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=PILOT_STEPS), grid.config.lr)
+        began, speed = 0.0, 0.0
+        for report in training.new_run(config, Run(Path(folder) / "pilot")):
+            if isinstance(report, training.Started):
+                grid = grid.with_entry(i, engine=report.config.engine)
+                if grid.budget is None:
+                    break
+            elif isinstance(report, training.Stepped):
+                began = began or time.monotonic()
+                speed = report.chars_per_s
+                if time.monotonic() - began > PILOT_SECONDS or report.step == PILOT_STEPS:
+                    break
+    return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed if speed else 0.0)
+
+
+def _with_trial_steps(grid: Grid) -> Grid:
+    """The grid with the length of every trial decided: a share of what the runs will have."""
+    lengths = _lengths(grid)
+    for i, (entry, steps) in enumerate(zip(grid.entries, lengths, strict=True)):
+        if entry.trial_steps is None:
+            grid = grid.with_entry(i, trial_steps=max(1, round(TRIAL_SHARE * (entry.steps or steps))))
+    return grid
+
+
+def _with_steps(grid: Grid, folder: Folder) -> Grid:
+    """The grid with the length of every run decided, at the speed of its trials."""
+    for i, entry in enumerate(grid.entries):
+        if entry.steps is None and grid.budget is not None and grid.lr_trials > 1:
+            runs = [folder.trial(entry, lr) for lr in grid.rates()]
+            seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
+            grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
+    for i, (entry, steps) in enumerate(zip(grid.entries, _lengths(grid), strict=True)):
+        if entry.steps is None:
+            grid = grid.with_entry(i, steps=steps)
+    return grid
+
+
+def _lengths(grid: Grid) -> list[int]:
+    """How many steps the runs of each entry get: as given, as fill its time, or as many as fill the slowest's."""
+    if grid.budget is None:
+        assert grid.steps is not None
+        return [grid.steps] * len(grid.entries)
+    fitting = [max(1, int(grid.budget / max(1e-9, entry.step_seconds))) for entry in grid.entries]
+    if grid.match == "time":
+        return fitting
+    decided = [entry.steps for entry in grid.entries if entry.steps is not None]
+    return [decided[0] if decided else min(fitting)] * len(grid.entries)
+
+
+def _best_rate(grid: Grid, folder: Folder, entry: Entry) -> tuple[tuple[tuple[float, float | None], ...], float]:
+    """An entry's trials, and the rate that validated best; the smallest where all diverged."""
+    if grid.lr_trials == 1:
+        return (), grid.config.lr
+    tried = tuple((lr, folder.trial(entry, lr).about()["best_val_nats"]) for lr in grid.rates())
+    good = [(nats, lr) for lr, nats in tried if nats is not None]
+    return tried, min(good)[1] if good else tried[0][0]
