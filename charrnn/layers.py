@@ -81,7 +81,8 @@ def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States
     else:
         function = {"GRU": torch.gru, "RNN": torch.rnn_tanh}[cell.twin.layer]
         y, *last = function(x, hidden[0], weights, *options)
-    return y, tuple(s.squeeze(0) for s in last)
+    # Under autocast torch's layer hands its state back in bfloat16; what is carried on keeps its own precision.
+    return y, tuple(after.squeeze(0).to(before.dtype) for after, before in zip(last, state, strict=True))
 
 
 def to_torch(cell: Cell, params: Mapping[str, Tensor]) -> torch.nn.RNNBase:

@@ -230,6 +230,20 @@ def test_bf16_products_train_to_nearly_the_same_loss(trained: TrainedRun) -> Non
     assert losses[0] == pytest.approx(losses[1], abs=0.05)  # 8 bits of mantissa: about 1 % of a loss of 3 nats
 
 
+@pytest.mark.parametrize("cell", cells.names())
+def test_with_bf16_products_weights_and_state_stay_float32_and_resuming_stays_exact(
+    cell: str, corpus: str, tmp_path: Path
+) -> None:
+    settings = {"cell": cell, "layers": 2, "precision": "bf16", "dropout": 0.2}
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    list(training.new_run(config(corpus, **settings), whole))
+    list(training.new_run(config(corpus, **settings), parts, stop=_after(7)))
+    list(training.resume(parts))
+    _assert_same(whole, parts)
+    stored = {**whole.weights("last"), **whole.training_state()}
+    assert {str(v.dtype) for name, v in stored.items() if not name.startswith("sums/")} == {"float32"}
+
+
 @pytest.mark.gpu
 def test_training_on_cuda_matches_the_cpu(trained: TrainedRun) -> None:
     results = [trained(d, device=d, precision="float32").about()["result"]["val_nats"] for d in ("cpu", "cuda")]
