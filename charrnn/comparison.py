@@ -29,11 +29,20 @@ PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is d
 
 @dataclass(frozen=True)
 class Sized:
-    """The models are chosen."""
+    """The models are chosen. added: those new to the folder. target: the parameters they were sized for, if any."""
 
     grid: Grid
     folder: Folder
     added: tuple[Entry, ...]
+    target: int | None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The speed of an entry was measured, for a first idea."""
+
+    label: str
+    chars_per_s: float
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,20 @@ class Decided:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of the grid is complete."""
+    """A run of the grid is complete, the `runs_done`-th of all `runs`, trials included."""
 
     label: str
     seed: int
     bits_per_char: float
+    runs_done: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """All runs are complete; what is done now."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -83,15 +101,17 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparison is complete. result: what `compare --json` prints."""
+    """The comparison is complete. result: what `compare --json` prints. files: what was written."""
 
     folder: Folder
     grid: Grid
     corpus: Corpus
     result: dict[str, Any]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
-Report = Sized | Working | Tried | Decided | Ran | Stopped | Compared
+Report = Sized | Timed | Working | Tried | Decided | Ran | Scoring | Stopped | Compared
 Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
 
 
@@ -130,22 +150,21 @@ def compare(
     elif grid.config.fingerprint is None or grid.config.threads is None:
         grid = dataclasses.replace(grid, config=_shared(grid.config, corpus, jobs))
     known = len(grid.entries)
-    grid = dataclasses.replace(grid, entries=merged_cells(grid, _sized(grid, models, corpus)))
-    yield Sized(grid, folder, grid.entries[known:])
+    target = _target(grid, corpus)
+    grid = dataclasses.replace(grid, entries=merged_cells(grid, _sized(grid, models, target, corpus)))
+    yield Sized(grid, folder, grid.entries if before is None else grid.entries[known:], target)
     for i, entry in enumerate(grid.entries):
         if entry.trial_steps is None:
             grid = _with_pilot(grid, i)
+            if grid.budget is not None:
+                speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
+                yield Timed(grid.label(grid.entries[i]), speed)
             if stop():
                 yield Stopped(folder)
                 return
     grid = _with_trial_steps(grid)
     folder.write(grid)
     yield from _Work(grid, folder, corpus, jobs, baseline, stop).carry_out()
-
-
-def repeated(grid: Grid) -> tuple[Grid, Models]:
-    """A comparison to carry out again with the decisions of an earlier one: its steps, sizes and engines."""
-    return grid.forget_results(), []
 
 
 class _Work:
@@ -176,8 +195,10 @@ class _Work:
         if self._stop():
             yield Stopped(self._folder)
             return
+        yield Scoring("scoring the baselines")
         result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
-        yield Compared(self._folder, self._grid, self._corpus, result)
+        files = outcome.write(self._folder, self._grid, result)
+        yield Compared(self._folder, self._grid, self._corpus, result, files, ())
 
     def _try_rates(self) -> Iterator[Report]:
         trials = {}
@@ -220,7 +241,8 @@ class _Work:
                 label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), self._seconds_left(at)
             )
             if progress.done and job.scored:
-                yield Ran(label, job.config.seed, job.run.about()["result"]["test_bits_per_char"])
+                bits = job.run.about()["result"]["test_bits_per_char"]
+                yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
 
     def _all_runs(self) -> int:
         trials = self._grid.lr_trials if self._grid.lr_trials > 1 else 0
@@ -256,14 +278,20 @@ def _shared(config: Config, corpus: Corpus, jobs: int) -> Config:
     )
 
 
-def _sized(grid: Grid, models: Models, corpus: Corpus) -> list[Entry]:
+def _target(grid: Grid, corpus: Corpus) -> int | None:
+    """The parameters every model shall have; without a number, those of the configuration's own cell and width."""
+    if grid.match == "hidden":
+        return None
+    return grid.target or parameters(grid.config, corpus.tokenizer, grid.config.hidden)
+
+
+def _sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> list[Entry]:
     entries = []
     for model in models:
         cell, hidden, layers = model if not isinstance(model, str) else (model, None, grid.config.layers)
         config = grid.config.replace(cell=cell, layers=layers)
-        if hidden is None and grid.target is not None:
-            hidden = matching_hidden(config, corpus.tokenizer, grid.target)
-        hidden = hidden or grid.config.hidden
+        if hidden is None:
+            hidden = config.hidden if target is None else matching_hidden(config, corpus.tokenizer, target)
         entries.append(Entry(cell, hidden, layers, parameters(config, corpus.tokenizer, hidden), grid.config.engine))
     return entries
 

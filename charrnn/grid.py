@@ -43,7 +43,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """A comparison's settings and decisions. config: what all runs share. target: parameters of each, when matched.
+    """A comparison's settings and decisions. config: what all runs share. target: parameters of each model
+    where they are matched; None: as many as the configured cell has at the configured width.
 
     Either `steps` is the length of every run, or `budget` is the seconds of each (match 'time') or of the slowest
     cell's, whose number of steps all the others get as well.
@@ -68,6 +69,8 @@ class Grid:
                 raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
         if (self.budget is None) == (self.steps is None):
             raise CharRNNError("a comparison needs a budget or a number of steps, and not both", "give one of them")
+        if self.target is not None and (self.match == "hidden" or self.target < 1):
+            raise CharRNNError(f"{self.target} parameters for models of equal width", "leave out --parameters")
         if self.match == "time" and self.budget is None:
             raise CharRNNError("equal time without a budget", "give --budget, for instance --budget 60s")
         if min(self.config.split[1:]) == 0:

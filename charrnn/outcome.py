@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,8 @@ def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = No
     }
 
 
-def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> None:
-    """Write comparison.json, with the grid that `--from` repeats, and comparison.csv."""
+def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...]:
+    """Write comparison.json, with the grid that `--from` repeats, and comparison.csv; gives their paths."""
     whole = {**result, "grid": grid.as_dict()}
     text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder.path / "comparison.json", text.encode())
@@ -83,6 +84,7 @@ def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> None:
     writer.writeheader()
     writer.writerows(result["cells"])
     write_atomically(folder.path / "comparison.csv", table.getvalue().encode())
+    return folder.path / "comparison.json", folder.path / "comparison.csv"
 
 
 def ties(result: dict[str, Any]) -> set[str]:

@@ -23,6 +23,8 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "eval": "Score RUN on a part of its corpus, or on FILE.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
+    "inspect": "Look inside: how far back in time gradients reach, and how long a cell remembers.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
 }
 

@@ -23,10 +23,19 @@ device = click.option(
 
 def settings(function: F) -> F:
     """Give a command an option for every setting that a user may set; those not given arrive as None."""
-    for knob in reversed(dataclasses.fields(Config)):
-        if "resolved" not in knob.metadata and knob.name != "corpus":
-            function = _option(knob)(function)
-    return function
+    return settings_but()(function)
+
+
+def settings_but(*names: str) -> Callable[[F], F]:
+    """As `settings`, without those of these names, which the command sets itself or offers in its own way."""
+
+    def decorate(function: F) -> F:
+        for knob in reversed(dataclasses.fields(Config)):
+            if "resolved" not in knob.metadata and knob.name not in ("corpus", *names):
+                function = _option(knob)(function)
+        return function
+
+    return decorate
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def command(
                 f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
                 "give --steps alone beside it, or train a new run with --config",
             )
-    with _interruptible() as stopped:
+    with interruptible() as stopped:
         show = _Show(as_json)
         for report in _reports(values, name, out, config_file, resume, stopped):
             show(report)
@@ -197,7 +197,7 @@ class _Show:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks the run to finish its step and save; a second one stops at once."""
     asked = False
 
