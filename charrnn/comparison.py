@@ -180,7 +180,8 @@ class _Work:
         stop: Callable[[], bool],
     ) -> None:
         self._grid, self._folder, self._corpus = grid, folder, corpus
-        self._jobs, self._baseline, self._stop = jobs, baseline, stop
+        self._jobs, self._baseline, self._asked = jobs, baseline, stop
+        self._stopped = False
         self._finished: set[Path] = set()
 
     def carry_out(self) -> Iterator[Report]:
@@ -199,6 +200,11 @@ class _Work:
         result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
         files = outcome.write(self._folder, self._grid, result)
         yield Compared(self._folder, self._grid, self._corpus, result, files, ())
+
+    def _stop(self) -> bool:
+        """Whether the comparison was ever asked to stop."""
+        self._stopped = self._stopped or self._asked()
+        return self._stopped
 
     def _try_rates(self) -> Iterator[Report]:
         trials = {}

@@ -93,16 +93,15 @@ def ties(result: dict[str, Any]) -> set[str]:
 
 
 def scored(grid: Grid, folder: Folder, entry: Entry, guess: float) -> Scores:
-    """An entry's scores. A run whose scores are not finite predicts nothing: every character costs it `guess` bits."""
+    """An entry's scores. A run without finite ones, or with worse than `guess`, is worth that many bits a character."""
     rows, diverged = [], 0
     for seed in range(grid.seeds):
         run = folder.run(grid, entry, seed)
         bits = run.losses()["test"].astype(np.float64) / math.log(2)
-        finite = bool(np.isfinite(bits).all())
-        rows.append(bits if finite else np.full(len(bits), guess))
+        useful = bool(np.isfinite(bits).all()) and float(bits.mean()) < guess
+        rows.append(bits if useful else np.full(len(bits), guess))
         last = run.rows("metrics.jsonl")[-1]
-        healthy = finite and last["train_nats"] is not None and last["val_nats"] is not None
-        diverged += not (healthy and float(bits.mean()) < guess)
+        diverged += not useful or last["train_nats"] is None or last["val_nats"] is None
     return Scores(np.stack(rows), diverged)
 
 
