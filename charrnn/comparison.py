@@ -144,9 +144,7 @@ def compare(
             )
         if before.config.fingerprint != text.fingerprint:
             raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
-        grid = dataclasses.replace(
-            before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime
-        )
+        grid = dataclasses.replace(before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime)
     elif grid.config.fingerprint is None or grid.config.threads is None:
         grid = dataclasses.replace(grid, config=_shared(grid.config, corpus, jobs))
     known = len(grid.entries)
@@ -227,9 +225,7 @@ class _Work:
         runs = {}
         for seed in range(self._grid.seeds):
             for i, entry in enumerate(self._grid.entries):
-                job = Job(
-                    self._folder.run(self._grid, entry, seed), self._grid.run_config(entry, seed), scored=True
-                )
+                job = Job(self._folder.run(self._grid, entry, seed), self._grid.run_config(entry, seed), scored=True)
                 runs[job.run.path] = (i, f"seed {job.config.seed}", job)
         yield from self._working(runs)
 

@@ -194,6 +194,13 @@ def _differences(
         found.append(interval(blocks[label] - blocks[labels[0]], mean))
     adjusted = holm([difference.p for difference in found])
     return [
-        {"a": labels[0], "b": label, "mean": difference.mean, "low": difference.low, "high": difference.high, "p_holm": p}
+        {
+            "a": labels[0],
+            "b": label,
+            "mean": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "p_holm": p,
+        }
         for label, difference, p in zip(labels[1:], found, adjusted, strict=True)
     ]

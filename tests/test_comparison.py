@@ -233,7 +233,14 @@ def test_the_preset_is_the_papers_grid(corpus: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seeds": 0}, {"lr_trials": 0}, {"match": "width"}, {"match": "time"}, {"budget": 3.0}, {"match": "hidden", "target": 5}],
+    [
+        {"seeds": 0},
+        {"lr_trials": 0},
+        {"match": "width"},
+        {"match": "time"},
+        {"budget": 3.0},
+        {"match": "hidden", "target": 5},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(corpus: str, changes: dict[str, Any]) -> None:
     with pytest.raises(CharRNNError):

@@ -12,6 +12,7 @@ from charrnn.cli.train import interruptible
 
 NOTEBOOK = "simple,rnn,lstm,gru,nn.RNN,nn.LSTM,nn.GRU"
 DEFAULT_BUDGET = "60s"
+DEFAULT_HIDDEN = 256  # a minute teaches a wider model less
 
 
 @click.command()
@@ -23,7 +24,9 @@ DEFAULT_BUDGET = "60s"
     type=click.Choice(["parameters", "hidden", "time"]),
     help="What is equal: parameters and updates, width and updates, or parameters and seconds.  [default: parameters]",
 )
-@click.option("--hidden", type=int, metavar="N", help="Width; where parameters are equal, the default cell's.")
+@click.option(
+    "--hidden", type=int, metavar="N", help="Width; where parameters are equal, the default cell's.  [default: 256]"
+)
 @click.option("--parameters", type=int, metavar="N", help="Parameters of each model, instead of --hidden.")
 @click.option(
     "--budget",
@@ -37,7 +40,9 @@ DEFAULT_BUDGET = "60s"
 @click.option("--prime", metavar="TEXT", help="What each cell is to complete; a line of the test part by default.")
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs side by side.")
 @click.option("--baseline", metavar="RUN", help="A trained run to stand in the table too.")
-@click.option("--out", type=click.Path(path_type=Path), help="The comparison's folder; given again, it goes on or grows.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The comparison's folder; given again, it goes on or grows."
+)
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Repeat what a comparison.json holds."
 )
@@ -124,6 +129,7 @@ def _preset(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tup
 def _config(corpus: str | None, given: dict[str, Any]) -> Any:
     from charrnn.config import Config
 
+    given = {**given, "hidden": given["hidden"] or DEFAULT_HIDDEN}
     own = {"match", "seeds", "parameters", "budget", "steps", "lr_trials", "preset", "fraction", "prime"}
     values = options.given({name: value for name, value in given.items() if name not in own})
     return Config.of({**values, **({"corpus": (corpus,)} if corpus else {})})
