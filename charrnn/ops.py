@@ -38,6 +38,8 @@ def matmul(a: Array, b: Array) -> Array:
 def split(x: Array, parts: int) -> tuple[Array, ...]:
     """Cut the last axis into `parts` equal parts: (..., parts * H) gives `parts` arrays (..., H)."""
     width = x.shape[-1] // parts
+    if not isinstance(x, np.ndarray):
+        return tuple(x.split(width, dim=-1))  # its gradient is one join; that of slices fills the whole for each part
     return tuple(x[..., i * width : (i + 1) * width] for i in range(parts))
 
 

@@ -50,7 +50,8 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
         p = np.zeros(len(masked))
         p[masked.argmax()] = 1.0
         return p
-    p = np.exp((masked - masked.max()) / sampling.temperature)
+    with np.errstate(over="ignore"):  # next to no temperature: -inf, whose exp is the right 0
+        p = np.exp((masked - masked.max()) / sampling.temperature)
     p /= p.sum()
     if sampling.top_k is not None or sampling.top_p is not None:
         order = np.argsort(-p, kind="stable")  # ties go to the lower id
