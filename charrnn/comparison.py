@@ -146,7 +146,7 @@ def compare(
             raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
         grid = dataclasses.replace(before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime)
     elif grid.config.fingerprint is None or grid.config.threads is None:
-        grid = dataclasses.replace(grid, config=_shared(grid.config, corpus, jobs))
+        grid = dataclasses.replace(grid, config=_shared(grid, corpus, jobs))
     known = len(grid.entries)
     target = _target(grid, corpus)
     grid = dataclasses.replace(grid, entries=merged_cells(grid, _sized(grid, models, target, corpus)))
@@ -267,16 +267,19 @@ class _Work:
         return left / self._jobs
 
 
-def _shared(config: Config, corpus: Corpus, jobs: int) -> Config:
-    """The settings of all runs with what is decided by what is there: device, precision, threads."""
-    resolved = settings.resolve(config.replace(steps=1), corpus)
-    threads = config.threads or max(1, torch.get_num_threads() // jobs)
-    return dataclasses.replace(
-        config,
-        fingerprint=resolved.fingerprint,
-        device=resolved.device,
-        precision=resolved.precision,
-        threads=threads,
+def _shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
+    """The settings of all runs, with everything decided that does not depend on the cell.
+
+    What is left open follows the rule of training for the configured cell in the time of one run.
+    """
+    config = grid.config
+    if config.threads is None:
+        config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
+    length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
+    resolved = settings.resolve(config.replace(**length), corpus)
+    # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
+    return resolved.replace(
+        steps=None, patience=0, validate_every=config.validate_every, engine=config.engine, threads=config.threads
     )
 
 

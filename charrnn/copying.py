@@ -9,7 +9,6 @@ what was learned on the last, with the same number of updates for every cell, an
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch

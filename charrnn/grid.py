@@ -43,7 +43,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """A comparison's settings and decisions. config: what all runs share. target: parameters of each model
+    """A comparison's settings and decisions. config: what all runs share; until the comparison begins it may
+    leave open what is then decided by rule. target: parameters of each model
     where they are matched; None: as many as the configured cell has at the configured width.
 
     Either `steps` is the length of every run, or `budget` is the seconds of each (match 'time') or of the slowest
@@ -189,13 +190,16 @@ def matching_hidden(config: Config, tokenizer: Tokenizer, target: int) -> int:
 
 
 def different(old: Grid, new: Grid) -> str | None:
-    """The first setting by which a grid cannot go on as another, or None; more cells and more seeds may come."""
+    """The first setting by which a grid cannot go on as another, or None; more cells and more seeds may come.
+
+    What the new one leaves open is as in the old one.
+    """
     for name in ("match", "lr_trials", "budget", "steps", "target", "preset"):
         if getattr(old, name) != getattr(new, name):
             return name
-    a, b = (json.loads(grid.config.to_json()) for grid in (old, new))
+    a, b = (dataclasses.asdict(grid.config) for grid in (old, new))
     decided = {"fingerprint", "threads", "plan", "device", "precision", "engine"}
-    return next((name for name in a if name not in decided and a[name] != b[name]), None)
+    return next((name for name in a if name not in decided and b[name] not in (None, a[name])), None)
 
 
 def merged_cells(old: Grid, new: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -60,10 +60,8 @@ def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> It
 def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     if job.run.path.exists() and not job.run.exists():
         shutil.rmtree(job.run.path)  # cut off before its first checkpoint
-    if job.run.exists():
-        reports = training.resume(job.run, stop=stop)
-    else:
-        reports = training.new_run(job.config, job.run, stop)
+    begun = job.run.exists()
+    reports = training.resume(job.run, stop=stop) if begun else training.new_run(job.config, job.run, stop)
     for report in reports:
         if isinstance(report, training.Stepped):
             yield Progress(job, report.step)

@@ -56,9 +56,7 @@ class Gains:
 def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None) -> dict[str, Any]:
     """The figures of a complete grid, best first, as JSON holds them."""
     references = list(baselines.baselines(corpus, grid.config.split, baseline))
-    guess = references[0].bits_per_char
-    assert guess is not None  # the first is the uniform guess
-    scores = {grid.label(entry): scored(grid, folder, entry, guess) for entry in grid.entries}
+    scores = {grid.label(entry): scored(grid, folder, entry, corpus) for entry in grid.entries}
     blocks = {label: in_blocks(score.bits) for label, score in scores.items()}
     rows = [_row(grid, folder, entry, scores[grid.label(entry)], blocks[grid.label(entry)]) for entry in grid.entries]
     rows.sort(key=lambda row: row["bits_per_char"])
@@ -92,8 +90,13 @@ def ties(result: dict[str, Any]) -> set[str]:
     return {d["b"] for d in result["differences"] if d["p_holm"] >= SIGNIFICANT}
 
 
-def scored(grid: Grid, folder: Folder, entry: Entry, guess: float) -> Scores:
-    """An entry's scores. A run without finite ones, or with worse than `guess`, is worth that many bits a character."""
+def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
+    """An entry's scores; a run without finite ones, or with worse than a blank model's, is worth a blank model's.
+
+    A blank model finds all V ids alike, as before training: log2 V bits for every id.
+    """
+    ids = corpus.ids("test")
+    guess = math.log2(corpus.tokenizer.size) * len(ids) / corpus.tokenizer.characters_in(ids)
     rows, diverged = [], 0
     for seed in range(grid.seeds):
         run = folder.run(grid, entry, seed)
@@ -133,9 +136,8 @@ def gains(grid: Grid, folder: Folder, corpus: Corpus, result: dict[str, Any]) ->
     if worse == best:
         return None
     entry = next(e for e in grid.entries if grid.label(e) == best)
-    guess = result["baselines"][0]["bits_per_char"]
-    difference = scored(grid, folder, simplest, guess).bits.mean(axis=0)
-    difference = difference - scored(grid, folder, entry, guess).bits.mean(axis=0)
+    difference = scored(grid, folder, simplest, corpus).bits.mean(axis=0)
+    difference = difference - scored(grid, folder, entry, corpus).bits.mean(axis=0)
     length = min(PASSAGE_CHARACTERS, len(difference))
     starts = np.arange(0, len(difference) - length + 1, length)
     means = np.array([difference[start : start + length].mean() for start in starts])

@@ -9,15 +9,14 @@ import click
 from charrnn.cli import options
 from charrnn.cli.comparison_table import table
 from charrnn.cli.train import interruptible
+from charrnn.presets import NOTEBOOK
 
-NOTEBOOK = "simple,rnn,lstm,gru,nn.RNN,nn.LSTM,nn.GRU"
 DEFAULT_BUDGET = "60s"
-DEFAULT_HIDDEN = 256  # a minute teaches a wider model less
 
 
 @click.command()
 @click.argument("corpus", required=False)
-@click.option("--cells", metavar="A,B,...|all", help=f"The cells to compare.  [default: {NOTEBOOK}]")
+@click.option("--cells", metavar="A,B,...|all", help=f"The cells to compare.  [default: {','.join(NOTEBOOK)}]")
 @click.option("--seeds", type=int, metavar="N", help="Runs of each cell, which differ in the seed alone.  [default: 3]")
 @click.option(
     "--match",
@@ -97,7 +96,7 @@ def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tupl
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
     if given["budget"] is not None and given["steps"] is not None:
         raise click.UsageError("--budget and --steps both set the length of the runs: give one of them")
-    listed = names() if cells == "all" else [name.strip() for name in (cells or NOTEBOOK).split(",") if name.strip()]
+    listed = names() if cells == "all" else [name.strip() for name in (cells or ",".join(NOTEBOOK)).split(",")]
     for name in listed:
         get(name)  # an unknown one is refused before any work
     budget = None if given["steps"] is not None else parse_seconds(given["budget"] or DEFAULT_BUDGET)
@@ -129,7 +128,6 @@ def _preset(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tup
 def _config(corpus: str | None, given: dict[str, Any]) -> Any:
     from charrnn.config import Config
 
-    given = {**given, "hidden": given["hidden"] or DEFAULT_HIDDEN}
     own = {"match", "seeds", "parameters", "budget", "steps", "lr_trials", "preset", "fraction", "prime"}
     values = options.given({name: value for name, value in given.items() if name not in own})
     return Config.of({**values, **({"corpus": (corpus,)} if corpus else {})})
@@ -169,7 +167,8 @@ class _Show:
         )
         self._say(f"computing on {config.device}, {config.precision}, {config.threads} threads")
         for entry in report.added:
-            line = f"  {grid.label(entry):<12} hidden {entry.hidden:>5} x {entry.layers}  {entry.parameters:>11,} parameters"
+            line = f"  {grid.label(entry):<12} hidden {entry.hidden:>5} x {entry.layers}"
+            line += f"  {entry.parameters:>11,} parameters"
             if report.target:
                 line += f"  ({entry.parameters / report.target - 1:+.2%} of {report.target:,})"
             self._say(line)
@@ -219,8 +218,8 @@ class _Show:
 
     def _ran(self, report: Any) -> None:
         self._say(
-            f"[{report.runs_done}/{report.runs}] {report.label}, seed {report.seed}: {report.bits_per_char:.4f} bits per "
-            f"character; about {self._left} left"
+            f"[{report.runs_done}/{report.runs}] {report.label}, seed {report.seed}: {report.bits_per_char:.4f} bits "
+            f"per character; about {self._left} left"
         )
 
     def _scoring(self, report: Any) -> None:
