@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from charrnn import data, outcome, settings, statistics, training
+from charrnn import data, inspection, outcome, pictures, report, settings, statistics, training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.data import Corpus
@@ -154,9 +154,8 @@ def compare(
     for i, entry in enumerate(grid.entries):
         if entry.trial_steps is None:
             grid = _with_pilot(grid, i)
-            if grid.budget is not None:
-                speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
-                yield Timed(grid.label(grid.entries[i]), speed)
+            speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
+            yield Timed(grid.label(grid.entries[i]), speed)
             if stop():
                 yield Stopped(folder)
                 return
@@ -197,7 +196,26 @@ class _Work:
         yield Scoring("scoring the baselines")
         result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
         files = outcome.write(self._folder, self._grid, result)
-        yield Compared(self._folder, self._grid, self._corpus, result, files, ())
+        if not pictures.available():
+            note = "report.html needs matplotlib: pip install matplotlib, and give the same command again"
+            yield Compared(self._folder, self._grid, self._corpus, result, files, (note,))
+            return
+        inspections: list[inspection.Inspection] = []
+        for step in inspection.inspect_all(self._inspected(result), self._folder.path / "inspection.json"):
+            if isinstance(step, str):
+                yield Scoring(step)
+            else:
+                inspections = step
+        page = report.write(self._folder, self._grid, self._corpus, result, inspections)
+        yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
+
+    def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
+        """The first seed of every cell, of its best model where it comes in several sizes."""
+        entries = {self._grid.label(entry): entry for entry in self._grid.entries}
+        best: dict[str, str] = {}
+        for row in result["cells"]:
+            best.setdefault(row["cell"], row["label"])
+        return {label: self._folder.run(self._grid, entries[label], 0) for label in best.values()}
 
     def _stop(self) -> bool:
         """Whether the comparison was ever asked to stop."""
@@ -304,19 +322,18 @@ def _sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> li
 def _with_pilot(grid: Grid, i: int) -> Grid:
     """The grid with an entry's engine decided and its step timed, by a run of a few steps that is thrown away."""
     with tempfile.TemporaryDirectory(dir=data.home()) as folder:
-        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=PILOT_STEPS), grid.config.lr)
+        steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
+        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
         began, speed = 0.0, 0.0
         for report in training.new_run(config, Run(Path(folder) / "pilot")):
             if isinstance(report, training.Started):
                 grid = grid.with_entry(i, engine=report.config.engine)
-                if grid.budget is None:
-                    break
             elif isinstance(report, training.Stepped):
                 began = began or time.monotonic()
                 speed = report.chars_per_s
-                if time.monotonic() - began > PILOT_SECONDS or report.step == PILOT_STEPS:
+                if time.monotonic() - began > PILOT_SECONDS or report.step == steps:
                     break
-    return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed if speed else 0.0)
+    return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed)
 
 
 def _with_trial_steps(grid: Grid) -> Grid:

@@ -6,7 +6,7 @@ engines) is written down before a run depends on it, so that a comparison goes o
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,18 +175,23 @@ def matching_hidden(config: Config, tokenizer: Tokenizer, target: int) -> int:
 
     Raises CharRNNError where even a width of 1 has more than twice as many.
     """
-    low, high = 1, 2
-    if parameters(config, tokenizer, low) > 2 * target:
+    if parameters(config, tokenizer, 1) > 2 * target:
         raise CharRNNError(
             f"{target:,} parameters are fewer than {config.cell!r} needs at a width of 1",
             "give more --parameters or a smaller --embedding",
         )
-    while parameters(config, tokenizer, high) < target:
+    return nearest_width(lambda width: parameters(config, tokenizer, width), target)
+
+
+def nearest_width(count: Callable[[int], int], target: int) -> int:
+    """The width of 1 or more whose count of parameters, which grows with it, is nearest to `target`."""
+    low, high = 1, 2
+    while count(high) < target:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if parameters(config, tokenizer, middle) < target else (low, middle)
-    return min(low, high, key=lambda width: abs(parameters(config, tokenizer, width) - target))
+        low, high = (middle, high) if count(middle) < target else (low, middle)
+    return min(low, high, key=lambda width: abs(count(width) - target))
 
 
 def different(old: Grid, new: Grid) -> str | None:
