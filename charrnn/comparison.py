@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from charrnn import data, inspection, outcome, pictures, report, settings, statistics, training
+from charrnn import data, inspection, outcome, pictures, report, reports, settings, statistics, training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.data import Corpus
@@ -326,9 +326,9 @@ def _with_pilot(grid: Grid, i: int) -> Grid:
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
         began, speed = 0.0, 0.0
         for report in training.new_run(config, Run(Path(folder) / "pilot")):
-            if isinstance(report, training.Started):
+            if isinstance(report, reports.Started):
                 grid = grid.with_entry(i, engine=report.config.engine)
-            elif isinstance(report, training.Stepped):
+            elif isinstance(report, reports.Stepped):
                 began = began or time.monotonic()
                 speed = report.chars_per_s
                 if time.monotonic() - began > PILOT_SECONDS or report.step == steps:

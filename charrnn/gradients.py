@@ -48,4 +48,5 @@ def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int =
         for i in range(0, len(gradients), parts)
     ]
     backwards = np.array(lengths[::-1])
-    return backwards / max(backwards[0], np.finfo(np.float64).tiny)
+    shares: NDArray[np.float64] = backwards / max(backwards[0], np.finfo(np.float64).tiny)
+    return shares

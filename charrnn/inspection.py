@@ -3,8 +3,9 @@
 What was found for the runs of a comparison is kept as inspection.json in its folder, and not computed again.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from charrnn import copying, data, gradients
 from charrnn.checkpoint import Run, write_atomically
+from charrnn.config import Config
 from charrnn.grid import nearest_width
+from charrnn.jobs import Job, carry_out
 from charrnn.model import CharRNN
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
@@ -79,6 +82,28 @@ def inspect_all(runs: Mapping[str, Run], kept_in: Path) -> Iterator[str | list[I
             write_atomically(kept_in, (json.dumps(known) + "\n").encode())
         found.append(_from_dict({**known[key], "label": label}))
     yield found
+
+
+def inspect_cells(
+    corpus: str | None, cells: Sequence[str], hidden: int, steps: int, copy: bool, stop: Callable[[], bool]
+) -> Iterator[str | Inspection]:
+    """Train a model of each cell on a corpus for some steps, as runs in the home folder, and inspect them.
+
+    Says before each what is being done. A run that is there from an earlier time is taken as it is, or gone on with;
+    it ends early, with all saved, when stop() is true.
+    """
+    for cell in cells:
+        config = Config((corpus,) if corpus else Config().corpus, cell=cell, hidden=hidden, steps=steps)
+        config = config.replace(fingerprint=data.open_text(config).fingerprint)
+        digest = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+        job = Job(Run(data.home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
+        yield f"training {cell} for {steps:,} steps"
+        for _ in carry_out([job], 1, stop):
+            pass
+        if stop():
+            return
+        yield f"how far back {cell} sees"
+        yield inspect(cell, job.run, copy=copy)
 
 
 def copy_climb(cell: str) -> tuple[tuple[int, float], ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from charrnn import training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.reports import Stepped, Stopped, Validated
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
 
@@ -63,11 +64,11 @@ def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     begun = job.run.exists()
     reports = training.resume(job.run, stop=stop) if begun else training.new_run(job.config, job.run, stop)
     for report in reports:
-        if isinstance(report, training.Stepped):
+        if isinstance(report, Stepped):
             yield Progress(job, report.step)
-        elif isinstance(report, training.Validated) and report.step == job.steps and not job.scored:
+        elif isinstance(report, Validated) and report.step == job.steps and not job.scored:
             break  # what comes now is the score
-        elif isinstance(report, training.Stopped):
+        elif isinstance(report, Stopped):
             return
     yield Progress(job, job.steps, done=True)
 

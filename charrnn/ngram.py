@@ -58,7 +58,8 @@ def _interpolated(
     known = total[after] > 0
     within = np.maximum(total[after], 1)
     p = (np.maximum(n[here] - discount[np.minimum(n[here], 3)], 0) + taken[after] * below) / within
-    return np.where(known, p, below)
+    mixed: Probabilities = np.where(known, p, below)
+    return mixed
 
 
 def _discounts(counts: Numbers) -> NDArray[np.float64]:
@@ -67,7 +68,8 @@ def _discounts(counts: Numbers) -> NDArray[np.float64]:
     y = n1 / (n1 + 2 * n2)
     d = [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
     # A small text may lack what the formula divides by; something must be left for what was never seen.
-    return np.clip(d, [0, 0.1, 0.1, 0.1], [0, 0.95, 1.9, 2.85])
+    clipped: NDArray[np.float64] = np.clip(d, [0, 0.1, 0.1, 0.1], [0, 0.95, 1.9, 2.85])
+    return clipped
 
 
 def _numbered(keys: Numbers) -> Numbers:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...
     return folder.path / "comparison.json", folder.path / "comparison.csv"
 
 
-def ties(result: dict[str, Any]) -> set[str]:
+def ties(result: Mapping[str, Any]) -> set[str]:
     """The labels of the entries that the best one is not clearly better than."""
     return {d["b"] for d in result["differences"] if d["p_holm"] >= SIGNIFICANT}
 
@@ -128,7 +128,7 @@ def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
     )
 
 
-def gains(grid: Grid, folder: Folder, corpus: Corpus, result: dict[str, Any]) -> Gains | None:
+def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any]) -> Gains | None:
     """What the best cell gains over the simplest on a passage with a typical gain; None where they are the same."""
     best = result["cells"][0]["label"]
     simplest = min(grid.entries, key=lambda e: (e.layers, cells.get(e.cell).count(128, 128), e.hidden))

@@ -96,7 +96,7 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, series, title in ((left, at_start, "at initialisation"), (right, trained, "after training")):
             for i, (label, share) in enumerate(series.items()):
-                axes.plot(np.maximum(share, FLOOR), label=label, **_line(i, len(share)))
+                axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **_line(i, len(share)))
             axes.set(title=title, xlabel="k, steps back", yscale="log")
         top = max(float(np.max(share)) for series in (at_start, trained) for share in series.values())
         left.set_ylim(FLOOR, max(3.0, 2 * top))
@@ -106,21 +106,21 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
     return _svg("gradients", (9.5, 4.2), draw)
 
 
-def copy_reach(accuracy: Mapping[str, Sequence[tuple[int, float]]], guess: float) -> str:
-    """Share of symbols copied right over each gap that a cell was trained on, (gap, share); guess: by chance."""
+def copy_reach(reach: Mapping[str, int], longest: int) -> str:
+    """The longest gap over which each cell learned to copy; longest: of those that were tried."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for i, (label, steps) in enumerate(accuracy.items()):
-            gaps, shares = zip(*steps, strict=True)
-            axes.plot(gaps, shares, label=label, **_line(i, 1))
-        axes.axhline(guess, color="#888888", linewidth=1)
-        axes.text(1, guess + 0.02, "chance", color="#555555", fontsize=9)
-        axes.set(xscale="log", xlabel="gap, steps", ylabel="share of symbols copied right", ylim=(0, 1.03))
-        _readable_numbers(axes, sorted({gap for steps in accuracy.values() for gap, _ in steps}))
-        _legend(figure, axes)
+        labels = list(reach)[::-1]
+        gaps = [reach[label] for label in labels]
+        axes.barh(labels, gaps, height=0.6, color=COLOURS[0])
+        for i, gap in enumerate(gaps):
+            text = f"{gap} or more" if gap == longest else str(gap) if gap else "none"
+            axes.text(gap + longest * 0.01, i, text, va="center")
+        axes.set(xlabel="longest gap copied over, steps", xlim=(0, 1.15 * longest))
+        axes.grid(visible=False, axis="y")
 
-    return _svg("copying", (6.5, 3.8), draw)
+    return _svg("copying", (6.5, 1.2 + 0.3 * len(reach)), draw)
 
 
 def _line(i: int, points: int) -> dict[str, Any]:
@@ -137,17 +137,13 @@ def _line(i: int, points: int) -> dict[str, Any]:
 
 
 def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
-    """Ticks as plain numbers with thousands marked; a logarithmic axis has them where the values are."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+    """Ticks as plain numbers with thousands marked, on an axis that does not blow up a difference of a thousandth."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    if axes.get_xscale() == "log":
-        axes.set_xticks(list(values))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        middle, spread = (min(values) + max(values)) / 2, max(values) - min(values)
-        spread = max(spread, 0.1 * middle)  # a difference of a thousandth shall not fill the picture
-        axes.set_xlim(max(0, middle - 0.6 * spread), middle + 0.6 * spread)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+    middle, spread = (min(values) + max(values)) / 2, max(values) - min(values)
+    spread = max(spread, 0.1 * middle)
+    axes.set_xlim(max(0, middle - 0.6 * spread), middle + 0.6 * spread)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 

@@ -64,23 +64,34 @@ def page(
         sections.append((f"Where {gained.better} gains over {gained.worse}", _passage(gained)))
     if inspections:
         sections.append(("How far back gradients reach", _gradients(inspections)))
-    copied = {inspection.label: inspection.copied for inspection in inspections if inspection.copied}
+    copied = [inspection for inspection in inspections if inspection.copied]
     if copied:
         sections.append(("How long a cell remembers", _copying(copied)))
     sections.append(("How it was done", _method(grid, result)))
-    body = "\n".join(f"<h2>{_text(title)}</h2>\n{content}" for title, content in sections)
-    title = f"Recurrent cells on {Path(result['corpus']).name}"
+    return _html(f"Recurrent cells on {Path(result['corpus']).name}", verdict(result), sections)
+
+
+def write_inspection(path: Path, inspections: Sequence[Inspection]) -> None:
+    """Write a page with the pictures of an inspection alone. Raises CharRNNError without matplotlib."""
+    sections = [("How far back gradients reach", _gradients(inspections))]
+    if any(inspection.copied for inspection in inspections):
+        sections.append(("How long a cell remembers", _copying(inspections)))
+    write_atomically(path, _html("Why gates help", "", sections).encode())
+
+
+def _html(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
+    body = "\n".join(f"<h2>{_text(name)}</h2>\n{content}" for name, content in sections)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{_text(title)}</h1>\n<p>{_text(verdict(result))}</p>\n{body}\n</body></html>\n"
+        f"<body><h1>{_text(title)}</h1>\n<p>{_text(lead)}</p>\n{body}\n</body></html>\n"
     )
 
 
 def verdict(result: Mapping[str, Any]) -> str:
     """What a comparison says, in a sentence or two."""
     best, *others = result["cells"]
-    tied = outcome.ties(dict(result))
+    tied = outcome.ties(result)
     said = (
         f"{best['label']} predicts the test text best: {best['bits_per_char']:.3f} bits per character "
         f"(95 % interval {best['low']:.3f} to {best['high']:.3f}, {best['seeds']} seeds)."
@@ -96,7 +107,7 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 def _scores(result: Mapping[str, Any]) -> str:
     behind = {d["b"]: d for d in result["differences"]}
-    tied = outcome.ties(dict(result))
+    tied = outcome.ties(result)
     heads = (
         "cell,hidden,parameters,bits/char,95 % interval,sd,perplexity,behind the best,p (Holm),char/s,seconds,diverged"
     )
@@ -168,8 +179,8 @@ def _gradients(inspections: Sequence[Inspection]) -> str:
     )
 
 
-def _copying(copied: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    picture = pictures.copy_reach(copied, 1 / copying.SYMBOLS)
+def _copying(inspections: Sequence[Inspection]) -> str:
+    picture = pictures.copy_reach({inspection.label: inspection.reach for inspection in inspections}, copying.GAPS[-1])
     return picture + _note(
         f"{copying.REMEMBERED} of {copying.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
         f"number of parameters and climbs from gap to gap until it fails to copy {copying.LEARNED:.0%} within "
@@ -185,8 +196,8 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
         f"{result['corpus']}, split {shares}. Equal {grid.match}; {length} a run; {trials} for every cell, then "
         f"{grid.seeds} seeds, each scored once on the test part as one stream. Intervals: Student's t on the variance "
         f"between seeds plus that between blocks of about 1000 characters. Differences are paired by seed and block "
-        f"and corrected after Holm; what is not clearly different at 5 % is called a tie. A diverged run counts, and costs "
-        f"what a blank model costs."
+        f"and corrected after Holm; what is not clearly different at 5 % is called a tie. A diverged run counts, and "
+        f"costs what a blank model costs."
     )
     rows = [
         [grid.label(e), f"{e.hidden} x {e.layers}", f"{e.parameters:,}", f"{e.lr:g}", f"{e.steps:,}", e.engine]

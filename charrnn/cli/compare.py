@@ -88,7 +88,6 @@ def command(
 
 def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
     """The grid and the cells that the options ask for."""
-    from charrnn.cells import get, names
     from charrnn.config import parse_seconds
     from charrnn.grid import Grid
 
@@ -96,9 +95,6 @@ def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tupl
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
     if given["budget"] is not None and given["steps"] is not None:
         raise click.UsageError("--budget and --steps both set the length of the runs: give one of them")
-    listed = names() if cells == "all" else [name.strip() for name in (cells or ",".join(NOTEBOOK)).split(",")]
-    for name in listed:
-        get(name)  # an unknown one is refused before any work
     budget = None if given["steps"] is not None else parse_seconds(given["budget"] or DEFAULT_BUDGET)
     grid = Grid(
         config=_config(corpus, given),
@@ -110,7 +106,7 @@ def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tupl
         prime=given["prime"] or "",
         target=given["parameters"],
     )
-    return grid, list(dict.fromkeys(listed))
+    return grid, options.cells(cells or ",".join(NOTEBOOK))
 
 
 def _preset(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:

@@ -48,6 +48,13 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def cells(text: str) -> list[str]:
+    """The cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
+    from charrnn.cells import get, names
+
+    return names() if text == "all" else list(dict.fromkeys(get(name.strip()).name for name in text.split(",")))
+
+
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
     """One object, on one line, to stdout unless a file is given."""
     click.echo(json.dumps(value, ensure_ascii=False), file=file)
