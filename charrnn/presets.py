@@ -1,6 +1,8 @@
 """Which cells to compare when nobody says: the course notebook's, and a grid from the literature with its settings."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
@@ -52,3 +54,32 @@ def karpathy2015(config: Config, fraction: float = 1.0, seeds: int = 1, prime: s
     steps = max(1, round(EPOCHS * fraction * settings.steps_per_epoch(config, corpus)))
     grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
     return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in WIDTHS]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Of `pairs` of models that differ in one thing, in how many the first is ahead; by how many bits on average."""
+
+    claim: str
+    ahead: int
+    pairs: int
+    bits: float
+
+
+def trends(rows: Sequence[Mapping[str, Any]]) -> list[Trend]:
+    """What a grid of cells, layers and widths shows, from its result's rows: gates over none, two layers over one."""
+    bits = {(row["cell"], row["layers"], row["hidden"]): row["bits_per_char"] for row in rows}
+    claims = [(f"{cell} over {PLAIN}", [((cell, *size), (PLAIN, *size)) for size in _SIZES]) for cell in GATED]
+    claims += [
+        (f"{cell}: two layers over one", [((cell, 2, width), (cell, 1, width)) for width in WIDTHS])
+        for cell in (PLAIN, *GATED)
+    ]
+    found = []
+    for claim, pairs in claims:
+        gaps = [bits[b] - bits[a] for a, b in pairs if a in bits and b in bits]
+        if gaps:
+            found.append(Trend(claim, sum(gap > 0 for gap in gaps), len(gaps), sum(gaps) / len(gaps)))
+    return found
+
+
+_SIZES = [(layers, width) for layers in LAYERS for width in WIDTHS]

@@ -3,11 +3,13 @@
 import dataclasses
 import html.parser
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CORPUS
 from test_comparison import compared, grid
 
 from charrnn import comparison, inspection, outcome, pictures, report
@@ -17,11 +19,16 @@ from charrnn.outcome import Curve
 pytest.importorskip("matplotlib")
 
 
-@pytest.fixture
-def done(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.Compared:
-    monkeypatch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
-    asked = dataclasses.replace(grid(corpus), prime="<Re & so")
-    return compared(asked, ["simple", "gru"], tmp_path / "c")
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[comparison.Compared]:
+    """A small comparison, made once."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "text.txt").write_text(CORPUS.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(folder / "home"))
+        patch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+        asked = dataclasses.replace(grid(str(folder / "text.txt")), prime="<Re & so")
+        yield compared(asked, ["simple", "gru"], folder / "c")
 
 
 class Page(html.parser.HTMLParser):

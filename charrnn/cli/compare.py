@@ -9,7 +9,7 @@ import click
 from charrnn.cli import options
 from charrnn.cli.comparison_table import table
 from charrnn.cli.train import interruptible
-from charrnn.presets import NOTEBOOK
+from charrnn.presets import NOTEBOOK, trends
 
 DEFAULT_BUDGET = "60s"
 
@@ -233,6 +233,11 @@ class _Show:
             options.print_json(report.result)
         else:
             click.echo(table(report.result))
+            if report.grid.preset is not None:
+                for trend in trends(report.result["cells"]):
+                    click.echo(
+                        f"{trend.claim}: ahead in {trend.ahead} of {trend.pairs}, {trend.bits:+.4f} bits on average"
+                    )
         for path in report.files:
             self._say(f"written: {path}")
         for note in report.notes:
