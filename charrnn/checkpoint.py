@@ -25,8 +25,8 @@ from safetensors.numpy import save as save_tensors
 
 from charrnn.architecture import Architecture
 from charrnn.config import FORMAT, Config
-from charrnn.data import home
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.home import home
 from charrnn.tokenizer import Tokenizer
 
 Tensors = dict[str, NDArray[Any]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import copying, data, gradients
+from charrnn import copy_task, data, gradients
 from charrnn.checkpoint import Run, write_atomically
 from charrnn.config import Config
 from charrnn.grid import nearest_width
@@ -41,7 +41,7 @@ class Inspection:
     @property
     def reach(self) -> int:
         """The longest gap the cell learned to copy over; 0 for none."""
-        return max((gap for gap, accuracy in self.copied if accuracy >= copying.LEARNED), default=0)
+        return max((gap for gap, accuracy in self.copied if accuracy >= copy_task.LEARNED), default=0)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -85,7 +85,7 @@ def inspect_all(runs: Mapping[str, Run], kept_in: Path) -> Iterator[str | list[I
 
 
 def inspect_cells(
-    corpus: str | None, cells: Sequence[str], hidden: int, steps: int, copy: bool, stop: Callable[[], bool]
+    corpus: tuple[str, ...], cells: Sequence[str], hidden: int, steps: int, copy: bool, stop: Callable[[], bool]
 ) -> Iterator[str | Inspection]:
     """Train a model of each cell on a corpus for some steps, as runs in the home folder, and inspect them.
 
@@ -93,7 +93,7 @@ def inspect_cells(
     it ends early, with all saved, when stop() is true.
     """
     for cell in cells:
-        config = Config((corpus,) if corpus else Config().corpus, cell=cell, hidden=hidden, steps=steps)
+        config = Config(corpus or Config().corpus, cell=cell, hidden=hidden, steps=steps)
         config = config.replace(fingerprint=data.open_text(config).fingerprint)
         digest = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
         job = Job(Run(data.home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
@@ -108,12 +108,12 @@ def inspect_cells(
 
 def copy_climb(cell: str) -> tuple[tuple[int, float], ...]:
     """The better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
-    width = nearest_width(lambda hidden: copying.architecture(cell, hidden).count(), COPY_PARAMETERS)
+    width = nearest_width(lambda hidden: copy_task.architecture(cell, hidden).count(), COPY_PARAMETERS)
     climbs = []
     for rate in COPY_RATES:
-        climb = tuple((copied.gap, copied.accuracy) for copied in copying.climb(cell, width, lr=rate))
+        climb = tuple((copied.gap, copied.accuracy) for copied in copy_task.climb(cell, width, lr=rate))
         climbs.append(climb)
-        if len(climb) == len(copying.GAPS) and climb[-1][1] >= copying.LEARNED:
+        if len(climb) == len(copy_task.GAPS) and climb[-1][1] >= copy_task.LEARNED:
             break  # there is no better one
     return max(climbs, key=lambda climb: (len(climb), climb[-1][1]))
 

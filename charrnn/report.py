@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charrnn import copying, outcome, pictures
+from charrnn import copy_task, outcome, pictures
 from charrnn.checkpoint import write_atomically
 from charrnn.data import Corpus
 from charrnn.grid import Folder, Grid
@@ -180,11 +180,13 @@ def _gradients(inspections: Sequence[Inspection]) -> str:
 
 
 def _copying(inspections: Sequence[Inspection]) -> str:
-    picture = pictures.copy_reach({inspection.label: inspection.reach for inspection in inspections}, copying.GAPS[-1])
+    picture = pictures.copy_reach(
+        {inspection.label: inspection.reach for inspection in inspections}, copy_task.GAPS[-1]
+    )
     return picture + _note(
-        f"{copying.REMEMBERED} of {copying.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
-        f"number of parameters and climbs from gap to gap until it fails to copy {copying.LEARNED:.0%} within "
-        f"{copying.UPDATES} updates."
+        f"{copy_task.REMEMBERED} of {copy_task.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
+        f"number of parameters and climbs from gap to gap until it fails to copy {copy_task.LEARNED:.0%} within "
+        f"{copy_task.UPDATES} updates."
     )
 
 

@@ -39,7 +39,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
         return config
     if config.budget is None and config.steps is None and config.epochs is None:
         config = config.replace(budget=DEFAULT_BUDGET_SECONDS)
-    characters = corpus.tokenizer.characters_in(corpus.ids("train"))
+    characters = corpus.characters("train")
     config = sizing.decide(config, corpus.tokenizer, characters, products_per_s(config, corpus))
     if config.patience is None:
         config = config.replace(patience=PATIENCE if config.budget else 0)

@@ -1,25 +1,32 @@
 """A trained model as people use it: complete, stream, next, score."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, corpora, data
+from charrnn import checkpoint, data, documents
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
 from charrnn.decoding import Decoder
+from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Sampling, distribution, generate, until
+from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, in_document, read_prime, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
     from charrnn.evaluation import Mode, Score
+
+Kept = Literal["float32", "bf16", "int8"]
 
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
@@ -27,13 +34,19 @@ DEFAULT_TEMPERATURE = 0.8
 
 @dataclass(frozen=True)
 class TextModel:
-    """Weights with the vocabulary and the configuration they belong to. run: where they were loaded from."""
+    """Weights with the vocabulary and the configuration they belong to.
+
+    run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
+    compiled: whether the equations are compiled for that, or computed by torch.
+    """
 
     config: Config
     tokenizer: Tokenizer
     weights: dict[str, NDArray[np.float32]]
     run: Run | None = None
     device: str = "cpu"
+    kept: Kept = "float32"
+    compiled: bool = True
 
     @property
     def architecture(self) -> Architecture:
@@ -41,8 +54,31 @@ class TextModel:
         return checkpoint.architecture(self.config, self.tokenizer)
 
     def decoder(self) -> Decoder:
-        """What computes next-character logits for this model."""
-        return Decoder(self.architecture, self.weights, device=self.device)
+        """What computes next-character logits for this model: compiled code on a CPU, else torch."""
+        return self._decoder
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        note = None
+        if self.device == "cpu" and self.compiled:
+            try:
+                from charrnn.native import NativeDecoder
+
+                return NativeDecoder(self.architecture, self.weights, self.kept)
+            except ModuleNotFoundError as error:
+                if error.name not in ("numba", "llvmlite"):
+                    raise
+                note = "Numba is not installed: torch decodes, which is slower; pip install numba"
+            except CharRNNError as error:
+                note = f"{error.problem}: torch decodes, which is slower"
+        if self.kept != "float32":
+            raise CharRNNError(
+                f"{self.kept} weights on {self.device}" + (f" ({note})" if note else ""),
+                "only the compiled decoder keeps them so: use --device cpu with Numba, or float32",
+            )
+        decoder = Decoder(self.architecture, self.weights, device=self.device)
+        decoder.notes = (note,) if note else ()
+        return decoder
 
     def stream(
         self,
@@ -58,65 +94,116 @@ class TextModel:
     ) -> Iterator[str]:
         """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        return (character for character, _ in self._drawn(self.decoder(), prime, chars, sampling, stop, 0))
+        return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
-        """The text that goes on from `prime`, without it; settings as in `stream`."""
+        """The text that goes on from `prime`, without it; settings as in `stream`.
+
+        A model that learned lines or paragraphs as documents ends its completion with the document.
+        """
         return "".join(self.stream(prime, chars, **settings))
 
     def completions(
-        self, prime: str, chars: int, sampling: Sampling, count: int = 1, stop: Sequence[str] = ()
+        self,
+        prime: str,
+        chars: int,
+        sampling: Sampling,
+        count: int = 1,
+        stop: Sequence[str] = (),
+        *,
+        first: int = 0,
+        max_copy: int | None = None,
     ) -> Iterator[Iterator[tuple[str, float]]]:
-        """`count` different completions, each an iterator of characters with their cost in nats."""
+        """`count` different completions, each an iterator of characters with their cost in nats.
+
+        first: the number of the first one. max_copy: none has so many characters in a row from the training text.
+        """
         if count < 1:
             raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
-        decoder = self.decoder()
-        return (self._drawn(decoder, prime, chars, sampling, stop, n) for n in range(count))
+        if max_copy is not None and max_copy < 2:
+            raise CharRNNError(f"max-copy is {max_copy}", "expected a whole number of 2 or more")
+        source = None if max_copy is None else self.training_text()
+        primed = self._primed(prime)
+
+        def completion(n: int) -> Iterator[tuple[str, float]]:
+            forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
+            return self._drawn(primed, chars, sampling, stop, n, forbidden or None)
+
+        return map(completion, range(first, first + count))
+
+    def training_text(self) -> TrainingText:
+        """What the model learned, to look for copies; raises CharRNNError where it is gone."""
+        return TrainingText.of(self.config)
 
     def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
         """The k likeliest characters after `prime` with their probabilities, likeliest first.
 
         Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
         """
-        decoder = self.decoder()
-        ids = np.concatenate([[self.architecture.start], self.tokenizer.encode(prime)])
-        logits, _ = decoder.step(ids[-1:], decoder.read(ids[:-1], decoder.start()))
+        primed = self._primed(prime)
+        logits, _ = self.decoder().step(np.array([primed.last]), primed.state)
         p = distribution(logits[0], self.tokenizer.allowed[0], Sampling())
         whole = [*range(128), *range(256, self.tokenizer.size)]
         likeliest = sorted(whole, key=lambda i: -p[i])[:k]
         return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
 
     def score(self, text: str) -> "Score":
-        """What each character of a text costs the model, read as one stream from its first character."""
-        return self.score_ids(self.tokenizer.encode(text))
+        """What each character of a text costs the model, read as one stream from its first character.
 
-    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
-        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
+        Documents in it, of the kind that the model learned, are each read from nothing.
+        """
+        ids, starts = data.encode_whole(self.tokenizer.clean(text), self.config.document, self.tokenizer)
+        return self.score_ids(ids, starts=starts)
+
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+
+        starts: the positions at which documents begin, each of which is read from nothing too.
+        """
         from charrnn import evaluation
         from charrnn.model import CharRNN
 
         model = CharRNN(self.architecture, self.weights).to(self.device)
         costs = (
-            evaluation.stream_costs(model, ids)
+            evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
-            else evaluation.cold_costs(model, ids, self.config.window)
+            else evaluation.cold_costs(model, ids, self.config.window, starts)
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
+    def _primed(self, text: str) -> Primed:
+        """The prime in the model's normal form, read from where its last document begins."""
+        text = documents.current(self.tokenizer.clean(text), self.config.document)
+        return read_prime(self.decoder(), self.tokenizer, text)
+
     def _drawn(
-        self, decoder: Decoder, prime: str, chars: int, sampling: Sampling, stop: Sequence[str], completion: int
+        self,
+        primed: Primed,
+        chars: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        completion: int,
+        forbidden: Forbidden | None = None,
     ) -> Iterator[tuple[str, float]]:
         if chars < 0:
             raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        return until(generate(decoder, self.tokenizer, prime, sampling, completion), chars, stop)
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
+            drawn = in_document(drawn, primed.text, self.config.document)
+        return until(drawn, chars, stop)
 
 
-def load(run: str | Path | Run = "latest", device: str = "auto", which: str = "best") -> TextModel:
-    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken."""
+def load(
+    run: str | Path | Run = "latest", device: str = "auto", which: str = "best", kept: Kept = "float32"
+) -> TextModel:
+    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken.
+
+    kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
+    """
     found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
-    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device))
+    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device), kept)
     model.architecture.check(model.weights)
     return model
 
@@ -129,19 +216,17 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if file is not None:
         if part is not None:
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
-        text = "".join(corpora.read_text(corpora.find(file)))
-        if not text:
-            raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-        return file, model.score_ids(model.tokenizer.encode(text), mode)
+        ids, starts = data.read_whole(file, model.config, model.tokenizer)
+        return file, model.score_ids(ids, mode, starts)
     corpus = data.reopen(model.config, model.tokenizer)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
-    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode)
+    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
 
 
 def resolve_device(device: str) -> str:
     """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
         return "cpu"
     import torch  # only CUDA needs it here
 
@@ -150,6 +235,13 @@ def resolve_device(device: str) -> str:
     if device != "cuda" or not torch.cuda.is_available():
         raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
     return "cuda"
+
+
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
 
 
 def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:

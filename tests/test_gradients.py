@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import config
 
-from charrnn import cells, copying, gradients, inspection
+from charrnn import cells, copy_task, gradients, inspection
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.model import CharRNN
@@ -53,25 +53,25 @@ def test_every_cell_can_be_looked_at(name: str) -> None:
 
 
 def test_what_is_to_be_copied_stands_before_the_gap() -> None:
-    inputs, said = copying.sequences(np.random.default_rng(0), gap=3, rows=5)
-    n = copying.REMEMBERED
+    inputs, said = copy_task.sequences(np.random.default_rng(0), gap=3, rows=5)
+    n = copy_task.REMEMBERED
     assert inputs.shape == (2 * n + 3, 5)
     assert (inputs[:n] == said).all()
-    assert (inputs[n : n + 3] == copying.SYMBOLS).all()
-    assert (inputs[n + 3 :] == copying.SYMBOLS + 1).all()
+    assert (inputs[n : n + 3] == copy_task.SYMBOLS).all()
+    assert (inputs[n + 3 :] == copy_task.SYMBOLS + 1).all()
 
 
 def test_a_gated_cell_copies_over_a_gap_and_stops_where_it_fails() -> None:
-    climb = list(copying.climb("gru", 40, gaps=(1, 2), updates=600, lr=1e-2))
+    climb = list(copy_task.climb("gru", 40, gaps=(1, 2), updates=600, lr=1e-2))
     assert [copied.gap for copied in climb] == [1, 2]
     assert all(copied.learned for copied in climb)
-    hopeless = list(copying.climb("gru", 2, gaps=(5, 10), updates=5))
+    hopeless = list(copy_task.climb("gru", 2, gaps=(5, 10), updates=5))
     assert len(hopeless) == 1
     assert not hopeless[0].learned
 
 
 def test_a_climb_repeats() -> None:
-    once, again = (list(copying.climb("gru", 8, gaps=(2,), updates=20)) for _ in range(2))
+    once, again = (list(copy_task.climb("gru", 8, gaps=(2,), updates=20)) for _ in range(2))
     assert once == again
 
 
@@ -79,10 +79,10 @@ def test_the_copy_task_gives_every_cell_as_many_parameters(monkeypatch: pytest.M
     counts = []
 
     def climb(cell: str, hidden: int, lr: float) -> Any:
-        counts.append(copying.architecture(cell, hidden).count())
-        return iter([copying.Copied(1, 0.5, 1)])
+        counts.append(copy_task.architecture(cell, hidden).count())
+        return iter([copy_task.Copied(1, 0.5, 1)])
 
-    monkeypatch.setattr(copying, "climb", climb)
+    monkeypatch.setattr(copy_task, "climb", climb)
     for name in ("simple", "gru", "nn.LSTM"):
         assert inspection.copy_climb(name) == ((1, 0.5),)
     assert counts == pytest.approx([inspection.COPY_PARAMETERS] * 6, rel=0.02)  # each with both rates
@@ -102,7 +102,7 @@ def test_a_run_is_looked_at_once(trained: TrainedRun, tmp_path: Path, monkeypatc
 
 def test_inspecting_cells_trains_them_and_takes_them_as_they_are_afterwards(corpus: str) -> None:
     torch.manual_seed(0)
-    asked: Any = (corpus, ["simple"], 8, 3, False, lambda: False)
+    asked: Any = ((corpus,), ["simple"], 8, 3, False, lambda: False)
     first, second = ([x for x in inspection.inspect_cells(*asked) if not isinstance(x, str)] for _ in range(2))
     assert first[0].as_dict() == second[0].as_dict()
     assert first[0].copied == ()

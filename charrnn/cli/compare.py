@@ -15,7 +15,7 @@ DEFAULT_BUDGET = "60s"
 
 
 @click.command()
-@click.argument("corpus", required=False)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @click.option("--cells", metavar="A,B,...|all", help=f"The cells to compare.  [default: {','.join(NOTEBOOK)}]")
 @click.option("--seeds", type=int, metavar="N", help="Runs of each cell, which differ in the seed alone.  [default: 3]")
 @click.option(
@@ -48,7 +48,7 @@ DEFAULT_BUDGET = "60s"
 @options.settings_but("cell", "cell_options", "hidden", "steps", "epochs", "budget")
 @options.as_json
 def command(
-    corpus: str | None,
+    corpus: tuple[str, ...],
     cells: str | None,
     source: Path | None,
     out: Path | None,
@@ -86,7 +86,7 @@ def command(
     return show.exit_code
 
 
-def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
+def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
     """The grid and the cells that the options ask for."""
     from charrnn.config import parse_seconds
     from charrnn.grid import Grid
@@ -109,7 +109,7 @@ def _asked(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tupl
     return grid, options.cells(cells or ",".join(NOTEBOOK))
 
 
-def _preset(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
+def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
     """A grid of the literature on a corpus."""
     from charrnn import presets
 
@@ -121,12 +121,12 @@ def _preset(corpus: str | None, cells: str | None, given: dict[str, Any]) -> tup
     return presets.karpathy2015(_config(corpus, given), fraction, given["seeds"] or 1, given["prime"] or "")
 
 
-def _config(corpus: str | None, given: dict[str, Any]) -> Any:
+def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
     from charrnn.config import Config
 
     own = {"match", "seeds", "parameters", "budget", "steps", "lr_trials", "preset", "fraction", "prime"}
     values = options.given({name: value for name, value in given.items() if name not in own})
-    return Config.of({**values, **({"corpus": (corpus,)} if corpus else {})})
+    return Config.of({**values, **({"corpus": corpus} if corpus else {})})
 
 
 def _folder(grid: Any, kind: str) -> Path:

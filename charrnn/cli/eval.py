@@ -8,7 +8,7 @@ from charrnn.cli import options
 
 
 @click.command()
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=options.complete_runs)
 @click.argument("file", required=False)
 @click.option("--part", type=click.Choice(["train", "val", "test"]), help="Which part; the default is test, or val.")
 @click.option(

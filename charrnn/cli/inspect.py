@@ -18,7 +18,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("corpus", required=False)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @click.option(
     "--cells", default=",".join(NOTEBOOK), show_default=True, metavar="A,B,...|all", help="The cells to look at."
 )
@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Draw both pictures onto this HTML page.")
 @options.as_json
 def gradients(
-    corpus: str | None, cells: str, hidden: int, steps: int, copy: bool, out: Path | None, as_json: bool
+    corpus: tuple[str, ...], cells: str, hidden: int, steps: int, copy: bool, out: Path | None, as_json: bool
 ) -> int:
     """How much of the loss gradient at a step reaches the state k steps earlier, at first and after training.
 

@@ -1,0 +1,175 @@
+"""The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import native_cache, native_driver
+from charrnn.architecture import Architecture, Weights
+from charrnn.decoding import Decoder, State
+from charrnn.native_source import Layout
+from charrnn.native_trace import Leaf, slot
+from charrnn.native_weights import aligned, to_bf16, to_int8
+from charrnn.sampling import Primed, Sampling
+from charrnn.tokenizer import Tokenizer
+
+CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
+WINDOW = 1024
+DRAW = Path(__file__).parent / "native_draw.py"  # compiled once for all models
+
+DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64*", "int64*", "float64*")
+PACK: dict[str, Callable[[NDArray[np.float32]], tuple[NDArray[Any], ...]]] = {
+    "float32": lambda matrix: (aligned(matrix),),
+    "bf16": to_bf16,
+    "int8": to_int8,
+}
+Scratch = list[NDArray[np.float32]]  # one vector a layer
+
+
+class NativeDecoder(Decoder):
+    """A Decoder whose single rows run compiled; several rows at once go through NumPy's products."""
+
+    def __init__(self, architecture: Architecture, weights: Weights, kept: str = "float32"):
+        """kept: the dtype matrices are kept in while decoding: float32, bf16 or int8 with a scale per column.
+
+        Raises CharRNNError where the equations cannot be compiled, and ImportError without Numba.
+        """
+        super().__init__(architecture, weights, "numpy")
+        self.engine = "native"
+        draw, _ = native_cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
+        driver = native_driver.write(architecture, kept)
+        self._run, note = native_cache.load(driver.text, "run", driver.signature)
+        self.notes = (note,) if note else ()
+        self._layouts, V = driver.layouts, architecture.vocabulary
+
+        def packed(layer: int, leaf: Leaf, is_matrix: bool) -> tuple[NDArray[Any], ...]:
+            value = weights[f"layers.{layer}.{leaf.name}"]
+            for k in leaf.index:
+                value = value[k]
+            return PACK[kept](value) if is_matrix else (aligned(value),)
+
+        # What every call is given; kept here, because compiled code knows addresses alone.
+        self._before = [aligned(self._first), np.empty(driver.work, np.int32)]
+        self._weights = [array for wanted in driver.weights for array in packed(*wanted)]
+        self._weights += [*PACK[kept](np.ascontiguousarray(self._head)), aligned(self._bias)]
+        self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
+        self._draw = draw.address
+        self._nothing = np.empty(0)
+
+    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+        """As `Decoder.step`; one row alone runs compiled."""
+        if len(ids) > 1:
+            return super().step(ids, state)
+        scratch, logits = self._enter(state), np.empty(self.architecture.vocabulary, np.float32)
+        self._call(scratch, ids, logits=logits)
+        return logits[None, :], self._leave(scratch)
+
+    def read(self, ids: NDArray[Any], state: State) -> State:
+        """As `Decoder.read`."""
+        scratch = self._enter(state)
+        self._call(scratch, ids)
+        return self._leave(scratch)
+
+    def drawn(
+        self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+        scratch, V = self._enter(primed.state), self.architecture.vocabulary
+        filters = np.array(
+            [
+                sampling.temperature,
+                V if sampling.top_k is None else min(sampling.top_k, V),
+                2 if sampling.top_p is None else sampling.top_p,
+                -1 if sampling.min_p is None else sampling.min_p,
+            ],
+            np.float64,
+        )
+        position, ids = np.zeros(1, np.int64), np.array([primed.last])
+        for n in self._chunks():
+            drawn, costs = np.empty(n, np.int64), np.empty(n)
+            done = self._call(
+                scratch,
+                ids,
+                us=us.random(n),
+                filters=filters,
+                position=position,
+                allowed=tokenizer.allowed,
+                following=tokenizer.next_state,
+                drawn=drawn,
+                costs=costs,
+            )
+            yield from zip(drawn[:done].tolist(), costs[:done].tolist(), strict=True)
+            if done < n:
+                yield -1, 0.0
+            ids = ids[:0]
+
+    def stream_costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
+        """Nats of every id of a text (N,), read as one stream from its first character."""
+        scratch, costs = self._enter(self.start()), []
+        before = np.concatenate([[self.architecture.start], ids[:-1]])
+        for i in range(0, len(ids), WINDOW):
+            outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
+            self._call(scratch, before[i : i + WINDOW], outputs=outputs)
+            logits = (outputs @ self._head + self._bias).astype(np.float64)
+            top = logits.max(axis=1)
+            target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
+            costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)
+        return np.concatenate([*costs, self._nothing])
+
+    @staticmethod
+    def _chunks() -> Iterator[int]:
+        yield from CHUNKS
+        while True:
+            yield CHUNKS[-1]
+
+    def _call(
+        self,
+        scratch: Scratch,
+        ids: NDArray[Any],
+        *,
+        outputs: NDArray[np.float32] | None = None,
+        logits: NDArray[np.float32] | None = None,
+        us: NDArray[np.float64] | None = None,
+        filters: NDArray[np.float64] | None = None,
+        position: NDArray[np.int64] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        following: NDArray[np.int8] | None = None,
+        drawn: NDArray[np.int64] | None = None,
+        costs: NDArray[np.float64] | None = None,
+    ) -> int:
+        """Read ids (T,), then draw len(us) more; returns how many were drawn before logits were not finite.
+
+        outputs: (T, H), to be filled; else, and if nothing is drawn, logits (V,) are.
+        """
+        ids, V = np.ascontiguousarray(ids, np.int64), self.architecture.vocabulary
+        logits = np.empty(V, np.float32) if logits is None else logits
+        calls = [ids, outputs, logits, us, position, following, drawn]
+        numbers, order = self._after
+        addresses = [*map(_address, (*self._before, *scratch, *self._weights, *calls))]
+        others = [*map(_address, (logits, allowed, filters, numbers, order, costs)), self._draw]
+        return self._run(*addresses, *others, len(ids), 0 if us is None else len(us), V, outputs is not None)
+
+    def _enter(self, state: State) -> Scratch:
+        """Fresh scratch vectors, one a layer, that hold a state of one row."""
+        scratch = [aligned(np.zeros(layout.size, np.float32)) for layout in self._layouts]
+        for vector, layout, layer in zip(scratch, self._layouts, state, strict=True):
+            for name, value in zip(self._cell.state, layer, strict=True):
+                self._state(vector, layout, name)[:] = value[0]
+        return scratch
+
+    def _leave(self, scratch: Scratch) -> State:
+        return tuple(
+            tuple(self._state(vector, layout, name)[None].copy() for name in self._cell.state)
+            for vector, layout in zip(scratch, self._layouts, strict=True)
+        )
+
+    def _state(self, vector: NDArray[np.float32], layout: Layout, name: str) -> NDArray[np.float32]:
+        at = layout.places[slot(name)]
+        return vector[at : at + self.architecture.hidden]
+
+
+def _address(array: NDArray[Any] | None) -> int:
+    return 0 if array is None else array.ctypes.data

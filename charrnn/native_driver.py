@@ -1,0 +1,200 @@
+"""The decoding loop of one model, as source for Numba: characters in, characters out, no Python in between.
+
+It depends on the cell's equations and on the sizes alone, so that models of one shape share compiled code. Everything
+it works on comes as addresses, so that the compiled code stands alone: no Numba is needed to load and run it.
+"""
+
+from dataclasses import dataclass
+
+from charrnn.architecture import Architecture
+from charrnn.native_source import FunctionSource, Layout
+from charrnn.native_trace import Leaf, trace
+from charrnn.native_weights import PANEL
+
+HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {kept} weights."""
+
+import math
+from math import inf, nan
+
+import numpy as np
+from numba import njit
+
+from charrnn.native_math import *
+from charrnn.native_products import by_{kept}
+from charrnn.native_views import draw_at, matrix, vector
+
+FLAGS = {{"fastmath": {{"contract", "nsz"}}, "error_model": "numpy", "nogil": True}}
+real = np.{real}
+
+
+@njit(**FLAGS)
+def look_up(table, id_, s, at):
+    for i in range(table.shape[1]):
+        s[at + i] = table[id_, i]
+
+
+@njit(**FLAGS)
+def move(a, a_at, b, b_at, n):
+    for i in range(n):
+        b[b_at + i] = a[a_at + i]
+
+
+@njit(**FLAGS)
+def add(a, a_at, b, b_at, n):
+    for i in range(n):
+        b[b_at + i] += a[a_at + i]
+
+'''
+
+LOOP = """
+@njit(**FLAGS)
+def advance(id_, table, work, {vectors}):
+{advance}
+
+@njit(**FLAGS)
+def score(y, bias, logits, work, {head}):
+    {product}
+    for i in range(bias.size):
+        logits[i] += bias[i]
+
+
+def run({parameters}):
+{views}
+    for t in range(T):
+        advance(ids[t], table, work, {vectors})
+        if wanted:
+            move({top}, {y}, outputs, t * {hidden}, {hidden})
+    y = {top}[{y} : {y} + {hidden}]
+    for n in range(N):
+        score(y, bias, logits, work, {head})
+        allowed = allowed_at + position[0] * V
+        id_ = draw_at(draw, logits_at, V, allowed, filters_at, us[n], numbers_at, order_at, costs_at + 8 * n)
+        if id_ < 0:
+            return n
+        drawn[n] = id_
+        position[0] = following[position[0] * V + id_]
+        advance(id_, table, work, {vectors})
+    if N == 0 and not wanted:
+        score(y, bias, logits, work, {head})
+    return N
+"""
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A parameter of `run` that is an address. shape: of the array there, in source; none: it is only handed on."""
+
+    name: str
+    dtype: str
+    shape: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A model's source, and what its `run` is to be given.
+
+    layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
+    in which their addresses follow the others: (layer, leaf, whether it is a matrix). work: how many int32.
+    parameters: of run, all: addresses first, then numbers.
+    """
+
+    text: str
+    layouts: list[Layout]
+    weights: list[tuple[int, Leaf, bool]]
+    work: int
+    signature: tuple[str, ...]
+
+
+def write(architecture: Architecture, kept: str = "float32", real: str = "float32") -> Driver:
+    """The driver of a model. kept: float32, bf16 or int8. real: float32, or float64 to check the equations.
+
+    Raises CharRNNError where the equations cannot be compiled.
+    """
+    cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
+    _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
+    above_inputs, above = trace(cell, H, H, H, dict(options))
+    first, upper = Layout(), Layout()
+    steps = [FunctionSource("first_step", below, first, real, kept)]
+    texts = [steps[0].text()]
+    if L > 1:
+        steps += [FunctionSource("step", above, upper, real, kept)]
+        texts += [steps[1].text()]
+        steps += [FunctionSource("inputs", above_inputs, upper, real, kept)]
+        texts += [steps[2].text()]
+    weights: list[tuple[int, Leaf, bool]] = []
+    pointers: list[Pointer] = []
+    names: list[list[str]] = []
+
+    def take(layer: int, function: FunctionSource) -> str:
+        """The arguments of a layer's call: its scratch vector, its weights."""
+        arguments = []
+        for leaf in function.leaves:
+            of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, kept, real)
+            weights.append((layer, leaf, leaf in function.matrices))
+            pointers.extend(of)
+            arguments += [pointer.name for pointer in of]
+        names.append(arguments)
+        return ", ".join([f"s{layer}", "work", *arguments])
+
+    lines = [f"look_up(table, id_, s0, {first.place('z', below.inputs['z'])})", f"first_step({take(0, steps[0])})"]
+    y = first.place("y", H)
+    for n in range(1, L):
+        x = upper.place("x", H)
+        lines += [f"move(s{n - 1}, {y}, s{n}, {x}, {H})", f"inputs({take(n, steps[2])})", f"step({take(n, steps[1])})"]
+        y = upper.place("y", H)
+        lines += [f"add(s{n}, {x}, s{n}, {y}, {H})"] if architecture.residual else []
+    head = _pointers("head", Leaf("head", (), (H, 0)), True, kept, real)
+    scratch = [Pointer(f"s{n}", real, (str((first if n == 0 else upper).size),)) for n in range(L)]
+    widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
+    table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
+    work = Pointer("work", "int32", (str(PANEL + widest),))
+    calls = [
+        Pointer("bias", real, ("V",)),
+        Pointer("ids", "int64", ("T",)),
+        Pointer("outputs", real, (f"T * {H}",)),
+        Pointer("logits", real, ("V",)),
+        Pointer("us", "float64", ("N",)),
+        Pointer("position", "int64", ("1",)),
+        Pointer("following", "int8", ("8 * V",)),
+        Pointer("drawn", "int64", ("N",)),
+    ]
+    everything = [table, work, *scratch, *pointers, *head, *calls]
+    numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
+    numbers += ["T", "N", "V", "wanted"]
+    vectors = [pointer.name for pointer in (*scratch, *pointers)]
+    text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real)
+    text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
+    text += LOOP.format(
+        vectors=", ".join(vectors),
+        advance="\n".join(f"    {line}" for line in lines),
+        head=", ".join(pointer.name for pointer in head),
+        product=f"by_{kept}(y, {', '.join(p.name for p in head)}, logits{', work' if kept == 'int8' else ''})",
+        parameters=", ".join([*(f"{p.name}_" for p in everything), *numbers]),
+        views="\n".join(f"    {p.name} = {_view(p)}" for p in everything),
+        top=f"s{L - 1}",
+        y=y,
+        hidden=H,
+    )
+    signature = (*(f"{p.dtype}*" for p in everything), *("int64" for _ in numbers))
+    return Driver(text, [first, *[upper] * (L - 1)], weights, PANEL + widest, signature)
+
+
+def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
+    """The arrays that a parameter is kept in. A width of 0 stands for V."""
+    if not is_matrix:
+        return [Pointer(name, real, (str(leaf.shape[-1]),))]
+    I, O = leaf.shape
+    width = str(O) if O else "V"
+    if kept == "bf16":
+        return [Pointer(name, "uint32", (str((I + 1) // 2), width))]
+    if kept == "int8":
+        panels = f"({width} + {PANEL - 1}) // {PANEL}"
+        return [
+            Pointer(name, "int8", (panels, str((I + 1) // 2 * 2 * PANEL))),
+            Pointer(f"{name}_scale", "float32", (width,)),
+        ]
+    return [Pointer(name, real, (str(I), width))]
+
+
+def _view(pointer: Pointer) -> str:
+    return f"{'vector' if len(pointer.shape) == 1 else 'matrix'}({pointer.name}_, {', '.join(pointer.shape)})"
