@@ -121,12 +121,14 @@ def compare(
     folder: Folder,
     jobs: int = 1,
     baseline: str | None = None,
+    look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
     """Carry out a comparison in `folder`, or go on with the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
-    in the table. Raises CharRNNError where the folder holds a comparison with other settings.
+    in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.
+    Raises CharRNNError where the folder holds a comparison with other settings.
     """
     statistics.require()
     if jobs < 1:
@@ -134,7 +136,7 @@ def compare(
     if jobs > 1 and grid.match == "time":
         raise CharRNNError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
     text = data.open_text(grid.config)
-    tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split)
+    tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split, grid.config.normalize)
     corpus = data.encode(text, tokenizer, grid.config.split)
     before: Grid | None = folder.grid() if folder.exists() else None
     if before is not None:
@@ -161,7 +163,7 @@ def compare(
                 return
     grid = _with_trial_steps(grid)
     folder.write(grid)
-    yield from _Work(grid, folder, corpus, jobs, baseline, stop).carry_out()
+    yield from _Work(grid, folder, corpus, jobs, baseline, look_inside, stop).carry_out()
 
 
 class _Work:
@@ -174,10 +176,12 @@ class _Work:
         corpus: Corpus,
         jobs: int,
         baseline: str | None,
+        look_inside: bool,
         stop: Callable[[], bool],
     ) -> None:
         self._grid, self._folder, self._corpus = grid, folder, corpus
         self._jobs, self._baseline, self._asked = jobs, baseline, stop
+        self._look_inside = look_inside
         self._stopped = False
         self._finished: set[Path] = set()
 
@@ -210,7 +214,9 @@ class _Work:
         yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
 
     def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
-        """The first seed of every cell, of its best model where it comes in several sizes."""
+        """The first seed of every cell, of its best model where it comes in several sizes; none if not asked for."""
+        if not self._look_inside:
+            return {}
         entries = {self._grid.label(entry): entry for entry in self._grid.entries}
         best: dict[str, str] = {}
         for row in result["cells"]:

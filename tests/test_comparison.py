@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import cells, checkpoint, comparison, data, evaluation, outcome, presets, statistics, training
+from charrnn import cells, checkpoint, comparison, data, evaluation, outcome, pictures, presets, statistics, training
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
 from charrnn.grid import Folder, Grid, matching_hidden, parameters
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "available", lambda: False)  # tests/test_report.py looks at those
 
 
 def grid(corpus: str, **changes: Any) -> Grid:
@@ -62,9 +67,9 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
     scored: list[int] = []
     original = evaluation.stream_costs
 
-    def counting(model: Any, ids: Any, window: int = 1024) -> Any:
+    def counting(model: Any, ids: Any, *rest: Any, **named: Any) -> Any:
         scored.append(len(ids))
-        return original(model, ids, window)
+        return original(model, ids, *rest, **named)
 
     monkeypatch.setattr(evaluation, "stream_costs", counting)
     done = compared(grid(corpus), ["simple", "gru"], tmp_path / "c")

@@ -37,6 +37,7 @@ DEFAULT_BUDGET = "60s"
 @click.option("--preset", type=click.Choice(["karpathy2015"]), help="A grid from the literature, with its settings.")
 @click.option("--fraction", type=float, metavar="F", help="With --preset: this share of its epochs.  [default: 1]")
 @click.option("--prime", metavar="TEXT", help="What each cell is to complete; a line of the test part by default.")
+@click.option("--inspect/--no-inspect", "look_inside", default=True, help="Let the report look inside the cells.")
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs side by side.")
 @click.option("--baseline", metavar="RUN", help="A trained run to stand in the table too.")
 @click.option(
@@ -54,6 +55,7 @@ def command(
     out: Path | None,
     jobs: int,
     baseline: str | None,
+    look_inside: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -81,7 +83,7 @@ def command(
     folder = Folder(out or _folder(grid, kind))
     with interruptible() as stopped:
         show = _Show(as_json)
-        for report in comparison.compare(grid, models, folder, jobs, baseline, stopped):
+        for report in comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped):
             show(report)
     return show.exit_code
 
