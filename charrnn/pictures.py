@@ -5,6 +5,7 @@ used without its global state. Letters: S seeds, P points of a curve, K steps ba
 """
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ STYLE = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "axes.axisbelow": True,
     "svg.fonttype": "none",  # text stays text
 }
 
@@ -93,13 +95,16 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
     """The share (K + 1,) of the loss gradient that reaches the state k steps earlier, before and after training."""
 
     def draw(figure: Any) -> None:
+        from matplotlib.ticker import FuncFormatter
+
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, series, title in ((left, at_start, "at initialisation"), (right, trained, "after training")):
             for i, (label, share) in enumerate(series.items()):
                 axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **_line(i, len(share)))
-            axes.set(title=title, xlabel="k, steps back", yscale="log")
+            axes.set(title=title, xlabel="k, steps back", yscale="log", xlim=(-5, len(share) + 4))
         top = max(float(np.max(share)) for series in (at_start, trained) for share in series.values())
         left.set_ylim(FLOOR, max(3.0, 2 * top))
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
         left.set_ylabel("gradient reaching the state k steps back")
         _legend(figure, left)
 
@@ -145,6 +150,12 @@ def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
     axes.set_xlim(max(0, middle - 0.6 * spread), middle + 0.6 * spread)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _power_of_ten(value: float) -> str:
+    """10⁻⁴ as text, which a page shows in its own letters; matplotlib's own way needs shapes."""
+    exponent = str(round(math.log10(value)))
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _legend(figure: Any, axes: Any) -> None:

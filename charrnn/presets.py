@@ -50,7 +50,9 @@ def karpathy2015(config: Config, fraction: float = 1.0, seeds: int = 1, prime: s
         uniform=0.08,
     )
     text = data.open_text(config)
-    corpus = data.encode(text, data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize), config.split)
+    corpus = data.encode(
+        text, data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize), config.split
+    )
     steps = max(1, round(EPOCHS * fraction * settings.steps_per_epoch(config, corpus)))
     grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
     return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in WIDTHS]

@@ -13,17 +13,19 @@ from charrnn.inspection import Inspection
 from charrnn.outcome import Gains
 
 COMPLETION_CHARS = 240
+MARKED_LOSS_BITS = 0.5
 FULL_GAIN_BITS = 3.0  # a gain of so many bits has the full colour
-GAIN, LOSS = "0,114,178", "213,94,0"  # Okabe and Ito's blue and vermilion
+GAIN, LOSS = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #111; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } p { max-width: 46rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th { border-bottom: 1px solid #111; font-weight: 600 } th:first-child, td:first-child, td.text { text-align: left }
+th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #ddd }
+th { border-bottom: 1px solid #111; font-weight: 600 } td, th { white-space: nowrap } .number { text-align: right }
 svg { max-width: 100%; height: auto } pre { white-space: pre-wrap; margin: 0; font: 13px/1.5 ui-monospace, monospace }
-.passage { line-height: 1.9 } .completion td { vertical-align: top; white-space: normal; text-align: left }
+.passage { line-height: 1.9 } .passage, p { print-color-adjust: exact } .worse { text-decoration: underline dotted }
+ .completion td { vertical-align: top; white-space: normal }
 .note { color: #555; font-size: 13px }
 @media print { body { margin: 0; max-width: none } h2, svg, table { break-inside: avoid } }
 """
@@ -134,11 +136,19 @@ def _scores(result: Mapping[str, Any]) -> str:
                 f"{row['diverged']} of {row['seeds']}",
             ]
         )
-    for reference in result["baselines"]:
-        bits = reference["bits_per_char"]
-        figures = ["-", "-"] if bits is None else [f"{bits:.4f}", f"{2**bits:.3f}"]
-        rows.append([reference["name"], "", "", figures[0], "", "", figures[1], reference["note"], "", "", "", ""])
-    return _table(heads.split(","), rows)
+    references = [
+        [
+            reference["name"],
+            "-" if reference["bits_per_char"] is None else f"{reference['bits_per_char']:.4f}",
+            "-" if reference["bits_per_char"] is None else f"{2 ** reference['bits_per_char']:.3f}",
+            reference["note"],
+        ]
+        for reference in result["baselines"]
+    ]
+    return _table(heads.split(","), rows) + (
+        "<p>For comparison, on the same test text:</p>"
+        + _table(["baseline", "bits/char", "perplexity", ""], references, words=(0, 3))
+    )
 
 
 def _completions(prime: str, completed: Sequence[tuple[str, str]]) -> str:
@@ -151,21 +161,30 @@ def _completions(prime: str, completed: Sequence[tuple[str, str]]) -> str:
 
 def _passage(gained: Gains) -> str:
     spans = "".join(
-        f'<span style="background:{_colour(bits)}" title="{bits:+.2f} bits">{_text(character)}</span>'
+        f'<span{_worse(bits)} style="background-color:{_colour(bits)}" title="{bits:+.2f} bits">'
+        f"{_text(character)}</span>"
         for character, bits in zip(gained.text, gained.bits, strict=True)
     )
     scale = "".join(
-        f'<span style="background:{_colour(bits)}">&nbsp;{bits:+.0f}&nbsp;</span>' for bits in (-3, -2, -1, 0, 1, 2, 3)
+        f'<span{_worse(bits)} style="background-color:{_colour(bits)}">&nbsp;{bits:+.0f}&nbsp;</span>'
+        for bits in (-3, -2, -1, 0, 1, 2, 3)
     )
     return (
         f"<p>Bits gained on each character of a passage of the test text, {gained.bits.mean():.3f} on average: {scale} "
-        f"(blue: {_text(gained.better)} predicts it better; orange: worse).</p>"
+        f"(blue: {_text(gained.better)} predicts it better; orange, dotted below: worse).</p>"
         f'<pre class="passage">{spans}</pre>'
     )
 
 
+def _worse(bits: float) -> str:
+    """A mark that grey printing keeps."""
+    return ' class="worse"' if bits <= -MARKED_LOSS_BITS else ""
+
+
 def _colour(bits: float) -> str:
-    return f"rgba({GAIN if bits >= 0 else LOSS},{min(1, abs(bits) / FULL_GAIN_BITS) * 0.75:.2f})"
+    """From white to three quarters of blue or vermilion."""
+    share = 0.75 * min(1, abs(bits) / FULL_GAIN_BITS)
+    return "#" + "".join(f"{round(255 + share * (part - 255)):02x}" for part in (GAIN if bits >= 0 else LOSS))
 
 
 def _gradients(inspections: Sequence[Inspection]) -> str:
@@ -210,10 +229,15 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """words: the columns that hold words, aligned to the left; the others hold figures."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        kinds = ["" if i in words else ' class="number"' for i in range(len(cells))]
+        inside = "".join(f"<{tag}{kind}>{_text(c)}</{tag}>" for kind, c in zip(kinds, cells, strict=True))
+        return f"<tr>{inside}</tr>"
+
+    return f"<table>{line('th', heads)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def _note(text: str) -> str:
