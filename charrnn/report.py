@@ -96,7 +96,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     tied = outcome.ties(result)
     said = (
         f"{best['label']} predicts the test text best: {best['bits_per_char']:.3f} bits per character "
-        f"(95 % interval {best['low']:.3f} to {best['high']:.3f}, {best['seeds']} seeds)."
+        f"(95 % interval {best['low']:.3f} to {best['high']:.3f}; seeds: {best['seeds']})."
     )
     level = [row["label"] for row in others if row["label"] in tied]
     behind = [row["label"] for row in others if row["label"] not in tied]
@@ -104,6 +104,8 @@ def verdict(result: Mapping[str, Any]) -> str:
         said += f" It is not clearly ahead of {_listed(level)}: a tie."
     if behind:
         said += f" It is ahead of {_listed(behind)} by more than chance."
+    if best["seeds"] == 1:
+        said += " What another seed would give is not in these intervals: they know one."
     return said
 
 
@@ -119,7 +121,9 @@ def _scores(result: Mapping[str, Any]) -> str:
         gap = "the best" if difference is None else f"{difference['mean']:+.4f}"
         if row["label"] in tied:
             gap += " (tie)"
-        chance = "" if difference is None else f"{difference['p_holm']:.2g}"
+        chance = (
+            "" if difference is None else "< 0.001" if difference["p_holm"] < 0.001 else f"{difference['p_holm']:.3f}"
+        )
         rows.append(
             [
                 row["label"],

@@ -10,10 +10,22 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import cells, checkpoint, comparison, data, evaluation, outcome, pictures, presets, statistics, training
+from charrnn import (
+    cells,
+    checkpoint,
+    comparison,
+    data,
+    decisions,
+    evaluation,
+    outcome,
+    pictures,
+    presets,
+    statistics,
+    training,
+)
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
-from charrnn.grid import Folder, Grid, matching_hidden, parameters
+from charrnn.grid import Entry, Folder, Grid, matching_hidden, parameters
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
 
@@ -100,13 +112,13 @@ def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: s
 
 def test_with_equal_time_a_faster_cell_takes_more_steps(corpus: str, tmp_path: Path) -> None:
     def entry(cell: str, seconds: float) -> Any:
-        return comparison.Entry(cell, 24, 1, 1, "loop", step_seconds=seconds)
+        return Entry(cell, 24, 1, 1, "loop", step_seconds=seconds)
 
     asked = grid(corpus, match="time", budget=6.0, steps=None)
     timed = dataclasses.replace(asked, entries=(entry("simple", 0.01), entry("gru", 0.03)))
-    assert [e.trial_steps for e in comparison._with_trial_steps(timed).entries] == [120, 40]
+    assert [e.trial_steps for e in decisions.with_trial_steps(timed).entries] == [120, 40]
     level = dataclasses.replace(timed, match="parameters")
-    assert [e.trial_steps for e in comparison._with_trial_steps(level).entries] == [40, 40]
+    assert [e.trial_steps for e in decisions.with_trial_steps(level).entries] == [40, 40]
 
 
 # Going on, growing, repeating
