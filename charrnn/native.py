@@ -1,6 +1,6 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
 from charrnn.native_source import Layout
 from charrnn.native_trace import Leaf, slot
-from charrnn.native_weights import aligned, to_bf16, to_int8
-from charrnn.sampling import Primed, Sampling
+from charrnn.native_weights import aligned, pack
+from charrnn.sampling import Primed, Sampling, filters
 from charrnn.tokenizer import Tokenizer
 
 CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
@@ -21,11 +21,6 @@ WINDOW = 1024
 DRAW = Path(__file__).parent / "native_draw.py"  # compiled once for all models
 
 DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64*", "int64*", "float64*")
-PACK: dict[str, Callable[[NDArray[np.float32]], tuple[NDArray[Any], ...]]] = {
-    "float32": lambda matrix: (aligned(matrix),),
-    "bf16": to_bf16,
-    "int8": to_int8,
-}
 Scratch = list[NDArray[np.float32]]  # one vector a layer
 
 
@@ -49,15 +44,20 @@ class NativeDecoder(Decoder):
             value = weights[f"layers.{layer}.{leaf.name}"]
             for k in leaf.index:
                 value = value[k]
-            return PACK[kept](value) if is_matrix else (aligned(value),)
+            return pack(value, kept) if is_matrix else (aligned(value),)
 
         # What every call is given; kept here, because compiled code knows addresses alone.
-        self._before = [aligned(self._first), np.empty(driver.work, np.int32)]
+        self._before = [aligned(self.first), *_room(driver.room)]
         self._weights = [array for wanted in driver.weights for array in packed(*wanted)]
-        self._weights += [*PACK[kept](np.ascontiguousarray(self._head)), aligned(self._bias)]
+        self._weights += [*pack(self.head, kept), aligned(self.bias)]
         self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
         self._draw = draw.address
         self._nothing = np.empty(0)
+
+    @property
+    def bytes_per_character(self) -> int:
+        """How many bytes of weights are read for a character: all but the table, of which it is a row."""
+        return sum(array.nbytes for array in self._weights) + int(self.first[0].nbytes)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """As `Decoder.step`; one row alone runs compiled."""
@@ -78,15 +78,7 @@ class NativeDecoder(Decoder):
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         scratch, V = self._enter(primed.state), self.architecture.vocabulary
-        filters = np.array(
-            [
-                sampling.temperature,
-                V if sampling.top_k is None else min(sampling.top_k, V),
-                2 if sampling.top_p is None else sampling.top_p,
-                -1 if sampling.min_p is None else sampling.min_p,
-            ],
-            np.float64,
-        )
+        settings = np.array(filters(sampling, V))
         position, ids = np.zeros(1, np.int64), np.array([primed.last])
         for n in self._chunks():
             drawn, costs = np.empty(n, np.int64), np.empty(n)
@@ -94,7 +86,7 @@ class NativeDecoder(Decoder):
                 scratch,
                 ids,
                 us=us.random(n),
-                filters=filters,
+                filters=settings,
                 position=position,
                 allowed=tokenizer.allowed,
                 following=tokenizer.next_state,
@@ -113,7 +105,7 @@ class NativeDecoder(Decoder):
         for i in range(0, len(ids), WINDOW):
             outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
             self._call(scratch, before[i : i + WINDOW], outputs=outputs)
-            logits = (outputs @ self._head + self._bias).astype(np.float64)
+            logits = (outputs @ self.head + self.bias).astype(np.float64)
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)
@@ -173,3 +165,7 @@ class NativeDecoder(Decoder):
 
 def _address(array: NDArray[Any] | None) -> int:
     return 0 if array is None else array.ctypes.data
+
+
+def _room(sizes: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    return aligned(np.empty(sizes[0], np.float32)), np.empty(sizes[1], np.int32)

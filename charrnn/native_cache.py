@@ -8,8 +8,6 @@ which llvmlite loads in milliseconds; Numba, which takes ten times as long to im
 
 import ctypes
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
 import sys
 import tempfile
@@ -77,8 +75,8 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
 
 
 def _key(text: str, signature: tuple[str, ...]) -> str:
-    numba = importlib.metadata.version("numba") if _installed("numba") else ""
-    parts = [text, *signature, PYTHON, numba, llvmlite.__version__, sys.platform]
+    # Every release of Numba goes with one of llvmlite.
+    parts = [text, *signature, PYTHON, llvmlite.__version__, sys.platform]
     parts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for source in SOURCES:
@@ -120,7 +118,3 @@ def _freed(memory: int) -> None:
 
 
 _never = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_freed)
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from charrnn.architecture import Architecture
 from charrnn.native_source import FunctionSource, Layout
 from charrnn.native_trace import Leaf, trace
-from charrnn.native_weights import PANEL
+from charrnn.native_weights import PANEL, ROWS
+
+DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
 
 HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {kept} weights."""
 
@@ -48,11 +50,11 @@ def add(a, a_at, b, b_at, n):
 
 LOOP = """
 @njit(**FLAGS)
-def advance(id_, table, work, {vectors}):
+def advance(id_, table, sums, rounded, {vectors}):
 {advance}
 
 @njit(**FLAGS)
-def score(y, bias, logits, work, {head}):
+def score(y, bias, logits, sums, rounded, {head}):
     {product}
     for i in range(bias.size):
         logits[i] += bias[i]
@@ -61,21 +63,21 @@ def score(y, bias, logits, work, {head}):
 def run({parameters}):
 {views}
     for t in range(T):
-        advance(ids[t], table, work, {vectors})
+        advance(ids[t], table, sums, rounded, {vectors})
         if wanted:
             move({top}, {y}, outputs, t * {hidden}, {hidden})
     y = {top}[{y} : {y} + {hidden}]
     for n in range(N):
-        score(y, bias, logits, work, {head})
+        score(y, bias, logits, sums, rounded, {head})
         allowed = allowed_at + position[0] * V
         id_ = draw_at(draw, logits_at, V, allowed, filters_at, us[n], numbers_at, order_at, costs_at + 8 * n)
         if id_ < 0:
             return n
         drawn[n] = id_
         position[0] = following[position[0] * V + id_]
-        advance(id_, table, work, {vectors})
+        advance(id_, table, sums, rounded, {vectors})
     if N == 0 and not wanted:
-        score(y, bias, logits, work, {head})
+        score(y, bias, logits, sums, rounded, {head})
     return N
 """
 
@@ -94,14 +96,15 @@ class Driver:
     """A model's source, and what its `run` is to be given.
 
     layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
-    in which their addresses follow the others: (layer, leaf, whether it is a matrix). work: how many int32.
+    in which their addresses follow the others: (layer, leaf, whether it is a matrix). room: how many float32 and int32
+    products need to work in.
     parameters: of run, all: addresses first, then numbers.
     """
 
     text: str
     layouts: list[Layout]
     weights: list[tuple[int, Leaf, bool]]
-    work: int
+    room: tuple[int, int]
     signature: tuple[str, ...]
 
 
@@ -134,7 +137,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
             pointers.extend(of)
             arguments += [pointer.name for pointer in of]
         names.append(arguments)
-        return ", ".join([f"s{layer}", "work", *arguments])
+        return ", ".join([f"s{layer}", "sums", "rounded", *arguments])
 
     lines = [f"look_up(table, id_, s0, {first.place('z', below.inputs['z'])})", f"first_step({take(0, steps[0])})"]
     y = first.place("y", H)
@@ -147,7 +150,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     scratch = [Pointer(f"s{n}", real, (str((first if n == 0 else upper).size),)) for n in range(L)]
     widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
     table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
-    work = Pointer("work", "int32", (str(PANEL + widest),))
+    room = [Pointer("sums", "float32", (str(PANEL),)), Pointer("rounded", "int32", (str((widest + 1) // 2),))]
     calls = [
         Pointer("bias", real, ("V",)),
         Pointer("ids", "int64", ("T",)),
@@ -158,7 +161,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         Pointer("following", "int8", ("8 * V",)),
         Pointer("drawn", "int64", ("N",)),
     ]
-    everything = [table, work, *scratch, *pointers, *head, *calls]
+    everything = [table, *room, *scratch, *pointers, *head, *calls]
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
     numbers += ["T", "N", "V", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
@@ -168,7 +171,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         vectors=", ".join(vectors),
         advance="\n".join(f"    {line}" for line in lines),
         head=", ".join(pointer.name for pointer in head),
-        product=f"by_{kept}(y, {', '.join(p.name for p in head)}, logits{', work' if kept == 'int8' else ''})",
+        product=f"by_{kept}(y, {', '.join(p.name for p in head)}, logits, sums, rounded)",
         parameters=", ".join([*(f"{p.name}_" for p in everything), *numbers]),
         views="\n".join(f"    {p.name} = {_view(p)}" for p in everything),
         top=f"s{L - 1}",
@@ -176,7 +179,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         hidden=H,
     )
     signature = (*(f"{p.dtype}*" for p in everything), *("int64" for _ in numbers))
-    return Driver(text, [first, *[upper] * (L - 1)], weights, PANEL + widest, signature)
+    return Driver(text, [first, *[upper] * (L - 1)], weights, (PANEL, (widest + 1) // 2), signature)
 
 
 def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
@@ -184,16 +187,10 @@ def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> l
     if not is_matrix:
         return [Pointer(name, real, (str(leaf.shape[-1]),))]
     I, O = leaf.shape
-    width = str(O) if O else "V"
-    if kept == "bf16":
-        return [Pointer(name, "uint32", (str((I + 1) // 2), width))]
-    if kept == "int8":
-        panels = f"({width} + {PANEL - 1}) // {PANEL}"
-        return [
-            Pointer(name, "int8", (panels, str((I + 1) // 2 * 2 * PANEL))),
-            Pointer(f"{name}_scale", "float32", (width,)),
-        ]
-    return [Pointer(name, real, (str(I), width))]
+    width, rows = str(O) if O else "V", ROWS[kept]
+    numbers = -(-I // rows) * PANEL * (2 if kept == "int8" else 1)
+    panels = Pointer(name, DTYPES[kept], (f"({width} + {PANEL - 1}) // {PANEL}", str(numbers)))
+    return [panels, Pointer(f"{name}_scale", "float32", (width,))] if kept == "int8" else [panels]
 
 
 def _view(pointer: Pointer) -> str:

@@ -20,8 +20,8 @@ CODE = {
     "truediv": "{} / {}",
     "neg": "-{}",
     "abs": "abs({})",
-    "maximum": "max({}, {})",
-    "minimum": "min({}, {})",
+    "maximum": "({0} if {0} > {1} or {0} != {0} else {1})",  # either NaN is kept, unlike by max
+    "minimum": "({0} if {0} < {1} or {0} != {0} else {1})",
     "relu": "max({}, real(0))",
     "sqrt": "math.sqrt({})",
 }  # other ops are functions of `charrnn.native_math`, named with their dtype
@@ -43,7 +43,7 @@ class Layout:
 
 
 class FunctionSource:
-    """Writes one traced function as Python for Numba, with scratch s, `work` for products, and the parameters it uses.
+    """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
 
     leaves: the parameters. matrices: those of them that are multiplied by, which are kept as `kept` says; an int8 one
     arrives as two, its panels and its scales.
@@ -67,7 +67,7 @@ class FunctionSource:
                 self._compute(node)
         self._finish()
         names = [name for leaf in self.leaves for name in self._names(leaf)]
-        head = f"def {self.name}({', '.join(['s', 'work', *names])}):"
+        head = f"def {self.name}({', '.join(['s', 'sums', 'rounded', *names])}):"
         return "\n".join([head, *(f"    {line}" for line in self._lines), ""])
 
     def _names(self, leaf: Leaf) -> list[str]:
@@ -82,8 +82,8 @@ class FunctionSource:
         target = f"s[{at}:{at + node.width}]"
         if node.op == "matmul":
             weights = ", ".join(self._names(node.detail))
-            work = ", work" if self._kept == "int8" else ""
-            self._lines.append(f"by_{self._kept}({self._view(node.arguments[0])}, {weights}, {target}{work})")
+            x = self._view(node.arguments[0])
+            self._lines.append(f"by_{self._kept}({x}, {weights}, {target}, sums, rounded)")
         elif node.op == "layernorm":
             self._lines.append(f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})")
         else:

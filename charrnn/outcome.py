@@ -129,21 +129,26 @@ def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
 
 
 def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any]) -> Gains | None:
-    """What the best cell gains over the simplest on a passage with a typical gain; None where they are the same."""
+    """What the best cell gains over the simplest on a passage with a typical gain.
+
+    None where they are the same, or where the test part was so long that a sample of it was scored.
+    """
     best = result["cells"][0]["label"]
     simplest = min(grid.entries, key=lambda e: (e.layers, cells.get(e.cell).count(128, 128), e.hidden))
     worse = grid.label(simplest)
     if worse == best:
         return None
+    text = corpus.tokenizer.decode(corpus.ids("test"))
     entry = next(e for e in grid.entries if grid.label(e) == best)
     difference = scored(grid, folder, simplest, corpus).bits.mean(axis=0)
     difference = difference - scored(grid, folder, entry, corpus).bits.mean(axis=0)
+    if len(difference) != len(text):
+        return None  # a long part was scored by a sample
     length = min(PASSAGE_CHARACTERS, len(difference))
     starts = np.arange(0, len(difference) - length + 1, length)
     means = np.array([difference[start : start + length].mean() for start in starts])
     start = int(starts[np.argsort(means)[len(means) // 2]])
-    text = corpus.tokenizer.decode(corpus.ids("test"))[start : start + length]
-    return Gains(best, worse, text, difference[start : start + length])
+    return Gains(best, worse, text[start : start + length], difference[start : start + length])
 
 
 def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[tuple[str, str]]:

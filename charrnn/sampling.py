@@ -75,6 +75,16 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
     return p
 
 
+def filters(sampling: Sampling, V: int) -> tuple[float, float, float, float]:
+    """Temperature, top-k, top-p and min-p as numbers, of which some are off: k of V, p above 1, min-p below 0."""
+    return (
+        float(sampling.temperature),
+        float(V if sampling.top_k is None else min(sampling.top_k, V)),
+        2.0 if sampling.top_p is None else float(sampling.top_p),
+        -1.0 if sampling.min_p is None else float(sampling.min_p),
+    )
+
+
 def _sum(p: NDArray[np.float64]) -> float:
     return float(np.cumsum(p)[-1])
 

@@ -34,6 +34,8 @@ TIMED_SHARE = 0.02
 TURNED_NATS = 0.02
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
 EXACT_IDS = 200_000
+# And of one longer than this, so many ids spread evenly over it: a gigabyte would take longer to score than to learn.
+SAMPLED_IDS = 1_000_000
 
 
 def new_run(
@@ -249,7 +251,7 @@ class Trainer:
         lengths = [len(self.corpus.parts["val"]), len(self.corpus.parts["test"])]
         exact = sum(n for n in lengths if n <= EXACT_IDS) * self._stream_seconds_per_id
         per_trained_id = self.pace.step_seconds() / (self.streams.batch * self.config.window)
-        return exact + sum(n for n in lengths if n > EXACT_IDS) * per_trained_id / 2 + 0.5
+        return exact + sum(min(n, SAMPLED_IDS) for n in lengths if n > EXACT_IDS) * per_trained_id / 2 + 0.5
 
     def _chars_per_s(self) -> float:
         return self.streams.batch * self.config.window / max(1e-9, self.pace.step_seconds())
@@ -343,6 +345,8 @@ class Trainer:
         ids, starts = self.corpus.parts[part], self.corpus.starts[part]
         if len(ids) == 0:
             return None
+        if len(ids) > SAMPLED_IDS:
+            return evaluation.sampled(self.model, ids, self.corpus.tokenizer, SAMPLED_IDS, lead=1024, starts=starts)
         if len(ids) <= EXACT_IDS:
             costs = evaluation.stream_costs(self.model, ids, starts=starts)
         else:
@@ -371,7 +375,10 @@ class Trainer:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
-        if max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"])) > EXACT_IDS:
+        longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))
+        if longest > SAMPLED_IDS:
+            notes.append(f"at the end {SAMPLED_IDS:,} characters of each long part are scored; `eval` reads all of it")
+        elif longest > EXACT_IDS:
             notes.append("long parts are scored in 64 parallel streams at the end; `eval` reads them as one")
         return tuple(notes)
 
