@@ -29,6 +29,8 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
+    "inspect": "Look inside: how far back in time gradients reach, and how long a cell remembers.",
     "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
     "rm": "Delete runs, after asking.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",

@@ -60,7 +60,7 @@ def command(
                 f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
                 "give --steps alone beside it, or train a new run with --config",
             )
-    with _interruptible() as stopped, progress.bars() as prepared:
+    with interruptible() as stopped, progress.bars() as prepared:
         show = _Show(as_json)
         for report in _reports(values, name, out, config_file, resume, stopped, prepared):
             show(report)
@@ -243,7 +243,7 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks the run to finish its step and save; a second one stops at once."""
     asked = False
 
