@@ -207,7 +207,6 @@ class _Layer:
         for buffer in plan.buffers.values():
             if buffer.name.startswith("dvector."):
                 buffers[buffer.name] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
-        self._look_up_again()
         self._allocate([n for n in plan.buffers if _on_the_way(n, forwards=False) and n not in buffers])
         for j, dstate in enumerate(dstates):
             buffers[f"dstate.{j}"][self.T & 1].copy_(dstate)
@@ -227,12 +226,6 @@ class _Layer:
         )
         self._release(set())
         return tuple(g if wanted else None for g, wanted in zip(result, needed, strict=True))
-
-    def _look_up_again(self) -> None:
-        """The derivative reads x and x W only where an equation uses them without a function in between."""
-        for product in self.equations.products:
-            if not product.per_step and f"out.{product.name}" not in self.buffers:
-                self.buffers[f"out.{product.name}"] = self.buffers["x"] @ self._matrix(product.weight).to(self.dtype)
 
     def _products(self, grads: dict[str, Tensor], dx_needed: bool) -> Tensor | None:
         """The derivatives by all matrices, and by x where needed."""
