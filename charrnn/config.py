@@ -20,7 +20,10 @@ FORMAT = 1  # of config.json and run.json
 def knob(
     default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
 ) -> Any:
-    """A field of `Config`: None as default means off or chosen by rule, as `help` says; low and high are inclusive."""
+    """A field of `Config`: None as default means off or decided later, as `help` says; low and high are inclusive.
+
+    A field whose type has no None is decided by rule (see `charrnn.sizing`) before anything reads it.
+    """
     metadata = {"help": help, "choices": choices, "low": low, "high": high}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -42,18 +45,20 @@ class Config:
 
     cell: str = knob("nn.GRU", "the recurrent cell; `cells` lists them")
     cell_options: Mapping[str, int] = knob({}, "options of the cell, name=value; `cells NAME` lists them")
-    hidden: int = knob(512, "H, features of the hidden state in each layer", low=1)
-    layers: int = knob(1, "L, recurrent layers on top of each other", low=1)
+    hidden: int = knob(None, "H, features of the hidden state in each layer; by rule", low=1)
+    layers: int = knob(None, "L, recurrent layers on top of each other; by rule", low=1)
     embedding: int | None = knob(None, "E, features of a character; chosen as min(H, 128), or H when tied", low=1)
     one_hot: bool = knob(False, "feed characters as one-hot vectors instead of an embedding")
-    dropout: float = knob(0.0, "share of each layer's outputs dropped while training", low=0, high=0.95)
+    dropout: float = knob(None, "share of each layer's outputs dropped while training; by rule", low=0, high=0.95)
     tie: bool = knob(False, "use the embedding as the head's matrix too")
     residual: bool = knob(False, "add a layer's input to its output, from the second layer up")
     uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
 
-    batch: int = knob(32, "B, streams trained side by side", low=1)
-    window: int = knob(64, "T, characters between two updates: gradients stop there, the state goes on", low=1)
-    lr: float = knob(3e-3, "peak learning rate", low=0)
+    batch: int = knob(None, "B, streams trained side by side; by rule", low=1)
+    window: int = knob(
+        None, "T, characters between two updates: gradients stop there, the state goes on; by rule", low=1
+    )
+    lr: float = knob(None, "peak learning rate; by rule", low=0)
     optimizer: str = knob("adamw", "how gradients become updates", choices=("adamw", "rmsprop"))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
@@ -63,7 +68,7 @@ class Config:
         "how the rate falls: to zero, by `decay` every epoch, or not at all",
         choices=("cosine", "step", "constant"),
     )
-    warmup: int = knob(50, "steps over which the rate rises to its peak", low=0)
+    warmup: int = knob(None, "steps over which the rate rises to its peak; by rule", low=0)
     decay: float = knob(0.97, "with --schedule step: the factor applied once an epoch", low=0, high=1)
     decay_after: int = knob(10, "with --schedule step: epochs before the first decay", low=0)
     clip: float | None = knob(1.0, "bound on the gradient's norm or values; 0 is off", low=0)
@@ -74,6 +79,11 @@ class Config:
         None, "train for about this long, all included: 90, 90s, 3m, 1h30m; the default is 3m", low=1
     )
     validate_every: int | None = knob(None, "updates between validations; chosen for about 20 in a run", low=1)
+    patience: int = knob(
+        None,
+        "end a run whose validation turned so many validations ago, 0 is off; by rule 5 with a budget, else off",
+        low=0,
+    )
 
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
@@ -98,7 +108,7 @@ class Config:
             )
         if self.one_hot and (self.embedding is not None or self.tie):
             raise CharRNNError("one-hot input has no embedding to size or to tie", "leave out embedding and tie")
-        if self.tie and self.embedding not in (None, self.hidden):
+        if self.tie and None not in (self.embedding, self.hidden) and self.embedding != self.hidden:
             raise CharRNNError(
                 f"tied weights need an embedding of the hidden size {self.hidden}, not {self.embedding}",
                 "leave the embedding out",
@@ -172,7 +182,7 @@ def parse_seconds(text: str | float) -> float:
 def _checked(knob_field: "dataclasses.Field[Any]", value: Any) -> Any:
     """The value as its declared type, or CharRNNError: what was given, what is expected."""
     name, kind, data = knob_field.name, str(knob_field.type), knob_field.metadata
-    if "None" in kind and value is None:
+    if value is None and (knob_field.default is None or "None" in kind):
         return None
     if name == "clip" and value == 0:
         return None

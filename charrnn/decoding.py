@@ -12,12 +12,17 @@ Library = Literal["numpy", "torch"]
 
 
 class Decoder:
-    """Steps a model by one character in every row. It keeps no state: the state goes in and comes out."""
+    """Steps a model by one character in every row. It keeps no state: the state goes in and comes out.
+
+    engine: what computes. notes: what the user should know about it.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, architecture: Architecture, weights: Weights, library: Library = "torch", device: str = "cpu"):
         """weights: checked against the architecture. device: where torch computes; NumPy knows only 'cpu'."""
         architecture.check(weights)
-        self.architecture = architecture
+        self.architecture, self.engine = architecture, str(library)
         self._torch: Any = None
         if library == "torch":
             import torch  # sampling on NumPy does without it

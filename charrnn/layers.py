@@ -2,10 +2,10 @@
 
 loop    the equations, one time step after the other: every cell
 fused   torch's own layer over the whole sequence: cells that have a twin
-scan    gates for every step at once, then a parallel recurrence: linear recurrences
+scan    gates for every step at once, then the recurrence alone: linear recurrences
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,14 +13,18 @@ from torch import Tensor
 
 from charrnn.cell import Cell
 from charrnn.errors import CharRNNError
+from charrnn.scan import scan
 
 States = tuple[Tensor, ...]
 Looked = tuple[Tensor, Tensor]  # a table (R, I) and ids (T, B) of its rows: the first layer's input, not yet looked up
 
+# On a CPU the scan goes piece by piece of about so many numbers, which stay in the cache from gates to outputs.
+CHUNK = 1 << 17
+
 
 def engines(cell: Cell) -> list[str]:
     """The engines that can run a cell, the usually fastest first."""
-    return (["fused"] if cell.twin else []) + ["loop"]
+    return (["fused"] if cell.twin else []) + (["scan"] if cell.linear else []) + ["loop"]
 
 
 def choose(cell: Cell, engine: str) -> str:
@@ -40,6 +44,8 @@ def run(engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any) -> t
     """
     if engine == "fused":
         return _fused(cell, _look_up(x), state, p)
+    if engine == "scan":
+        return _scan(cell, x, state, p)
     return _loop(cell, _inputs(cell, x, p), state, p)
 
 
@@ -64,6 +70,34 @@ def _loop(cell: Cell, z: Tensor, state: States, p: Any) -> tuple[Tensor, States]
     return torch.stack(outputs), state
 
 
+def _scan(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
+    assert cell.readout is not None
+    (h,) = state
+    outputs = []
+    steps = max(1, CHUNK // h.numel()) if h.device.type == "cpu" else None
+    for z, a, b in _gates(cell, x, p, steps):
+        states = scan(a, b, h)
+        outputs.append(cell.readout(z, states, p))
+        h = states[-1]
+    return torch.cat(outputs), (h.clone(),)  # a view would keep the states of other steps alive
+
+
+def _gates(cell: Cell, x: Tensor | Looked, p: Any, steps: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """z, a and b of so many steps after each other, or of all at once."""
+    assert cell.gates is not None
+    if isinstance(x, tuple) and x[0].shape[0] < x[1].numel():  # the gates of a character are the same wherever it is
+        table, ids = cell.inputs(x[0], p), x[1]
+        steps = steps or len(ids)
+        a, b = cell.gates(table, p)
+        looked = [torch.split(torch.nn.functional.embedding(ids, gate), steps) for gate in (a.expand_as(b), b)]
+        for ids_n, a_n, b_n in zip(torch.split(ids, steps), *looked, strict=True):
+            yield torch.nn.functional.embedding(ids_n, table), a_n, b_n
+    else:
+        z = cell.inputs(_look_up(x), p)
+        for z_n in torch.split(z, steps or len(z)):
+            yield z_n, *cell.gates(z_n, p)
+
+
 def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
     assert cell.twin is not None
     weights = [w.contiguous() for w in cell.twin.to_torch(p)]
@@ -83,33 +117,3 @@ def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States
         y, *last = function(x, hidden[0], weights, *options)
     # Under autocast torch's layer hands its state back in bfloat16; what is carried on keeps its own precision.
     return y, tuple(after.squeeze(0).to(before.dtype) for after, before in zip(last, state, strict=True))
-
-
-def to_torch(cell: Cell, params: Mapping[str, Tensor]) -> torch.nn.RNNBase:
-    """The torch layer that computes what the cell computes with these parameters, which it copies.
-
-    Raises CharRNNError for a cell without a torch twin.
-    """
-    if cell.twin is None:
-        raise CharRNNError(f"cell {cell.name!r} has no torch layer of the same equations", "run its equations")
-    weights = cell.twin.to_torch(cell.pack(params))
-    layer: torch.nn.RNNBase = getattr(torch.nn, cell.twin.layer)(weights[0].shape[1], weights[1].shape[1])
-    layer.to(weights[0].dtype)
-    with torch.no_grad():
-        for name, value in zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), weights, strict=True):
-            getattr(layer, name).copy_(value)
-    return layer
-
-
-def from_torch(cell: Cell, layer: torch.nn.RNNBase) -> dict[str, Tensor]:
-    """The cell's parameters, copied from the first layer of its torch twin.
-
-    Raises CharRNNError where the layer can hold what the cell cannot, or is of another kind.
-    """
-    if cell.twin is None or cell.twin.from_torch is None or type(layer).__name__ != cell.twin.layer:
-        raise CharRNNError(
-            f"cell {cell.name!r} cannot take the weights of a {type(layer).__name__}", "use its nn. twin"
-        )
-    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    values = cell.twin.from_torch(*(w.detach().clone() for w in weights))  # type: ignore[operator]
-    return {name: value.contiguous() for name, value in zip(cell.shapes(2, 2), values, strict=True)}

@@ -2,7 +2,7 @@
 
 Every op takes arrays whose last axis is the feature axis and whose leading axes, if any, are rows or time steps; none
 modifies its arguments. torch is never imported here: an array that is not NumPy's is a torch tensor, so torch is
-already there. `charrnn.native` gives each op its Numba form.
+already there, or a stand-in that brings its own `library`: `charrnn.native_trace` records equations that way.
 
 An equation may use these ops, `+ - * /`, unary minus, integer literals, indexing by an integer, and helpers that are
 marked with `@equation`. Nothing else: no `@`, no floating literals (both change what Numba compiles).
@@ -26,8 +26,8 @@ def equation(function: F) -> F:
     return function
 
 
-def _torch() -> Any:
-    return sys.modules["torch"]
+def _library(x: Array) -> Any:
+    return getattr(x, "library", None) or sys.modules["torch"]
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -38,6 +38,8 @@ def matmul(a: Array, b: Array) -> Array:
 def split(x: Array, parts: int) -> tuple[Array, ...]:
     """Cut the last axis into `parts` equal parts: (..., parts * H) gives `parts` arrays (..., H)."""
     width = x.shape[-1] // parts
+    if not isinstance(x, np.ndarray):
+        return tuple(x.split(width, dim=-1))  # its gradient is one join; that of slices fills the whole for each part
     return tuple(x[..., i * width : (i + 1) * width] for i in range(parts))
 
 
@@ -45,7 +47,7 @@ def concat(a: Array, b: Array) -> Array:
     """Join two arrays along the last axis: (..., I) and (..., J) give (..., I + J)."""
     if isinstance(a, np.ndarray):
         return np.concatenate((a, b), axis=-1)
-    return _torch().cat((a, b), dim=-1)
+    return _library(a).cat((a, b), dim=-1)
 
 
 def sigmoid(x: Array) -> Array:
@@ -91,12 +93,12 @@ def softplus(x: Array) -> Array:
 
 def maximum(a: Array, b: Array) -> Array:
     """The larger of a and b, element by element; -inf is allowed."""
-    return np.maximum(a, b) if isinstance(a, np.ndarray) else _torch().maximum(a, b)
+    return np.maximum(a, b) if isinstance(a, np.ndarray) else _library(a).maximum(a, b)
 
 
 def minimum(a: Array, b: Array) -> Array:
     """The smaller of a and b, element by element."""
-    return np.minimum(a, b) if isinstance(a, np.ndarray) else _torch().minimum(a, b)
+    return np.minimum(a, b) if isinstance(a, np.ndarray) else _library(a).minimum(a, b)
 
 
 def layernorm(x: Array) -> Array:
@@ -105,4 +107,4 @@ def layernorm(x: Array) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
         return centred / np.sqrt(variance + x.dtype.type(1e-5))
-    return _torch().nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+    return _library(x).nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5)

@@ -3,12 +3,12 @@
 The draw, which every decoder obeys, so that equal logits give equal text: the p-th id of completion n is drawn with
 u = the p-th number (from 0) of numpy's Generator(Philox(key=(seed, n))).random(); probabilities are the float64
 softmax of logits / temperature over the ids that the UTF-8 automaton allows, cut by top-k, top-p and min-p in that
-order, renormalised, and inverted in id order.
+order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from charrnn.decoding import Decoder, State
 from charrnn.errors import CharRNNError
 from charrnn.tokenizer import TextStream, Tokenizer
+
+Forbidden = Callable[[str, bytes], list[int]]
 
 
 @dataclass(frozen=True)
@@ -45,29 +47,38 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
     """Probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
     masked = np.where(allowed, logits.astype(np.float64), -np.inf)
     if not np.isfinite(masked.max()):
-        raise CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
+        raise _diverged()
     if sampling.temperature == 0:
         p = np.zeros(len(masked))
         p[masked.argmax()] = 1.0
         return p
-    p = np.exp((masked - masked.max()) / sampling.temperature)
-    p /= p.sum()
+    with np.errstate(over="ignore"):  # next to no temperature: -inf, whose exp is the right 0
+        p = np.exp((masked - masked.max()) / sampling.temperature)
+    p /= _sum(p)
     if sampling.top_k is not None or sampling.top_p is not None:
         order = np.argsort(-p, kind="stable")  # ties go to the lower id
         keep = np.ones(len(p), bool)
         if sampling.top_k is not None:
             keep[order[sampling.top_k :]] = False
             p = np.where(keep, p, 0.0)
-            p /= p.sum()
+            p /= _sum(p)
         if sampling.top_p is not None:
             before = np.cumsum(p[order]) - p[order]
             keep[order[before >= sampling.top_p]] = False
             p = np.where(keep, p, 0.0)
-            p /= p.sum()
+            p /= _sum(p)
     if sampling.min_p is not None:
         p = np.where(p >= sampling.min_p * p.max(), p, 0.0)
-        p /= p.sum()
+        p /= _sum(p)
     return p
+
+
+def _sum(p: NDArray[np.float64]) -> float:
+    return float(np.cumsum(p)[-1])
+
+
+def _diverged() -> CharRNNError:
+    return CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
 
 
 def draw(p: NDArray[np.float64], u: float) -> int:
@@ -89,25 +100,77 @@ def cost(logits: NDArray[Any], id_: int) -> float:
     return float(np.log(np.exp(x - top).sum()) + top - x[id_])
 
 
+@dataclass(frozen=True)
+class Primed:
+    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them."""
+
+    last: int
+    state: State
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A decoder that draws by itself."""
+
+    def drawn(
+        self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+
+
+def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
+    """Read the text that is to be completed, from the start row on; it may be empty."""
+    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
+    return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()))
+
+
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, prime: str, sampling: Sampling, completion: int = 0
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    primed: Primed,
+    sampling: Sampling,
+    completion: int = 0,
+    forbidden: Forbidden | None = None,
 ) -> Iterator[tuple[str, float]]:
-    """Characters after `prime`, without end, each with its cost in nats."""
-    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(prime)])
-    state: State = decoder.read(ids[:-1], decoder.start())
-    last = ids[-1:]
-    source, stream = draws(sampling.seed, completion), TextStream(tokenizer)
-    automaton, nats = 0, 0.0
-    while True:
-        logits, state = decoder.step(last, state)
-        p = distribution(logits[0], tokenizer.allowed[automaton], sampling)
-        id_ = draw(p, source.random())
-        nats += cost(logits[0], id_)
-        automaton = int(tokenizer.next_state[automaton, id_])
+    """Characters after a prime, without end, each with its cost in nats.
+
+    forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
+    taken out before the filters, like what UTF-8 does not allow.
+    """
+    source, stream, nats = draws(sampling.seed, completion), TextStream(tokenizer), 0.0
+    if isinstance(decoder, Drawing) and forbidden is None:
+        ids = decoder.drawn(primed, tokenizer, sampling, source)
+    else:
+        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden)
+    for id_, cost_ in ids:
+        if id_ < 0:
+            raise _diverged()
+        nats += cost_
         if character := stream.push(id_):
             yield character, nats
             nats = 0.0
-        last = np.array([id_])
+
+
+def _drawn(
+    decoder: Decoder,
+    primed: Primed,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    us: np.random.Generator,
+    forbidden: Forbidden | None,
+) -> Iterator[tuple[int, float]]:
+    id_, state, automaton = primed.last, primed.state, 0
+    stream, drawn = TextStream(tokenizer), ""
+    while True:
+        logits, state = decoder.step(np.array([id_]), state)
+        allowed = tokenizer.allowed[automaton]
+        if forbidden is not None and (ids := forbidden(drawn, stream.pending)):
+            allowed = allowed.copy()
+            allowed[ids] = False
+        id_ = draw(distribution(logits[0], allowed, sampling), us.random())
+        automaton = int(tokenizer.next_state[automaton, id_])
+        drawn += stream.push(id_)
+        yield id_, cost(logits[0], id_)
 
 
 def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:

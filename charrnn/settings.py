@@ -5,18 +5,20 @@ import time
 
 import torch
 
-from charrnn import checkpoint, evaluation, layers
+from charrnn import cells, checkpoint, evaluation, layers, sizing
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
 from charrnn.errors import CharRNNError
+from charrnn.model import CharRNN
 
 DEFAULT_BUDGET_SECONDS = 180.0
 VALIDATIONS = 20  # in a run, unless that would cost more than 1 / VALIDATION_SHARE of it
 VALIDATION_SHARE = 25
+PATIENCE = 5
 
 
 def resolve(config: Config, corpus: Corpus) -> Config:
-    """The same configuration with device, precision, engine, threads and, unless there is a budget, length decided.
+    """The same configuration with everything decided but the steps of a budget, which the run itself will time.
 
     Raises CharRNNError for a device that is not there or an engine that cannot run the cell.
     """
@@ -25,7 +27,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
-    cell = checkpoint.architecture(config, corpus.tokenizer).definition
+    cell = cells.get(config.cell)
     config = config.replace(
         fingerprint=corpus.text.fingerprint,
         device=device,
@@ -35,12 +37,36 @@ def resolve(config: Config, corpus: Corpus) -> Config:
     )
     if config.plan:
         return config
+    if config.budget is None and config.steps is None and config.epochs is None:
+        config = config.replace(budget=DEFAULT_BUDGET_SECONDS)
+    characters = corpus.tokenizer.characters_in(corpus.ids("train"))
+    config = sizing.decide(config, corpus.tokenizer, characters, products_per_s(config, corpus))
+    if config.patience is None:
+        config = config.replace(patience=PATIENCE if config.budget else 0)
+    if config.budget:
+        return config
     steps = config.steps
     if config.epochs is not None:
         steps = max(1, round(config.epochs * steps_per_epoch(config, corpus)))
-    if steps is None:
-        return config if config.budget else config.replace(budget=DEFAULT_BUDGET_SECONDS)
+    assert steps is not None
     return planned(config, corpus, since=0, steps=steps)
+
+
+def products_per_s(config: Config, corpus: Corpus) -> float:
+    """Multiply-adds a second of this machine in training, by a few small steps of the cell in question."""
+    small = config.replace(hidden=config.hidden or 128, layers=1, embedding=None, tie=False)
+    architecture = checkpoint.architecture(small, corpus.tokenizer)
+    model = CharRNN(architecture, architecture.initial(config.seed), config.engine).to(config.device)
+    ids = torch.zeros((16, 32), dtype=torch.int64, device=config.device)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits, _ = model(ids, model.start(32))
+        torch.autograd.backward(logits.float().sum())
+        float(logits[0, 0, 0].detach())  # waits for the device
+        times.append(time.perf_counter() - began)
+    return 3 * architecture.count() * ids.numel() / min(times)
 
 
 def steps_per_epoch(config: Config, corpus: Corpus) -> int:

@@ -1,9 +1,12 @@
 """A trained model as people use it: complete, stream, next, score."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +15,17 @@ from charrnn import checkpoint, corpora, data
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Sampling, distribution, generate, until
+from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, read_prime, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
     from charrnn.evaluation import Mode, Score
+
+Kept = Literal["float32", "bf16", "int8"]
 
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
@@ -27,13 +33,17 @@ DEFAULT_TEMPERATURE = 0.8
 
 @dataclass(frozen=True)
 class TextModel:
-    """Weights with the vocabulary and the configuration they belong to. run: where they were loaded from."""
+    """Weights with the vocabulary and the configuration they belong to.
+
+    run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
+    """
 
     config: Config
     tokenizer: Tokenizer
     weights: dict[str, NDArray[np.float32]]
     run: Run | None = None
     device: str = "cpu"
+    kept: Kept = "float32"
 
     @property
     def architecture(self) -> Architecture:
@@ -41,8 +51,32 @@ class TextModel:
         return checkpoint.architecture(self.config, self.tokenizer)
 
     def decoder(self) -> Decoder:
-        """What computes next-character logits for this model."""
-        return Decoder(self.architecture, self.weights, device=self.device)
+        """What computes next-character logits for this model: compiled code on a CPU, else torch."""
+        return self._decoder
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        if self.device == "cpu":
+            try:
+                from charrnn.native import NativeDecoder
+
+                return NativeDecoder(self.architecture, self.weights, self.kept)
+            except ModuleNotFoundError as error:
+                if error.name not in ("numba", "llvmlite"):
+                    raise
+                note = "Numba is not installed: torch decodes, which is slower; pip install numba"
+            except CharRNNError as error:
+                note = f"{error.problem}: torch decodes, which is slower"
+        else:
+            note = None
+        if self.kept != "float32":
+            raise CharRNNError(
+                f"{self.kept} weights on {self.device}" + (f" ({note})" if note else ""),
+                "only the compiled decoder keeps them so: use --device cpu with Numba, or float32",
+            )
+        decoder = Decoder(self.architecture, self.weights, device=self.device)
+        decoder.notes = (note,) if note else ()
+        return decoder
 
     def stream(
         self,
@@ -58,29 +92,51 @@ class TextModel:
     ) -> Iterator[str]:
         """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        return (character for character, _ in self._drawn(self.decoder(), prime, chars, sampling, stop, 0))
+        return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
         """The text that goes on from `prime`, without it; settings as in `stream`."""
         return "".join(self.stream(prime, chars, **settings))
 
     def completions(
-        self, prime: str, chars: int, sampling: Sampling, count: int = 1, stop: Sequence[str] = ()
+        self,
+        prime: str,
+        chars: int,
+        sampling: Sampling,
+        count: int = 1,
+        stop: Sequence[str] = (),
+        *,
+        first: int = 0,
+        max_copy: int | None = None,
     ) -> Iterator[Iterator[tuple[str, float]]]:
-        """`count` different completions, each an iterator of characters with their cost in nats."""
+        """`count` different completions, each an iterator of characters with their cost in nats.
+
+        first: the number of the first one. max_copy: none has so many characters in a row from the training text.
+        """
         if count < 1:
             raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
-        decoder = self.decoder()
-        return (self._drawn(decoder, prime, chars, sampling, stop, n) for n in range(count))
+        if max_copy is not None and max_copy < 2:
+            raise CharRNNError(f"max-copy is {max_copy}", "expected a whole number of 2 or more")
+        source = None if max_copy is None else self.training_text()
+        primed = self._primed(prime)
+
+        def completion(n: int) -> Iterator[tuple[str, float]]:
+            forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
+            return self._drawn(primed, chars, sampling, stop, n, forbidden or None)
+
+        return map(completion, range(first, first + count))
+
+    def training_text(self) -> TrainingText:
+        """What the model learned, to look for copies; raises CharRNNError where it is gone."""
+        return TrainingText.of(self.config)
 
     def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
         """The k likeliest characters after `prime` with their probabilities, likeliest first.
 
         Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
         """
-        decoder = self.decoder()
-        ids = np.concatenate([[self.architecture.start], self.tokenizer.encode(prime)])
-        logits, _ = decoder.step(ids[-1:], decoder.read(ids[:-1], decoder.start()))
+        primed = self._primed(prime)
+        logits, _ = self.decoder().step(np.array([primed.last]), primed.state)
         p = distribution(logits[0], self.tokenizer.allowed[0], Sampling())
         whole = [*range(128), *range(256, self.tokenizer.size)]
         likeliest = sorted(whole, key=lambda i: -p[i])[:k]
@@ -103,20 +159,35 @@ class TextModel:
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
+    def _primed(self, text: str) -> Primed:
+        return read_prime(self.decoder(), self.tokenizer, text)
+
     def _drawn(
-        self, decoder: Decoder, prime: str, chars: int, sampling: Sampling, stop: Sequence[str], completion: int
+        self,
+        primed: Primed,
+        chars: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        completion: int,
+        forbidden: Forbidden | None = None,
     ) -> Iterator[tuple[str, float]]:
         if chars < 0:
             raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        return until(generate(decoder, self.tokenizer, prime, sampling, completion), chars, stop)
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        return until(drawn, chars, stop)
 
 
-def load(run: str | Path | Run = "latest", device: str = "auto", which: str = "best") -> TextModel:
-    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken."""
+def load(
+    run: str | Path | Run = "latest", device: str = "auto", which: str = "best", kept: Kept = "float32"
+) -> TextModel:
+    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken.
+
+    kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
+    """
     found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
-    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device))
+    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device), kept)
     model.architecture.check(model.weights)
     return model
 
@@ -141,7 +212,7 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
 
 def resolve_device(device: str) -> str:
     """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
         return "cpu"
     import torch  # only CUDA needs it here
 
@@ -150,6 +221,13 @@ def resolve_device(device: str) -> str:
     if device != "cuda" or not torch.cuda.is_available():
         raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
     return "cuda"
+
+
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
 
 
 def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:

@@ -362,6 +362,11 @@ class TextStream:
         self.state = 0
         self._pending = bytearray()
 
+    @property
+    def pending(self) -> bytes:
+        """The bytes of the character that is half made."""
+        return bytes(self._pending)
+
     def push(self, id_: int) -> str:
         """The character that this id ends, or "" while its bytes are incomplete.
 

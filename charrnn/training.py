@@ -11,88 +11,27 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from charrnn import checkpoint, corpora, data, evaluation, optimisation, settings
-from charrnn.architecture import Architecture
+from charrnn import checkpoint, corpora, data, evaluation, optimisation, settings, sizing
 from charrnn.checkpoint import Run, Tensors
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
 from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN, State, detach
 from charrnn.pacing import Pace
+from charrnn.reports import Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
+# How far above its best validation must be for a run to have turned: less is the noise of a high learning rate.
+TURNED_NATS = 0.02
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
 EXACT_IDS = 200_000
-
-
-@dataclass(frozen=True)
-class Started:
-    """Before the first step."""
-
-    run: Run
-    config: Config
-    architecture: Architecture
-    corpus: Corpus
-    step: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """After every step. steps: None until planned. loss: nats per id, on the device; reading it waits for that."""
-
-    step: int
-    steps: int | None
-    loss: Tensor
-    seconds: float
-    chars_per_s: float
-
-
-@dataclass(frozen=True)
-class Validated:
-    """After a validation. nats are per character; val_nats is None without a validation part."""
-
-    step: int
-    characters: int
-    train_nats: float
-    val_nats: float | None
-    best: bool
-    weights: Tensors
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A budget became a number of steps, or a running one was corrected."""
-
-    steps: int
-    first: bool
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """The run was asked to stop, and is saved."""
-
-    run: Run
-    step: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run is complete. result: what `train --json` prints."""
-
-    run: Run
-    result: dict[str, Any]
-
-
-Report = Started | Stepped | Validated | Planned | Stopped | Finished
 
 
 def new_run(
@@ -168,7 +107,7 @@ class Trainer:
 
     def train(self, stop: Callable[[], bool]) -> Iterator[Report]:
         """Train to the end of the plan, validating and saving on the way."""
-        yield Started(self.run, self.config, self.architecture, self.corpus, self.step, self._notes())
+        yield self._started()
         budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
         if self.step == 0:
             yield self._validate()
@@ -180,6 +119,9 @@ class Trainer:
                 yield self._plan(budget)
             if self._validation_is_due():
                 yield self._validate()
+                if self._turned():
+                    yield Turned(self.step)
+                    break
                 if budget and self.step != self.steps:
                     yield self._plan(budget)
             if stop() and self.step != self.steps:
@@ -187,6 +129,19 @@ class Trainer:
                 yield Stopped(self.run, self.step)
                 return
         yield self._finish()
+
+    def _started(self) -> Started:
+        products_per_s = settings.products_per_s(self.config, self.corpus)
+        return Started(
+            self.run,
+            self.config,
+            self.architecture,
+            self.corpus,
+            self.step,
+            sizing.chars_per_s(self.architecture, products_per_s),
+            sizing.memory_bytes(self.config, self.architecture),
+            self._notes(),
+        )
 
     @property
     def seconds(self) -> float:
@@ -246,6 +201,16 @@ class Trainer:
         """At the end, and every `validate_every` steps after the length was decided: the same when it is repeated."""
         every, plan = self.config.validate_every, self.config.plan
         return self.step == self.steps or bool(every and plan and self.step > plan[0][0] and self.step % every == 0)
+
+    def _turned(self) -> bool:
+        """Whether validation is clearly past its best: `patience` validations ago, and TURNED_NATS lower than now."""
+        patience = self.config.patience
+        if not patience or self.step == self.steps or len(self.corpus.parts["val"]) == 0:
+            return False
+        values = [row["val_nats"] for row in self.run.rows("metrics.jsonl")]
+        values = [math.inf if value is None else value for value in values]  # null: the run has diverged
+        best = min(values)
+        return len(values) > values.index(best) + patience and values[-1] >= best + TURNED_NATS
 
     def _timed_enough(self, budget: float) -> bool:
         timed = self.pace.training_seconds
@@ -387,6 +352,7 @@ class Trainer:
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
+        notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
         if len(self.corpus.parts["val"]) == 0:
@@ -416,7 +382,8 @@ def open_run(config: Config, name: str | None = None, out: str | Path | None = N
 
 def _free_name(config: Config) -> str:
     """A name for a run that is not taken: corpus, cell and size, with a number where needed."""
-    base = f"{corpora.stem(config.corpus[0])}-{config.cell}-{config.hidden}x{config.layers}"
+    size = f"-{config.hidden}x{config.layers or 1}" if config.hidden else ""
+    base = f"{corpora.stem(config.corpus[0])}-{config.cell}{size}"
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (data.home() / name).exists())
 

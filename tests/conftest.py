@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from cells_of_tests import CELLS
 from hypothesis import settings
 
-from charrnn import training
+from charrnn import cells, training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 
@@ -17,7 +18,20 @@ CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 torch.set_num_threads(1)
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared
 settings.load_profile("charrnn")
-SMALL = {"hidden": 24, "embedding": 12, "batch": 4, "window": 16, "steps": 12, "validate_every": 5, "warmup": 3}
+SMALL = {
+    "precision": "float32",
+    "hidden": 24,
+    "embedding": 12,
+    "batch": 4,
+    "window": 16,
+    "steps": 12,
+    "validate_every": 5,
+    "warmup": 3,
+}
+
+
+for cell in CELLS:  # before tests are collected: whatever walks the registry walks them too
+    cells.register(cell)
 
 
 @pytest.fixture(autouse=True)

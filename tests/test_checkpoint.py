@@ -137,7 +137,7 @@ def test_a_configuration_survives_json(config: Config) -> None:
         ({"steps": 5, "epochs": 2}, "one of them"),
         ({"budget": "soon"}, "90s, 3m"),
         ({"one_hot": True, "embedding": 5}, "one-hot"),
-        ({"tie": True, "embedding": 5}, "tied"),
+        ({"tie": True, "embedding": 5, "hidden": 6}, "tied"),
         ({"hiden": 5}, "did you mean 'hidden'"),
     ],
 )

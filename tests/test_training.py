@@ -15,7 +15,7 @@ from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import cells, data, optimisation, text_model, training
+from charrnn import cells, data, optimisation, reports, text_model, training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.data import Streams
@@ -94,8 +94,8 @@ def test_resuming_in_a_new_process_changes_nothing_at_all(cell: str, corpus: str
     whole = Run(tmp_path / "whole")
     list(training.new_run(config(corpus, **settings), whole))
     parts = Run(tmp_path / "parts")
-    reports = list(training.new_run(config(corpus, **settings), parts, stop=_after(7)))
-    assert isinstance(reports[-1], training.Stopped)
+    *_, last = training.new_run(config(corpus, **settings), parts, stop=_after(7))
+    assert isinstance(last, reports.Stopped)
     assert parts.about()["step"] == 7
     if cell == "lstm":  # one cell pays for a real process; the others start from the same files
         code = (
@@ -121,7 +121,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, c
     whole = trained()
     died = Run(tmp_path / "died")
     for report in training.new_run(config(corpus), died):
-        if isinstance(report, training.Stepped) and report.step == 8:
+        if isinstance(report, reports.Stepped) and report.step == 8:
             break  # nothing is saved: the last checkpoint is of step 5
     assert died.about()["step"] == 5
     died.append("metrics.jsonl", {"step": 8, "torn": True})
@@ -206,6 +206,21 @@ def test_schedules_rise_then_fall_as_they_say() -> None:
     assert [optimisation.learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
     constant = Config(steps=100, warmup=0, lr=1.0, schedule="constant")
     assert {optimisation.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
+
+
+def test_a_run_whose_validation_has_turned_ends_and_keeps_its_best(corpus: str, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    settings = {"hidden": 64, "lr": 3e-2, "schedule": "constant", "steps": 3000, "validate_every": 20, "patience": 3}
+    told = list(training.new_run(config(corpus, **settings), run))
+    (turned,) = (report for report in told if isinstance(report, reports.Turned))
+    assert isinstance(told[-1], reports.Finished)
+    rows = run.rows("metrics.jsonl")
+    values = [row["val_nats"] for row in rows]
+    assert rows[-1]["step"] == turned.step < 3000
+    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + training.TURNED_NATS
+    assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
+    with pytest.raises(CharRNNError, match="complete"):
+        list(training.resume(run))
 
 
 def test_clipping_by_norm_and_by_value_bound_what_they_say(corpus: str) -> None:

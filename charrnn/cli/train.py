@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -117,11 +118,20 @@ class _Show:
             f"model     {config.cell}, hidden {config.hidden} x {config.layers}, {shape}: "
             f"{architecture.count():,} parameters"
         )
-        length = f"{report.config.plan[-1][1]:,} steps" if config.plan else f"{config.budget:g} s"
+        steps = config.plan[-1][1] if config.plan else None
         self._say(
-            f"training  {length} of {config.batch} x {config.window} characters on {config.device}, "
-            f"{config.precision}, {config.engine} engine, seed {config.seed}; run {report.run.path}"
+            f"training  {f'{steps:,} steps' if steps else f'{config.budget:g} s'} of {config.batch} x {config.window} "
+            f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}, "
+            f"seed {config.seed}"
         )
+        speed = report.expected_chars_per_s
+        seconds = (steps - report.step) * config.batch * config.window / speed if steps else config.budget
+        how = f"{config.device}, {config.precision}, {config.engine} engine, {config.threads} threads"
+        self._say(
+            f"expected  {_rounded(speed):,} characters a second ({how}), "
+            f"{_rounded(report.expected_bytes / 2**20):,} MB of memory, done about {_clock(seconds)}"
+        )
+        self._say(f"run       {report.run.path}")
         if report.step:
             self._say(f"resuming  after step {report.step:,}")
         for note in (*corpus.text.notes, *report.notes):
@@ -165,6 +175,9 @@ class _Show:
         model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights)
         return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
 
+    def _turned(self, report: Any) -> None:
+        self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")
+
     def _stopped(self, report: Any) -> None:
         self._close()
         self._say(f"stopped after step {report.step:,}; everything is saved")
@@ -194,6 +207,17 @@ class _Show:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _rounded(value: float) -> int:
+    """To two digits: an expectation is no measurement."""
+    return int(float(f"{value:.2g}"))
+
+
+def _clock(seconds: float) -> str:
+    """The time of day so many seconds from now."""
+    then = datetime.now() + timedelta(seconds=seconds)
+    return f"{then:%H:%M:%S}" if seconds < 24 * 3600 else f"{then:%Y-%m-%d %H:%M}"
 
 
 @contextmanager

@@ -1,0 +1,32 @@
+"""minLSTM (Feng et al. 2024): forget and input gates that do not look at the state, and always sum to 1."""
+
+from typing import Any
+
+from charrnn.cell import Cell, Param
+from charrnn.initialisation import constant, glorot
+from charrnn.ops import Array, sigmoid, softplus, split
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {"W": Param((I, 3 * H), glorot(3)), "b": Param((3 * H,), constant(1, 0, 0))}
+
+
+def gates(z: Array, p: Any) -> tuple[Array, Array]:
+    f, i, g = split(z, 3)
+    d = softplus(-i) - softplus(-f)  # log f - log i, so that f / (f + i) is never 0 / 0
+    return sigmoid(d), sigmoid(-d) * g
+
+
+def readout(z: Array, h: Array, p: Any) -> Array:
+    return h
+
+
+cell = Cell(
+    name="minlstm",
+    summary="f, i = sigmoid(W x + b); h~ = W x + b; h = f / (f + i) h + i / (f + i) h~: linear in h",
+    source="Feng et al., Were RNNs all we needed?, 2024",
+    parameters=parameters,
+    state={"h": 0},
+    gates=gates,
+    readout=readout,
+)

@@ -1,0 +1,57 @@
+"""The real-gated linear recurrent unit of Griffin (De et al. 2024): a decay per unit, sharpened by a gate.
+
+The paper's unit has as many inputs as states, made by a layer before it; here that layer is W. Its gate matrices are
+block-diagonal; here they are full.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.cell import Cell, Param
+from charrnn.initialisation import glorot, zeros
+from charrnn.ops import Array, concat, exp, expm1, matmul, sigmoid, softplus, split, sqrt
+
+
+def decays(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """such that a, with its gate open, is uniform from 0.9 to 0.999"""
+    return np.log(np.expm1(-np.log(rng.uniform(0.9, 0.999, shape)) / 8))
+
+
+def parameters(I: int, H: int, O: int) -> dict[str, Param]:
+    return {
+        "W": Param((I, H), glorot()),
+        "b": Param((H,), zeros),
+        "V": Param((H, 2 * H), glorot(2)),
+        "b_v": Param((2 * H,), zeros),
+        "L": Param((H,), decays),
+    }
+
+
+def inputs(x: Array, p: Any) -> Array:
+    u = matmul(x, p.W) + p.b
+    return concat(u, matmul(u, p.V) + p.b_v)
+
+
+def gates(z: Array, p: Any) -> tuple[Array, Array]:
+    u, r, i = split(z, 3)
+    log_a = -8 * softplus(p.L) * sigmoid(r)
+    return exp(log_a), sqrt(-expm1(2 * log_a)) * (sigmoid(i) * u)  # sqrt(1 - a^2), exact for a near 1 too
+
+
+def readout(z: Array, h: Array, p: Any) -> Array:
+    return h
+
+
+cell = Cell(
+    name="rg-lru",
+    summary="u = W x + b; r, i = sigmoid(V u + b_v); a = exp(-8 softplus(L) r); h = a h + sqrt(1 - a^2) (i u): "
+    "linear in h",
+    source="De et al., Griffin: mixing gated linear recurrences with local attention, 2024",
+    parameters=parameters,
+    state={"h": 0},
+    inputs=inputs,
+    gates=gates,
+    readout=readout,
+)

@@ -1,0 +1,59 @@
+"""How parameters start: every rule gate by gate, whatever stands beside it."""
+
+import numpy as np
+import pytest
+
+from charrnn import cells
+from charrnn.initialisation import constant, glorot, normal, orthogonal, uniform, zeros
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_recurrent_blocks_are_orthogonal(blocks: int) -> None:
+    matrix = orthogonal(blocks)(RNG, (16, 16 * blocks))
+    for block in np.split(matrix, blocks, axis=1):
+        np.testing.assert_allclose(block @ block.T, np.eye(16), atol=1e-12)
+
+
+def test_a_block_that_is_not_square_keeps_lengths_on_its_shorter_side() -> None:
+    wide, tall = orthogonal()(RNG, (4, 9)), orthogonal()(RNG, (9, 4))
+    np.testing.assert_allclose(wide @ wide.T, np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(tall.T @ tall, np.eye(4), atol=1e-12)
+
+
+def test_glorot_is_uniform_within_the_bound_of_one_block() -> None:
+    matrix = glorot(4)(RNG, (100, 800))
+    bound = np.sqrt(6 / (100 + 200))
+    assert 0.99 * bound < np.abs(matrix).max() <= bound
+    assert matrix.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+
+
+def test_uniform_normal_constant_and_zeros_are_what_they_say() -> None:
+    assert 0.29 < np.abs(uniform(0.3)(RNG, (1000,))).max() <= 0.3
+    assert normal(2.0)(RNG, (10000,)).std() == pytest.approx(2, rel=0.05)
+    assert constant(1, 0)(RNG, (4,)).tolist() == [1, 1, 0, 0]
+    assert zeros(RNG, (2, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_forget_gates_start_open() -> None:
+    H = 8
+    assert cells.get("lstm").initial(RNG, 4, H)["b"][:H].tolist() == [1] * H  # f comes first
+    nn_lstm = cells.get("nn.LSTM").initial(RNG, 4, H)
+    both = nn_lstm["b_ih"] + nn_lstm["b_hh"]  # torch's order: i, f, g, o
+    assert both.tolist() == [0] * H + [1] * H + [0] * 2 * H
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_a_fresh_cell_neither_vanishes_nor_explodes(name: str) -> None:
+    cell, H = cells.get(name), 64
+    params = cell.initial(np.random.default_rng(1), 32, H)
+    outputs, _ = cells.run(cell, np.random.default_rng(2).standard_normal((100, 32)), params)
+    assert 0.01 < outputs[50:].std() < 10
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_the_same_seed_starts_the_same_cell(name: str) -> None:
+    first, again, other = (cells.get(name).initial(np.random.default_rng(seed), 8, 8) for seed in (1, 1, 2))
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert any(not np.array_equal(first[key], other[key]) for key in first)

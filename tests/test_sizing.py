@@ -1,0 +1,83 @@
+"""The rule behind the settings that were left open."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charrnn import cells, checkpoint, sizing
+from charrnn.config import Config
+from charrnn.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
+
+
+def decided(characters: int = 1_000_000, products_per_s: float = 3e10, **settings: Any) -> Config:
+    return sizing.decide(Config(**settings), TOKENIZER, characters, products_per_s)
+
+
+@given(st.integers(1, 10**9), st.floats(1e6, 1e15), st.floats(1, 1e6), st.sampled_from(cells.names()), st.booleans())
+def test_every_setting_is_decided_whatever_the_text_the_machine_and_the_time(
+    characters: int, speed: float, budget: float, cell: str, one_hot: bool
+) -> None:
+    config = decided(characters, speed, budget=budget, cell=cell, one_hot=one_hot)
+    for name in ("hidden", "layers", "batch", "window", "lr", "warmup", "dropout"):
+        assert getattr(config, name) is not None, name
+    assert decided(characters, speed, budget=budget, cell=cell, one_hot=one_hot) == config
+
+
+def test_what_was_given_stays() -> None:
+    given: dict[str, Any] = {
+        "hidden": 77,
+        "layers": 3,
+        "batch": 5,
+        "window": 11,
+        "lr": 0.5,
+        "dropout": 0.25,
+        "warmup": 9,
+    }
+    config = decided(budget=60.0, **given)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_more_time_a_faster_machine_and_more_text_each_deserve_a_wider_model() -> None:
+    def width(**changes: Any) -> int:
+        return decided(**{"budget": 180.0, **changes}).hidden
+
+    assert width(budget=20.0) < width() < width(budget=3600.0)
+    assert width(products_per_s=3e9) < width() < width(products_per_s=1e12)
+    assert width(characters=5_000) < width()
+
+
+def test_steps_decide_without_looking_at_the_machine() -> None:
+    assert decided(steps=2000, products_per_s=1.0) == decided(steps=2000, products_per_s=1e15)
+
+
+def test_a_text_that_is_read_again_and_again_is_trained_with_dropout() -> None:
+    shares = [decided(characters=n, budget=180.0).dropout for n in (100_000_000, 500_000, 150_000)]
+    assert shares == sorted(shares)
+    assert shares[0] == 0 < shares[-1]
+
+
+def test_a_short_text_gets_fewer_streams_so_that_an_epoch_has_enough_updates() -> None:
+    assert decided(characters=10**6, budget=180.0).batch == 32
+    assert decided(characters=10**4, budget=180.0).batch == 8
+
+
+def test_a_tied_model_is_as_wide_as_the_embedding_that_was_given() -> None:
+    assert decided(tie=True, embedding=96, budget=180.0).hidden == 96
+
+
+def test_what_is_out_of_proportion_is_said() -> None:
+    small = checkpoint.architecture(Config(hidden=16, layers=1), TOKENIZER)
+    large = checkpoint.architecture(Config(hidden=1024, layers=1), TOKENIZER)
+    assert sizing.warnings(small, 1_000_000) == []
+    assert "few" in sizing.warnings(small, 1_000)[0]
+    assert "--hidden" in sizing.warnings(large, 20_000)[0]
+    assert "few" in sizing.warnings(large, 100)[0]
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"steps": 40}, 4), ({"epochs": 0.5}, 3), ({"steps": 4000}, 50)])
+def test_a_short_run_warms_up_over_a_tenth_of_it(length: dict[str, Any], steps: int) -> None:
+    assert decided(characters=160_000, **length).warmup == steps
