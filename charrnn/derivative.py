@@ -1,18 +1,21 @@
 """A cell's equations as expressions, and their derivative: what the native training engine makes machine code of.
 
-`trace` runs a cell's `inputs` and `step` once, on stand-ins for arrays. A traced array is a row of blocks, one scalar
-expression for each H features (of z, 4 H wide, four): element j of every block is computed alike, so one expression
-says it for all. Matrix products join blocks, so they are kept apart: a product has the blocks of its left operand and
-gives new leaves. `differentiate` walks the expressions backwards (reverse mode) and gives the same kind of thing.
+`trace` takes what `charrnn.native_trace` records of a cell's `inputs` and `step`, and cuts every array into blocks of H
+features (z, 4 H wide, into four): element j of a block is computed like every other, so one expression says it for all.
+Matrix products join blocks, so they are kept apart: a product has the blocks of its left operand and gives new leaves.
+`differentiate` walks the expressions backwards (reverse mode) and gives the same kind of thing.
 
 Expressions are made once each (equal ones are the same object) and numbered as they are made, so that a number is
 larger than those of everything it is computed from.
 """
 
+import itertools
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from charrnn import native_trace
 from charrnn.cell import Cell
 
 
@@ -149,150 +152,92 @@ class Derivative:
     dvectors: Mapping[Expr, Expr]
 
 
-@dataclass
-class _Trace:
-    """The run of a cell's functions on stand-ins."""
-
-    H: int
-    graph: Graph = field(default_factory=Graph)
-    x: tuple[Expr, ...] = ()
-    products: dict[Any, Product] = field(default_factory=dict)
-
-    def array(self, width: int, *data: Any) -> "_Traced":
-        size = self.H if width % self.H == 0 else width
-        return _Traced(self, tuple(self.graph.leaf(size, *data, i) for i in range(width // size)))
-
-    def product(self, left: tuple[Expr, ...], weight: "_Weight") -> "_Traced":
-        key = (left, weight.name, weight.index)
-        if key not in self.products:
-            if len(weight.shape) != 2 or sum(e.width for e in left) != weight.shape[0]:
-                raise UnsupportedError("a product of shapes that do not fit")
-            name = str(len(self.products))
-            outputs = self.array(weight.shape[1], "out", name).blocks
-            self.products[key] = Product(name, left, (weight.name, weight.index), outputs, left != self.x)
-        return _Traced(self, self.products[key].outputs)
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """Stands for a parameter that is a matrix, or a stack of matrices or vectors."""
-
-    trace: _Trace
-    name: str
-    shape: tuple[int, ...]
-    index: int | None = None
-
-    def __getitem__(self, k: int) -> "_Weight | _Traced":
-        if not isinstance(k, int) or self.index is not None:
-            raise UnsupportedError("a parameter is not indexed by one whole number")
-        if not 0 <= k < self.shape[0]:
-            raise IndexError(k)
-        if len(self.shape) == 2:
-            return self.trace.array(self.shape[1], "vector", self.name, k)
-        return _Weight(self.trace, self.name, self.shape[1:], k)
-
-
-class _Traced:
-    """Stands for an array (..., width): has the methods that `charrnn.ops` and equations call on a tensor."""
-
-    def __init__(self, trace: _Trace, blocks: tuple[Expr, ...]) -> None:
-        self.trace, self.blocks = trace, blocks
-
-    @property
-    def shape(self) -> tuple[int]:
-        return (sum(b.width for b in self.blocks),)
-
-    def __getitem__(self, key: Any) -> "_Traced":
-        if not (isinstance(key, tuple) and len(key) == 2 and key[0] is Ellipsis and isinstance(key[1], slice)):
-            raise UnsupportedError(f"indexing by {key}")
-        begin, end, stride = key[1].indices(self.shape[0])
-        kept, at = [], 0
-        for block in self.blocks:
-            if begin <= at and at + block.width <= end:
-                kept.append(block)
-            at += block.width
-        if stride != 1 or sum(b.width for b in kept) != end - begin:
-            raise UnsupportedError("a slice that cuts blocks of H features")
-        return _Traced(self.trace, tuple(kept))
-
-    def split(self, width: int, dim: int = -1) -> tuple["_Traced", ...]:
-        return tuple(self[..., i : i + width] for i in range(0, self.shape[0], width))
-
-    def __matmul__(self, weight: _Weight) -> "_Traced":
-        return self.trace.product(self.blocks, weight)
-
-    def _with(self, other: Any, function: Callable[[Expr, Expr], Expr]) -> "_Traced":
-        if isinstance(other, int | float):
-            return _Traced(self.trace, tuple(function(a, self.trace.graph.constant(other)) for a in self.blocks))
-        if not isinstance(other, _Traced) or len(other.blocks) != len(self.blocks):
-            raise UnsupportedError("arithmetic of arrays that are not blocks alike")
-        pairs = zip(self.blocks, other.blocks, strict=True)
-        return _Traced(self.trace, tuple(function(a, b) for a, b in pairs))
-
-    def __add__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: a + b)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: a - b)
-
-    def __rsub__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: b - a)
-
-    def __mul__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: a * b)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: a / b)
-
-    def __rtruediv__(self, other: Any) -> "_Traced":
-        return self._with(other, lambda a, b: b / a)
-
-    def __neg__(self) -> "_Traced":
-        return _Traced(self.trace, tuple(-a for a in self.blocks))
-
-    def __getattr__(self, name: str) -> Callable[[], "_Traced"]:
-        if name not in DERIVATIVES:
-            raise UnsupportedError(f"{name} of an array")
-        return lambda: _Traced(self.trace, tuple(self.trace.graph.node(name, a) for a in self.blocks))
-
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> "_Traced":
-        name = function.__name__
-        if name == "cat" and all(isinstance(a, _Traced) for a in args[0]):
-            return _Traced(args[0][0].trace, tuple(block for a in args[0] for block in a.blocks))
-        if name in ("maximum", "minimum") and isinstance(args[0], _Traced):
-            result: _Traced = args[0]._with(args[1], lambda a, b: a.graph.node(name, a, b))
-            return result
-        raise UnsupportedError(f"{name} of an array")
-
-
 def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> Equations:
     """A cell's step, inputs(x) included, as expressions; shapes: of its parameters, by name.
 
     Raises UnsupportedError for equations that are more than products and arithmetic on whole blocks of H features.
     """
-    run = _Trace(H)
-    x = run.array(I, "x")
-    run.x = x.blocks
-    p = cell.pack(
-        {
-            name: run.array(shape[0], "vector", name, None) if len(shape) == 1 else _Weight(run, name, shape)
-            for name, shape in shapes.items()
-        }
-    )
-    state = tuple(_Traced(run, (run.graph.leaf(H, "state", j),)) for j in range(len(cell.state)))
+    recorded = native_trace.Graph()
+    p = cell.pack([native_trace.Parameter(recorded, native_trace.Leaf(n, (), shape)) for n, shape in shapes.items()])
+    state = tuple(recorded.input(name, H) for name in cell.state)
     try:
-        y, after = cell.step(cell.inputs(x, p), state, p)
-    except (AttributeError, TypeError) as error:  # whatever else a tensor can do and a stand-in cannot
+        z = cell.inputs(recorded.input("x", I), p)
+        y, after = cell.step(z, state, p)
+        nodes = [array.node for array in (y, *after)]
+    except (AttributeError, TypeError, ValueError) as error:  # what a tensor can do and a stand-in cannot
         raise UnsupportedError(str(error)) from None
-    traced = all(isinstance(a, _Traced) for a in (y, *after))
-    if not traced or [len(s.blocks) for s in after] != [1] * len(state):
-        raise UnsupportedError("a step that does not give y and its states")
-    return Equations(run.graph, x.blocks, tuple(run.products.values()), y.blocks, tuple(s.blocks[0] for s in after))
+    blocks = _Blocks(list(cell.state), I, H)
+    y_blocks, *states = [blocks.of(node) for node in nodes]
+    if [len(s) for s in states] != [1] * len(cell.state):
+        raise UnsupportedError("a state that is not of H features")
+    return Equations(blocks.graph, blocks.x, tuple(blocks.products.values()), y_blocks, tuple(s[0] for s in states))
+
+
+class _Blocks:
+    """Turns recorded arrays into blocks of H features; a width that H does not divide is one block."""
+
+    def __init__(self, states: list[str], I: int, H: int) -> None:
+        self.states, self.H, self.graph = states, H, Graph()
+        self.x = self._leaves(I, "x")
+        self.products: dict[Any, Product] = {}
+        self._known: dict[int, tuple[Expr, ...]] = {}
+
+    def of(self, node: native_trace.Node) -> tuple[Expr, ...]:
+        if id(node) not in self._known:
+            self._known[id(node)] = self._convert(node)
+        return self._known[id(node)]
+
+    def _leaves(self, width: int, *data: Any) -> tuple[Expr, ...]:
+        size = self.H if width % self.H == 0 else width
+        return tuple(self.graph.leaf(size, *data, i) for i in range(width // size))
+
+    def _convert(self, node: native_trace.Node) -> tuple[Expr, ...]:
+        arguments = [self.of(a) for a in node.arguments]
+        if node.op == "input":
+            if node.detail == "x":
+                return self.x
+            return (self.graph.leaf(self.H, "state", self.states.index(node.detail)),)
+        if node.op == "parameter":
+            return self._leaves(node.width, "vector", *_named(node.detail))
+        if node.op == "constant":
+            return (self.graph.constant(node.detail),)
+        if node.op == "concat":
+            return tuple(block for blocks in arguments for block in blocks)
+        if node.op == "slice":
+            return self._part(arguments[0], node.detail, node.width)
+        if node.op == "matmul":
+            return self._product(arguments[0], node.detail)
+        if not node.elementwise:
+            raise UnsupportedError(f"{node.op} is not element-wise")
+        count = max(len(blocks) for blocks in arguments)
+        columns = [blocks * count if blocks[0].op == "constant" else blocks for blocks in arguments]
+        return tuple(self._apply(node.op, *column) for column in zip(*columns, strict=True))
+
+    def _apply(self, op: str, *args: Expr) -> Expr:
+        if op in ("add", "sub", "mul", "truediv", "neg"):
+            result: Expr = getattr(operator, op)(*args)
+            return result
+        return self.graph.node(op, *args)
+
+    def _part(self, blocks: tuple[Expr, ...], first: int, width: int) -> tuple[Expr, ...]:
+        ends = list(itertools.accumulate((b.width for b in blocks), initial=0))
+        if first not in ends or first + width not in ends:
+            raise UnsupportedError("a slice that cuts blocks of H features")
+        return blocks[ends.index(first) : ends.index(first + width)]
+
+    def _product(self, left: tuple[Expr, ...], matrix: native_trace.Leaf) -> tuple[Expr, ...]:
+        weight = _named(matrix)
+        if (left, weight) not in self.products:
+            name = str(len(self.products))
+            outputs = self._leaves(matrix.shape[1], "out", name)
+            self.products[left, weight] = Product(name, left, weight, outputs, left != self.x)
+        return self.products[left, weight].outputs
+
+
+def _named(parameter: native_trace.Leaf) -> tuple[str, int | None]:
+    if len(parameter.index) > 1:
+        raise UnsupportedError("a stack of stacks of parameters")
+    return parameter.name, parameter.index[0] if parameter.index else None
 
 
 def differentiate(equations: Equations) -> Derivative:
