@@ -127,7 +127,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Equations:
-    """A step of a cell. Leaves: ('x', block), ('state', j), ('vector', name, of a stack, block), ('out', product, block)."""
+    """A step of a cell.
+
+    Leaves: ('x', block), ('state', j), ('vector', parameter, which of a stack, block), ('out', product, block).
+    """
 
     graph: Graph
     x: tuple[Expr, ...]
@@ -159,14 +162,14 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
     """
     recorded = native_trace.Graph()
     p = cell.pack([native_trace.Parameter(recorded, native_trace.Leaf(n, (), shape)) for n, shape in shapes.items()])
-    state = tuple(recorded.input(name, H) for name in cell.state)
+    state = tuple(recorded.input(f"state {name}", H) for name in cell.state)
     try:
         z = cell.inputs(recorded.input("x", I), p)
         y, after = cell.step(z, state, p)
         nodes = [array.node for array in (y, *after)]
     except (AttributeError, TypeError, ValueError) as error:  # what a tensor can do and a stand-in cannot
         raise UnsupportedError(str(error)) from None
-    blocks = _Blocks(list(cell.state), I, H)
+    blocks = _Blocks([f"state {name}" for name in cell.state], I, H)
     y_blocks, *states = [blocks.of(node) for node in nodes]
     if [len(s) for s in states] != [1] * len(cell.state):
         raise UnsupportedError("a state that is not of H features")

@@ -6,6 +6,7 @@ one large product each. Pointwise arithmetic and the carried state are float32 (
 are bf16 under autocast, with float32 sums.
 """
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,7 +19,7 @@ from torch import Tensor
 from charrnn.cell import Cell
 from charrnn.derivative import UnsupportedError, differentiate, trace
 from charrnn.machine import Machine
-from charrnn.machine_products import ROWS, Shape
+from charrnn.machine_products import ROWS
 from charrnn.stages import Buffer, make_plan
 
 States = tuple[Tensor, ...]
@@ -26,23 +27,25 @@ MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 
 
 def supports(cell: Cell) -> bool:
-    """Whether the engine can run a cell's equations (at sizes like any: an even H that divides z's width)."""
-    shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
-    try:
-        trace(cell, shapes, 6, 4)
-    except UnsupportedError:
-        return False
-    return True
+    """Whether the engine can run a cell's equations."""
+    key = (cell.name, cell.step, cell.inputs)
+    if key not in _supported:
+        shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
+        try:
+            trace(cell, shapes, 6, 4)
+            _supported[key] = True
+        except UnsupportedError:
+            _supported[key] = False
+    return _supported[key]
 
 
 def run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
     """Run a layer over a sequence of T steps.
 
     x: rows (R, I). index: (T, B) int64, which row is read where. state: (B, H) tensors, not modified. p: from
-    `Cell.pack`. Returns outputs (T, B, O), in bf16 under autocast, and the state after the last step.
-    Raises UnsupportedError for sizes that cannot be run.
+    `Cell.pack`. Returns outputs (T, B, O), in the products' dtype, and the state after the last step.
     """
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64 else state[0].dtype
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") and state[0].dtype == torch.float32 else state[0].dtype
     params = {name: getattr(p, name) for name in p._fields}
     machine = _machine(cell, {n: tuple(w.shape) for n, w in params.items()}, x.shape[1], state[0].shape[1], dtype)
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *params.values()))
@@ -51,6 +54,7 @@ def run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Te
     return y, tuple(last)
 
 
+_supported: dict[Any, bool] = {}
 _machines: dict[Any, Machine] = {}
 
 
@@ -59,9 +63,9 @@ def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dty
     key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
     if key not in _machines:
         equations = trace(cell, shapes, I, H)
-        widths = {e.width for product in equations.products for e in product.left} - {0}
-        if dtype == torch.bfloat16 and any(width % 2 for width in (*widths, H)):
-            raise UnsupportedError("bf16 products read numbers in pairs, and a width is odd")
+        widths = [e.width for p in equations.products if p.per_step for e in (*p.left, *p.outputs)]
+        if dtype == torch.bfloat16 and any(width % 2 for width in widths):
+            dtype = torch.float32  # bf16 numbers are multiplied in pairs
         plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
         _machines[key] = Machine(plan, dtype)
     return _machines[key]
@@ -92,7 +96,7 @@ class _Layer:
         self.equations = self.plan.equations
         parts = max(1, min(threads, self.B // MIN_ROWS))
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
-        self.parts = list(zip(cuts[:-1], cuts[1:], strict=True))
+        self.parts = list(itertools.pairwise(cuts))
         self.buffers: dict[str, Tensor] = {}
 
     # Buffers
@@ -100,12 +104,15 @@ class _Layer:
     def _slots(self, buffer: Buffer) -> int:
         if buffer.name == self.plan.y[0]:
             return self.T + self.plan.y[1]
-        if buffer.slots == "state" and buffer.name.startswith("state."):
-            kept = self.training and int(buffer.name.split(".")[1]) in self.plan.kept
-            return self.T + 1 if kept else 2
+        if buffer.name.startswith("state."):
+            return self.T + 1 if self._kept(int(buffer.name.split(".")[1])) else 2
         if buffer.slots == "turns":
             return 2
         return (self.T + (buffer.slots == "state")) if self.training and buffer.slots in ("history", "state") else 1
+
+    def _kept(self, j: int) -> bool:
+        """Whether a state is kept for every step, or only the last one."""
+        return self.plan.y[0] == f"state.{j}" or (self.training and j in self.plan.kept)
 
     def _allocate(self, names: list[str]) -> None:
         for name in names:
@@ -132,7 +139,7 @@ class _Layer:
             elif slots == "rows":
                 table[line] = address, 0, tensor.stride(0) * size, 0
             elif tensor.ndim == 3:
-                mask = {1: 0, 2: 1 if slots in ("state", "turns") else -1}.get(len(tensor), -1)
+                mask = 0 if len(tensor) == 1 else 1 if len(tensor) == 2 and slots in ("state", "turns") else -1
                 table[line] = address, tensor.stride(0) * size, tensor.stride(1) * size, mask
             else:
                 table[line] = address, 0, 0, 0
@@ -169,7 +176,7 @@ class _Layer:
         for j, state in enumerate(states):
             buffers[f"state.{j}"][0].copy_(state)
         self._in_parts(self.machine.forward)
-        last = [buffers[f"state.{j}"][self.T if len(buffers[f"state.{j}"]) > 2 else self.T & 1] for j in range(len(states))]
+        last = [buffers[f"state.{j}"][-1 if self._kept(j) else self.T & 1] for j in range(len(states))]
         name, slot = plan.y
         y = buffers[name][slot : slot + self.T]
         result = (y, *(s.clone() for s in last))

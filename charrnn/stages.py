@@ -276,7 +276,8 @@ class _Maker:
     def _backward_stores(
         self,
     ) -> tuple[list[Store], dict[str, tuple[str, int]], dict[tuple[str, int | None], str]]:
-        stores = [Store(_wide(d, self.state_leaves[j].width), f"dstate.{j}", 0) for j, d in enumerate(self.derivative.dstates)]
+        widths = [e.width for e in self.state_leaves]
+        stores = [Store(_wide(d, widths[j]), f"dstate.{j}", 0) for j, d in enumerate(self.derivative.dstates)]
         placed: list[tuple[tuple[Expr, ...], str]] = []
         douts: dict[str, tuple[str, int]] = {}
         for name, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):

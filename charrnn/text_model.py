@@ -148,10 +148,12 @@ class TextModel:
 
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
         """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
-        from charrnn import evaluation
+        from charrnn import evaluation, layers
         from charrnn.model import CharRNN
 
-        model = CharRNN(self.architecture, self.weights).to(self.device)
+        known = layers.engines(self.architecture.definition, self.device)
+        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
+        model = CharRNN(self.architecture, self.weights, engine).to(self.device)
         costs = (
             evaluation.stream_costs(model, ids)
             if mode == "stream"
