@@ -9,6 +9,7 @@ row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
 
 import ctypes
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -248,7 +249,9 @@ def _loaded(exprs: list[Expr]) -> set[tuple[str, int]]:
     return found
 
 
+@cache
 def _compile(source: str) -> Any:
+    """The code of a module; layers that differ in what the code does not depend on share it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(source)

@@ -123,9 +123,12 @@ class _Layer:
                     width = self.machine.shape.panels(width) * self.machine.shape.panel
                 dtype = self.dtype if buffer.product else self.wide
                 shape = (self._slots(buffer), self.B, width)
-                # What is handed out must not be written again; everything else is.
-                own = name == self.plan.y[0]
-                self.buffers[name] = torch.empty(shape, dtype=dtype) if own else _spare.take(shape, dtype)
+                reused = name not in self._handed_out()
+                self.buffers[name] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
+
+    def _handed_out(self) -> tuple[str, ...]:
+        """Buffers whose numbers leave this module, and must not be written again."""
+        return self.plan.y[0], "dx"
 
     def _table(self, part: int) -> np.ndarray[Any, Any]:
         """Address, bytes of a slot, bytes of a row, and mask of every buffer there is."""
@@ -199,7 +202,8 @@ class _Layer:
         """Let go of buffers; those of a size that is worth it are used again by the next run."""
         for name in [n for n in self.buffers if n not in keep]:
             tensor = self.buffers.pop(name)
-            if name in self.plan.buffers and name != self.plan.y[0] and self.plan.buffers[name].slots != "fixed":
+            allocated = name in self.plan.buffers and self.plan.buffers[name].slots not in ("fixed", "rows")
+            if allocated and name != "dy" and name not in self._handed_out():
                 _spare.give(tensor)
 
     # Backwards

@@ -121,35 +121,32 @@ def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
     assert packed.numel() == shape.panels(6 if transposed else 70) * shape.panel * (70 if transposed else 6)
 
 
-@pytest.mark.parametrize("cell", NATIVE)
-def test_bf16_products_err_by_what_rounding_to_8_bits_does(cell: str) -> None:
-    # Operands are rounded by up to 2^-9; over a product's many terms that averages, over some steps it may add up.
+@pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])
+def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str) -> None:
     sizes = {"hidden": 40, "layers": 2}
     truth = outcome(model(cell, "loop", **sizes), 6, 9)
     with torch.autocast("cpu", torch.bfloat16):
-        found = outcome(model(cell, "native", **sizes).float(), 6, 9)
-    for name in truth:
-        error = (found[name] - truth[name]).norm() / truth[name].norm().clamp(min=1e-3)
-        assert error < 8 * 2**-8, name
+        errors = [
+            {name: (found[name] - truth[name]).norm() / truth[name].norm().clamp(min=1e-3) for name in truth}
+            for found in (outcome(model(cell, engine, **sizes).float(), 6, 9) for engine in ("loop", "native"))
+        ]
+    for name in truth:  # the two round at different places: 2^-9 for one more rounding
+        assert errors[1][name] < 1.5 * errors[0][name] + 2**-9, name
 
 
 # The choice
 
 
 def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
-    def settled(**changes: Any) -> Any:
-        wanted = config(corpus, **changes)
-        text = data.open_text(wanted)
-        encoded = data.encode(text, data.learn_tokenizer(text, "char", wanted.split), wanted.split)
-        return settings.resolve(wanted, encoded)
-
-    short = settled(cell="gru")
+    text = data.open_text(config(corpus))
+    encoded = data.encode(text, data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1))
+    short = settings.resolve(config(corpus, cell="gru"), encoded)
     assert (short.engine, short.measured_us) == ("loop", {})
-    long = settled(cell="gru", budget=60.0)
+    long = settings.resolve(config(corpus, cell="gru", budget=60.0), encoded)
     assert f"{long.engine} {long.precision}" in long.measured_us
     assert "auto" not in (long.engine, long.precision)
-    again = settings.resolve(long.with_plan(0, 10), None)  # type: ignore[arg-type]  # what is decided needs no text
-    assert again == long.with_plan(0, 10)
+    planned = long.with_plan(0, 10)
+    assert settings.resolve(planned, encoded) == planned  # what is decided is not measured again
 
 
 def test_bf16_has_to_be_clearly_faster() -> None:
