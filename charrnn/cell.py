@@ -176,26 +176,36 @@ def run_cell(
     return np.stack(outputs), state
 
 
+def letters(cell: Cell, **options: int) -> dict[str, tuple[str, ...]]:
+    """Every parameter's shape in letters: ('I', '4 H'); an axis that an option of the cell sets stays a number."""
+    return {name: tuple(map(_in_letters, shape)) for name, (shape, _) in cell.shapes(**_PROBE, **options).items()}
+
+
+# Primes: an axis of k H has exactly one of them as a factor, and one that an option sets has none.
+_PROBE = {"I": 10007, "H": 10009, "O": 10037}
+
+
+def _in_letters(n: int) -> str:
+    for letter, prime in _PROBE.items():
+        if n % prime == 0:
+            return letter if n == prime else f"{n // prime} {letter}"
+    return str(n)
+
+
 def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
     """H, read off the shapes of the parameters; raises CharRNNError where they disagree with the cell's own."""
-    probe = {"I": 10007, "H": 10009, "O": 10037}  # primes: an axis of k H has exactly one of them as a factor
-    declared = cell.shapes(**probe)
     sizes: dict[str, int] = {}
-    for name, (shape, _) in declared.items():
+    for name, expected in letters(cell).items():
         given = tuple(params[name].shape)
-        fits = len(given) == len(shape)
-        for n, probed in zip(given, shape, strict=fits):
-            letter = next((letter for letter, prime in probe.items() if probed % prime == 0), None)
-            if letter is not None:  # else the axis is set by an option of the cell: any size will do
-                blocks = probed // probe[letter]
+        fits = len(given) == len(expected)
+        for n, axis in zip(given, expected, strict=fits):
+            *times, letter = axis.split()
+            if letter in _PROBE:  # else an option sets it: any size will do
+                blocks = int(times[0]) if times else 1
                 fits = fits and sizes.setdefault(letter, n // blocks) * blocks == n
         if not fits:
-            letters = {prime: letter for letter, prime in probe.items()}
-            expected = ", ".join(
-                next((f"{n // prime} {x}" for prime, x in letters.items() if n % prime == 0), str(n)) for n in shape
-            )
             raise CharRNNError(
-                f"parameter {name} of cell {cell.name!r} has shape {given}, expected ({expected})",
+                f"parameter {name} of cell {cell.name!r} has shape {given}, expected ({', '.join(expected)})",
                 f"where {', '.join(f'{x} is {n}' for x, n in sizes.items())}" if sizes else "",
             )
     return sizes["H"]

@@ -15,6 +15,7 @@ from typing import Any
 from charrnn.errors import CharRNNError, did_you_mean
 
 FORMAT = 1  # of config.json and run.json
+TEXT_SETTINGS = ("corpus", "newline", "errors", "normalize", "document")  # what the fingerprint depends on
 
 
 def knob(
@@ -42,9 +43,21 @@ def resolved(default: Any, help: str) -> Any:
 class Config:
     """The settings of a run. Raises CharRNNError for a value that is out of range or contradicts another."""
 
-    corpus: tuple[str, ...] = knob(("rekurentne",), "what to learn: a UTF-8 file, or the name of an embedded corpus")
+    corpus: tuple[str, ...] = knob(
+        ("rekurentne",), "what to learn: files, folders, patterns, - for standard input, or a named corpus"
+    )
     split: tuple[float, ...] = knob((0.8, 0.1, 0.1), "shares of the text for training, validation and test, in order")
     tokenizer: str = knob("char", "characters as they come, or the bytes of UTF-8", choices=("char", "byte"))
+    newline: str = knob("keep", "line ends: as they are, or CR LF and CR turned into LF", choices=("keep", "lf"))
+    errors: str = knob(
+        "strict", "bytes that are not UTF-8: refuse the text, or put U+FFFD instead", choices=("strict", "replace")
+    )
+    normalize: str = knob("none", "Unicode normal form of the text, and of primes", choices=("none", "nfc"))
+    document: str = knob(
+        "none",
+        "what stands alone: the model forgets before each line, each paragraph after blank lines, or each file",
+        choices=("none", "line", "blank", "file"),
+    )
 
     cell: str = knob("nn.GRU", "the recurrent cell; `cells` lists them")
     cell_options: Mapping[str, int] = knob({}, "options of the cell, name=value; `cells NAME` lists them")
@@ -129,10 +142,10 @@ class Config:
         return self.embedding or (self.hidden if self.tie else min(self.hidden, 128))
 
     def replace(self, **changes: Any) -> "Config":
-        """A copy with some settings changed; a length or corpus given anew forgets what was decided for the old one."""
+        """A copy with some settings changed; a length or text given anew forgets what was decided for the old one."""
         if {"steps", "epochs", "budget"} & set(changes):
             changes = {"steps": None, "epochs": None, "budget": None, "plan": (), **changes}
-        if "corpus" in changes:
+        if set(TEXT_SETTINGS) & set(changes):
             changes = {"fingerprint": None, **changes}
         _refuse_unknown(changes)
         return dataclasses.replace(self, **changes)

@@ -1,156 +1,80 @@
 """A corpus on its way to training: read once, split in order, encoded to disk, served as contiguous streams.
 
-A private copy of the text is kept in the home folder, named by the SHA-256 of its UTF-8 (the fingerprint), and beside
-it the ids of each part, memory-mapped: a text larger than memory trains, and the source may change or vanish.
+The ids of each part lie beside the private copy of the text, memory-mapped: a text larger than memory trains.
 """
 
-import dataclasses
 import hashlib
-import json
+import mmap
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import corpora
+from charrnn import documents
+from charrnn.cleaning import Cleaning, Findings, text_of
 from charrnn.config import Config
+from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
-from charrnn.tokenizer import Tokenizer, count_characters
+from charrnn.home import home as home
+from charrnn.texts import PARTS as PARTS
+from charrnn.texts import Part as Part
+from charrnn.texts import Progress, silent, sources
+from charrnn.texts import Text as Text
+from charrnn.texts import open_text as open_text
+from charrnn.texts import read as read
+from charrnn.tokenizer import Normalize, Tokenizer, count_characters
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
-CHUNK_CHARACTERS = 1 << 20
+# Pages of a part larger than this are let go after so many rows: a system maps up to 2 MiB around what is read, and
+# would in the end hold the whole part resident.
+RELEASED_BYTES, RELEASED_ROWS = 1 << 26, 8
 MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule for sizes breaks down
 
 
-def home() -> Path:
-    """The folder that holds runs and private copies of corpora: CHARRNN_HOME, or ./checkpoints."""
-    return Path(os.environ.get("CHARRNN_HOME") or "checkpoints")
-
-
-@dataclass(frozen=True)
-class Text:
-    """A private copy of a corpus's text. characters: its length. source: what it was read from. notes: what to know."""
-
-    path: Path
-    fingerprint: str
-    characters: int
-    source: str
-    notes: tuple[str, ...] = ()
-
-    def chunks(self) -> Iterator[str]:
-        """The text in pieces of CHUNK_CHARACTERS, the last one shorter."""
-        with self.path.open(encoding="utf-8", newline="") as stream:
-            while chunk := stream.read(CHUNK_CHARACTERS):
-                yield chunk
-
-    def boundaries(self, split: tuple[float, ...]) -> list[int]:
-        """Where the parts begin and end: four character offsets, contiguous, nothing left out."""
-        return [round(self.characters * share) for share in (0, split[0], split[0] + split[1])] + [self.characters]
-
-    def part_chunks(self, split: tuple[float, ...]) -> Iterator[tuple[Part, str]]:
-        """The text in order, in pieces that never cross the boundary of a part."""
-        bounds = self.boundaries(split)
-        position = 0
-        for chunk in self.chunks():
-            for part, begin, end in zip(PARTS, bounds[:-1], bounds[1:], strict=True):
-                piece = chunk[max(begin - position, 0) : max(end - position, 0)]
-                if piece:
-                    yield part, piece
-            position += len(chunk)
-
-
-def read(corpus: tuple[str, ...], folder: Path) -> Text:
-    """Copy a corpus's text into `folder`, once; raises CharRNNError where it is missing, empty or not UTF-8."""
-    folder.mkdir(parents=True, exist_ok=True)
-    digest, characters, notes = hashlib.sha256(), 0, set()
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="reading-", delete=False) as spool:
-        try:
-            for name in corpus:
-                begins = True
-                for piece in corpora.read_text(corpora.find(name)):
-                    if begins and piece.startswith("\ufeff"):
-                        notes.add("a byte order mark at the beginning was dropped")
-                        piece = piece[1:]
-                    if "\r\n" in piece:
-                        notes.add("lines end in CR LF: the model will learn to write them so")
-                    begins = False
-                    encoded = piece.encode("utf-8")
-                    digest.update(encoded)
-                    characters += len(piece)
-                    spool.write(encoded)
-            spool.close()
-            source = ", ".join(corpus)
-            if characters == 0:
-                raise CharRNNError(f"{source} is empty", "give a text to learn: some thousands of characters at least")
-            text = Text(folder / digest.hexdigest()[:16] / "text.utf8", digest.hexdigest(), characters, source)
-            text = dataclasses.replace(text, notes=tuple(sorted(notes)))
-            text.path.parent.mkdir(exist_ok=True)
-            os.replace(spool.name, text.path)
-            about = {"source": source, "characters": characters, "notes": text.notes}
-            text.path.with_name("text.json").write_text(json.dumps(about))
-            return text
-        finally:
-            Path(spool.name).unlink(missing_ok=True)
-
-
-def copy_of(fingerprint: str, folder: Path) -> Text | None:
-    """The private copy with that fingerprint, if there is one."""
-    path = folder / fingerprint[:16] / "text.utf8"
-    try:
-        about = json.loads(path.with_name("text.json").read_text())
-        path.stat()
-    except (OSError, ValueError):
-        return None
-    return Text(path, fingerprint, about["characters"], about["source"], tuple(about["notes"]))
-
-
-def open_text(config: Config) -> Text:
-    """The text of a configuration: its private copy by fingerprint where there is one, else read from its sources.
-
-    Raises CharRNNError where the sources now hold another text than the configuration was made for.
-    """
-    folder = home() / ".corpora"
-    text = copy_of(config.fingerprint, folder) if config.fingerprint else None
-    text = text or read(config.corpus, folder)
-    if config.fingerprint not in (None, text.fingerprint):
-        raise CharRNNError(
-            f"{text.source} is not the text this configuration was made for: its SHA-256 is {text.fingerprint}",
-            f"restore the text whose SHA-256 is {config.fingerprint}, or train a new run on this one",
-        )
-    return text
-
-
-def reopen(config: Config, tokenizer: Tokenizer) -> "Corpus":
+def reopen(config: Config, tokenizer: Tokenizer, progress: Progress = silent) -> "Corpus":
     """The encoded corpus of a run, with the tokenizer it was trained with."""
-    return encode(open_text(config), tokenizer, config.split)
+    return encode(open_text(config, progress), tokenizer, config.split, progress)
 
 
-def learn_tokenizer(text: Text, kind: str, split: tuple[float, ...]) -> Tokenizer:
-    """The tokenizer of a text: its vocabulary comes from the training part alone."""
+def learn_tokenizer(
+    text: Text, kind: str, split: tuple[float, ...], normalize: str = "none", progress: Progress = silent
+) -> Tokenizer:
+    """The tokenizer of a text: its vocabulary comes from the training part alone. normalize: what primes go through."""
+    form: Normalize = "nfc" if normalize == "nfc" else "none"
     if kind == "byte":
-        return Tokenizer.byte()
+        return Tokenizer.byte(form)
     counts: Counter[str] = Counter()
+    done = 0
     for part, piece in text.part_chunks(split):
         if part == "train":
             counts.update(count_characters(piece))
-    return Tokenizer.from_counts(counts)
+        done += len(piece)
+        progress("counting", done, text.characters)
+    return Tokenizer.from_counts(counts, normalize=form)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """An encoded corpus. parts: the ids of each part, memory-mapped, in order; a part may be empty."""
+    """An encoded corpus. parts: the ids of each part, memory-mapped, in order; a part may be empty.
+
+    starts: the positions in a part's ids at which documents begin, rising; none where the text is one.
+    """
 
     text: Text
     tokenizer: Tokenizer
+    split: tuple[float, ...]
     parts: dict[Part, NDArray[Any]]
+    starts: dict[Part, Starts]
+
+    def characters(self, part: Part) -> int:
+        """How many characters a part has; of a long one that is far sooner said than counted."""
+        bounds = self.text.boundaries(self.split)
+        return bounds[PARTS.index(part) + 1] - bounds[PARTS.index(part)]
 
     def ids(self, part: Part) -> NDArray[Any]:
         """The ids of a part; raises CharRNNError where the split left it empty."""
@@ -160,7 +84,7 @@ class Corpus:
         return ids
 
 
-def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...]) -> Corpus:
+def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress = silent) -> Corpus:
     """Encode every part to disk beside the text, once per tokenizer and split, and map it into memory.
 
     Raises CharRNNError where the training part is too short to learn from.
@@ -171,26 +95,74 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...]) -> Corpus
             f"{text.source} leaves {end - begin} characters to train on, at least {MIN_TRAIN_CHARACTERS} are needed",
             "give a longer text, or a larger training share with --split",
         )
-    key = hashlib.sha256(f"{tokenizer.to_json()}{split}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{tokenizer.to_json()}{split}{text.document}".encode()).hexdigest()[:16]
     folder = text.path.parent / f"ids-{key}"
     if not folder.is_dir():
         unfinished = Path(tempfile.mkdtemp(dir=text.path.parent, prefix="encoding-"))
         try:
-            with (
-                (unfinished / "train").open("wb") as train,
-                (unfinished / "val").open("wb") as val,
-                (unfinished / "test").open("wb") as test,
-            ):
-                files = {"train": train, "val": val, "test": test}
-                for part, piece in text.part_chunks(split):
-                    files[part].write(tokenizer.encode(piece).tobytes())
+            _encode_into(unfinished, text, tokenizer, split, progress)
             os.replace(unfinished, folder)
-        except OSError:
+        except OSError as error:
             if not folder.is_dir():  # else another process was faster with the same ids
-                raise
+                raise CharRNNError(
+                    f"the encoded text cannot be written in {text.path.parent}: {error.strerror or error}",
+                    "make room there, or name another folder in CHARRNN_HOME",
+                ) from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return Corpus(text, tokenizer, {part: _mapped(folder / part, tokenizer.dtype) for part in PARTS})
+    parts = {part: _mapped(folder / part, tokenizer.dtype) for part in PARTS}
+    starts = {part: _mapped(folder / f"{part}-starts", np.int64) for part in PARTS}
+    return Corpus(text, tokenizer, split, parts, starts)
+
+
+def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress) -> None:
+    starts, position, written = text.starts(), 0, dict.fromkeys(PARTS, 0)
+    for part in PARTS:  # all of them are there, also where nothing is in them
+        (folder / part).touch()
+        (folder / f"{part}-starts").touch()
+    for part, piece in text.part_chunks(split):
+        ids = tokenizer.encode(piece)
+        with (folder / part).open("ab") as stream:
+            stream.write(ids.tobytes())
+        if len(starts):
+            inside = documents.in_span(starts, position, position + len(piece))
+            if written[part] == 0:
+                inside = np.union1d([0], inside)  # a part begins anew, even inside a document
+            with (folder / f"{part}-starts").open("ab") as stream:
+                stream.write((_id_positions(inside, ids, len(piece), tokenizer) + written[part]).tobytes())
+        written[part] += len(ids)
+        position += len(piece)
+        progress("encoding", position, text.characters)
+
+
+def read_whole(file: str, config: Config, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+    """The ids of a text that is not a run's own corpus, cleaned as that was, and where documents begin in them.
+
+    Raises CharRNNError where it is missing, empty or no text.
+    """
+    findings = Findings()
+    whole = ["".join(text_of(source, Cleaning.of(config), findings)) for source in sources((file,), findings)]
+    if not any(whole):
+        raise CharRNNError(f"{file} is empty", "give a text of at least one character")
+    if config.document != "file":
+        lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
+        return encode_whole("".join([*lines, whole[-1]]), config.document, tokenizer)
+    ids = [tokenizer.encode(text) for text in whole if text]
+    lengths = [len(of_file) for of_file in ids]
+    return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
+
+
+def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+    """The ids of a text, and the positions in them at which documents of that kind begin."""
+    ids = tokenizer.encode(text)
+    return ids, _id_positions(documents.all_starts(text, document), ids, len(text), tokenizer)
+
+
+def _id_positions(offsets: Starts, ids: NDArray[Any], characters: int, tokenizer: Tokenizer) -> Starts:
+    """Where in ids (N,) the characters at these offsets of their text begin."""
+    if len(ids) == characters or not len(offsets):
+        return offsets
+    return np.searchsorted(tokenizer.character_index(ids), offsets).astype(np.int64)
 
 
 def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
@@ -207,9 +179,13 @@ class Streams:
     end together: the next epoch begins anew.
     """
 
-    def __init__(self, ids: NDArray[Any], batch: int, window: int, start: int) -> None:
-        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start row."""
-        self._ids, self._start = ids, start
+    def __init__(self, ids: NDArray[Any], batch: int, window: int, start: int, starts: Starts = documents.NONE) -> None:
+        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start row.
+
+        starts: where documents begin; their first targets are preceded by the start row too.
+        """
+        self._ids, self._start, self._starts = np.asarray(ids), start, starts
+        self._pages = ids.base if isinstance(ids.base, mmap.mmap) and ids.nbytes > RELEASED_BYTES else None
         self.batch = min(batch, len(ids))
         self._length = -(-len(ids) // self.batch)
         self._begins = np.arange(self.batch) * len(ids) // self.batch
@@ -224,6 +200,17 @@ class Streams:
         begin = index * self._length // self.steps_per_epoch
         end = (index + 1) * self._length // self.steps_per_epoch
         positions = np.arange(begin, end)[:, None] + self._begins[None, :]
-        targets = self._ids[positions].astype(np.int64)
-        inputs = np.where(positions == 0, self._start, self._ids[np.maximum(positions - 1, 0)]).astype(np.int64)
+        inputs, targets = np.empty((2, *positions.shape), np.int64)
+        together = self.batch if self._pages is None else RELEASED_ROWS
+        for rows in (slice(first, first + together) for first in range(0, self.batch, together)):
+            at = positions[:, rows]
+            targets[:, rows] = self._ids[at]
+            inputs[:, rows] = np.where(at == 0, self._start, self._ids[np.maximum(at - 1, 0)])
+            if self._pages is not None:
+                self._pages.madvise(mmap.MADV_DONTNEED)
+        documents.mark(inputs, self._starts, self._begins + begin, self._start)
         return inputs, targets, index == 0
+
+    def cuts(self, inputs: NDArray[np.int64]) -> list[int]:
+        """The time steps at which some row of `inputs`, as from `at`, begins a document, so that its state must too."""
+        return documents.cuts(inputs, self._start) if len(self._starts) else []

@@ -14,7 +14,8 @@ Library = Literal["numpy", "torch"]
 class Decoder:
     """Steps a model by one character in every row. It keeps no state: the state goes in and comes out.
 
-    engine: what computes. notes: what the user should know about it.
+    engine: what computes. notes: what the user should know about it. first (V + 1, ...): all that the first layer
+    makes of a character alone. head (H, V), bias (V,): what makes logits of the last layer's output.
     """
 
     notes: tuple[str, ...] = ()
@@ -39,9 +40,9 @@ class Decoder:
         )
         with self._no_grad():
             # All that the first layer makes of a character alone is looked up, not computed: (V + 1, ...).
-            self._first = cell.inputs(table, self._p[0])
-        self._head = table[:-1].T if architecture.tie else w["head.W"]
-        self._bias = w["head.b"]
+            self.first = cell.inputs(table, self._p[0])
+        self.head = table[:-1].T if architecture.tie else w["head.W"]
+        self.bias = w["head.b"]
 
     def start(self, B: int = 1) -> State:
         """The state of B rows before any character."""
@@ -56,7 +57,7 @@ class Decoder:
         """
         with self._no_grad():
             y, after = self._layers(ids, state)
-            logits = y @ self._head + self._bias
+            logits = y @ self.head + self.bias
         return (logits.cpu().numpy() if self._torch else logits), after
 
     def read(self, ids: NDArray[Any], state: State) -> State:
@@ -68,7 +69,7 @@ class Decoder:
 
     def _layers(self, ids: NDArray[Any], state: State) -> tuple[Any, State]:
         index = ids.astype(np.int64)
-        z = self._first[self._torch.from_numpy(index).to(self._device) if self._torch else index]
+        z = self.first[self._torch.from_numpy(index).to(self._device) if self._torch else index]
         after, x = [], None
         for layer, p in enumerate(self._p):
             y, new = self._cell.step(z if x is None else self._cell.inputs(x, p), state[layer], p)

@@ -1,10 +1,11 @@
-"""How a parameter starts: functions of (a NumPy generator, a shape) that give a float64 array.
+"""How a parameter starts: functions of (a NumPy generator, a shape) that give a float64 array, and say what they are.
 
 A matrix (I, k H) holds k gate blocks side by side, a bias (k H,) likewise; every rule is applied block by block, so
 that a gate starts the same way whether it is stored alone or beside others.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,30 @@ from numpy.typing import NDArray
 Init = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 
-def _by_blocks(fill: Init, blocks: int) -> Init:
+@dataclass(frozen=True)
+class Rule:
+    """A function that starts a parameter, with its name in words."""
+
+    words: str
+    fill: Init
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return self.fill(rng, shape)
+
+
+def describe(init: Init) -> str:
+    """What a rule is, in words: its own, or else the first line of the function's docstring, or its name."""
+    if isinstance(init, Rule):
+        return init.words
+    return (init.__doc__ or init.__name__).strip().split("\n")[0]
+
+
+def _by_blocks(words: str, fill: Init, blocks: int) -> Rule:
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         block = (*shape[:-1], shape[-1] // blocks)
         return np.concatenate([fill(rng, block) for _ in range(blocks)], axis=-1)
 
-    return init
+    return Rule(words if blocks == 1 else f"{words}, {blocks} blocks", init)
 
 
 def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -34,42 +53,42 @@ def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.floa
     return rng.uniform(-bound, bound, shape)
 
 
-def orthogonal(blocks: int = 1) -> Init:
+def orthogonal(blocks: int = 1) -> Rule:
     """Orthogonal blocks, uniformly distributed (Saxe et al. 2014): recurrent products keep the length of h."""
-    return _by_blocks(_orthogonal, blocks)
+    return _by_blocks("orthogonal", _orthogonal, blocks)
 
 
-def glorot(blocks: int = 1) -> Init:
+def glorot(blocks: int = 1) -> Rule:
     """Uniform within sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
-    return _by_blocks(_glorot, blocks)
+    return _by_blocks("Glorot uniform", _glorot, blocks)
 
 
-def uniform(bound: float) -> Init:
+def uniform(bound: float) -> Rule:
     """Uniform within +-bound."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.uniform(-bound, bound, shape)
 
-    return init
+    return Rule(f"uniform within +-{bound:g}", init)
 
 
-def normal(deviation: float) -> Init:
+def normal(deviation: float) -> Rule:
     """Normal with mean 0 and the given standard deviation."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.standard_normal(shape) * deviation
 
-    return init
+    return Rule(f"normal, deviation {deviation:g}", init)
 
 
-def constant(*per_block: float) -> Init:
+def constant(*per_block: float) -> Rule:
     """The same value throughout each gate block: constant(1, 0, 0) starts the first of three gates at 1."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         values = np.repeat(np.asarray(per_block, dtype=np.float64), shape[-1] // len(per_block))
         return np.broadcast_to(values, shape).copy()
 
-    return init
+    return Rule(", ".join(f"{value:g}" for value in per_block) + (" by block" if len(per_block) > 1 else ""), init)
 
 
 zeros = constant(0.0)

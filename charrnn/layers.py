@@ -6,7 +6,8 @@ scan    gates for every step at once, then the recurrence alone: linear recurren
 native  machine code made from the equations and their derivative, on a CPU: see `charrnn.native_training`
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +57,27 @@ def run(engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any) -> t
     return _loop(cell, _inputs(cell, x, p), state, p)
 
 
+def run_documents(
+    engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any, cuts: Sequence[int], begins: Tensor
+) -> tuple[Tensor, States]:
+    """As `run`, for a sequence in which rows begin anew: the same numbers as if each document were run alone.
+
+    cuts: the steps, rising, at which some row does. begins: (T, B), whether a row does at a step. Any engine can:
+    the sequence is run in pieces between the cuts, and a row that begins gets the cell's start state.
+    """
+    start = [torch.tensor(s).to(held) for s, held in zip(cell.start(()), state, strict=True)]
+    bounds = [*([] if cuts[0] == 0 else [0]), *cuts, len(begins)]
+    outputs = []
+    for begin, end in itertools.pairwise(bounds):
+        anew = begins[begin].unsqueeze(1)
+        # `where`, not a product: a start state may be infinite.
+        state = tuple(torch.where(anew, s, held) for s, held in zip(start, state, strict=True))
+        piece = (x[0], x[1][begin:end]) if isinstance(x, tuple) else x[begin:end]
+        y, state = run(engine, cell, piece, state, p)
+        outputs.append(y)
+    return torch.cat(outputs), state
+
+
 def _inputs(cell: Cell, x: Tensor | Looked, p: Any) -> Tensor:
     """z = inputs(x, p) for the whole sequence; a table smaller than the sequence goes through it first."""
     if isinstance(x, tuple) and x[0].shape[0] < x[1].numel():
@@ -94,10 +116,9 @@ def _gates(cell: Cell, x: Tensor | Looked, p: Any, steps: int | None) -> Iterato
     assert cell.gates is not None
     if isinstance(x, tuple) and x[0].shape[0] < x[1].numel():  # the gates of a character are the same wherever it is
         table, ids = cell.inputs(x[0], p), x[1]
-        steps = steps or len(ids)
         a, b = cell.gates(table, p)
-        looked = [torch.split(torch.nn.functional.embedding(ids, gate), steps) for gate in (a.expand_as(b), b)]
-        for ids_n, a_n, b_n in zip(torch.split(ids, steps), *looked, strict=True):
+        looked = (ids, *(torch.nn.functional.embedding(ids, gate) for gate in (a.expand_as(b), b)))
+        for ids_n, a_n, b_n in zip(*(torch.split(tensor, steps or len(ids)) for tensor in looked), strict=True):
             yield torch.nn.functional.embedding(ids_n, table), a_n, b_n
     else:
         z = cell.inputs(_look_up(x), p)

@@ -66,7 +66,9 @@ class Machine:
         table, T, first, end = function.args
         # Steps are counted from 0; t runs downwards on the way back.
         last = builder.sub(T, I64(1))
-        time = (lambda i: i) if way.step > 0 else (lambda i: builder.sub(last, i))
+
+        def time(i: Any) -> Any:
+            return i if way.step > 0 else builder.sub(last, i)
 
         def run(stage: str, t: Any) -> None:
             builder.call(kernels[stage], [table, t, first, end])
@@ -209,7 +211,8 @@ class _Kernel:
             if expr.op == "constant":
                 made[expr] = maths.constant(expr.data)
             elif expr.op == "load":
-                made[expr] = read(maths, *self._address(*expr.data, j))
+                buffer, column, shift = expr.data
+                made[expr] = read(maths, *self._address(buffer, column, shift, j))
             else:
                 made[expr] = maths.apply(expr.op, *(self._emit_expr(maths, a, j, made) for a in expr.args))
         return made[expr]

@@ -153,8 +153,8 @@ def _multiply_add(builder: Any, shape: Shape, a: Any, b: Any, sums: Any) -> Any:
         return _call(builder, f"llvm.x86.avx512bf16.dpbf16ps.{8 * vector_bytes()}", sums, [sums, a, b])
     half, mask = (ir.Constant(words, [n] * shape.lanes) for n in (16, 0xFFFF0000))
     b = builder.bitcast(b, words)
-    for widen in (lambda x: builder.shl(x, half), lambda x: builder.and_(x, mask)):
-        factors = [builder.bitcast(widen(x), sums.type) for x in (a, b)]
+    for widen, by in ((builder.shl, half), (builder.and_, mask)):
+        factors = [builder.bitcast(widen(x, by), sums.type) for x in (a, b)]
         sums = _call(builder, f"llvm.fma.v{shape.lanes}{letter}", sums, [*factors, sums])
     return sums
 

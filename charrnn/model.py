@@ -3,7 +3,7 @@
 Letters: T time steps, B rows, V vocabulary, E embedding, H hidden, L layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,17 +49,24 @@ class CharRNN(nn.Module):
             for _ in range(self.architecture.layers)
         )
 
-    def forward(self, ids: Tensor, state: State, generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, ids: Tensor, state: State, generator: torch.Generator | None = None, cuts: Sequence[int] = ()
+    ) -> tuple[Tensor, State]:
         """Read T characters in every row.
 
         ids: (T, B) int64, V for the start row. state: as from `start(B)` or an earlier call, not modified. generator:
-        source of the dropout masks, one per window; without it nothing is dropped.
+        source of the dropout masks, one per window; without it nothing is dropped. cuts: the time steps, rising, at
+        which some row has the start row inside its text: there that row begins anew.
         Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character.
         """
         x: Tensor | Looked = (self._table(), ids)
         last = []
         for i in range(self.architecture.layers):
-            y, after = layers.run(self.engine, self.cell, x, state[i], self._pack(i))
+            if cuts:
+                begins = ids == self.architecture.start
+                y, after = layers.run_documents(self.engine, self.cell, x, state[i], self._pack(i), cuts, begins)
+            else:
+                y, after = layers.run(self.engine, self.cell, x, state[i], self._pack(i))
             last.append(after)
             if self.architecture.residual and isinstance(x, Tensor):
                 y = y + x

@@ -1,25 +1,44 @@
-"""Compiled decoders on disk, in the user's cache folder, so that only the first use of a shape has to compile.
+"""Machine code on disk, in the user's cache folder, so that only the first use of a shape has to compile.
 
-Numba keeps compiled code beside the file that a function comes from, and looks at that file alone to see whether it is
-stale. So each driver is a file of its own, named by a hash of everything it depends on: its text, the arithmetic it
-calls, the versions of what compiles it, and the processor. A name is written once, whole, and never changed.
+A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
+compiles it, and the processor. It is written once, whole, and never changed; so processes that start together may
+compile the same twice, and never see half a file. It holds the function's symbol, a line break and an object file,
+which llvmlite loads in milliseconds; Numba, which takes ten times as long to import, is needed to compile alone.
 """
 
+import ctypes
 import hashlib
-import importlib.util
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-PACKAGE = Path(__file__).parent
-SOURCES = ("native_math.py", "native_products.py", "native_weights.py")
-STAMP = 1_000_000_000  # every driver's time of change: two processes that write the same file write the same stamp
+import llvmlite
+import llvmlite.binding as llvm
 
-_loaded: dict[str, ModuleType] = {}
+PACKAGE = Path(__file__).parent
+SOURCES = ("native_compile.py", "native_math.py", "native_products.py", "native_views.py", "native_weights.py")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_loaded: dict[str, "Function"] = {}
+_engine: Any = None
+
+
+class Function:
+    """A compiled function: `function(*arguments)` with addresses and whole numbers gives an int64."""
+
+    def __init__(self, address: int, signature: tuple[str, ...]):
+        self.address = address
+        kinds = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in signature]
+        # Numba's own convention: where the result goes, where an exception would go, the arguments; 0 is success.
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(address)
+
+    def __call__(self, *arguments: float) -> int:
+        result, trouble = ctypes.c_int64(), ctypes.c_void_p()
+        status = self._call(ctypes.addressof(result), ctypes.addressof(trouble), *arguments)
+        assert status == 0
+        return result.value
 
 
 def folder() -> Path:
@@ -33,54 +52,69 @@ def folder() -> Path:
     return Path(base) / "charrnn"
 
 
-def load(text: str) -> tuple[ModuleType, str | None]:
-    """The module of a driver's source, and what the user should know: that it will be compiled anew every time."""
-    name = f"charrnn_native_{_key(text)}"
-    if name in _loaded:
-        return _loaded[name], None
-    note = None
+def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
+    """A function of some source, compiled unless it was before, and what the user should know, if anything.
+
+    signature: as for `charrnn.native_compile.compile_source`. Raises ImportError where it must be compiled and there
+    is no Numba, and CharRNNError where Numba cannot compile it.
+    """
+    key = _key(text, signature)
+    if key in _loaded:
+        return _loaded[key], None
+    path, note = folder() / f"native-{key}.o", None
     try:
-        path = _write(folder(), name, text)
-    except OSError as error:
-        path = _write(Path(tempfile.mkdtemp(prefix="charrnn-")), name, text)
-        note = f"compiled code cannot be kept in {folder()} ({error.strerror}): it is in {path.parent} for now"
-    _loaded[name] = _import(name, path)
-    return _loaded[name], note
+        content = path.read_bytes()
+    except OSError:
+        from charrnn.native_compile import compile_source
+
+        symbol, code = compile_source(text, function, signature)
+        content = symbol.encode() + b"\n" + code
+        note = _keep(path, content)
+    _loaded[key] = Function(_link(*content.split(b"\n", 1)), signature)
+    return _loaded[key], note
 
 
-def _key(text: str) -> str:
-    import llvmlite
-    import llvmlite.binding
-    import numba
-    import numpy
-
-    parts = [text, sys.version, numba.__version__, llvmlite.__version__, numpy.__version__, platform.machine()]
-    parts += [llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()]
+def _key(text: str, signature: tuple[str, ...]) -> str:
+    # Every release of Numba goes with one of llvmlite.
+    parts = [text, *signature, PYTHON, llvmlite.__version__, sys.platform]
+    parts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for source in SOURCES:
         digest.update((PACKAGE / source).read_bytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:24]
 
 
-def _write(place: Path, name: str, text: str) -> Path:
-    """The driver's file, written if it is not there; raises OSError where nothing can be kept beside it."""
-    path = place / f"{name}.py"
-    beside = place / "__pycache__"
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=beside):
-        pass
-    if not path.exists():
-        handle, unfinished = tempfile.mkstemp(dir=place, prefix=f".{name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.utime(unfinished, (STAMP, STAMP))
+def _keep(path: Path, content: bytes) -> str | None:
+    """Write a file that is whole at every moment; a note where the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
         os.replace(unfinished, path)
-    return path
+    except OSError as error:
+        return f"compiled code cannot be kept in {path.parent} ({error.strerror}); it will be compiled anew next time"
+    return None
 
 
-def _import(name: str, path: Path) -> ModuleType:
-    spec: Any = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where Numba looks for it when it reads compiled code
-    spec.loader.exec_module(module)
-    return module
+def _link(symbol: bytes, code: bytes) -> int:
+    """Load an object file into this process; the address of its function."""
+    global _engine
+    if _engine is None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+        _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        # Numba's code could free arrays of its own; it owns none here, so this is never called.
+        llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_never, ctypes.c_void_p).value)
+    _engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    _engine.finalize_object()
+    address: int = _engine.get_function_address(symbol.decode())
+    return address
+
+
+def _freed(memory: int) -> None:
+    raise AssertionError("compiled code freed an array")
+
+
+_never = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_freed)

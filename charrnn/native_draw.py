@@ -1,6 +1,7 @@
 """The draw of `charrnn.sampling`, compiled: the same float64 arithmetic in the same order, so the same ids.
 
-Plain loops throughout: Numba takes seconds to compile the assignment of a slice, with its error messages.
+Plain loops throughout, on memory that is handed in: Numba takes seconds to compile the assignment of a slice, and
+what allocates needs Numba's run time.
 """
 
 import math
@@ -9,19 +10,19 @@ import numpy as np
 from numba import njit
 
 from charrnn.native_math import exp_float64
+from charrnn.native_views import vector
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
-KEPT = __name__ != "charrnn.native_draw"  # compiled code is kept where `charrnn.native_cache` put a copy of this file
 
 
-@njit(cache=KEPT, **FLAGS)
-def choose(logits, allowed, temperature, top_k, top_p, min_p, u):
+@njit(**FLAGS)
+def choose(logits, allowed, temperature, top_k, top_p, min_p, u, p, kept, order):
     """The id drawn with u, or -1 where the logits are not finite.
 
     logits: (V,). allowed: (V,) bool. top_k: V or more is off; top_p: above 1 is off; min_p: below 0 is off.
+    p, kept: (V,) float64, and order: (2 V,) int64, to work in.
     """
     V = logits.size
-    p = np.empty(V, np.float64)
     top, likeliest = -np.inf, 0
     for i in range(V):
         p[i] = logits[i] if allowed[i] else -np.inf
@@ -37,7 +38,7 @@ def choose(logits, allowed, temperature, top_k, top_p, min_p, u):
         p[i] = exp_float64((p[i] - top) / temperature)
     _normalise(p)
     if top_k < V or top_p <= 1:
-        _cut(p, top_k, top_p)
+        _cut(p, top_k, top_p, kept, order)
     if min_p >= 0:
         largest = 0.0
         for i in range(V):
@@ -66,13 +67,13 @@ def _normalise(p):
 
 
 @njit(**FLAGS)
-def _cut(p, top_k, top_p):
+def _cut(p, top_k, top_p, kept, order):
     """Top-k, then top-p, on p (V,) in place."""
     V = p.size
     k = min(top_k, V)
-    heap, order, kept = np.empty(V, np.int64), np.empty(k, np.int64), np.zeros(V, np.float64)
+    heap, order = order[:V], order[V:]
     for i in range(V):
-        heap[i] = i
+        heap[i], kept[i] = i, 0.0
     for i in range(V // 2 - 1, -1, -1):
         _sift(heap, V, i, p)
     if k < V:
@@ -125,7 +126,7 @@ def _sift(heap, size, at, p):
         at = best
 
 
-@njit(cache=KEPT, **{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
+@njit(**{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
 def cost(logits, id_):
     """Nats of an id under logits (V,), as `charrnn.sampling.cost`."""
     top = logits[0]
@@ -135,3 +136,18 @@ def cost(logits, id_):
     for i in range(logits.size):
         total += exp_float64(np.float64(logits[i]) - np.float64(top))
     return math.log(total) + np.float64(top) - np.float64(logits[id_])
+
+
+def draw(logits, n, allowed, filters, u, numbers, order, cost_at):
+    """Draw from n logits at an address: the id, or -1, and its cost.
+
+    filters: the four of `choose`. numbers: 2 n float64, and order: 2 n int64, to work in.
+    """
+    x = vector(logits, n)
+    settings = vector(filters, 4)
+    work = vector(numbers, 2 * n)
+    temperature, top_k, top_p, min_p = settings[0], int(settings[1]), settings[2], settings[3]
+    permitted = vector(allowed, n)
+    id_ = choose(x, permitted, temperature, top_k, top_p, min_p, u, work[:n], work[n:], vector(order, 2 * n))
+    vector(cost_at, 1)[0] = cost(x, max(id_, 0))
+    return id_

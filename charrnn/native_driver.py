@@ -1,18 +1,19 @@
-"""The decoding loop of one model, as a module's source for Numba: characters in, characters out, no Python in between.
+"""The decoding loop of one model, as source for Numba: characters in, characters out, no Python in between.
 
-It depends on the cell's equations and on the sizes alone, so that models of one shape share compiled code.
+It depends on the cell's equations and on the sizes alone, so that models of one shape share compiled code. Everything
+it works on comes as addresses, so that the compiled code stands alone: no Numba is needed to load and run it.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from charrnn.architecture import Architecture
 from charrnn.native_source import FunctionSource, Layout
 from charrnn.native_trace import Leaf, trace
+from charrnn.native_weights import PANEL, ROWS
 
-PRODUCTS = {"float32": "by_array", "bf16": "by_bf16", "int8": "by_int8"}
+DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
 
-MODULE = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {weights} weights."""
+HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {kept} weights."""
 
 import math
 from math import inf, nan
@@ -20,136 +21,177 @@ from math import inf, nan
 import numpy as np
 from numba import njit
 
-from {draw} import choose, cost
 from charrnn.native_math import *
-from charrnn.native_products import {product} as product
+from charrnn.native_products import by_{kept}
+from charrnn.native_views import draw_at, matrix, vector
 
 FLAGS = {{"fastmath": {{"contract", "nsz"}}, "error_model": "numpy", "nogil": True}}
 real = np.{real}
 
 
 @njit(**FLAGS)
-{first_step}
+def look_up(table, id_, s, at):
+    for i in range(table.shape[1]):
+        s[at + i] = table[id_, i]
 
-{upper}@njit(**FLAGS)
-def advance(id_, table, s0, s, p0, p, q):
-    for i in range({z_width}):
-        s0[{z0} + i] = table[id_, i]
-    first_step(s0, p0)
-{climb}
 
 @njit(**FLAGS)
-def score(y, head, bias, logits):
-    product(y, head, logits)
+def move(a, a_at, b, b_at, n):
+    for i in range(n):
+        b[b_at + i] = a[a_at + i]
+
+
+@njit(**FLAGS)
+def add(a, a_at, b, b_at, n):
+    for i in range(n):
+        b[b_at + i] += a[a_at + i]
+
+'''
+
+LOOP = """
+@njit(**FLAGS)
+def advance(id_, table, sums, rounded, {vectors}):
+{advance}
+
+@njit(**FLAGS)
+def score(y, bias, logits, sums, rounded, {head}):
+    {product}
     for i in range(bias.size):
         logits[i] += bias[i]
 
 
-@njit(cache=True, **FLAGS)
-def run(
-    ids, table, s0, s, p0, p, q, head, bias, outputs, logits, us, filters, automaton, allowed, following, drawn, costs
-):
-    y = {top}
-    for t in range(ids.size):
-        advance(ids[t], table, s0, s, p0, p, q)
-        if outputs.shape[0] > 0:
-            for i in range({hidden}):
-                outputs[t, i] = y[i]
-    temperature, top_k, top_p, min_p = filters
-    for n in range(us.size):
-        score(y, head, bias, logits)
-        id_ = choose(logits, allowed[automaton], temperature, top_k, top_p, min_p, us[n])
+def run({parameters}):
+{views}
+    for t in range(T):
+        advance(ids[t], table, sums, rounded, {vectors})
+        if wanted:
+            move({top}, {y}, outputs, t * {hidden}, {hidden})
+    y = {top}[{y} : {y} + {hidden}]
+    for n in range(N):
+        score(y, bias, logits, sums, rounded, {head})
+        allowed = allowed_at + position[0] * V
+        id_ = draw_at(draw, logits_at, V, allowed, filters_at, us[n], numbers_at, order_at, costs_at + 8 * n)
         if id_ < 0:
-            return n, automaton
-        drawn[n], costs[n] = id_, cost(logits, id_)
-        automaton = following[automaton, id_]
-        advance(id_, table, s0, s, p0, p, q)
-    if us.size == 0 and outputs.shape[0] == 0:
-        score(y, head, bias, logits)
-    return us.size, automaton
-'''
-
-UPPER = """@njit(**FLAGS)
-{step}
-
-@njit(**FLAGS)
-{inputs}
-
-"""
-
-CLIMB = """    y, y_at = s0, {y0}
-    for layer in range({layers} - 1):
-        x = s[layer]
-        for i in range({hidden}):
-            x[{x} + i] = y[y_at + i]
-        inputs(x, q[layer])
-        step(x, p[layer])
-        if {residual}:
-            for i in range({hidden}):
-                x[{y} + i] += x[{x} + i]
-        y, y_at = x, {y}
+            return n
+        drawn[n] = id_
+        position[0] = following[position[0] * V + id_]
+        advance(id_, table, sums, rounded, {vectors})
+    if N == 0 and not wanted:
+        score(y, bias, logits, sums, rounded, {head})
+    return N
 """
 
 
 @dataclass(frozen=True)
-class Driver:
-    """A module's source, and what its `run` is to be given.
+class Pointer:
+    """A parameter of `run` that is an address. shape: of the array there, in source; none: it is only handed on."""
 
-    first, upper: where the scratch vectors of the first layer and of each layer above it keep what.
-    first_leaves, leaves, input_leaves: the parameters of the first layer's step, of a step above it, and of its inputs.
-    matrices: those of them that are multiplied by, and may be kept in fewer bytes.
+    name: str
+    dtype: str
+    shape: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A model's source, and what its `run` is to be given.
+
+    layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
+    in which their addresses follow the others: (layer, leaf, whether it is a matrix). room: how many float32 and int32
+    products need to work in.
+    parameters: of run, all: addresses first, then numbers.
     """
 
     text: str
-    first: Layout
-    upper: Layout
-    first_leaves: list[Leaf]
-    leaves: list[Leaf]
-    input_leaves: list[Leaf]
-    matrices: set[tuple[str, tuple[int, ...]]]
+    layouts: list[Layout]
+    weights: list[tuple[int, Leaf, bool]]
+    room: tuple[int, int]
+    signature: tuple[str, ...]
 
 
-def write(
-    architecture: Architecture, weights: str = "float32", real: str = "float32", draw: str = "charrnn.native_draw"
-) -> Driver:
-    """The driver of a model.
-
-    weights: float32, bf16 or int8. real: float32, or float64 to check the equations. draw: the module of the draw.
+def write(architecture: Architecture, kept: str = "float32", real: str = "float32") -> Driver:
+    """The driver of a model. kept: float32, bf16 or int8. real: float32, or float64 to check the equations.
 
     Raises CharRNNError where the equations cannot be compiled.
     """
-    cell, H, options = architecture.definition, architecture.hidden, dict(architecture.cell_options)
-    _, below = trace(cell, architecture.input_size(0), H, H, options)
-    above_inputs, above = trace(cell, H, H, H, options)
+    cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
+    _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
+    above_inputs, above = trace(cell, H, H, H, dict(options))
     first, upper = Layout(), Layout()
-    first_step = FunctionSource("first_step", below, first, real)
-    step = FunctionSource("step", above, upper, real)
-    first_text, step_text = first_step.text(), step.text()
-    inputs = FunctionSource("inputs", above_inputs, upper, real)
-    values: dict[str, Any] = {
-        "cell": cell.name,
-        "draw": draw,
-        "layers": architecture.layers,
-        "hidden": H,
-        "weights": weights,
-        "residual": architecture.residual,
-        "product": PRODUCTS[weights],
-        "real": real,
-        "first_step": first_text,
-        "step": step_text,
-        "inputs": inputs.text(),
-        "z_width": below.inputs["z"],
-        "z0": first.place("z", below.inputs["z"]),
-        "y0": first.place("y", H),
-        "x": upper.place("x", H),
-        "y": upper.place("y", H),
-    }
-    if architecture.layers > 1:
-        values["upper"], values["climb"] = UPPER.format(**values), CLIMB.format(**values)
-        values["top"] = f"s[{architecture.layers - 2}, {values['y']} : {values['y'] + H}]"
-    else:
-        values["upper"] = values["climb"] = ""
-        values["top"] = f"s0[{values['y0']} : {values['y0'] + H}]"
-    used = [*first_step.matrices, *step.matrices, *inputs.matrices]
-    matrices = {(leaf.name, leaf.index) for leaf in used}
-    return Driver(MODULE.format(**values), first, upper, first_step.leaves, step.leaves, inputs.leaves, matrices)
+    steps = [FunctionSource("first_step", below, first, real, kept)]
+    texts = [steps[0].text()]
+    if L > 1:
+        steps += [FunctionSource("step", above, upper, real, kept)]
+        texts += [steps[1].text()]
+        steps += [FunctionSource("inputs", above_inputs, upper, real, kept)]
+        texts += [steps[2].text()]
+    weights: list[tuple[int, Leaf, bool]] = []
+    pointers: list[Pointer] = []
+    names: list[list[str]] = []
+
+    def take(layer: int, function: FunctionSource) -> str:
+        """The arguments of a layer's call: its scratch vector, its weights."""
+        arguments = []
+        for leaf in function.leaves:
+            of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, kept, real)
+            weights.append((layer, leaf, leaf in function.matrices))
+            pointers.extend(of)
+            arguments += [pointer.name for pointer in of]
+        names.append(arguments)
+        return ", ".join([f"s{layer}", "sums", "rounded", *arguments])
+
+    lines = [f"look_up(table, id_, s0, {first.place('z', below.inputs['z'])})", f"first_step({take(0, steps[0])})"]
+    y = first.place("y", H)
+    for n in range(1, L):
+        x = upper.place("x", H)
+        lines += [f"move(s{n - 1}, {y}, s{n}, {x}, {H})", f"inputs({take(n, steps[2])})", f"step({take(n, steps[1])})"]
+        y = upper.place("y", H)
+        lines += [f"add(s{n}, {x}, s{n}, {y}, {H})"] if architecture.residual else []
+    head = _pointers("head", Leaf("head", (), (H, 0)), True, kept, real)
+    scratch = [Pointer(f"s{n}", real, (str((first if n == 0 else upper).size),)) for n in range(L)]
+    widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
+    table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
+    room = [Pointer("sums", "float32", (str(PANEL),)), Pointer("rounded", "int32", (str((widest + 1) // 2),))]
+    calls = [
+        Pointer("bias", real, ("V",)),
+        Pointer("ids", "int64", ("T",)),
+        Pointer("outputs", real, (f"T * {H}",)),
+        Pointer("logits", real, ("V",)),
+        Pointer("us", "float64", ("N",)),
+        Pointer("position", "int64", ("1",)),
+        Pointer("following", "int8", ("8 * V",)),
+        Pointer("drawn", "int64", ("N",)),
+    ]
+    everything = [table, *room, *scratch, *pointers, *head, *calls]
+    numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
+    numbers += ["T", "N", "V", "wanted"]
+    vectors = [pointer.name for pointer in (*scratch, *pointers)]
+    text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real)
+    text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
+    text += LOOP.format(
+        vectors=", ".join(vectors),
+        advance="\n".join(f"    {line}" for line in lines),
+        head=", ".join(pointer.name for pointer in head),
+        product=f"by_{kept}(y, {', '.join(p.name for p in head)}, logits, sums, rounded)",
+        parameters=", ".join([*(f"{p.name}_" for p in everything), *numbers]),
+        views="\n".join(f"    {p.name} = {_view(p)}" for p in everything),
+        top=f"s{L - 1}",
+        y=y,
+        hidden=H,
+    )
+    signature = (*(f"{p.dtype}*" for p in everything), *("int64" for _ in numbers))
+    return Driver(text, [first, *[upper] * (L - 1)], weights, (PANEL, (widest + 1) // 2), signature)
+
+
+def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
+    """The arrays that a parameter is kept in. A width of 0 stands for V."""
+    if not is_matrix:
+        return [Pointer(name, real, (str(leaf.shape[-1]),))]
+    I, O = leaf.shape
+    width, rows = str(O) if O else "V", ROWS[kept]
+    numbers = -(-I // rows) * PANEL * (2 if kept == "int8" else 1)
+    panels = Pointer(name, DTYPES[kept], (f"({width} + {PANEL - 1}) // {PANEL}", str(numbers)))
+    return [panels, Pointer(f"{name}_scale", "float32", (width,))] if kept == "int8" else [panels]
+
+
+def _view(pointer: Pointer) -> str:
+    return f"{'vector' if len(pointer.shape) == 1 else 'matrix'}({pointer.name}_, {', '.join(pointer.shape)})"

@@ -9,7 +9,7 @@ another loop or a product reads them.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from charrnn.native_trace import Function, Node
+from charrnn.native_trace import Function, Leaf, Node
 
 LINE = 16  # numbers; places begin at multiples of it, a cache line in float32
 
@@ -43,10 +43,14 @@ class Layout:
 
 
 class FunctionSource:
-    """Writes one traced function as Python for Numba: `def name(s, p)`, with scratch s and parameters p."""
+    """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
 
-    def __init__(self, name: str, function: Function, layout: Layout, dtype: str):
-        self._name, self._function, self._layout, self._dtype = name, function, layout, dtype
+    leaves: the parameters. matrices: those of them that are multiplied by, which are kept as `kept` says; an int8 one
+    arrives as two, its panels and its scales.
+    """
+
+    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str):
+        self.name, self._function, self._layout, self._real, self._kept = name, function, layout, real, kept
         self._order = _reachable(function.outputs.values())
         self._stored: dict[Node, int] = {}
         self._lines: list[str] = []
@@ -62,17 +66,24 @@ class FunctionSource:
             if not node.elementwise and node.op not in ("input", "parameter", "constant", "slice"):
                 self._compute(node)
         self._finish()
-        unpack = [f"    p{k} = p[{k}]" for k in range(len(self.leaves))]
-        return "\n".join([f"def {self._name}(s, p):", *unpack, *(f"    {line}" for line in self._lines), ""])
+        names = [name for leaf in self.leaves for name in self._names(leaf)]
+        head = f"def {self.name}({', '.join(['s', 'sums', 'rounded', *names])}):"
+        return "\n".join([head, *(f"    {line}" for line in self._lines), ""])
+
+    def _names(self, leaf: Leaf) -> list[str]:
+        k = self.leaves.index(leaf)
+        return [f"p{k}", f"scale{k}"] if self._kept == "int8" and leaf in self.matrices else [f"p{k}"]
 
     def _compute(self, node: Node) -> None:
         """Emit a product, a layer normalisation or a join; what it reads is put in memory first."""
         for argument in node.arguments:
             self._materialise(argument)
-        at = self._stored[node] = self._layout.place(f"{self._name} {self._order.index(node)}", node.width)
+        at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", node.width)
         target = f"s[{at}:{at + node.width}]"
         if node.op == "matmul":
-            self._lines.append(f"product({self._view(node.arguments[0])}, p{self.leaves.index(node.detail)}, {target})")
+            weights = ", ".join(self._names(node.detail))
+            x = self._view(node.arguments[0])
+            self._lines.append(f"by_{self._kept}({x}, {weights}, {target}, sums, rounded)")
         elif node.op == "layernorm":
             self._lines.append(f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})")
         else:
@@ -89,7 +100,7 @@ class FunctionSource:
         users = {n: [u for u in self._order if n in u.arguments] for n in wanted}
         outputs = set(self._function.outputs.values())
         kept = [n for n in wanted if n is node or n in outputs or any(u not in here for u in users[n])]
-        stores = {n: self._layout.place(f"{self._name} {self._order.index(n)}", n.width) for n in kept}
+        stores = {n: self._layout.place(f"{self.name} {self._order.index(n)}", n.width) for n in kept}
         self._emit(wanted, list(stores.items()))
         self._stored |= stores
 
@@ -97,7 +108,7 @@ class FunctionSource:
         """Put a result where no output is written."""
         self._materialise(node)
         if not node.elementwise:
-            at = self._layout.place(f"{self._name} copy {self._order.index(node)}", node.width)
+            at = self._layout.place(f"{self.name} copy {self._order.index(node)}", node.width)
             self._emit([], [(node, at)])
             self._stored[node] = at
 
@@ -122,7 +133,7 @@ class FunctionSource:
         body = []
         for node in wanted:
             terms = [names.get(a) or loads.setdefault(a, f"w{len(loads)}") for a in node.arguments]
-            template = CODE.get(node.op) or f"{node.op}_{self._dtype}({{}})"
+            template = CODE.get(node.op) or f"{node.op}_{self._real}({{}})"
             body.append(f"{names[node]} = {template.format(*terms)}")
         for node, _ in stores:
             if node not in names:

@@ -184,10 +184,10 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
         inputs = Function({"x": I}, {"z": z.node})
         graph = Graph()
         p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        state = tuple(graph.input(name, H) for name in map(_slot, cell.state))
+        state = tuple(graph.input(name, H) for name in map(slot, cell.state))
         y, after = cell.step(graph.input("z", z.node.width), state, p)
-        outputs = {"y": y.node} | {_slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
-        return inputs, Function({"z": z.node.width} | dict.fromkeys(map(_slot, cell.state), H), outputs)
+        outputs = {"y": y.node} | {slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
+        return inputs, Function({"z": z.node.width} | dict.fromkeys(map(slot, cell.state), H), outputs)
     except (AttributeError, TypeError, ValueError) as error:
         raise CharRNNError(
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
@@ -195,7 +195,8 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
         ) from error
 
 
-def _slot(state: str) -> str:
+def slot(state: str) -> str:
+    """What the place of a state is called."""
     return f"state_{state}"
 
 

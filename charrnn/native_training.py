@@ -79,7 +79,7 @@ class _Run(torch.autograd.Function):
             return layer.forward(x, tensors)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
             return None, *ctx.layer.backward(dy, dstates, ctx.needs_input_grad[1:])
 
@@ -208,9 +208,7 @@ class _Layer:
 
     # Backwards
 
-    def backward(
-        self, dy: Tensor, dstates: tuple[Tensor, ...], needed: tuple[bool, ...]
-    ) -> tuple[Tensor | None, ...]:
+    def backward(self, dy: Tensor, dstates: tuple[Tensor, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         plan, buffers = self.plan, self.buffers
         buffers["dy"] = dy.to(self.dtype).contiguous()
         for product in self.plan.derivative.products:
@@ -230,10 +228,7 @@ class _Layer:
         result = (
             dx,
             *before,
-            *(
-                None if name not in grads else grads[name].to(self.params[name].dtype)
-                for name in self.names
-            ),
+            *(None if name not in grads else grads[name].to(self.params[name].dtype) for name in self.names),
         )
         self._release(set())
         return tuple(g if wanted else None for g, wanted in zip(result, needed, strict=True))

@@ -1,48 +1,47 @@
-"""Matrices in fewer bytes, laid out as `charrnn.native_products` reads them.
+"""Matrices as `charrnn.native_products` reads them: in panels of 64 columns, zeros where the last one is not full.
 
-BF16Matrix   two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is
-             the upper half of a float32)
-INT8Matrix   whole numbers from -127 to 127 with a scale per column, in panels of 64 columns and pairs of rows
+float32   row after row
+bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
+          upper half of a float32)
+int8      whole numbers from -127 to 127, of two rows in turn, and a scale per column
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-PANEL = 64  # columns of an INT8Matrix that are read together
+PANEL = 64  # columns that are summed together
+ROWS = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
+Packed = tuple[NDArray[Any], ...]
 
 
-class BF16Matrix(NamedTuple):
-    """pairs: (ceil(I / 2), O) uint32; the high half of the last row is 0 where I is odd."""
-
-    pairs: NDArray[np.uint32]
-
-
-class INT8Matrix(NamedTuple):
-    """panels: (ceil(O / 64), ceil(I / 2), 64, 2) int8, zeros where I or O end. scale: (O,) float32."""
-
-    panels: NDArray[np.int8]
-    scale: NDArray[np.float32]
-
-
-def to_bf16(matrix: NDArray[np.float32]) -> BF16Matrix:
-    """The nearest BF16Matrix to (I, O) float32; of two equally near, the one whose last bit is 0."""
-    bits = np.ascontiguousarray(matrix).view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
-    if len(rounded) % 2:
-        rounded = np.concatenate([rounded, np.zeros((1, rounded.shape[1]), np.uint32)])
-    return BF16Matrix(aligned(rounded[::2] | (rounded[1::2] << np.uint32(16))))
-
-
-def to_int8(matrix: NDArray[np.float32]) -> INT8Matrix:
-    """The nearest INT8Matrix to (I, O) float32; the largest weight of each column is 127."""
-    I, O = matrix.shape
+def pack(matrix: NDArray[np.float32], kept: str) -> Packed:
+    """(I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,)."""
+    if kept == "float32":
+        return (_panels(matrix, 1),)
+    if kept == "bf16":
+        pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
+        joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
+        return (aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1)),)
     scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
-    padded = np.zeros((I + I % 2, -(-O // PANEL) * PANEL), np.int8)
-    padded[:I, :O] = np.rint(matrix / np.where(scale > 0, scale, np.float32(1)))
-    panels = padded.reshape(-1, 2, padded.shape[1] // PANEL, PANEL).transpose(2, 0, 3, 1)
-    return INT8Matrix(aligned(panels), scale)
+    whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+    return _panels(whole, 2), scale
+
+
+def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of the nearest bf16 numbers; of two equally near, the one whose last bit is 0."""
+    bits = np.ascontiguousarray(matrix).view(np.uint32)
+    return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
+    """(I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): by panel, group of rows, column, and row of the group."""
+    I, O = matrix.shape
+    padded = np.zeros((-(-I // rows) * rows, -(-O // PANEL) * PANEL), matrix.dtype)
+    padded[:I, :O] = matrix
+    panels = padded.reshape(-1, rows, padded.shape[1] // PANEL, PANEL).transpose(2, 0, 3, 1)
+    return aligned(panels.reshape(len(panels), -1))
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:

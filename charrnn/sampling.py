@@ -6,6 +6,7 @@ softmax of logits / temperature over the ids that the UTF-8 automaton allows, cu
 order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import documents
 from charrnn.decoding import Decoder, State
 from charrnn.errors import CharRNNError
 from charrnn.tokenizer import TextStream, Tokenizer
@@ -73,6 +75,16 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
     return p
 
 
+def filters(sampling: Sampling, V: int) -> tuple[float, float, float, float]:
+    """Temperature, top-k, top-p and min-p as numbers, of which some are off: k of V, p above 1, min-p below 0."""
+    return (
+        float(sampling.temperature),
+        float(V if sampling.top_k is None else min(sampling.top_k, V)),
+        2.0 if sampling.top_p is None else float(sampling.top_p),
+        -1.0 if sampling.min_p is None else float(sampling.min_p),
+    )
+
+
 def _sum(p: NDArray[np.float64]) -> float:
     return float(np.cumsum(p)[-1])
 
@@ -102,10 +114,14 @@ def cost(logits: NDArray[Any], id_: int) -> float:
 
 @dataclass(frozen=True)
 class Primed:
-    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them."""
+    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them.
+
+    text: what was read.
+    """
 
     last: int
     state: State
+    text: str
 
 
 @runtime_checkable
@@ -121,7 +137,7 @@ class Drawing(Protocol):
 def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
     """Read the text that is to be completed, from the start row on; it may be empty."""
     ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
-    return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()))
+    return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()), text)
 
 
 def generate(
@@ -159,18 +175,25 @@ def _drawn(
     us: np.random.Generator,
     forbidden: Forbidden | None,
 ) -> Iterator[tuple[int, float]]:
-    id_, state, automaton = primed.last, primed.state, 0
-    stream, drawn = TextStream(tokenizer), ""
+    id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
     while True:
         logits, state = decoder.step(np.array([id_]), state)
-        allowed = tokenizer.allowed[automaton]
-        if forbidden is not None and (ids := forbidden(drawn, stream.pending)):
+        allowed = tokenizer.allowed[stream.state]
+        if forbidden is not None and (ids := forbidden(text, stream.pending)):
             allowed = allowed.copy()
             allowed[ids] = False
         id_ = draw(distribution(logits[0], allowed, sampling), us.random())
-        automaton = int(tokenizer.next_state[automaton, id_])
-        drawn += stream.push(id_)
+        text += stream.push(id_)
         yield id_, cost(logits[0], id_)
+
+
+def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -> Iterator[tuple[str, float]]:
+    """The characters that go on from `text` up to the end of its document, which is the last of them."""
+    for character, nats in characters:
+        yield character, nats
+        text += character
+        if character == "\n" and documents.ends(text, kind):
+            return
 
 
 def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
@@ -179,8 +202,8 @@ def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[st
     A character that may be the beginning of a stop string is held back until that is known.
     """
     held: list[tuple[str, float]] = []
-    for _ in range(chars):
-        held.append(next(characters))
+    for character_and_nats in itertools.islice(characters, chars):
+        held.append(character_and_nats)
         text = "".join(character for character, _ in held)
         found = [text.find(s) for s in stop if s in text]
         if found:

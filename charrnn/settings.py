@@ -40,7 +40,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
     )
     if config.plan:
         return config
-    characters = corpus.tokenizer.characters_in(corpus.ids("train"))
+    characters = corpus.characters("train")
     speed = products_per_s(config, corpus)
     config = sizing.decide(config, corpus.tokenizer, characters, speed)
     config = _with_fastest_engine(config, asked, corpus, speed)
@@ -77,9 +77,7 @@ def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: f
     if (config.budget or characters / sizing.chars_per_s(architecture, speed)) < WORTH_MEASURING_SECONDS:
         return config
     weights = architecture.initial(config.seed, config.uniform)
-    seconds = engine_choice.measure(
-        architecture, weights, config.batch, config.window, asked.engine, asked.precision
-    )
+    seconds = engine_choice.measure(architecture, weights, config.batch, config.window, asked.engine, asked.precision)
     engine, precision = engine_choice.fastest(seconds)
     measured = {" ".join(candidate): round(1e6 * s) for candidate, s in seconds.items()}
     return config.replace(engine=engine, precision=precision, measured_us=measured)

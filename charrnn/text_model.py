@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, corpora, data
+from charrnn import checkpoint, data, documents
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
 from charrnn.config import Config
 from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
 from charrnn.decoding import Decoder
+from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, read_prime, until
+from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, in_document, read_prime, until
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
@@ -36,6 +37,7 @@ class TextModel:
     """Weights with the vocabulary and the configuration they belong to.
 
     run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
+    compiled: whether the equations are compiled for that, or computed by torch.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class TextModel:
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
+    compiled: bool = True
 
     @property
     def architecture(self) -> Architecture:
@@ -56,7 +59,8 @@ class TextModel:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        if self.device == "cpu":
+        note = None
+        if self.device == "cpu" and self.compiled:
             try:
                 from charrnn.native import NativeDecoder
 
@@ -67,8 +71,6 @@ class TextModel:
                 note = "Numba is not installed: torch decodes, which is slower; pip install numba"
             except CharRNNError as error:
                 note = f"{error.problem}: torch decodes, which is slower"
-        else:
-            note = None
         if self.kept != "float32":
             raise CharRNNError(
                 f"{self.kept} weights on {self.device}" + (f" ({note})" if note else ""),
@@ -95,7 +97,10 @@ class TextModel:
         return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
-        """The text that goes on from `prime`, without it; settings as in `stream`."""
+        """The text that goes on from `prime`, without it; settings as in `stream`.
+
+        A model that learned lines or paragraphs as documents ends its completion with the document.
+        """
         return "".join(self.stream(prime, chars, **settings))
 
     def completions(
@@ -143,11 +148,18 @@ class TextModel:
         return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
 
     def score(self, text: str) -> "Score":
-        """What each character of a text costs the model, read as one stream from its first character."""
-        return self.score_ids(self.tokenizer.encode(text))
+        """What each character of a text costs the model, read as one stream from its first character.
 
-    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream") -> "Score":
-        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing."""
+        Documents in it, of the kind that the model learned, are each read from nothing.
+        """
+        ids, starts = data.encode_whole(self.tokenizer.clean(text), self.config.document, self.tokenizer)
+        return self.score_ids(ids, starts=starts)
+
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+
+        starts: the positions at which documents begin, each of which is read from nothing too.
+        """
         from charrnn import evaluation, layers
         from charrnn.model import CharRNN
 
@@ -155,13 +167,15 @@ class TextModel:
         engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
         model = CharRNN(self.architecture, self.weights, engine).to(self.device)
         costs = (
-            evaluation.stream_costs(model, ids)
+            evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
-            else evaluation.cold_costs(model, ids, self.config.window)
+            else evaluation.cold_costs(model, ids, self.config.window, starts)
         )
         return evaluation.score(costs, ids, self.tokenizer)
 
     def _primed(self, text: str) -> Primed:
+        """The prime in the model's normal form, read from where its last document begins."""
+        text = documents.current(self.tokenizer.clean(text), self.config.document)
         return read_prime(self.decoder(), self.tokenizer, text)
 
     def _drawn(
@@ -178,6 +192,8 @@ class TextModel:
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
         drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
+            drawn = in_document(drawn, primed.text, self.config.document)
         return until(drawn, chars, stop)
 
 
@@ -202,14 +218,12 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if file is not None:
         if part is not None:
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
-        text = "".join(corpora.read_text(corpora.find(file)))
-        if not text:
-            raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-        return file, model.score_ids(model.tokenizer.encode(text), mode)
+        ids, starts = data.read_whole(file, model.config, model.tokenizer)
+        return file, model.score_ids(ids, mode, starts)
     corpus = data.reopen(model.config, model.tokenizer)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
-    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode)
+    return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
 
 
 def resolve_device(device: str) -> str:

@@ -25,6 +25,7 @@ from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN, State, detach
 from charrnn.pacing import Pace
 from charrnn.reports import Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
+from charrnn.texts import Progress, silent
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
@@ -35,18 +36,22 @@ EXACT_IDS = 200_000
 
 
 def new_run(
-    config: Config, run: Run, stop: Callable[[], bool] = lambda: False, began: float | None = None
+    config: Config,
+    run: Run,
+    stop: Callable[[], bool] = lambda: False,
+    began: float | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Report]:
     """Train from the beginning into an empty folder, yielding reports.
 
     stop() is asked after every step: when it is true the run is saved, and `resume` goes on with it. began: a reading
-    of time.monotonic() from which the budget counts, now when None.
+    of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
     """
     began = time.monotonic() if began is None else began
-    text = data.open_text(config)
-    tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split)
-    corpus = data.encode(text, tokenizer, config.split)
+    text = data.open_text(config, progress)
+    tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize, progress)
+    corpus = data.encode(text, tokenizer, config.split, progress)
     config = settings.resolve(config, corpus)
     trainer = Trainer(run, config, corpus, began)
     run.create(config, tokenizer)
@@ -55,7 +60,11 @@ def new_run(
 
 
 def resume(
-    run: Run, steps: int | None = None, stop: Callable[[], bool] = lambda: False, began: float | None = None
+    run: Run,
+    steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    began: float | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Report]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
@@ -72,7 +81,7 @@ def resume(
         raise CharRNNError(
             f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
         )
-    trainer = Trainer(run, config, data.reopen(config, run.tokenizer()), began)
+    trainer = Trainer(run, config, data.reopen(config, run.tokenizer(), progress), began)
     trainer.restore(about, run.weights("last"), run.training_state())
     run.truncate(step)
     run.write_config(config)
@@ -90,7 +99,8 @@ class Trainer:
         weights = self.architecture.initial(config.seed, config.uniform)
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
         self.optimizer = optimisation.make_optimizer(config, self.model.weights)
-        self.streams = Streams(corpus.ids("train"), config.batch, config.window, self.architecture.start)
+        ids, starts = corpus.ids("train"), corpus.starts["train"]
+        self.streams = Streams(ids, config.batch, config.window, self.architecture.start, starts)
         self.step = 0
         self.characters = 0
         self._earlier_seconds = 0.0
@@ -157,7 +167,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            logits, state = self.model(torch.from_numpy(inputs).to(self.device), self.state, self._dropout())
+            ids = torch.from_numpy(inputs).to(self.device)
+            logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs))
         self.state = detach(state)  # truncate: gradients stop at the window
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), torch.from_numpy(targets).to(self.device).flatten()
@@ -247,10 +258,10 @@ class Trainer:
             return self._validated()
 
     def _validated(self) -> Validated:
-        ids = self.corpus.parts["val"]
+        ids, starts = self.corpus.parts["val"], self.corpus.starts["val"]
         val_nats = None
         if len(ids):
-            val_nats = evaluation.estimate(self.model, ids, self.corpus.tokenizer)
+            val_nats = evaluation.estimate(self.model, ids, self.corpus.tokenizer, starts)
         # Diverged weights (NaN) are never best; without a validation part the last ones are.
         best = val_nats is None or val_nats < self.best_val
         if best and val_nats is not None:
@@ -326,13 +337,13 @@ class Trainer:
         return Finished(self.run, result)
 
     def _final_score(self, part: data.Part) -> evaluation.Score | None:
-        ids = self.corpus.parts[part]
+        ids, starts = self.corpus.parts[part], self.corpus.starts[part]
         if len(ids) == 0:
             return None
         if len(ids) <= EXACT_IDS:
-            costs = evaluation.stream_costs(self.model, ids)
+            costs = evaluation.stream_costs(self.model, ids, starts=starts)
         else:
-            costs = evaluation.parallel_costs(self.model, ids, streams=64, lead=1024)
+            costs = evaluation.parallel_costs(self.model, ids, streams=64, lead=1024, starts=starts)
         return evaluation.score(costs, ids, self.corpus.tokenizer)
 
     def _rate(self, step: int) -> float:

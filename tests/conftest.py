@@ -1,5 +1,6 @@
 """Shared by all tests: a home folder of their own, a small corpus, and runs that are quick to train."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from charrnn.checkpoint import Run
 from charrnn.config import Config
 
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
+# What is compiled for tests is kept from one run of them to the next, and apart from the user's.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")
 # Small models are fastest on one thread, and tests that run side by side do not fight over cores.
 torch.set_num_threads(1)
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared
@@ -54,17 +57,18 @@ def trained(corpus: str, home: Path) -> Callable[..., Run]:
     """Train a small run, whose settings may be changed, to its end; gives the run."""
 
     def train(name: str = "run", **settings: Any) -> Run:
-        run = training.open_run(config(corpus, **settings), name)
-        for _ in training.new_run(config(corpus, **settings), run):
+        settled = config(**{"corpus": corpus, **settings})
+        run = training.open_run(settled, name)
+        for _ in training.new_run(settled, run):
             pass
         return run
 
     return train
 
 
-def config(corpus: str, **settings: Any) -> Config:
+def config(corpus: str | tuple[str, ...], **settings: Any) -> Config:
     """The configuration of a small run."""
     values = {**SMALL, **settings}
     if {"epochs", "budget"} & set(settings):
         values.pop("steps")
-    return Config(corpus=(corpus,), **values)
+    return Config(corpus=corpus, **values)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import CORPUS
 
-from charrnn import checkpoint, cli, text_model
+from charrnn import cells, checkpoint, cli, text_model
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -174,9 +174,46 @@ def test_what_is_wrong_is_said_with_its_exit_code(arguments: list[str], code: in
     assert "Traceback" not in err
 
 
+def test_cells_lists_every_cell_and_shows_one_with_its_equations_shapes_and_start(run: Any) -> None:
+    _, out, _ = run("cells")
+    rows = {row["cell"]: row for row in last_json(run("cells", "--json")[1])["cells"]}
+    assert list(rows) == cells.names()
+    for name, row in rows.items():
+        assert f"\n{name} " in out
+        assert row["summary"] in out
+        assert row["source"] in out
+        assert f"{row['parameters']:,}" in out
+        assert row["over_time"] == ("scan" if cells.get(name).linear else "sequential")
+        shown = run("cells", name)[1]
+        (whole,) = last_json(run("cells", name, "--json")[1])["cells"]
+        assert whole["equations"] in shown
+        step = cells.get(name).readout or cells.get(name).step
+        assert f"def {step.__name__}(" in whole["equations"]
+        assert sum(int(np.prod(param["shape"])) for param in whole["shapes"]) == row["parameters"]
+        assert all(param["starts"] in shown for param in whole["shapes"])
+
+
+def test_options_of_a_cell_are_shown_counted_and_part_of_a_run(run: Any, corpus: str) -> None:
+    assert "rounds=5" in run("cells", "mogrifier-lstm")[1]
+    (few,) = last_json(run("cells", "mogrifier-lstm", "--cell-option", "rounds=2", "--json")[1])["cells"]
+    assert few["parameters"] == cells.get("mogrifier-lstm").count(128, 512, rounds=2)
+    assert run("cells", "--cell-option", "rounds=2")[0] == 2
+    options = ["--cell", "rhn", "--cell-option", "depth=2", "--schedule", "constant"]
+    assert run(*TRAIN, corpus, *options, "--name", "r")[0] == 0
+    saved = checkpoint.find_run("r")
+    assert saved.config().cell_options == {"depth": 2}
+    assert saved.weights("best")["layers.0.R"].shape == (2, 16, 32)
+    assert run("train", "--resume", "r", "--steps", "12")[0] == 0
+    assert checkpoint.find_run("r").weights("last")["layers.0.R"].shape == (2, 16, 32)
+    assert len(run("sample", "--run", "r", "--prime", "Re", "--chars", "9")[1]) == 2 + 9 + 1
+    code, _, err = run(*TRAIN, corpus, "--cell", "rhn", "--cell-option", "depth=0")
+    assert code == 1
+    assert "depth=3" in err
+
+
 def test_a_closed_pipe_is_no_error(corpus: str) -> None:
     assert process(*TRAIN, corpus).returncode == 0
-    command = f'"{sys.executable}" "{ROOT}/cli.py" sample --chars 4000 --prime x | head -c 5'
+    command = f'"{sys.executable}" "{ROOT}/cli.py" sample --chars 4000 --prime Re | head -c 5'
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -9,7 +9,7 @@ import torch
 from conftest import config
 from torch import Tensor
 
-from charrnn import cells, data, derivative, engine_choice, layers, native_training, settings, training
+from charrnn import cells, data, derivative, engine_choice, layers, settings, training
 from charrnn.architecture import Architecture
 from charrnn.machine_products import Shape, fast_bf16
 from charrnn.model import CharRNN
@@ -54,7 +54,9 @@ def test_an_engine_gives_the_loops_numbers_and_gradients(cell: str, engine: str)
         assert_equal(outcome(model(cell, "loop"), T, B), outcome(model(cell, engine), T, B), EXACT)
 
 
-@pytest.mark.parametrize("sizes", [{"embedding": None}, {"tie": True, "embedding": 10}, {"residual": True, "hidden": 7}])
+@pytest.mark.parametrize(
+    "sizes", [{"embedding": None}, {"tie": True, "embedding": 10}, {"residual": True, "hidden": 7}]
+)
 def test_the_native_engine_knows_every_architecture(sizes: dict[str, Any]) -> None:
     for cell in ("lstm", "gru"):
         assert_equal(outcome(model(cell, "loop", **sizes), 5, 9), outcome(model(cell, "native", **sizes), 5, 9), EXACT)
@@ -175,7 +177,9 @@ def test_a_native_run_repeats_itself_to_the_last_bit(corpus: str, tmp_path: Any)
 def test_500_steps_of_bf16_products_end_within_a_hundredth_of_a_nat(cell: str, trained: Any) -> None:
     sizes = {"hidden": 128, "embedding": 64, "batch": 16, "window": 32, "steps": 500, "lr": 3e-3, "engine": "native"}
     nats = [
-        trained(p, cell=cell, precision=p, corpus="rekurentne", validate_every=500, **sizes).about()["result"]["val_nats"]
+        trained(p, cell=cell, precision=p, corpus="rekurentne", validate_every=500, **sizes).about()["result"][
+            "val_nats"
+        ]
         for p in ("float32", "bf16")
     ]
     assert abs(nats[0] - nats[1]) < 0.01

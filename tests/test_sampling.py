@@ -1,13 +1,15 @@
 """Choosing characters: the draw contract, filters, stopping, streaming, UTF-8."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import sampling, text_model
+from charrnn import documents, sampling, text_model
 from charrnn.checkpoint import Run
 from charrnn.errors import CharRNNError
 from charrnn.sampling import Sampling, distribution, draw, draws, until
@@ -181,3 +183,41 @@ def test_bad_requests_are_refused(trained: TrainedRun) -> None:
     with pytest.raises(CharRNNError, match="surrogate"):
         model.complete("\ud800", 5)
     assert sampling.draw(np.array([1.0]), 0.5) == 0
+
+
+# Documents
+
+
+def test_a_completion_of_a_document_ends_with_it(trained: TrainedRun, tmp_path: Path) -> None:
+    names = "".join(f"{a}{b}\n" for a in ("Mar", "Jov", "Mil", "Dan") for b in ("ko", "an", "ica", "ka")) * 40
+    (tmp_path / "names.txt").write_text(names)
+    settings: dict[str, Any] = {"document": "line", "steps": 150, "lr": 1e-2}
+    model = text_model.load(trained(corpus=(str(tmp_path / "names.txt"),), **settings))
+    drawn = [model.complete("", 100, seed=seed) for seed in range(5)]
+    assert all(text.endswith("\n") and text.count("\n") == 1 for text in drawn)
+    assert len(set(drawn)) > 1
+    # What came before a document cannot change what goes on from it.
+    assert model.complete("Marko\nJovan\nMi", 100) == model.complete("Mi", 100)
+    assert model.complete("Mi\n", 100) == model.complete("", 100)
+    assert model.next("Marko\nM") == model.next("M")
+    assert model.score("Marko\nJovan\n").per_char == pytest.approx(
+        [*model.score("Marko\n").per_char, *model.score("Jovan\n").per_char], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "current"),
+    [
+        ("a\nb", "line", "b"),
+        ("a\n", "line", ""),
+        ("", "line", ""),
+        ("a\nb\n\nc\nd", "blank", "c\nd"),
+        ("a\n \n", "blank", ""),
+        ("\n\n", "blank", "\n\n"),
+        ("a\n", "blank", "a\n"),
+        ("a\nb", "file", "a\nb"),
+        ("a\n\nb", "none", "a\n\nb"),
+    ],
+)
+def test_a_prime_goes_on_in_its_last_document(text: str, kind: str, current: str) -> None:
+    assert documents.current(text, kind) == current

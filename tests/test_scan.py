@@ -1,5 +1,6 @@
 """The scan: the step-by-step form over a whole sequence, in value and in gradient, for any gates and carried state."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -125,6 +126,32 @@ def test_a_linear_cell_scanned_is_the_cell_looped_in_value_and_gradient(name: st
     for scanned, looped in zip(*results, strict=True):
         assert scanned.dtype == dtype
         assert (scanned - looped).abs().max() <= bound * looped.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 17])
+def test_looking_characters_up_after_the_gates_changes_nothing_nor_does_the_length_of_pieces(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = cells.get(name)
+    monkeypatch.setattr(layers, "CHUNK", chunk)
+    table, state, p, leaves = problem(cell, T=1, B=9, I=5, H=6, dtype=torch.float64)
+    ids = torch.tensor(np.random.default_rng(2).integers(0, 9, (50, 9)))
+    results = []
+    for engine in ("scan", "loop"):
+        y, (last,) = layers.run(engine, cell, (table[0], ids), (state,), p)
+        results.append([y, last, *torch.autograd.grad(torch.cos(y).sum() + last.sum(), leaves)])
+    for scanned, looped in zip(*results, strict=True):
+        assert torch.allclose(scanned, looped, rtol=1e-11, atol=1e-11)
+
+
+def test_a_gate_that_no_input_moves_can_be_scanned() -> None:
+    cell = dataclasses.replace(cells.get("mingru"), step=None, gates=lambda z, p: (p.b[:6] / 2, z[..., :6]))
+    x, state, p, _ = problem(cell, T=20, B=3, I=5, H=6, dtype=torch.float64)
+    ids = torch.arange(60).view(20, 3) % 3
+    for given in (x, (x[0], ids)):
+        scanned, looped = (layers.run(engine, cell, given, (state,), p)[0] for engine in ("scan", "loop"))
+        assert torch.allclose(scanned, looped, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LINEAR)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 an error the library explains, 2 wrong usage, 130 interrup
 """
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -20,10 +21,19 @@ STARTED = time.monotonic()  # a budget of time counts from here: imports are par
 COMMANDS = {  # name -> its help in one line, as in its module
     "train": "Learn a text: train a model on CORPUS and keep it as a run.",
     "sample": "Complete a text: draw characters that go on from a prime.",
+    "complete": "Finish the sentence, word or line of PRIME: several completions, the likeliest first.",
+    "chat": "Complete what you type, line after line, as long as you like.",
+    "next": "Show the likeliest characters after PRIME, with their probabilities as bars.",
+    "score": "Show how much every character of TEXT, or of a file, surprises the model.",
     "eval": "Score RUN on a part of its corpus, or on FILE.",
+    "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
+    "rm": "Delete runs, after asking.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
+    "env": "Show versions, processor, threads and paths, for a report of a problem.",
+    "completion": "Print the script that makes SHELL complete charrnn's commands, options, runs, cells and corpora.",
 }
 
 
@@ -62,12 +72,18 @@ def group(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files need not be UTF-8: they come out as the bytes they went in.
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    if "_CHARRNN_COMPLETE" in os.environ:  # a shell asks, through the script that `completion` prints
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(group, {}, "charrnn", "_CHARRNN_COMPLETE", os.environ["_CHARRNN_COMPLETE"]))
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments  # looked for now: click takes the list apart
     try:
         # Not group.main(): it turns a closed pipe into a failure.
         with group.make_context(_program(), arguments) as context:
@@ -77,7 +93,7 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except CharRNNError as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         click.echo(f"error: {error.problem}", err=True)
         if error.hint:
@@ -93,6 +109,14 @@ def _run(arguments: list[str]) -> int:
         # Whoever read our output has enough; keep Python from failing again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
+        click.echo(
+            f"hint: please report it with what `{_program()} --debug ...` and `{_program()} env` print", err=True
+        )
+        return 1
 
 
 def _program() -> str:

@@ -8,7 +8,7 @@ from charrnn.cli import options
 
 
 @click.command()
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=options.complete_runs)
 @click.argument("file", required=False)
 @click.option("--part", type=click.Choice(["train", "val", "test"]), help="Which part; the default is test, or val.")
 @click.option(
@@ -36,7 +36,7 @@ def command(
     if out is not None:
         import numpy as np
 
-        with out.open("wb") as stream:
+        with options.opened(out, "--out") as stream:
             np.save(stream, score.per_char)
     share = score.spelled_characters / max(1, score.characters)
     if as_json:

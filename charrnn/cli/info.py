@@ -8,7 +8,7 @@ from charrnn.cli import options, runs
 
 
 @click.command()
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=options.complete_runs)
 @options.as_json
 def command(run: str, as_json: bool) -> None:
     """Show what RUN is: configuration, scores, files."""

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
@@ -19,6 +22,103 @@ device = click.option(
     show_default=True,
     help="Where to compute: cpu, cuda, or auto for CUDA when there is one.",
 )
+
+
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of runs that begin so, for a shell."""
+    from charrnn.checkpoint import runs
+
+    return [name for name in ("latest", *(run.name for run in runs())) if name.startswith(incomplete)]
+
+
+def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of cells that begin so, for a shell."""
+    from charrnn import cells
+
+    return [name for name in cells.names() if name.startswith(incomplete)]
+
+
+def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The named corpora that begin so, and files, for a shell."""
+    from charrnn import corpora
+
+    names = [CompletionItem(name) for name in corpora.names() if name.startswith(incomplete)]
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+run = click.option(
+    "--run",
+    default="latest",
+    show_default=True,
+    shell_complete=complete_runs,
+    help="The run: its name, its path, or 'latest'.",
+)
+max_copy = click.option(
+    "--max-copy", type=int, metavar="N", help="Copy fewer than N characters in a row from the training text."
+)
+
+
+def sampling(function: F) -> F:
+    """Give a command the options of `charrnn.sampling.Sampling`, under its names."""
+    for decorator in (
+        click.option("--seed", default=7, show_default=True, metavar="N", help="The same seed gives the same text."),
+        click.option("--min-p", type=float, metavar="X", help="Drop what is less likely than X times the likeliest."),
+        click.option(
+            "--top-p", type=float, metavar="X", help="Draw from the likeliest that together reach this probability."
+        ),
+        click.option("--top-k", type=int, metavar="N", help="Draw from the N likeliest alone."),
+        click.option(
+            "--temperature",
+            default=0.8,
+            show_default=True,
+            metavar="X",
+            help="0 always takes the likeliest character.",
+        ),
+    ):
+        function = decorator(function)
+    return function
+
+
+def loaded(run: str, device: str, kept: Any = "float32") -> Any:
+    """The model of a run, ready to complete text; what there is to know about how is said."""
+    from charrnn.text_model import load
+
+    model = load(run, device, kept=kept)
+    for note in model.decoder().notes:
+        click.echo(f"note: {note}", err=True)
+    return model
+
+
+def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
+    """What finds the longest passage of a completion in the training text; where that is gone it is said, and null."""
+    try:
+        training_text = model.training_text()
+    except CharRNNError as error:
+        click.echo(f"note: what is copied cannot be told: {error.problem}", err=True)
+        return lambda text: None
+
+    def copied(text: str) -> dict[str, Any]:
+        passage = training_text.longest(text)
+        return {"length": len(passage.text), "passage": passage.text, "offset": passage.offset}
+
+    return copied
+
+
+def visible(character: str) -> str:
+    """A character as something to see, that does nothing to a terminal."""
+    special = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
+    if character in special:
+        return special[character]
+    if character < " ":
+        return chr(0x2400 + ord(character))
+    if character.isprintable():
+        return ("◌" if unicodedata.combining(character) else "") + character
+    return f"<{ord(character):04X}>"
+
+
+def one_line(text: str) -> str:
+    """A text on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c == " " or unicodedata.combining(c) else visible(c) for c in text)
 
 
 def settings(function: F) -> F:
@@ -35,8 +135,22 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     if "split" in values:
         values["split"] = _shares(values["split"])
     if "cell_options" in values:
-        values["cell_options"] = dict(map(_pair, values["cell_options"]))
+        values["cell_options"] = cell_options(values["cell_options"])
     return values
+
+
+def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
+    """The options of a cell from name=value, as often as given; raises CharRNNError for anything else."""
+    return dict(map(_pair, pairs))
+
+
+def opened(path: Path, option: str) -> BinaryIO:
+    """A file to write to; CharRNNError, with the option that named it, where it cannot be."""
+    try:
+        return path.open("wb")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}") from None
 
 
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
@@ -58,6 +172,8 @@ def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
         return click.option("--cell-option", knob.name, multiple=True, metavar="NAME=VALUE", help=text)
     if "bool" in kind:
         return click.option(f"{name}/--no-{name[2:]}", default=None, help=text)
+    if knob.name == "cell":
+        return click.option(name, metavar="NAME", shell_complete=complete_cells, help=text)
     if data["choices"]:
         return click.option(name, type=click.Choice(data["choices"]), help=text)
     if knob.name == "budget":

@@ -1,6 +1,7 @@
 """runs: what was trained."""
 
 import math
+import time
 from typing import Any
 
 import click
@@ -21,14 +22,15 @@ def command(as_json: bool) -> None:
     if not rows:
         click.echo("there are no runs yet; train one: python cli.py train", err=True)
         return
-    width = max(len(row["run"]) for row in rows)
-    click.echo(f"{'run':<{width}}  {'step':>7}  {'parameters':>10}  {'val nats':>8}  {'test bits':>9}  state")
+    table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]
     for row in rows:
-        val, test = row["val_nats"], row["test_bits_per_char"]
-        click.echo(
-            f"{row['run']:<{width}}  {row['step']:>7,}  {row['parameters']:>10,}  {_figure(val):>8}  "
-            f"{_figure(test):>9}  {'complete' if row['complete'] else 'unfinished'}"
-        )
+        size, steps = f"{row['hidden']} x {row['layers']}", f"{row['step']:,}" + ("" if row["complete"] else " so far")
+        scores = _figure(row["val_nats"]), _figure(row["test_bits_per_char"])
+        table.append((row["run"], row["cell"], size, steps, *scores, _ago(row["saved"])))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
 
 
 def summary(run: Any) -> dict[str, Any]:
@@ -46,7 +48,17 @@ def summary(run: Any) -> dict[str, Any]:
         "val_nats": result.get("val_nats", about["best_val_nats"]),
         "test_bits_per_char": result.get("test_bits_per_char"),
         "complete": about["result"] is not None,
+        "saved": round((run.path / "run.json").stat().st_mtime),
     }
+
+
+def _ago(saved: float) -> str:
+    """How long ago a time in seconds since 1970 was."""
+    seconds = max(0.0, time.time() - saved)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"
 
 
 def _figure(value: float | None) -> str:

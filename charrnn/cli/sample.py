@@ -1,47 +1,52 @@
 """sample: complete a text."""
 
+import io
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Literal
 
 import click
 
-from charrnn.cli import options
-from charrnn.errors import CharRNNError
+from charrnn.cli import options, priming
 
 
 @click.command()
-@click.option("--run", default="latest", show_default=True, help="The run: its name, its path, or 'latest'.")
+@options.run
 @click.option("--prime", help="The text to complete; '-' reads it from standard input.")
-@click.option("--prime-file", type=click.Path(path_type=Path), help="Complete the text in this file.")
+@priming.file
+@priming.as_is
 @click.option("--chars", default=200, show_default=True, metavar="N", help="How many characters to draw.")
-@click.option(
-    "--temperature", default=0.8, show_default=True, metavar="X", help="0 always takes the likeliest character."
-)
-@click.option("--top-k", type=int, metavar="N", help="Draw from the N likeliest alone.")
-@click.option("--top-p", type=float, metavar="X", help="Draw from the likeliest that together reach this probability.")
-@click.option("--min-p", type=float, metavar="X", help="Drop what is less likely than X times the likeliest.")
-@click.option("--seed", default=7, show_default=True, metavar="N", help="The same seed gives the same text.")
+@options.sampling
 @click.option("--count", default=1, show_default=True, metavar="N", help="How many different completions.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given more than once.")
+@click.option(
+    "--weights",
+    "kept",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What the weights are kept in while completing: fewer bytes are faster and a little less exact.",
+)
+@options.max_copy
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Say what each completion cost, and what it copies.")
 @options.device
 @options.as_json
 def command(
     run: str,
     prime: str | None,
     prime_file: Path | None,
+    prime_as_is: bool,
     chars: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    seed: int,
     count: int,
     stop: tuple[str, ...],
+    kept: Literal["float32", "bf16", "int8"],
+    max_copy: int | None,
     out: Path | None,
+    verbose: bool,
     device: str,
     as_json: bool,
+    **drawing: Any,
 ) -> None:
     """Complete a text: draw characters that go on from a prime.
 
@@ -49,14 +54,15 @@ def command(
     otherwise.
     """
     from charrnn.sampling import Sampling
-    from charrnn.text_model import load
 
-    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-    text = _prime(prime, prime_file)
-    model = load(run, device)
-    assert model.run is not None
-    completions = model.completions(text, chars, sampling, count, stop)
-    target = _open(out)
+    sampling = Sampling(**drawing)
+    text = priming.given(prime, prime_file)
+    model = options.loaded(run, device, kept)
+    text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("sample", run, "--prime"))
+    stop = tuple(map(priming.argument, stop))
+    completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
+    copied = options.copies(model) if as_json or verbose else None
+    target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")
     try:
         done = []
         for number, characters in enumerate(completions):
@@ -71,32 +77,27 @@ def command(
                     print(character, end="", file=target, flush=True)
             if not as_json:
                 print(file=target, flush=True)
-            done.append({"text": "".join(pieces), "nats": nats})
+            completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats}
+            if copied is not None:
+                completion["copied"] = copied(completion["text"])
+            if verbose:
+                click.echo(_about(number, completion), err=True)
+            done.append(completion)
         if as_json:
-            result = {"run": str(model.run.path), "prime": text, "seed": seed, "completions": done}
+            result = {"run": str(model.run.path), "prime": text, "seed": sampling.seed, "completions": done}
             options.print_json(result, target)
     finally:
         if out is not None:
             target.close()
 
 
-def _prime(prime: str | None, prime_file: Path | None) -> str:
-    if prime is not None and prime_file is not None:
-        raise CharRNNError("both --prime and --prime-file are given", "give one of them")
-    try:
-        if prime_file is not None:
-            return prime_file.read_bytes().decode("utf-8")
-        if prime == "-" or (prime is None and not sys.stdin.isatty()):
-            return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CharRNNError(f"the prime's byte {error.start} is not UTF-8", "convert it to UTF-8") from None
-    except OSError as error:
-        raise CharRNNError(f"{prime_file} cannot be read: {error.strerror}", "check the path") from None
-    return prime or ""
-
-
-def _open(out: Path | None) -> TextIO:
-    try:
-        return sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise CharRNNError(f"{out} cannot be written: {error.strerror}", "choose another --out") from None
+def _about(number: int, completion: dict[str, Any]) -> str:
+    text, copied = completion["text"], completion["copied"]
+    line = f"completion {number + 1}: {len(text):,} characters"
+    if text:
+        line += f", {completion['nats'] / len(text):.3f} nats each"
+    if copied is not None:
+        passage = options.one_line(copied["passage"])
+        line += f"; the longest passage that is also in the training text has {copied['length']} characters"
+        line += f", at {copied['offset']:,}: {passage}" if copied["length"] else ""
+    return line

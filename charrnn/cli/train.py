@@ -1,7 +1,6 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,20 +13,25 @@ from typing import Any
 import click
 
 from charrnn import cli
-from charrnn.cli import options
+from charrnn.cli import options, progress
 
 SAMPLE_CHARS = 70
 
 
 @click.command()
-@click.argument("corpus", nargs=-1)
+@click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @options.settings
 @click.option("--name", help="Call the run this; the default says what it is.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder instead of the home folder.")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
 )
-@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it was; --steps N lengthens it.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=options.complete_runs,
+    help="Go on with a run exactly where it was; --steps N lengthens it.",
+)
 @options.as_json
 def command(
     corpus: tuple[str, ...],
@@ -40,7 +44,8 @@ def command(
 ) -> int:
     """Learn a text: train a model on CORPUS and keep it as a run.
 
-    CORPUS is a UTF-8 file or the name of an embedded corpus; without it, the embedded Serbian one is learned.
+    CORPUS is one or more UTF-8 files (.gz too), folders, patterns in quotes, - for standard input, or a name that
+    `corpora list` shows; without it, the embedded Serbian one is learned.
     """
     from charrnn.errors import CharRNNError
 
@@ -54,9 +59,9 @@ def command(
                 f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
                 "give --steps alone beside it, or train a new run with --config",
             )
-    with _interruptible() as stopped:
+    with _interruptible() as stopped, progress.bars() as prepared:
         show = _Show(as_json)
-        for report in _reports(values, name, out, config_file, resume, stopped):
+        for report in _reports(values, name, out, config_file, resume, stopped, prepared):
             show(report)
     return show.exit_code
 
@@ -68,6 +73,7 @@ def _reports(
     config_file: Path | None,
     resume: str | None,
     stopped: Callable[[], bool],
+    prepared: Callable[[str, int, int | None], None],
 ) -> Iterator[Any]:
     from charrnn import training
     from charrnn.checkpoint import find_run
@@ -75,7 +81,7 @@ def _reports(
     from charrnn.errors import CharRNNError
 
     if resume is not None:
-        return training.resume(find_run(resume), values.get("steps"), stopped, cli.STARTED)
+        return training.resume(find_run(resume), values.get("steps"), stopped, cli.STARTED, prepared)
     config = Config()
     if config_file is not None:
         try:
@@ -84,7 +90,7 @@ def _reports(
             raise CharRNNError(f"{config_file} cannot be read: {error}", "give the config.json of a run") from None
         config = Config.from_json(text, str(config_file))
     config = config.replace(**values)
-    return training.new_run(config, training.open_run(config, name, out), stopped, cli.STARTED)
+    return training.new_run(config, training.open_run(config, name, out), stopped, cli.STARTED, prepared)
 
 
 class _Show:
@@ -109,6 +115,8 @@ class _Show:
         self._context = report
         config, architecture, corpus = report.config, report.architecture, report.corpus
         sizes = ", ".join(f"{len(ids):,} {part}" for part, ids in corpus.parts.items() if len(ids))
+        documents = sum(map(len, corpus.starts.values()))
+        sizes += f" in {documents:,} documents" if documents else ""
         self._say(
             f"corpus    {corpus.text.source}: {corpus.text.characters:,} characters; ids: {sizes}; "
             f"{len(corpus.tokenizer.characters)} characters and 256 bytes in the vocabulary"
@@ -172,7 +180,8 @@ class _Show:
     def _sample(self, report: Any) -> str:
         from charrnn.text_model import TextModel
 
-        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights)
+        # By torch, which is here already: compiling would take seconds from the training.
+        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights, compiled=False)
         return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
 
     def _turned(self, report: Any) -> None:
@@ -189,6 +198,7 @@ class _Show:
         result = report.result
         if self._as_json:
             options.print_json(result)
+            _compile(report.run)
             return
         click.echo(f"run        {result['run']}")
         click.echo(
@@ -199,6 +209,7 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
+        _compile(report.run)
         self._say(
             f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
         )
@@ -207,6 +218,13 @@ class _Show:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _compile(run: Any) -> None:
+    """Compile the run's decoder, so that its first completion need not wait for that."""
+    from charrnn.text_model import load
+
+    load(run).decoder()
 
 
 def _rounded(value: float) -> int:
@@ -227,9 +245,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def ask(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
-            os._exit(130)
         asked = True
+        signal.signal(signum, signal.SIG_DFL)  # at once means also in the middle of a matrix product
         click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,74 @@
+"""complete: finish a word, a line or a sentence, the likeliest of several first."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charrnn.cli import options, priming
+
+
+@click.command()
+@click.argument("prime", required=False)
+@options.run
+@priming.file
+@priming.as_is
+@click.option(
+    "--until",
+    type=click.Choice(["sentence", "word", "line"]),
+    default="sentence",
+    show_default=True,
+    help="Where a completion ends.",
+)
+@click.option("--count", default=5, show_default=True, metavar="N", help="How many to draw; each text is shown once.")
+@click.option(
+    "--chars", default=400, show_default=True, metavar="N", help="Give up on an end after so many characters."
+)
+@options.sampling
+@options.max_copy
+@options.device
+@options.as_json
+def command(
+    prime: str | None,
+    run: str,
+    prime_file: Path | None,
+    prime_as_is: bool,
+    until: Any,
+    count: int,
+    chars: int,
+    max_copy: int | None,
+    device: str,
+    as_json: bool,
+    **drawing: Any,
+) -> None:
+    """Finish the sentence, word or line of PRIME: several completions, the likeliest first.
+
+    They are ranked by their likelihood per character: nats, fewer are better. '-' reads PRIME from standard input.
+    """
+    from charrnn.candidates import ranked
+    from charrnn.sampling import Sampling
+
+    sampling = Sampling(**drawing)
+    text = priming.given(prime, prime_file)
+    model = options.loaded(run, device)
+    text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("complete", run))
+    candidates = ranked(model.completions(text, chars, sampling, count, max_copy=max_copy), until)
+    if as_json:
+        copied = options.copies(model)
+        done = [
+            {
+                "text": c.text,
+                "nats": c.nats,
+                "nats_per_char": c.nats_per_char,
+                "finished": c.finished,
+                "copied": copied(c.text),
+            }
+            for c in candidates
+        ]
+        path, seed = str(model.run.path), sampling.seed
+        options.print_json({"run": path, "prime": text, "until": until, "seed": seed, "completions": done})
+        return
+    last_line = text[text.rfind("\n") + 1 :]
+    for c in candidates:
+        shown = last_line + c.text + ("" if c.finished else " …")
+        click.echo(f"{c.nats_per_char:.3f}  {options.one_line(shown)}" if count > 1 else text + c.text)

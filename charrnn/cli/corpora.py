@@ -1,0 +1,120 @@
+"""corpora: what can be learned by name, and what a text is like."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from charrnn.cli import options, progress
+from charrnn.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from charrnn.corpus_stats import Stats
+
+
+class _Subcommands(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(self.commands))}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Subcommands)
+def command() -> None:
+    """List, fetch and measure corpora.
+
+    \b
+    python cli.py corpora list
+    python cli.py corpora stats corpus.txt
+    """
+
+
+@command.command("list")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """Show the corpora that have a name: size, alphabet, language."""
+    from charrnn.named_corpora import describe
+
+    rows = describe()
+    if as_json:
+        options.print_json({"corpora": [row.as_dict() for row in rows]})
+        return
+    width = max(len(row.name) for row in rows)
+    click.echo(f"{'corpus':<{width}}  {'bytes':>11}  {'alphabet':>8}  {'language':<20}  about")
+    for row in rows:
+        alphabet = "-" if row.alphabet is None else str(row.alphabet)
+        missing = "" if row.here else "not here yet; "
+        click.echo(f"{row.name:<{width}}  {row.bytes:>11,}  {alphabet:>8}  {row.language:<20}  {missing}{row.about}")
+    if not all(row.here for row in rows):
+        click.echo("fetch what is not here with: corpora fetch NAME", err=True)
+
+
+@command.command()
+@click.argument("name")
+@options.as_json
+def fetch(name: str, as_json: bool) -> None:
+    """Download a corpus of the catalogue, going on where it was cut off, and verify it."""
+    from charrnn import catalogue
+
+    with progress.bars() as show:
+        path = catalogue.fetch(name, lambda done, total: show("fetching", done, total))
+    if as_json:
+        options.print_json({"corpus": name, "path": str(path), "bytes": path.stat().st_size})
+    else:
+        click.echo(f"{name}: {path.stat().st_size:,} bytes in {path}")
+        click.echo(f"next: train {name}", err=True)
+
+
+@command.command()
+@click.argument("file", nargs=-1, required=True)
+@options.as_json
+def stats(file: tuple[str, ...], as_json: bool) -> None:
+    """Measure a text: alphabet, entropies, repeats, and what a model of it should beat.
+
+    FILE is what `train` takes: files, folders, patterns, - or a name.
+    """
+    from charrnn import corpus_stats, data
+
+    with progress.bars() as show:
+        text = data.read(file, data.home() / ".corpora", progress=show)
+        measured = corpus_stats.measure(text, show)
+    if as_json:
+        options.print_json({"corpus": text.source, **measured.as_dict(), "notes": list(text.notes)})
+        return
+    click.echo(_report(text.source, measured))
+    for note in text.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _report(source: str, m: "Stats") -> str:
+    common = "  ".join(f"{_shown(character)} {share:.1%}" for character, share in m.common)
+    sample = "" if m.sampled == m.characters else f", from {m.sampled:,} characters in blocks spread over the text"
+    lines = [
+        f"text       {source}: {m.characters:,} characters, {m.bytes:,} bytes, {m.lines:,} lines",
+        f"alphabet   {len(m.alphabet)} characters: {_shown(m.alphabet[:200])}{'...' if len(m.alphabet) > 200 else ''}",
+        f"commonest  {common}",
+        f"rare       {len(m.rare)} occur once or twice, {m.rare_characters} times in all, and would be spelled in bytes"
+        + (f": {_shown(m.rare[:60])}" if m.rare else ""),
+        f"\nbits per character{sample}",
+        f"{'given the':<11}{'counted on':>12}{'contexts':>11}{'on a tenth':>12}",
+        f"{'last':<11}{'the text':>12}{'seen once':>11}{'left out':>12}",
+    ]
+    for order in m.orders:
+        lines.append(f"{order.context:<11}{order.empirical_bits:>12.3f}{order.once:>11.1%}{order.held_out_bits:>12.3f}")
+    lines += [
+        f"{'xz':<11}{m.xz_bits:>12.3f}",
+        "Counting on the text itself flatters: a context seen once seems to foretell its character with certainty.",
+        f"\nrepeats    {m.repeated:.1%} of all passages of 32 bytes stood in the text before; the longest:",
+    ]
+    for repeat in m.repeats:
+        lines.append(f"  {repeat.characters:>9,} characters at byte {repeat.first:,} and {repeat.again:,}")
+        lines.append(f"            | {_shown(repeat.text[:80])}")
+    nats = m.beat_bits * math.log(2)
+    lines.append(f"\nto beat    {m.beat_bits:.3f} bits ({nats:.3f} nats) per character: {m.beat}")
+    return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """A text on one line: white space by its usual symbols, what does not print by its number."""
+    symbols = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+    return "".join(symbols.get(c) or (c if c.isprintable() else f"<U+{ord(c):04X}>") for c in text)

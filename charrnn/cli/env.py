@@ -1,0 +1,83 @@
+"""env: what a report of a problem needs to say."""
+
+import locale
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charrnn import __version__
+from charrnn.cli import options
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+VARIABLES = ("CHARRNN_HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "CUDA_VISIBLE_DEVICES", *THREADS)
+PACKAGES = ("torch", "numpy", "numba", "tokenizers", "safetensors", "click", "tqdm")
+
+
+@click.command()
+@options.as_json
+def command(as_json: bool) -> None:
+    """Show versions, processor, threads and paths, for a report of a problem."""
+    facts = _facts()
+    if as_json:
+        options.print_json(facts)
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<16}{value}")
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+
+    from charrnn import corpora, data
+    from charrnn.checkpoint import runs
+
+    cuda = torch.cuda.is_available()
+    return {
+        "charrnn": __version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
+        "system": platform.platform(),
+        "processor": f"{_processor()}, {os.cpu_count()} threads, {_available()} available",
+        **{name: _version(name) for name in PACKAGES},
+        "torch threads": torch.get_num_threads(),
+        "torch cpu": torch.backends.cpu.get_cpu_capability(),
+        "torch libraries": ", ".join(name for name in ("mkl", "mkldnn", "openmp") if _has(torch, name)) or "none",
+        "cuda": f"{torch.version.cuda}, {torch.cuda.get_device_name()}" if cuda else "none",
+        "package": str(Path(options.__file__).parent.parent),
+        "home": str(data.home().absolute()),
+        "runs": len(runs()),
+        "corpora": ", ".join(corpora.names()),
+        "locale": f"{locale.setlocale(locale.LC_CTYPE)}, file names {sys.getfilesystemencoding()}",
+        "output": f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal'}",
+        "environment": ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none",
+    }
+
+
+def _has(torch: Any, library: str) -> bool:
+    return bool(getattr(torch.backends, library).is_available())
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _available() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,34 @@
+"""Bars on stderr for work that takes a while before there is anything to show."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
+
+
+@contextmanager
+def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]:
+    """A callback (what, done, total) that shows a bar for each `what` in turn, on a terminal alone."""
+    bar: Any = None
+
+    def show(what: str, done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None or bar.desc != what:
+            from tqdm import tqdm  # a command that shows none does without it
+
+            if bar is not None:
+                bar.close()
+            measure = "B" if what in ("reading", "fetching") else unit
+            bar = tqdm(
+                desc=what, total=total, unit=measure, unit_scale=True, leave=False, disable=None, delay=PATIENCE_SECONDS
+            )
+            bar.desc = what
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()

@@ -1,0 +1,96 @@
+"""score: how much every character of a text surprises the model."""
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charrnn.cli import options, priming, surprise
+from charrnn.errors import CharRNNError
+
+
+@click.command()
+@click.argument("what", metavar="FILE|TEXT")
+@options.run
+@click.option("--text", "is_text", is_flag=True, help="It is a text, even if a file has that name.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows it, complete in one file.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours; auto is on a terminal, unless NO_COLOR is set.",
+)
+@options.device
+@options.as_json
+def command(what: str, run: str, is_text: bool, html: Path | None, color: str, device: str, as_json: bool) -> None:
+    """Show how much every character of TEXT, or of a file, surprises the model.
+
+    In bits: 1 is a guess between two, 8 one of 256. On a terminal the text is coloured; elsewhere there is a line for
+    each character: its bits, a tab, and the character. '-' reads standard input.
+    """
+    from charrnn.text_model import load
+
+    text, source = _read(what, is_text)
+    model = load(run, device)
+    assert model.run is not None
+    text = model.tokenizer.clean(text)
+    if not text:
+        raise CharRNNError(f"{source} is empty", "give a text of at least one character")
+    score = model.score(text)
+    bits = (score.per_char / math.log(2)).tolist()
+    about = (
+        f"{model.run.name} on {source}: {score.characters:,} characters, {score.bits_per_char:.3f} bits each, "
+        f"perplexity {score.perplexity:.2f}"
+    )
+    if html is not None:
+        page = surprise.page(text, bits, f"{source}, read by {model.run.name}", about)
+        with options.opened(html, "--html") as stream:
+            stream.writelines(piece.encode("utf-8") for piece in page)
+        click.echo(f"wrote {html}", err=True)
+    if as_json:
+        options.print_json(_figures(model, text, score, bits))
+    elif html is None:
+        coloured = color == "always" or (color == "auto" and _colours_wanted())
+        pieces = surprise.coloured(text, bits) if coloured else surprise.lines(text, bits)
+        sys.stdout.writelines(pieces)
+        if coloured:
+            click.echo("" if text.endswith("\n") else "\n", nl=False, color=True)
+            click.echo(surprise.legend(), err=True, color=True)
+        click.echo(about, err=True)
+
+
+def _read(what: str, is_text: bool) -> tuple[str, str]:
+    """The text, and what to call it."""
+    if what == "-":
+        return priming.decoded(sys.stdin.buffer.read(), "standard input"), "standard input"
+    path = Path(what)
+    try:
+        exists = path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a byte that none has
+        exists = False
+    if not is_text and exists:
+        return priming.read_file(path), what
+    if not is_text and " " not in what and (path.suffix or os.sep in what):
+        raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
+    return priming.argument(what), "the text"
+
+
+def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, Any]:
+    return {
+        "run": str(model.run.path),
+        "characters": score.characters,
+        "nats_per_char": score.nats,
+        "bits_per_char": score.bits_per_char,
+        "perplexity": score.perplexity,
+        "text": text,
+        "bits": bits,
+    }
+
+
+def _colours_wanted() -> bool:
+    """Whether a person looks who has not declined colours (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,85 @@
+"""Text with how much each character surprised a model: as colours in a terminal, as a page, as plain lines."""
+
+import html
+import os
+from collections.abc import Iterator, Sequence
+
+from charrnn.cli.options import visible
+
+# Bits from which a character is shown as more surprising; 0 is expected, 8 is one guess in 256.
+LEVELS = (1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 11.0)
+# Black on paler to stronger grounds, so that it reads on dark and light terminals; the first level is left alone.
+COLOURS_256 = ("", *(f"\x1b[38;5;16;48;5;{n}m" for n in (230, 229, 222, 215, 209, 203, 196)))
+COLOURS_16 = ("", *(f"\x1b[30;{n}m" for n in (47, 103, 103, 43, 101, 101, 41)))
+PAGE_GROUNDS = ("transparent", "#fff8c9", "#ffee99", "#ffd98a", "#ffbf73", "#ff9d5c", "#ff7a50", "#f4473f")
+RESET = "\x1b[0m"
+
+PAGE = """<!doctype html>
+<html><head><meta charset="utf-8"><title>{title}</title>
+<style>
+:root {{ color-scheme: light }}
+body {{ max-width: 48rem; margin: 2rem auto; padding: 0 1rem; background: #fdfdfb; color: #1a1a1a }}
+body {{ font: 1rem/1.7 Georgia, serif }}
+p {{ color: #555 }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: inherit }}
+i {{ font-style: normal; border-radius: 2px }}
+{styles}
+</style></head>
+<body><h1>{title}</h1><p>{about}</p><p>bits: {legend}</p>
+<pre>{text}</pre></body></html>
+"""
+
+
+def level(bits: float) -> int:
+    """How surprising a character is, from 0 to len(LEVELS)."""
+    return sum(bits >= bound for bound in LEVELS)
+
+
+def coloured(text: str, bits: Sequence[float]) -> Iterator[str]:
+    """The text with a ground behind every surprising character, in pieces."""
+    colours = COLOURS_16 if os.environ.get("TERM", "linux").startswith(("linux", "vt", "ansi")) else COLOURS_256
+    before = 0
+    for character, cost in zip(text, bits, strict=True):
+        now = level(cost)
+        if now != before:
+            yield RESET * (before > 0) + colours[now]
+            before = now
+        if character == "\n":
+            # A colour must not run on to the edge of the screen.
+            yield ("↵" if now else "") + RESET * (now > 0) + "\n"
+            before = 0
+        else:
+            yield character if character == " " else visible(character).removeprefix("◌")
+    if before:
+        yield RESET
+
+
+def legend() -> str:
+    """What the colours mean, in those colours."""
+    names = {0.0: " <1 ", **{bound: f" {bound:g} " for bound in LEVELS}}
+    return "bits: " + "".join(piece for bits, name in names.items() for piece in coloured(name, [bits] * len(name)))
+
+
+def lines(text: str, bits: Sequence[float]) -> Iterator[str]:
+    """A line for each character: its bits, a tab, the character."""
+    for character, cost in zip(text, bits, strict=True):
+        yield f"{cost:.3f}\t{visible(character)}\n"
+
+
+def page(text: str, bits: Sequence[float], title: str, about: str) -> Iterator[str]:
+    """A page of HTML that needs nothing else; pointing at a character shows its bits."""
+    styles = "\n".join(f".s{n} {{ background: {ground} }}" for n, ground in enumerate(PAGE_GROUNDS))
+    names = ["under 1", *(f"{bound:g} or more" for bound in LEVELS)]
+    legend = " ".join(f'<i class="s{n}">&nbsp;{name}&nbsp;</i>' for n, name in enumerate(names))
+    mark = "\0"  # the text comes piece by piece, where this stands
+    head, tail = PAGE.format(
+        title=html.escape(title), about=html.escape(about), styles=styles, legend=legend, text=mark
+    ).split(mark)
+    yield head
+    for character, cost in zip(text, bits, strict=True):
+        now = level(cost)
+        shown = f"↵{character}" if character == "\n" and now else character
+        if character not in "\n\t" and not character.isprintable():
+            shown = visible(character)
+        yield f'<i class="s{now}" title="{cost:.2f}">{html.escape(shown)}</i>'
+    yield tail

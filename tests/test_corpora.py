@@ -1,0 +1,353 @@
+"""Corpora by name: Python's own, fetched ones, and what `corpora` says of a text."""
+
+import hashlib
+import io
+import json
+import lzma
+import math
+import socket
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CORPUS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from charrnn import catalogue, cli, corpora, corpus_stats, data, named_corpora, python_corpora, repeats
+from charrnn.catalogue import Download, Entry
+from charrnn.errors import CharRNNError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli._run(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+# Python's own
+
+
+def test_python_s_documentation_and_sources_are_corpora_whose_documents_are_topics_and_modules(home: Path) -> None:
+    docs = data.read(("python-docs",), home, document="file")
+    assert docs.characters > 100_000
+    assert len(docs.starts()) > 50
+    assert "iterator" in "".join(docs.chunks())
+    sources = corpora.find("python-source").sources
+    assert any(source.name.endswith("/json/decoder.py") for source in sources)
+    assert not any("/test/" in source.name for source in sources)
+    again = corpora.find("python-source").sources
+    assert [source.name for source in sources] == [source.name for source in again]
+
+
+def test_a_corpus_of_the_package_is_described_by_what_it_holds(home: Path) -> None:
+    rows = {row.name: row for row in named_corpora.describe()}
+    assert set(rows) == set(corpora.names())
+    assert rows["rekurentne"].bytes == CORPUS.stat().st_size
+    assert rows["rekurentne"].alphabet == len(set(CORPUS.read_text(encoding="utf-8")))
+    assert all(row.language and row.about for row in rows.values())
+    assert not rows["text8"].here
+
+
+# Fetching, from a server of our own
+
+
+class Server:
+    """A web server that gives `content`, and misbehaves as asked: it cuts answers off, or ignores ranges."""
+
+    def __init__(self) -> None:
+        self.content, self.cut_after, self.ranges = b"", 0, True
+        self.asked: list[str | None] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked = self.headers.get("Range") if server.ranges else None
+                server.asked.append(self.headers.get("Range"))
+                if self.path.endswith("/missing"):
+                    self.send_error(404)
+                    return
+                begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+                body = server.content[begin:]
+                self.send_response(206 if asked else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: server.cut_after] if server.cut_after else body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server whose content is in the catalogue as 'sample'."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    yield server
+    server.close()
+
+
+def entry(server: Server, content: bytes, member: str | None = None, path: str = "/sample") -> Entry:
+    server.content = content
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return Entry("none", "a sample", (Download(server.url + path, len(content), digest, member),), len(content))
+
+
+def test_a_corpus_is_fetched_verified_and_then_found_by_its_name(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = CORPUS.read_bytes()
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, content))
+    with pytest.raises(CharRNNError, match="corpora fetch sample"):
+        corpora.find("sample")
+    told: list[tuple[int, int]] = []
+    path = catalogue.fetch("sample", lambda done, total: told.append((done, total)))
+    assert path.read_bytes() == content
+    assert told[-1] == (len(content), len(content))
+    assert catalogue.fetch("sample") == path
+    assert len(server.asked) == 1  # nothing is fetched twice
+    assert "".join(data.read(("sample",), home).chunks()) == content.decode()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["sample.txt"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_was_cut_off_is_gone_on_with(
+    ranges: bool, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = CORPUS.read_bytes()
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, content))
+    server.cut_after, server.ranges = 100_000, ranges
+    with pytest.raises(CharRNNError, match="100,000") as raised:
+        catalogue.fetch("sample")
+    assert "goes on" in str(raised.value)
+    server.cut_after = 0
+    assert catalogue.fetch("sample").read_bytes() == content
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_a_damaged_beginning_is_fetched_again_and_a_wrong_file_is_refused(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = CORPUS.read_bytes()
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, content))
+    part = catalogue.path_of("sample").with_name("sample-0.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"something else")
+    assert catalogue.fetch("sample").read_bytes() == content
+    catalogue.path_of("sample").unlink()
+    for wrong in (content[:-1] + b"!", content + b"!"):
+        server.content = wrong
+        with pytest.raises(CharRNNError, match="not the published file"):
+            catalogue.fetch("sample")
+        assert not list(part.parent.iterdir())
+
+
+def test_archives_are_opened_and_several_files_become_one(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("text", "the text")
+    zipped = entry(server, archive.getvalue(), "text")
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", zipped)
+    assert catalogue.fetch("sample").read_text() == "the text"
+    plain = entry(server, b"a part\n").downloads
+    digest = f"md5:{hashlib.md5(b'a part' + bytes([10])).hexdigest()}"
+    several = Entry("none", "two", (*plain, Download(f"{server.url}/2", 7, digest)), 14)
+    monkeypatch.setitem(catalogue.ENTRIES, "several", several)
+    assert catalogue.fetch("several").read_text() == "a part\na part\n"
+
+
+def test_without_a_network_or_a_file_it_is_said_plainly(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    with socket.socket() as taken:  # bound, and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}/text"
+        monkeypatch.setitem(catalogue.ENTRIES, "nowhere", Entry("none", "", (Download(nobody, 5, "sha256:0"),), 5))
+        code, out, err = run("corpora", "fetch", "nowhere")
+        assert (code, out) == (1, "")
+        assert "no network, or no way to http://127.0.0.1" in err
+        assert "train on its path" in err
+    monkeypatch.setitem(catalogue.ENTRIES, "missing", entry(server, b"text", path="/missing"))
+    with pytest.raises(CharRNNError, match="404"):
+        catalogue.fetch("missing")
+    with pytest.raises(CharRNNError, match="text8"):
+        catalogue.fetch("text9")
+
+
+def test_the_catalogue_is_whole() -> None:
+    for name, known in catalogue.ENTRIES.items():
+        assert known.about, name
+        for download in known.downloads:
+            algorithm, _, digest = download.digest.partition(":")
+            assert len(digest) == 2 * hashlib.new(algorithm).digest_size
+            assert download.url.startswith("http")
+    shakespeare = catalogue.ENTRIES["tiny-shakespeare"].downloads[0]
+    assert shakespeare.digest.startswith("sha256:86c4e6aa9db7")
+
+
+# Statistics
+
+
+def measure(text: str, home: Path) -> corpus_stats.Stats:
+    path = home.parent / "measured.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    return corpus_stats.measure(data.read((str(path),), home))
+
+
+def test_entropies_are_those_of_counting_contexts(home: Path) -> None:
+    text = CORPUS.read_text(encoding="utf-8")[:5000]
+    stats = measure(text, home)
+    for order in stats.orders:
+        k = order.context
+        grams = Counter(text[i : i + k + 1] for i in range(len(text) - k))
+        contexts = Counter(text[i : i + k] for i in range(len(text) - k))
+        bits = -sum(n * math.log2(n / contexts[gram[:k]]) for gram, n in grams.items()) / sum(grams.values())
+        assert order.empirical_bits == pytest.approx(bits, abs=1e-9)
+        assert order.once == pytest.approx(sum(n == 1 for n in contexts.values()) / (len(text) - k))
+    assert stats.xz_bits == 8 * len(lzma.compress(text.encode(), preset=6)) / 5000
+    assert stats.alphabet == "".join(sorted(set(text)))
+    assert set(stats.rare) == {c for c, n in Counter(text).items() if n < 3}
+
+
+def test_the_model_to_beat_never_saw_what_it_is_tested_on(home: Path) -> None:
+    text = CORPUS.read_text(encoding="utf-8")[:3000]
+    stats = measure(text, home)
+    split = 2700
+    probability = [1 / len(set(text))] * 300
+    for k in range(corpus_stats.ORDERS):
+        seen: dict[str, Counter[str]] = {}
+        for i in range(k, split):
+            seen.setdefault(text[i - k : i], Counter())[text[i]] += 1
+        for j in range(300):
+            after = seen.get(text[split + j - k : split + j])
+            if after is not None:
+                n, t = after.total(), len(after)
+                probability[j] = (after[text[split + j]] + t * probability[j]) / (n + t)
+        bits = -np.log2(probability).mean()
+        assert stats.orders[k].held_out_bits == pytest.approx(bits, abs=1e-9)
+    assert stats.beat_bits == min(*(order.held_out_bits for order in stats.orders), stats.xz_bits)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(text=st.text(st.sampled_from("abč日\n"), min_size=1, max_size=300))
+def test_any_text_can_be_measured(text: str, home: Path) -> None:
+    stats = measure(text, home)
+    assert stats.characters == stats.sampled == len(text)
+    json.dumps(stats.as_dict(), allow_nan=False)
+
+
+def test_repeated_passages_are_found_whole_wherever_they_stand(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    noise = lambda n: "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyzčšž "), n))  # noqa: E731
+    long, short = noise(3000), noise(100)
+    text = f"{noise(70_000)}<{long}>{noise(50_000)}({short}){noise(999)}[{long}]{noise(70_000)}{{{short}}}{long[:500]}"
+    share, found = repeats.find(data.read((_written(text, home),), home).path)
+    assert [r.characters for r in found] == [3000, 100]
+    content = text.encode()
+    for repeat, passage in zip(found, (long, short), strict=True):
+        encoded = passage.encode()
+        assert content[repeat.first :].startswith(encoded)
+        assert content[repeat.again :].startswith(encoded)
+        assert repeat.first < repeat.again
+        assert passage.startswith(repeat.text[:100])
+    seeds = [content[i : i + 32] for i in range(len(content) - 31)]
+    assert share == pytest.approx(1 - len(set(seeds)) / len(seeds), abs=1e-12)
+    # Of a large text only some seeds are looked at: what is long is still found, and found whole.
+    monkeypatch.setattr(repeats, "MAX_SEEDS", 1 << 12)
+    sampled, found = repeats.find(data.read((_written(text, home),), home).path)
+    assert found[0].characters == 3000
+    assert sampled == pytest.approx(share, abs=0.01)
+
+
+def _written(text: str, home: Path) -> str:
+    path = home.parent / "written.txt"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_text_of_one_letter_is_one_long_repeat(home: Path) -> None:
+    stats = measure("a" * 5000, home)
+    assert stats.repeats[0].characters == 4999
+    assert stats.orders[0].empirical_bits == 0
+    assert stats.beat_bits == 0
+
+
+def test_a_longer_text_is_sampled_evenly_and_counted_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_stats, "SAMPLE_CHARACTERS", 16_000)
+    text = CORPUS.read_text(encoding="utf-8")
+    stats = measure(text, home)
+    assert (stats.characters, stats.sampled) == (len(text), 16_000)
+    whole = Counter(text)
+    assert dict(stats.common) == {c: n / len(text) for c, n in whole.most_common(10)}
+
+
+def test_a_megabyte_is_measured_in_seconds(home: Path) -> None:
+    text = CORPUS.read_text(encoding="utf-8") * 5
+    began = time.process_time()
+    stats = measure(text, home)
+    assert time.process_time() - began < 8
+    assert stats.repeated > 0.8
+
+
+# The command line
+
+
+def test_corpora_list_and_stats_say_what_the_library_found(
+    run: Run, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(python_corpora.READERS, "python-source")  # the longest, and no other than the others
+    code, out, _ = run("corpora", "list", "--json")
+    names = [row["name"] for row in json.loads(out)["corpora"]]
+    assert (code, sorted(names)) == (0, corpora.names())
+    table = run("corpora", "list")[1]
+    assert all(name in table for name in names)
+    code, out, _ = run("corpora", "stats", corpus, "--json")
+    measured = json.loads(out)
+    assert (code, measured["characters"], len(measured["orders"])) == (0, 6000, 6)
+    code, out, _ = run("corpora", "stats", corpus)
+    assert code == 0
+    assert f"{measured['beat_bits']:.3f} bits" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["corpora", "stat"], 2, "did you mean 'stats'"),
+        (["corpora", "fetch", "text9"], 1, "did you mean 'text8'"),
+        (["corpora", "stats", "missing.txt"], 1, "no file"),
+        (["corpora", "stats"], 2, "Missing argument"),
+        (["train", "text8"], 1, "corpora fetch text8"),
+        (["train", "--document", "page"], 2, "blank"),
+        (["train", "--errors", "ignore"], 2, "replace"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_exit_code(arguments: list[str], code: int, message: str, run: Run) -> None:
+    got, out, err = run(*arguments)
+    assert (got, out) == (code, "")
+    assert message in err

@@ -1,0 +1,361 @@
+"""Compiled decoding: the arithmetic, the traced equations, the draw, the cache; against NumPy in float64."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import njit
+
+from charrnn import (
+    cells,
+    native_cache,
+    native_draw,
+    native_driver,
+    native_math,
+    native_products,
+    native_weights,
+    ops,
+    sampling,
+    text_model,
+)
+from charrnn.architecture import Architecture
+from charrnn.cell import Cell, Param, run_cell
+from charrnn.checkpoint import Run
+from charrnn.decoding import Decoder
+from charrnn.errors import CharRNNError
+from charrnn.initialisation import glorot, zeros
+from charrnn.native import NativeDecoder
+from charrnn.sampling import Primed, Sampling, draws
+
+TrainedRun = Callable[..., Run]
+ROOT = Path(__file__).parent.parent
+EPS = float(np.finfo(np.float32).eps)
+
+
+# Arithmetic
+
+
+def over_all_of_float32(name: str) -> tuple[Any, Any]:
+    """A function's results over a spread of all float32 numbers and densely where it bends; and the arguments."""
+    bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([bits[np.isfinite(bits)], np.linspace(-110, 95, 300_001, dtype=np.float32)])
+    x = np.concatenate([x, np.linspace(-10, 10, 300_001, dtype=np.float32)])
+    function = getattr(native_math, f"{name}_float32")
+
+    @njit(**native_math.FLAGS)
+    def map_(x: Any, y: Any) -> None:
+        for i in range(x.size):
+            y[i] = function(x[i])
+
+    x = x[x > -1] if name == "log1p" else x
+    y = np.empty_like(x)
+    map_(x, y)
+    edges = np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)
+    at_edges = np.empty_like(edges)
+    map_(edges, at_edges)
+    with np.errstate(all="ignore"):
+        exact = getattr(np, name)(edges) if name != "sigmoid" else np.array([np.nan, 1, 0, 0.5])
+    if name != "log1p":
+        np.testing.assert_array_equal(at_edges, exact)
+        assert np.signbit(at_edges[3]) == np.signbit(exact[3])
+    return x, y
+
+
+@pytest.mark.parametrize(("name", "ulps"), [("exp", 4), ("sigmoid", 4), ("tanh", 4), ("expm1", 4), ("log1p", 5)])
+def test_functions_are_within_a_few_ulp_of_exact_everywhere(name: str, ulps: int) -> None:
+    x, y = over_all_of_float32(name)
+    with np.errstate(over="ignore", under="ignore"):
+        wide = x.astype(np.float64)
+        exact = ops.sigmoid(wide) if name == "sigmoid" else getattr(np, name)(wide)
+        rounded = exact.astype(np.float32)
+    finite = np.isfinite(rounded)
+    np.testing.assert_array_equal(np.isfinite(y), finite)
+    error = np.abs(y[finite] - exact[finite]) / np.spacing(np.abs(rounded[finite])).astype(np.float64)
+    assert error.max() <= ulps
+
+
+@pytest.mark.parametrize("kept", ["float32", "bf16", "int8"])
+def test_products_are_right_for_every_size(kept: str) -> None:
+    rng = np.random.default_rng(0)
+    product = getattr(native_products, f"by_{kept}")
+    for I, O in ((1, 1), (2, 64), (3, 65), (7, 5), (64, 63), (129, 200), (1030, 70)):
+        matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal(I).astype(np.float32)
+        packed = native_weights.pack(matrix, kept)
+        y, sums, rounded = np.full(O, np.nan, np.float32), np.empty(64, np.float32), np.empty(I, np.int32)
+        product(x, *packed, y, sums, rounded)
+        wide = np.abs(x.astype(np.float64))
+        error = np.abs(y - x.astype(np.float64) @ matrix)
+        step = {"float32": 0, "bf16": 2.0**-8, "int8": 1 / 254}[kept]  # how far a weight may be rounded ...
+        of = np.abs(matrix) if kept == "bf16" else np.abs(matrix).max(axis=0)  # ... as a share of this
+        bound = wide @ (np.ones_like(matrix) * of) * step + I * EPS * (wide @ np.abs(matrix))
+        if kept == "int8":  # and x to 16 bits
+            bound += wide.max() / 65534 * np.abs(matrix).sum(axis=0) * 1.01
+        assert (error <= bound * 1.001 + 1e-30).all()
+
+
+def test_bf16_numbers_are_the_nearest() -> None:
+    import torch
+
+    x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    assert (native_weights.to_bf16(x) == torch.tensor(x).bfloat16().view(torch.uint16).numpy()).all()
+
+
+# The traced equations
+
+
+def interpreted(architecture: Architecture) -> dict[str, Any]:
+    """The names of a driver's module with its functions as plain Python in float64."""
+    text = native_driver.write(architecture, real="float64").text
+    text = text.replace("from numba import njit", "njit = lambda **flags: lambda function: function")
+    names: dict[str, Any] = {"__name__": "interpreted"}
+    exec(text, names)
+
+    def product(x: Any, matrix: Any, y: Any, sums: Any, rounded: Any) -> None:
+        y[:] = x @ matrix
+
+    names |= {"by_float32": product, "exp_float64": math.exp}
+    names["sigmoid_float64"] = lambda x: float(ops.sigmoid(np.array(x)))
+    names["exp_float64"] = lambda x: float(np.exp(x))
+    return names
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_traced_equations_are_the_equations(name: str) -> None:
+    H, V, T = 6, 5, 8
+    architecture = Architecture(name, V, H, 2, 4, residual=True)
+    cell, rng = architecture.definition, np.random.default_rng(1)
+    params = [cell.initial(rng, architecture.input_size(n), H, H) for n in range(2)]
+    embedding, ids = rng.standard_normal((V + 1, 4)), rng.integers(0, V, T)
+    below, _ = run_cell(cell, embedding[ids], params[0])
+    above, last = run_cell(cell, below, params[1])
+
+    names, driver = interpreted(architecture), native_driver.write(architecture, real="float64")
+    table = cell.inputs(embedding, cell.pack(params[0]))
+    scratch = [np.zeros(layout.size) for layout in driver.layouts]
+    places = [[layout.places[f"state_{s}"] for s in cell.state] for layout in driver.layouts]
+    for vector, of_layer in zip(scratch, places, strict=True):
+        for at, start in zip(of_layer, cell.state.values(), strict=True):
+            vector[at : at + H] = start
+    weights = []
+    for layer, leaf, _ in driver.weights:
+        value = params[layer][leaf.name]
+        for k in leaf.index:
+            value = value[k]
+        weights.append(value)
+    for t, id_ in enumerate(ids):
+        with np.errstate(all="ignore"):
+            names["advance"](id_, table, None, None, *scratch, *weights)
+        at = driver.layouts[1].places["y"]
+        np.testing.assert_allclose(scratch[1][at : at + H], below[t] + above[t], rtol=1e-12, atol=1e-13)
+    for at, expected in zip(places[1], last, strict=True):
+        np.testing.assert_allclose(scratch[1][at : at + H], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_equations_that_decide_by_a_value_are_refused() -> None:
+    def step(z: Any, state: Any, p: Any) -> Any:
+        h = z + state[0] if z.max() > 0 else z
+        return h, (h,)
+
+    cell = Cell(
+        "deciding", "", "", lambda I, H, O: {"W": Param((I, H), glorot()), "b": Param((H,), zeros)}, {"h": 0}, step
+    )
+    cells.register(cell)
+    try:
+        with pytest.raises(CharRNNError, match="cannot be compiled"):
+            native_driver.write(Architecture("deciding", 5, 4))
+    finally:
+        cells.unregister("deciding")
+
+
+def worst_difference(name: str, chars: int) -> tuple[float, float]:
+    """Between compiled float32 logits and NumPy's float64, over a forced text; and a bound on rounding alone.
+
+    Rounding: a logit is a sum of H terms, each |y_i W_ij| with |y_i| within what was seen, and y itself went through as
+    many sums of H terms as there are layers; a state that forgets adds up a few steps of them.
+    """
+    H = 24
+    architecture = Architecture(name, 300, H, 2, 12)
+    weights = architecture.initial(seed=5, bound=H**-0.5)
+    native = NativeDecoder(architecture, weights)
+    exact = Decoder(architecture, {k: v.astype(np.float64) for k, v in weights.items()}, "numpy")
+    a, b = native.start(), exact.start()
+    worst, largest = 0.0, 0.0
+    for id_ in np.random.default_rng(2).integers(0, 300, chars):
+        x, a = native.step(np.array([id_]), a)
+        y, b = exact.step(np.array([id_]), b)
+        worst = max(worst, float(np.abs(x - y).max()))
+        largest = max(largest, float(np.abs(y).max()), *(float(np.abs(s).max()) for s in b[-1] if np.isfinite(s).all()))
+    return worst, EPS * H * max(1, largest) * np.abs(weights["head.W"]).sum(axis=0).max()
+
+
+def test_forced_text_has_the_same_logits_compiled() -> None:
+    worst, bound = worst_difference(Architecture("lstm", 5, 4).cell, 2000)
+    assert 0 < worst < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cells.names())
+def test_forced_text_has_the_same_logits_compiled_in_every_cell(name: str) -> None:
+    worst, bound = worst_difference(name, 2000)
+    assert worst < bound
+
+
+# The draw
+
+
+def test_equal_logits_give_equal_draws() -> None:
+    rng = np.random.default_rng(3)
+    V = 60
+    work = np.empty(V), np.empty(V), np.empty(2 * V, np.int64)
+    allowed = rng.random(V) > 0.2
+    for n in range(3000):
+        logits = rng.standard_normal(V) * 4
+        logits = np.round(logits) if n % 2 else logits  # ties
+        settings = Sampling(
+            temperature=float(rng.choice([0, 1e-300, 0.5, 1, 2])),
+            top_k=None if n % 3 else int(rng.integers(1, V + 5)),
+            top_p=None if n % 5 else float(rng.random()) or 1.0,
+            min_p=None if n % 7 else float(rng.random()),
+        )
+        u = float(rng.random())
+        expected = sampling.draw(sampling.distribution(logits, allowed, settings), u)
+        filters = sampling.filters(settings, V)
+        assert native_draw.choose(logits, allowed, filters[0], int(filters[1]), *filters[2:], u, *work) == expected
+        assert native_draw.cost(logits, expected) == pytest.approx(sampling.cost(logits, expected), rel=1e-12)
+    for bad in (np.nan, np.inf):
+        logits[0] = bad
+        assert native_draw.choose(logits, np.ones(V, bool), 1.0, V, 2.0, -1.0, 0.5, *work) == -1
+
+
+class _OneRow(Decoder):
+    """A NativeDecoder seen as any other: the characters are drawn by `charrnn.sampling`."""
+
+    def __init__(self, native: NativeDecoder):
+        self.architecture, self.start = native.architecture, native.start  # type: ignore[method-assign]
+        self.step, self.read = native.step, native.read  # type: ignore[method-assign]
+
+
+def test_the_compiled_loop_draws_what_python_draws_from_the_same_logits(trained: TrainedRun) -> None:
+    model = text_model.load(trained(steps=30))
+    decoder = model.decoder()
+    assert isinstance(decoder, NativeDecoder)
+    primed = sampling.read_prime(decoder, model.tokenizer, "Rekurentne")
+    for settings in (Sampling(), Sampling(1.3, top_k=20, top_p=0.9), Sampling(0.7, min_p=0.02), Sampling(0)):
+        texts = []
+        for each in (decoder, _OneRow(decoder)):
+            stream = sampling.generate(each, model.tokenizer, primed, settings)
+            texts.append([next(stream) for _ in range(150)])
+        assert [c for c, _ in texts[0]] == [c for c, _ in texts[1]]
+        assert [n for _, n in texts[0]] == pytest.approx([n for _, n in texts[1]], abs=1e-9)
+
+
+def test_logits_that_are_not_finite_are_refused(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    model.weights["head.b"][0] = np.nan
+    with pytest.raises(CharRNNError, match="diverged"):
+        model.complete("Re", 5)
+
+
+def test_costs_of_a_text_are_evaluations(trained: TrainedRun) -> None:
+    from charrnn import evaluation
+    from charrnn.model import CharRNN
+
+    model = text_model.load(trained(steps=20, layers=2))
+    decoder = model.decoder()
+    assert isinstance(decoder, NativeDecoder)
+    ids = model.tokenizer.encode("Rekurentne mreže pamte. " * 60)
+    torchs = evaluation.stream_costs(CharRNN(model.architecture, model.weights), ids)
+    np.testing.assert_allclose(decoder.stream_costs(ids), torchs, atol=1e-4)
+    assert decoder.stream_costs(ids[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(("kept", "bits"), [("bf16", 0.001), ("int8", 0.01)])
+def test_fewer_bytes_cost_hardly_any_bits(trained: TrainedRun, kept: Any, bits: float) -> None:
+    run = trained(steps=150, lr=1e-2)
+    text = (ROOT / "corpora" / "rekurentne.txt").read_text(encoding="utf-8")[6000:9000]
+    scores = []
+    for each in ("float32", kept):
+        model = text_model.load(run, kept=each)
+        decoder = model.decoder()
+        assert isinstance(decoder, NativeDecoder)
+        scores.append(decoder.stream_costs(model.tokenizer.encode(text)).sum() / len(text) / math.log(2))
+    assert 0 < abs(scores[1] - scores[0]) < bits
+
+
+# The cache, and what is imported
+
+
+def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> None:
+    run = trained()
+    expected = text_model.load(run).complete("Re", 30)
+    code = (
+        "import sys; sys.modules['numba'] = sys.modules['torch'] = None\n"
+        "from charrnn import text_model\n"
+        f"sys.stdout.buffer.write(text_model.load({str(run.path)!r}).complete('Re', 30).encode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+    assert done.stdout.decode() == expected
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "file" / "below")
+    text = "def one(n):\n    return n + 1\n"
+    function, note = native_cache.load(text, "one", ("int64",))
+    assert function(2) == 3
+    assert note is not None
+    assert "compiled anew" in note
+
+
+def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:
+    code = (
+        "from charrnn import native_cache\n"
+        "print(native_cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0].strip() for process in both] == [b"5", b"5"]
+    kept = list((tmp_path / "charrnn").iterdir())
+    assert [path.suffix for path in kept] == [".o"]
+
+
+def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained()
+    compiled = text_model.load(run).complete("Re", 20)
+    monkeypatch.setitem(sys.modules, "charrnn.native", None)
+    monkeypatch.setattr("builtins.__import__", _without("llvmlite", __import__))
+    model = text_model.load(run)
+    assert model.decoder().engine == "torch"
+    assert ["Numba is not installed" in note for note in model.decoder().notes] == [True]
+    assert len(model.complete("Re", 20)) == len(compiled)
+    with pytest.raises(CharRNNError, match="bf16"):
+        text_model.load(run, kept="bf16").decoder()
+
+
+def _without(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def missing(wanted: str, *rest: Any) -> Any:
+        if wanted == "charrnn.native":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(wanted, *rest)
+
+    return missing
+
+
+def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    decoder = model.decoder()
+    assert isinstance(decoder, NativeDecoder)
+    source = draws(7, 0)
+    next(decoder.drawn(Primed(model.architecture.start, decoder.start()), model.tokenizer, Sampling(), source))
+    second = draws(7, 0)
+    second.random()
+    assert source.random() == second.random()  # one number was taken, not a chunk of them
