@@ -1,7 +1,7 @@
 """Which engine, and which precision of products, trains a model fastest here: by a short measurement.
 
-Every candidate runs a piece of a window forwards and backwards at the model's own sizes; those that are far behind
-are dropped, the others run a longer piece twice, in turns, and the faster of its two times counts for each.
+Every candidate runs a few characters of a window forwards and backwards, at the model's own sizes. Those that are not
+far behind run a longer piece, in turns, and the fastest of each one's times counts.
 """
 
 import time
@@ -12,8 +12,9 @@ from charrnn import layers
 from charrnn.architecture import Architecture, Weights
 from charrnn.model import CharRNN
 
-GLANCE, PIECE = 4, 32  # characters of a window, to drop candidates by and to compare the others by
-BEHIND = 1.6  # so many times the fastest's time in a glance, and a candidate is dropped
+GLANCE, PIECE = 4, 32  # characters of a window
+BEHIND = 1.6  # so many times the fastest's time at first, and a candidate does not run the longer piece
+TURNS = 2
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
 
 Candidate = tuple[str, str]  # engine, precision
@@ -24,7 +25,7 @@ def measure(
 ) -> dict[Candidate, float]:
     """Seconds of a window's forward and backward pass by (engine, precision), fastest first, on this CPU.
 
-    engine, precision: which to try, all there are where 'auto'. What was dropped on the way is not among the results.
+    engine, precision: which to try, all there are where 'auto'.
     """
     engines = layers.engines(architecture.definition) if engine == "auto" else [engine]
     precisions = ["float32", "bf16"] if precision == "auto" else [precision]
@@ -40,12 +41,13 @@ def measure(
     candidates = [(e, p) for e in engines for p in precisions]
     for candidate in candidates:
         seconds(candidate, 1)  # the first time compiles, and wakes up memory and caches
-    glance = {candidate: seconds(candidate, GLANCE) for candidate in candidates}
-    left = [c for c in candidates if glance[c] <= BEHIND * min(glance.values())]
-    best = dict.fromkeys(left, float("inf"))
-    for _ in range(2):
-        for candidate in left:
-            best[candidate] = min(best[candidate], seconds(candidate, PIECE))
+    best = dict.fromkeys(candidates, float("inf"))
+    for steps in (GLANCE, PIECE):
+        left = [c for c in candidates if best[c] <= BEHIND * min(best.values())]
+        best |= dict.fromkeys(left, float("inf"))
+        for _ in range(TURNS):
+            for candidate in left:
+                best[candidate] = min(best[candidate], seconds(candidate, steps))
     return dict(sorted(best.items(), key=lambda item: item[1]))
 
 

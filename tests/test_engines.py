@@ -1,6 +1,6 @@
 """The engines: each gives what the equations' loop gives, in value and in every gradient, for every cell."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from charrnn import cells, data, derivative, engine_choice, layers, settings, training
 from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run
 from charrnn.machine_products import Shape, fast_bf16
 from charrnn.model import CharRNN
 
@@ -157,18 +158,15 @@ def test_bf16_has_to_be_clearly_faster() -> None:
     assert engine_choice.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
 
 
-def test_a_native_run_repeats_itself_to_the_last_bit(corpus: str, tmp_path: Any) -> None:
-    from charrnn.checkpoint import Run
-
-    for precision in ("float32", "bf16"):
-        wanted = config(corpus, cell="gru", layers=2, engine="native", precision=precision, dropout=0.2)
-        runs = [Run(tmp_path / f"{precision}{i}") for i in range(2)]
-        list(training.new_run(wanted, runs[0]))
-        list(training.new_run(wanted, runs[1], stop=iter([False] * 6 + [True] * 99).__next__))
-        list(training.resume(runs[1]))
-        a, b = (run.weights("last") for run in runs)
-        assert all(np.array_equal(a[name], b[name]) for name in a)
-        assert json.loads((runs[0].path / "config.json").read_text())["engine"] == "native"
+def test_a_native_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:
+    wanted = config(corpus, cell="gru", layers=2, engine="native", precision="bf16", dropout=0.2)
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    list(training.new_run(wanted, whole))
+    list(training.new_run(wanted, parts, stop=iter([False] * 6 + [True]).__next__))
+    list(training.resume(parts))
+    a, b = (run.weights("last") for run in (whole, parts))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert whole.config().engine == "native"
 
 
 @pytest.mark.slow
