@@ -33,7 +33,14 @@ def knob(
 
 def resolved(default: Any, help: str, *, low: float | None = None) -> Any:
     """A field that no user sets: something decided while running, kept so that it is never decided again."""
+<<<<<<< HEAD
     return field(default=default, metadata={"help": help, "resolved": True, "low": low})
+=======
+    metadata = {"help": help, "resolved": True}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+>>>>>>> engine
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,10 @@ class Config:
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
-    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan"))
+    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan", "native"))
 
     fingerprint: str | None = resolved(None, "SHA-256 of the corpus's text, as UTF-8")
+    measured_us: Mapping[str, int] = resolved({}, "microseconds of an update by 'engine precision', where compared")
     threads: int | None = resolved(None, "threads torch computed with: sums depend on it in the last bit", low=1)
     plan: tuple[tuple[int, int], ...] = resolved(
         (), "(from step, steps in all): the length of the run, as it was decided"

@@ -160,10 +160,12 @@ class TextModel:
 
         starts: the positions at which documents begin, each of which is read from nothing too.
         """
-        from charrnn import evaluation
+        from charrnn import evaluation, layers
         from charrnn.model import CharRNN
 
-        model = CharRNN(self.architecture, self.weights).to(self.device)
+        known = layers.engines(self.architecture.definition, self.device)
+        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
+        model = CharRNN(self.architecture, self.weights, engine).to(self.device)
         costs = (
             evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
