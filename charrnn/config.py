@@ -33,14 +33,10 @@ def knob(
 
 def resolved(default: Any, help: str, *, low: float | None = None) -> Any:
     """A field that no user sets: something decided while running, kept so that it is never decided again."""
-<<<<<<< HEAD
-    return field(default=default, metadata={"help": help, "resolved": True, "low": low})
-=======
-    metadata = {"help": help, "resolved": True}
+    metadata = {"help": help, "resolved": True, "low": low}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
->>>>>>> engine
 
 
 @dataclass(frozen=True)
