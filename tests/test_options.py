@@ -20,7 +20,7 @@ from charrnn.config import Config
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
 
-LONG = {"bench", "compare", "train"}  # commands that take minutes with most of their options
+LONG = {"bench", "compare", "inspect", "train"}  # commands that take minutes with most of their options
 INTEGERS = ["1", "2", "3", "5", "0", "-1", "many", "", "1.5"]
 LARGE = ["7", "0", "-1", "18446744073709551616", "9223372036854775808", "1" + "0" * 400]  # where they cost nothing
 NUMBERS = ["0.5", "1", "0", "-1", "nan", "inf", "1e-320", "1e308", "1e999", "much", ""]
