@@ -14,7 +14,7 @@ def measure(seconds: float) -> list[dict[str, Any]]:
     """Millions of characters a second of each way, on the embedded corpora."""
     from tokenizers import Tokenizer as Reference
 
-    text = "".join("".join(corpora.read_text(corpora.find(name))) for name in corpora.embedded())
+    text = "".join(path.read_text(encoding="utf-8") for path in corpora.embedded().values())
     ours = Tokenizer.char(text)
     reference = Reference.from_str(ours.to_json())
     ids = {c: i for i, c in enumerate(ours.characters)}

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import native_cache, native_driver
+from charrnn import documents, native_cache, native_driver
 from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
+from charrnn.documents import Starts
 from charrnn.native_source import Layout
 from charrnn.native_trace import Leaf, slot
 from charrnn.native_weights import aligned, pack
@@ -52,7 +53,6 @@ class NativeDecoder(Decoder):
         self._weights += [*pack(self.head, kept), aligned(self.bias)]
         self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
         self._draw = draw.address
-        self._nothing = np.empty(0)
 
     @property
     def bytes_per_character(self) -> int:
@@ -98,10 +98,17 @@ class NativeDecoder(Decoder):
                 yield -1, 0.0
             ids = ids[:0]
 
-    def stream_costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
-        """Nats of every id of a text (N,), read as one stream from its first character."""
-        scratch, costs = self._enter(self.start()), []
-        before = np.concatenate([[self.architecture.start], ids[:-1]])
+    def stream_costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
+        """Nats of every id of a text (N,), read as one stream from its first character.
+
+        starts: the positions of documents, each of which is read from nothing.
+        """
+        ends = [*starts[(starts > 0) & (starts < len(ids))].tolist(), len(ids)]
+        return np.concatenate([self._costs(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
+
+    def _costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
+        scratch, costs = self._enter(self.start()), [np.empty(0)]
+        before = np.concatenate([[self.architecture.start], ids[:-1]])[: len(ids)]
         for i in range(0, len(ids), WINDOW):
             outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
             self._call(scratch, before[i : i + WINDOW], outputs=outputs)
@@ -109,7 +116,7 @@ class NativeDecoder(Decoder):
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)
-        return np.concatenate([*costs, self._nothing])
+        return np.concatenate(costs)
 
     @staticmethod
     def _chunks() -> Iterator[int]:

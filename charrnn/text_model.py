@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,17 @@ if TYPE_CHECKING:  # scoring needs torch, completing does not
 
 Kept = Literal["float32", "bf16", "int8"]
 
+COMPILE_IDS = 4096  # a shorter text is scored by torch in less time than compiling may take
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
+
+
+@runtime_checkable
+class StreamScoring(Protocol):
+    """A decoder that scores texts by itself."""
+
+    def stream_costs(self, ids: NDArray[Any], starts: Starts) -> NDArray[np.float64]:
+        """As `charrnn.evaluation.stream_costs`."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,9 @@ class TextModel:
         from charrnn import evaluation
         from charrnn.model import CharRNN
 
+        decoder = self.decoder() if mode == "stream" and len(ids) >= COMPILE_IDS else None
+        if isinstance(decoder, StreamScoring):
+            return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
         model = CharRNN(self.architecture, self.weights).to(self.device)
         costs = (
             evaluation.stream_costs(model, ids, starts=starts)

@@ -272,6 +272,9 @@ def test_costs_of_a_text_are_evaluations(trained: TrainedRun) -> None:
     ids = model.tokenizer.encode("Rekurentne mreže pamte. " * 60)
     torchs = evaluation.stream_costs(CharRNN(model.architecture, model.weights), ids)
     np.testing.assert_allclose(decoder.stream_costs(ids), torchs, atol=1e-4)
+    starts = np.array([0, 7, 8, 700])
+    torchs = evaluation.stream_costs(CharRNN(model.architecture, model.weights), ids, starts=starts)
+    np.testing.assert_allclose(decoder.stream_costs(ids, starts), torchs, atol=1e-4)
     assert decoder.stream_costs(ids[:0]).shape == (0,)
 
 
@@ -355,7 +358,7 @@ def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> 
     decoder = model.decoder()
     assert isinstance(decoder, NativeDecoder)
     source = draws(7, 0)
-    next(decoder.drawn(Primed(model.architecture.start, decoder.start()), model.tokenizer, Sampling(), source))
+    next(decoder.drawn(Primed(model.architecture.start, decoder.start(), ""), model.tokenizer, Sampling(), source))
     second = draws(7, 0)
     second.random()
     assert source.random() == second.random()  # one number was taken, not a chunk of them
