@@ -11,9 +11,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from charrnn.native_products import FLAGS, FLOATS, LANES, LONG, WORD, WORDS
-from charrnn.native_weights import PANEL
+from charrnn.native_weights import AT_ONCE, PANEL
 
-AT_ONCE = 6  # rows: 24 vectors of sums, 4 of weights, and a few to spare of 32
 ROUND, ONE, HALF = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 
@@ -83,9 +82,7 @@ def _kernel(rows):
     """Code for: sums (rows, 64) = pairs (rows, half) by panel (half, 64), pair by pair."""
 
     def generate(context, builder, signature, arguments):
-        x, panel, sums = (
-            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 3)
-        )
+        x, panel, sums = (context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 3))
         half = arguments[1]
         x, panel = builder.bitcast(x, WORD.as_pointer()), builder.bitcast(panel, WORDS.as_pointer())
         before, loop = builder.block, builder.append_basic_block("pairs")
@@ -138,5 +135,3 @@ def _sum_rows(context, x, half, panel, sums):
 @intrinsic
 def _sum_row(context, x, half, panel, sums):
     return types.void(x, types.int64, panel, sums), _kernel(1)
-
-

@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # scoring needs torch, completing does not
 
 Kept = Literal["float32", "bf16", "int8"]
 
+Ids = Iterator[tuple[int, float]]
+
+ROWS = 64  # completions drawn side by side
 COMPILE_IDS = 4096  # a shorter text is scored by torch in less time than compiling may take
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
@@ -134,11 +137,27 @@ class TextModel:
         source = None if max_copy is None else self.training_text()
         primed = self._primed(prime)
 
+        rows = self._rows(primed, sampling, range(first, first + count)) if source is None else None
+
         def completion(n: int) -> Iterator[tuple[str, float]]:
             forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
-            return self._drawn(primed, chars, sampling, stop, n, forbidden or None)
+            return self._drawn(primed, chars, sampling, stop, n, forbidden or None, next(rows) if rows else None)
 
         return map(completion, range(first, first + count))
+
+    def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
+        """The ids of each completion, drawn side by side; None where one after the other is as fast."""
+        decoder = self.decoder()
+        if decoder.engine != "native":
+            return None
+        from charrnn import native, native_batch
+
+        if not native_batch.available(len(completions)):
+            return None
+        assert isinstance(decoder, native.NativeDecoder)
+        together = native_batch.RowsDecoder(decoder)
+        groups = (completions[i : i + ROWS] for i in range(0, len(completions), ROWS))
+        return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, sampling, group))
 
     def training_text(self) -> TrainingText:
         """What the model learned, to look for copies; raises CharRNNError where it is gone."""
@@ -196,12 +215,13 @@ class TextModel:
         stop: Sequence[str],
         completion: int,
         forbidden: Forbidden | None = None,
+        ids: Ids | None = None,
     ) -> Iterator[tuple[str, float]]:
         if chars < 0:
             raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden, ids)
         if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
             drawn = in_document(drawn, primed.text, self.config.document)
         return until(drawn, chars, stop)
