@@ -43,7 +43,10 @@ class Run:
 
     def exists(self) -> bool:
         """Whether a checkpoint was ever saved here."""
-        return (self.path / "run.json").is_file()
+        try:
+            return (self.path / "run.json").is_file()
+        except (OSError, ValueError):  # too long for a name, or with a character that none has
+            return False
 
     def create(self, config: Config, tokenizer: Tokenizer) -> None:
         """Make the folder with its configuration; raises CharRNNError where something else is in it."""

@@ -56,10 +56,13 @@ def find(corpus: str) -> Found:
     if corpus == STDIN:
         return Found((Source("standard input", _open_stdin),))
     path = Path(corpus)
-    if path.is_dir():
-        return _in_folder(path)
-    if path.exists():
-        return Found((_file(path),))
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if path.exists():
+            return Found((_file(path),))
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise CharRNNError(f"{corpus[:80]} cannot be read: {error.strerror}", "give the path of a text") from None
     if corpus in embedded():
         return Found((_file(embedded()[corpus], corpus),))
     if corpus in python_corpora.READERS:
@@ -127,7 +130,7 @@ def _in_folder(folder: Path) -> Found:
     if not text:
         what = f"{len(files)} files, none of them text" if files else "no files"
         raise CharRNNError(f"the folder {folder} holds {what}", "name a folder of text files, or the files themselves")
-    skipped = [path for path in files if path not in set(text)]
+    skipped = sorted(set(files) - set(text))
     if not skipped:
         return Found(tuple(map(_file, text)))
     several = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""

@@ -25,7 +25,7 @@ Codes = NDArray[np.uint32]
 ORDERS = 6  # contexts of 0 to 5 characters
 RARE = 3  # characters that occur less often are spelled in bytes
 # From a longer text so many characters are looked at, in so many blocks spread evenly over it.
-SAMPLE_CHARACTERS, BLOCKS = 1 << 22, 16
+SAMPLE_CHARACTERS, BLOCKS = 1 << 21, 16
 HELD_OUT = 0.1
 
 

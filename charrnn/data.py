@@ -4,7 +4,6 @@ The ids of each part lie beside the private copy of the text, memory-mapped: a t
 """
 
 import hashlib
-import mmap
 import os
 import shutil
 import tempfile
@@ -24,14 +23,13 @@ from charrnn.errors import CharRNNError
 from charrnn.home import home as home
 from charrnn.texts import PARTS as PARTS
 from charrnn.texts import Part as Part
-from charrnn.texts import Progress, silent, sources
+from charrnn.texts import Progress, let_go, silent, sources
 from charrnn.texts import Text as Text
 from charrnn.texts import open_text as open_text
 from charrnn.texts import read as read
 from charrnn.tokenizer import Normalize, Tokenizer, count_characters
 
-# Pages of a part larger than this are let go after so many rows: a system maps up to 2 MiB around what is read, and
-# would in the end hold the whole part resident.
+# Of a part larger than this, no more than so many rows' pages are held at a time.
 RELEASED_BYTES, RELEASED_ROWS = 1 << 26, 8
 MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule for sizes breaks down
 
@@ -185,7 +183,7 @@ class Streams:
         starts: where documents begin; their first targets are preceded by the start row too.
         """
         self._ids, self._start, self._starts = np.asarray(ids), start, starts
-        self._pages = ids.base if isinstance(ids.base, mmap.mmap) and ids.nbytes > RELEASED_BYTES else None
+        self._mapped = ids if ids.nbytes > RELEASED_BYTES else None
         self.batch = min(batch, len(ids))
         self._length = -(-len(ids) // self.batch)
         self._begins = np.arange(self.batch) * len(ids) // self.batch
@@ -201,13 +199,13 @@ class Streams:
         end = (index + 1) * self._length // self.steps_per_epoch
         positions = np.arange(begin, end)[:, None] + self._begins[None, :]
         inputs, targets = np.empty((2, *positions.shape), np.int64)
-        together = self.batch if self._pages is None else RELEASED_ROWS
+        together = self.batch if self._mapped is None else RELEASED_ROWS
         for rows in (slice(first, first + together) for first in range(0, self.batch, together)):
             at = positions[:, rows]
             targets[:, rows] = self._ids[at]
             inputs[:, rows] = np.where(at == 0, self._start, self._ids[np.maximum(at - 1, 0)])
-            if self._pages is not None:
-                self._pages.madvise(mmap.MADV_DONTNEED)
+            if self._mapped is not None:
+                let_go(self._mapped)
         documents.mark(inputs, self._starts, self._begins + begin, self._start)
         return inputs, targets, index == 0
 

@@ -20,8 +20,8 @@ CODE = {
     "truediv": "{} / {}",
     "neg": "-{}",
     "abs": "abs({})",
-    "maximum": "max({}, {})",
-    "minimum": "min({}, {})",
+    "maximum": "({0} if {0} > {1} or {0} != {0} else {1})",  # either NaN is kept, unlike by max
+    "minimum": "({0} if {0} < {1} or {0} != {0} else {1})",
     "relu": "max({}, real(0))",
     "sqrt": "math.sqrt({})",
 }  # other ops are functions of `charrnn.native_math`, named with their dtype

@@ -5,17 +5,16 @@ large text only every n-th seed is looked at, chosen by what it says and not by 
 repeat choose the same ones, and a passage some hundred times longer than n is not missed.
 """
 
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.texts import Progress, silent
+from charrnn.texts import Progress, let_go, silent
 
 SEED_BYTES = 32
-MAX_SEEDS = 1 << 22
+MAX_SEEDS = 1 << 21
 CHUNK_BYTES = 1 << 20
 LONGEST = 5
 CANDIDATES = 200  # of the pairs of places with the most seeds, so many are followed
@@ -58,8 +57,7 @@ def _seeds(content: NDArray[np.uint8], spread: int, progress: Progress) -> tuple
         places.append(chosen + begin)
         hashes.append(hashed[chosen])
         progress("comparing", begin, len(content))
-        if isinstance(content.base, mmap.mmap):
-            content.base.madvise(mmap.MADV_DONTNEED)  # else the whole file would in the end be resident
+        let_go(content)
     return np.concatenate(places), np.concatenate(hashes)
 
 

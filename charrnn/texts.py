@@ -6,15 +6,17 @@ are documents, with a byte 0xFF, which no text has, between them.
 
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn import corpora, documents
 from charrnn.cleaning import Cleaning, Findings, text_of
@@ -39,6 +41,15 @@ AS_IT_IS = Cleaning()
 
 def silent(what: str, done: int, total: int | None) -> None:
     """The progress that nobody watches."""
+
+
+def let_go(mapped: NDArray[Any]) -> None:
+    """Give the pages of a memory-mapped array back to the system, where it has a way to; they are read again at need.
+
+    A system maps up to 2 MiB around what is read, and would in the end hold the whole file resident.
+    """
+    if isinstance(mapped.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)

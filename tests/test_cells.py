@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compiled import compiled
 from numpy.typing import NDArray
 
 from charrnn import cells, layers, torch_layers
@@ -65,6 +66,15 @@ def in_torch(engine: str, cell: Cell, x: Any, params: Any, state: Any = None) ->
     return layers.run(engine, cell, x, state, cell.pack(params))
 
 
+def in_numba(cell: Cell, x: NDArray[Any], params: Params, state: Any = None) -> tuple[NDArray[Any], Any]:
+    """As `run_cell` on (T, B, I), compiled, row by row."""
+    state = cell.start((x.shape[1], H), x.dtype) if state is None else state
+    code = compiled(cell.name, I, H, str(x.dtype))
+    rows = [code.run(x[:, b], params, tuple(s[b] for s in state)) for b in range(x.shape[1])]
+    outputs, after = zip(*rows, strict=True)
+    return np.stack(outputs, axis=1), tuple(np.stack(s) for s in zip(*after, strict=True))
+
+
 def assert_close(a: Any, b: Any, tolerance: float = FLOAT64) -> None:
     for u, v in zip(flat(a), flat(b), strict=True):
         np.testing.assert_allclose(u, v, rtol=tolerance, atol=tolerance)
@@ -85,11 +95,17 @@ def test_torch_computes_what_numpy_computes(engine: str, cell: Cell, params: Par
     assert_close(in_torch(engine, cell, x, tensors(params), state), run_cell(cell, x, params, state))
 
 
+def test_numba_computes_what_numpy_computes(cell: Cell, params: Params, x: Any, state: Any) -> None:
+    assert_close(in_numba(cell, x, params), run_cell(cell, x, params))
+    assert_close(in_numba(cell, x, params, state), run_cell(cell, x, params, state))
+
+
 def test_float32_stays_float32_and_within_its_rounding(cell: Cell, params: Params, x: Any) -> None:
     exact = flat(run_cell(cell, x, params))
     narrow = {name: v.astype(np.float32) for name, v in params.items()}
     bound = rounding_bound(cell, params, x)
-    for got in (run_cell(cell, x.astype(np.float32), narrow), in_torch("loop", cell, np.float32(x), tensors(narrow))):
+    x = x.astype(np.float32)
+    for got in (run_cell(cell, x, narrow), in_torch("loop", cell, x, tensors(narrow)), in_numba(cell, x, narrow)):
         for value, reference, most in zip(flat(got), exact, bound, strict=True):
             assert value.dtype == np.float32
             assert np.abs(value - reference).max() <= most
@@ -136,6 +152,16 @@ def test_a_split_sequence_with_carried_state_changes_nothing(
     assert_close((torch.cat([first, second]), last), whole)
 
 
+@pytest.mark.parametrize("rows", [T * B - 1, T * B + 1])  # a table shorter than the sequence, and a longer one
+@pytest.mark.parametrize(("cell", "engine"), ENGINES, indirect=True)
+def test_rows_of_a_table_are_looked_up_or_computed_alike(
+    engine: str, cell: Cell, params: Params, state: Any, rows: int
+) -> None:
+    rng, p, given = np.random.default_rng(6), cell.pack(tensors(params)), tuple(map(torch.tensor, state))
+    table, ids = torch.tensor(rng.standard_normal((rows, I))), torch.tensor(rng.integers(0, rows, (T, B)))
+    assert_close(layers.run(engine, cell, (table, ids), given, p), layers.run("loop", cell, table[ids], given, p))
+
+
 def params_of(params: Params) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in params.items()}
 
@@ -155,6 +181,7 @@ def test_nothing_that_is_given_is_modified(cell: Cell, params: Params, x: Any, s
     given = [x, *params.values(), *state]
     before = [v.copy() for v in given]
     run_cell(cell, x, params, state)
+    in_numba(cell, x, params, state)
     for engine in layers.engines(cell):
         in_torch(engine, cell, torch.from_numpy(x), {n: torch.from_numpy(v) for n, v in params.items()}, state)
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))

@@ -9,7 +9,7 @@ from conftest import CORPUS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn import copying, data, text_model
+from charrnn import copying, data, text_model, texts
 from charrnn.copying import CopyLimit, TrainingText
 from charrnn.errors import CharRNNError
 from charrnn.sampling import Sampling
@@ -60,7 +60,7 @@ def test_only_the_training_part_counts(tmp_path: Path) -> None:
 
 
 def test_passages_are_found_across_pieces_in_a_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr(texts, "CHUNK_CHARACTERS", 1000)
     monkeypatch.setattr(copying, "PIECE", 300)
     text = searchable(SERBIAN, tmp_path)
     for offset in (0, 950, 1190, 77_777):

@@ -166,6 +166,7 @@ def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
         (("text8",), "not fetched yet"),
         (("damaged.gz",), "damaged gzip"),
         (("pictures",), "none of them text"),
+        (("a text instead of its path " * 20,), "cannot be read"),
     ],
 )
 def test_a_source_that_is_none_is_refused_in_words(

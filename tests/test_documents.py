@@ -124,7 +124,15 @@ def test_what_comes_before_a_document_cannot_help_to_predict_it(tmp_path: Any) -
     # Every second line repeats the one before it: easy to a model that remembers it, impossible to one that may not.
     letters = np.random.default_rng(0).choice(list("abcdefgh"), 2000)
     (tmp_path / "pairs.txt").write_text("".join(f"{c.upper()}\n{c}\n" for c in letters))
-    settings: dict[str, Any] = {"cell": "lstm", "hidden": 32, "embedding": 16, "steps": 150, "lr": 2e-2, "window": 16}
+    settings: dict[str, Any] = {
+        "cell": "lstm",
+        "hidden": 32,
+        "embedding": 16,
+        "steps": 120,
+        "lr": 2e-2,
+        "batch": 16,
+        "window": 16,
+    }
     models = [
         text_model.train(tmp_path / "pairs.txt", document=document, name=document, **settings)
         for document in ("none", "line")

@@ -22,6 +22,12 @@ def test_a_block_that_is_not_square_keeps_lengths_on_its_shorter_side() -> None:
     np.testing.assert_allclose(tall.T @ tall, np.eye(4), atol=1e-12)
 
 
+def test_orthogonal_blocks_prefer_no_sign() -> None:
+    traces = np.trace(orthogonal()(RNG, (900, 8, 8)), axis1=1, axis2=2)  # uniformly distributed: mean 0, variance 1
+    assert abs(traces.mean()) < 4 / np.sqrt(900)
+    assert traces.var() == pytest.approx(1, abs=0.3)
+
+
 def test_glorot_is_uniform_within_the_bound_of_one_block() -> None:
     matrix = glorot(4)(RNG, (100, 800))
     bound = np.sqrt(6 / (100 + 200))

@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from charrnn.cli import options
+from charrnn.config import Config
 
 
 @click.command()
 @click.argument("what", type=click.Choice(["train", "decode", "encode", "all"]), default="all")
-@click.option("--cell", default="lstm", show_default=True, metavar="NAME", help="The cell to measure.")
+@click.option("--cell", default=Config.cell, show_default=True, metavar="NAME", help="The cell to measure.")
 @click.option("--hidden", type=int, metavar="N", help="Its hidden size, instead of the usual ones.")
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
 @click.option("--quick", is_flag=True, help="Within a minute, on fewer sizes.")

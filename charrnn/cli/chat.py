@@ -48,9 +48,8 @@ def command(
     Ctrl-D leaves.
     """
     from charrnn.sampling import Sampling
-    from charrnn.text_model import load
 
-    talk = _Talk(load(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
+    talk = _Talk(options.loaded(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
     talk.check()
     click.echo(f"{talk.model.run.name}: type how a text begins; /help for more, Ctrl-D to leave", err=True)
     with _history():
@@ -112,12 +111,10 @@ class _Talk:
         if self._until != "none":
             characters = up_to_end(characters, self._until)  # type: ignore[arg-type]
         print(prime[prime.rfind("\n") + 1 :], end="", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
                 print(character, end="", flush=True)
-        except KeyboardInterrupt:
-            print(" ^C", end="")
         print(flush=True)
 
     def _again(self, _: str) -> None:

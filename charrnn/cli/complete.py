@@ -47,12 +47,10 @@ def command(
     """
     from charrnn.candidates import ranked
     from charrnn.sampling import Sampling
-    from charrnn.text_model import load
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)
-    model = load(run, device)
-    assert model.run is not None
+    model = options.loaded(run, device)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("complete", run))
     candidates = ranked(model.completions(text, chars, sampling, count, max_copy=max_copy), until)
     if as_json:

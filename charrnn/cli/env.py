@@ -49,7 +49,7 @@ def _facts() -> dict[str, Any]:
         "package": str(Path(options.__file__).parent.parent),
         "home": str(data.home().absolute()),
         "runs": len(runs()),
-        "corpora": ", ".join(sorted(corpora.embedded())),
+        "corpora": ", ".join(corpora.names()),
         "locale": f"{locale.setlocale(locale.LC_CTYPE)}, file names {sys.getfilesystemencoding()}",
         "output": f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal'}",
         "environment": ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none",

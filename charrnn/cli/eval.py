@@ -36,7 +36,7 @@ def command(
     if out is not None:
         import numpy as np
 
-        with out.open("wb") as stream:
+        with options.opened(out, "--out") as stream:
             np.save(stream, score.per_char)
     share = score.spelled_characters / max(1, score.characters)
     if as_json:

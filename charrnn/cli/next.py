@@ -26,13 +26,10 @@ def command(
 
     '-' reads PRIME from standard input; without one, what may begin a text is shown.
     """
-    from charrnn.text_model import load
-
     if k < 1:
         raise click.UsageError("--k is a whole number of 1 or more")
     text = priming.given(prime, prime_file)
-    model = load(run, device)
-    assert model.run is not None
+    model = options.loaded(run, device)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("next", run))
     likeliest = model.next(text, k)
     if as_json:

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -38,10 +39,10 @@ def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The embedded corpora that begin so, and files, for a shell."""
+    """The named corpora that begin so, and files, for a shell."""
     from charrnn import corpora
 
-    names = [CompletionItem(name) for name in sorted(corpora.embedded()) if name.startswith(incomplete)]
+    names = [CompletionItem(name) for name in corpora.names() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
 
 
@@ -76,6 +77,16 @@ def sampling(function: F) -> F:
     ):
         function = decorator(function)
     return function
+
+
+def loaded(run: str, device: str, kept: Any = "float32") -> Any:
+    """The model of a run, ready to complete text; what there is to know about how is said."""
+    from charrnn.text_model import load
+
+    model = load(run, device, kept=kept)
+    for note in model.decoder().notes:
+        click.echo(f"note: {note}", err=True)
+    return model
 
 
 def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
@@ -131,6 +142,15 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
     """The options of a cell from name=value, as often as given; raises CharRNNError for anything else."""
     return dict(map(_pair, pairs))
+
+
+def opened(path: Path, option: str) -> BinaryIO:
+    """A file to write to; CharRNNError, with the option that named it, where it cannot be."""
+    try:
+        return path.open("wb")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}") from None
 
 
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:

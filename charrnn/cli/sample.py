@@ -1,13 +1,13 @@
 """sample: complete a text."""
 
+import io
 import sys
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import click
 
 from charrnn.cli import options, priming
-from charrnn.errors import CharRNNError
 
 
 @click.command()
@@ -54,19 +54,15 @@ def command(
     otherwise.
     """
     from charrnn.sampling import Sampling
-    from charrnn.text_model import load
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)
-    model = load(run, device, kept=kept)
-    assert model.run is not None
-    for note in model.decoder().notes:
-        click.echo(f"note: {note}", err=True)
+    model = options.loaded(run, device, kept)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("sample", run, "--prime"))
     stop = tuple(map(priming.argument, stop))
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
-    target = _open(out)
+    target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")
     try:
         done = []
         for number, characters in enumerate(completions):
@@ -105,10 +101,3 @@ def _about(number: int, completion: dict[str, Any]) -> str:
         line += f"; the longest passage that is also in the training text has {copied['length']} characters"
         line += f", at {copied['offset']:,}: {passage}" if copied["length"] else ""
     return line
-
-
-def _open(out: Path | None) -> TextIO:
-    try:
-        return sys.stdout if out is None else out.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise CharRNNError(f"{out} cannot be written: {error.strerror}", "choose another --out") from None

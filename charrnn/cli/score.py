@@ -47,7 +47,9 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
         f"perplexity {score.perplexity:.2f}"
     )
     if html is not None:
-        _write(html, surprise.page(text, bits, f"{source}, read by {model.run.name}", about))
+        page = surprise.page(text, bits, f"{source}, read by {model.run.name}", about)
+        with options.opened(html, "--html") as stream:
+            stream.writelines(piece.encode("utf-8") for piece in page)
         click.echo(f"wrote {html}", err=True)
     if as_json:
         options.print_json(_figures(model, text, score, bits))
@@ -92,11 +94,3 @@ def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, 
 def _colours_wanted() -> bool:
     """Whether a person looks who has not declined colours (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _write(path: Path, pieces: Any) -> None:
-    try:
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(pieces)
-    except OSError as error:
-        raise CharRNNError(f"{path} cannot be written: {error.strerror}", "choose another --html") from None

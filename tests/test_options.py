@@ -1,0 +1,189 @@
+"""Whatever combination of options is typed, what comes out is a result or an explanation: no traceback, ever."""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from conftest import CORPUS, config
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from charrnn import cli, native, training
+from charrnn.architecture import Architecture, Weights
+from charrnn.decoding import Decoder
+from charrnn.errors import CharRNNError
+
+INTEGERS = ["1", "2", "3", "5", "0", "-1", "many", "", "1.5"]
+LARGE = ["7", "0", "-1", "18446744073709551616", "9223372036854775808", "1" + "0" * 400]  # where they cost nothing
+NUMBERS = ["0.5", "1", "0", "-1", "nan", "inf", "1e-320", "1e308", "1e999", "much", ""]
+TEXTS = ["", "Rek", "мрежа", "mrez\u030ca", "日本\n", "\udce8vor", "\0", "\x1b[31m", "-", "--", "a" * 3000, "{}", "%s"]
+RUNS = ["small", "latest", "smal", "", ".", "/", "..", "\0", "a" * 300, "\udce8"]
+OWN = {  # parameters that want something of their own
+    "run": RUNS,
+    "names": ["", "smal", ".", "/", "\0"],  # not the run that all examples share
+    "resume": ["smal", "small", "."],
+    "corpus": ["TEXT", "missing.txt", "rekurentn", "FOLDER", "", "\0"],
+    "file": ["TEXT", "missing.txt", "FOLDER", "", "-"],
+    "what": ["TEXT", "FOLDER", *TEXTS],
+    "config_file": ["TEXT", "CONFIG", "missing.json", "FOLDER"],
+    "out": ["FOLDER", "FOLDER/new", "FOLDER/no/such/file", "TEXT"],
+    "html": ["FOLDER", "FOLDER/new.html", "FOLDER/no/such/file", "TEXT"],
+    "prime_file": ["TEXT", "BYTES", "FOLDER", "missing.txt"],
+    "shell": ["bash", "zsh", "fish", "tcsh"],
+    "cell": ["nn.GRU", "simple", "lstm", "lstn", ""],
+    "cell_options": ["depth=3", "depth", "depth=x", "=1", ""],
+    "split": ["0.9,0.1,0", "1,0,0", "0,0,1", "1,2", "a,b,c", "nan,nan,nan", ""],
+    "budget": ["1s", "soon", "-1", "nan", ""],
+    "device": ["cpu", "auto", "cuda:99", "tpu", ""],
+    "tokenizer": ["byte", "char", "bite"],
+    "name": ["nn.GRU", "lstn", "", "..", "a/b", "small", "\0", "a" * 300],
+    "batch": INTEGERS,
+    "top_k": [*INTEGERS, *LARGE],
+    "seed": LARGE,
+    "k": [*INTEGERS, *LARGE],
+    "max_copy": [*INTEGERS, *LARGE],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a text, bytes that are none, a configuration, and a home folder with a run called 'small'."""
+    folder = tmp_path_factory.mktemp("options")
+    (folder / "TEXT").write_text(CORPUS.read_text(encoding="utf-8")[:1500], encoding="utf-8")
+    (folder / "BYTES").write_bytes(b"\xff\x00\xfe")
+    (folder / "FOLDER").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(folder / "home"))
+        patch.chdir(folder)
+        small = config("TEXT", hidden=8, steps=3)
+        small_run = training.open_run(small, "small")
+        for _ in training.new_run(small, small_run):
+            pass
+        patch.setattr(native, "NativeDecoder", compiled_for(small_run.architecture()))
+        (folder / "CONFIG").write_bytes((folder / "home" / "small" / "config.json").read_bytes())
+        yield folder
+
+
+def compiled_for(architecture: Architecture) -> Callable[..., Decoder]:
+    """A NativeDecoder that compiles for one architecture and refuses the rest, which would take seconds each."""
+    compiled = native.NativeDecoder
+
+    def decoder(other: Architecture, weights: Weights, kept: str = "float32") -> Decoder:
+        if (other, kept) != (architecture, "float32"):
+            raise CharRNNError("these tests compile for one model alone")
+        return compiled(other, weights, kept)
+
+    return decoder
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command, with the words that name it."""
+    context = click.Context(cli.group)
+    for name in cli.COMMANDS:
+        command = cli.group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from (((name, word), sub) for word, sub in command.commands.items())
+        else:
+            yield (name,), command
+
+
+def values(param: click.Parameter) -> list[str]:
+    """What to try for a parameter: what it wants, and what it does not."""
+    if param.name in OWN:
+        return OWN[param.name]
+    if isinstance(param.type, click.Choice):
+        return [*param.type.choices, "", "nothing"]
+    return {"integer": INTEGERS, "float": NUMBERS}.get(param.type.name, TEXTS)
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> list[str]:
+    """A command with some of its options, in any order, each with any of its values."""
+    every = sorted(commands(), key=lambda pair: pair[0])
+    train = [pair for pair in every if pair[0] == ("train",)]
+    words, command = draw(st.sampled_from(every + 4 * train))  # it has the most options
+    line = []
+    for param in draw(st.lists(st.sampled_from(command.params), max_size=5, unique_by=id)) if command.params else []:
+        value = draw(st.sampled_from(values(param)))
+        if isinstance(param, click.Argument):
+            line.append(value)
+        elif param.is_flag:  # type: ignore[attr-defined]
+            line.append(draw(st.sampled_from([*param.opts, *param.secondary_opts])))
+        else:
+            line += [param.opts[0], value]
+    if draw(st.integers(0, 20)) == 0:
+        line.append(draw(st.sampled_from(["--nonsense", "-x", "--", "--help", "--json"])))
+    if words == ("train",):  # small and short, unless an option of the line says otherwise
+        small = ["--hidden", "4", "--batch", "2", "--window", "4", "--validate-every", "1"]
+        line = [*small, *line, *([] if "--steps" in line else ["--steps", "2"])]
+    if words == ("corpora", "fetch") and not set(line) & {"--help"}:
+        line.append("surely-no-corpus")  # nothing is downloaded
+    return [*words, *line]
+
+
+def run(arguments: list[str]) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command line whose standard input is a pipe."""
+    out, err = io.StringIO(), io.StringIO()
+    piped = io.TextIOWrapper(io.BytesIO(b"Rek\n/again\n/nothing\n/seed x\n"))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", piped)
+        code = cli._run(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+def holds(arguments: list[str]) -> None:
+    code, out, err = run(arguments)
+    assert code in (0, 1, 2), (code, err)
+    assert "defect" not in err, err
+    assert "Traceback" not in err, err
+    if code:
+        assert "error" in err.lower(), err
+        assert out == ""
+    elif "--json" in arguments and "--help" not in arguments and "--out" not in arguments:
+        json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.usefixtures("place")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(command_lines())
+def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
+    holds(arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place")
+@settings(max_examples=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(command_lines())
+def test_any_of_many_command_lines_is_answered_in_words(arguments: list[str]) -> None:
+    holds(arguments)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
+def test_every_option_by_itself_is_answered_in_words(words: tuple[str, ...]) -> None:
+    command = dict(commands())[words]
+    if words == ("train",):
+        pytest.skip("its settings are tried by test_any_command_line_is_answered_in_words")
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.is_flag and words != ("corpora", "fetch"):
+            for value in values(param)[:2]:
+                required = [values(p)[0] for p in command.params if p.required]
+                holds([*words, param.opts[0], value, *required])
+
+
+def test_any_configuration_file_is_answered_in_words(place: Path) -> None:
+    good = json.loads((place / "CONFIG").read_text())
+    for name in good:
+        for value in (None, True, -1, 1.5, "x", [], {}, [1, 2], "\ud800", 10**400):
+            (place / "BAD").write_text(json.dumps({**good, "steps": 1, name: value, "plan": []}), encoding="utf-8")
+            if name in ("plan", "fingerprint", "threads"):
+                continue
+            code, _out, err = run(["train", "--config", "BAD"])
+            assert code in (0, 1), (name, value, err)
+            assert "defect" not in err, (name, value, err)
