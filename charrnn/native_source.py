@@ -49,7 +49,7 @@ class FunctionSource:
     arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
     """
 
-    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str, rows: bool):
+    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str, rows: bool = False):
         self.name, self._function, self._layout, self._real, self._kept = name, function, layout, real, kept
         self._rows = rows
         self._order = _reachable(function.outputs.values())
