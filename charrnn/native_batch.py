@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import native_cache, native_driver, native_rows
+from charrnn import native_cache, native_driver
 from charrnn.native import NativeDecoder, address
 from charrnn.native_weights import aligned
 from charrnn.sampling import Primed, Sampling, draws, filters
@@ -21,7 +22,7 @@ AT_LEAST = 8  # with fewer rows, one after the other is as fast
 
 def available(count: int) -> bool:
     """Whether so many completions are faster together: several, and a processor with bf16 units."""
-    return count >= AT_LEAST and native_rows.available()
+    return count >= AT_LEAST and bool(llvm.get_host_cpu_features().get("avx512bf16"))
 
 
 class RowsDecoder:

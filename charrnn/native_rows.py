@@ -4,7 +4,6 @@ A processor with bf16 units multiplies 32 pairs in one instruction and adds them
 64 columns fill its registers with sums; the panel stays in cache while the rows go by, six at a time.
 """
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -14,11 +13,6 @@ from charrnn.native_products import FLAGS, FLOATS, LANES, LONG, WORD, WORDS
 from charrnn.native_weights import AT_ONCE, PANEL
 
 ROUND, ONE, HALF = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
-
-
-def available() -> bool:
-    """Whether this processor has bf16 units of that kind."""
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
 @njit(**FLAGS)
