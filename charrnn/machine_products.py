@@ -64,26 +64,19 @@ class Shape:
 
     def pack(self, matrix: Tensor, transposed: bool) -> Tensor:
         """A matrix (K, N), or the transpose of (N, K), packed; K is even for bf16."""
-        matrix = matrix.detach().to(self.dtype)
-        K, N = matrix.shape[::-1] if transposed else matrix.shape
-        P = self.panels(N)
-        pad = P * self.panel - N
+        matrix = matrix.detach().to(self.dtype).contiguous()
         if transposed:
-            if pad:
-                matrix = torch.nn.functional.pad(matrix, (0, 0, 0, pad))
-            words = matrix.contiguous()
-            if self.dtype == torch.bfloat16:
-                words = words.view(torch.int32)  # a pair side by side already
-            return words.view(P, self.panel, -1).transpose(1, 2).contiguous()
-        if pad:
-            matrix = torch.nn.functional.pad(matrix, (0, pad))
-        if self.dtype == torch.bfloat16:
-            even, odd = matrix.contiguous().view(torch.int16).view(K // 2, 2, P, self.panel).unbind(1)
-            packed = torch.empty(P, K // 2, self.panel, 2, dtype=torch.int16)
-            packed[..., 0] = even.transpose(0, 1)
-            packed[..., 1] = odd.transpose(0, 1)
-            return packed
-        return matrix.reshape(K, P, self.panel).transpose(0, 1).contiguous()
+            words = matrix.view(torch.int32) if self.dtype == torch.bfloat16 else matrix  # pairs are side by side
+            words = words.t().contiguous()  # torch goes through a matrix in squares, through more axes it does not
+        elif self.dtype == torch.bfloat16:
+            even, odd = matrix.view(torch.int16).view(len(matrix) // 2, 2, -1).unbind(1)
+            words = torch.stack((even, odd), dim=-1).view(torch.int32).squeeze(-1)
+        else:
+            words = matrix
+        P = self.panels(words.shape[1])
+        if missing := P * self.panel - words.shape[1]:
+            words = torch.nn.functional.pad(words, (0, missing))
+        return words.view(-1, P, self.panel).transpose(0, 1).contiguous()
 
 
 def emit_product(module: Any, shape: Shape) -> Any:
