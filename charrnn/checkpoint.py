@@ -4,6 +4,7 @@ run.json                        names the files below with their SHA-256; rename
 config.json, tokenizer.json     what was asked for and decided; the vocabulary
 model-00001200.safetensors      weights after step 1200; never changed once written
 training-00001200.safetensors   what resuming needs besides: moments, carried state, running sums
+losses-00001200.safetensors     nats of every character of the test part, once the run is complete
 metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exactly, and seconds, which do not
 """
 
@@ -50,9 +51,15 @@ class Run:
 
     def create(self, config: Config, tokenizer: Tokenizer) -> None:
         """Make the folder with its configuration; raises CharRNNError where something else is in it."""
-        if self.path.exists() and any(self.path.iterdir()):
-            raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CharRNNError(
+                f"no run can be kept in {self.path}: {reason}", "choose another --name, --out or CHARRNN_HOME"
+            ) from None
         self.write_config(config)
         write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
 
@@ -103,6 +110,16 @@ class Run:
     def rewrite(self, about: Mapping[str, Any]) -> None:
         """Replace run.json."""
         write_atomically(self.path / "run.json", (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def finish(self, losses: Tensors, facts: Mapping[str, Any]) -> None:
+        """Make a saved run complete: `facts` with its result, and the nats of every scored character by part."""
+        about = self.about()
+        entry = self._store(f"losses-{about['step']:08d}.safetensors", losses)
+        self.rewrite({**about, "files": {**about["files"], "losses": entry}, **facts})
+
+    def losses(self) -> Tensors:
+        """Nats of every character (N,), float32, of the parts that were scored when the run was completed."""
+        return self._load(self.about()["files"]["losses"])
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl or timings.jsonl."""

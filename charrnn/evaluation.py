@@ -100,13 +100,20 @@ def parallel_costs(
 
 def estimate(model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, starts: Starts = documents.NONE) -> float:
     """Nats per character of a text, estimated from up to ESTIMATE_IDS ids in segments spread evenly over it."""
-    rows, length, lead = ESTIMATE_ROWS, ESTIMATE_IDS // ESTIMATE_ROWS, ESTIMATE_LEAD
     if len(ids) <= ESTIMATE_IDS:
-        return score(parallel_costs(model, ids, rows, lead, starts), ids, tokenizer).nats
-    begins = [r * (len(ids) - length) // (rows - 1) for r in range(rows)]
+        return score(parallel_costs(model, ids, ESTIMATE_ROWS, ESTIMATE_LEAD, starts), ids, tokenizer).nats
+    return sampled(model, ids, tokenizer, ESTIMATE_IDS, ESTIMATE_LEAD, starts).nats
+
+
+def sampled(
+    model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, most: int, lead: int, starts: Starts = documents.NONE
+) -> Score:
+    """The score of about `most` ids of a longer text, in ESTIMATE_ROWS segments spread evenly over it."""
+    length = most // ESTIMATE_ROWS
+    begins = [r * (len(ids) - length) // (ESTIMATE_ROWS - 1) for r in range(ESTIMATE_ROWS)]
     costs = _segment_costs(model, ids, begins, length, lead, starts)
-    characters = sum(tokenizer.characters_in(ids[begin : begin + length]) for begin in begins)
-    return float(costs.sum() / characters)
+    read = np.concatenate([ids[begin : begin + length] for begin in begins])
+    return score(costs.reshape(-1), read, tokenizer)
 
 
 def _segment_costs(

@@ -188,13 +188,15 @@ class TextModel:
 
         starts: the positions at which documents begin, each of which is read from nothing too.
         """
-        from charrnn import evaluation
+        from charrnn import evaluation, layers
         from charrnn.model import CharRNN
 
         decoder = self.decoder() if mode == "stream" and len(ids) >= COMPILE_IDS else None
         if isinstance(decoder, StreamScoring):
             return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
-        model = CharRNN(self.architecture, self.weights).to(self.device)
+        known = layers.engines(self.architecture.definition, self.device)
+        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
+        model = CharRNN(self.architecture, self.weights, engine).to(self.device)
         costs = (
             evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"

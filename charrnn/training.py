@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,8 @@ TIMED_SHARE = 0.02
 TURNED_NATS = 0.02
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
 EXACT_IDS = 200_000
+# And of one longer than this, so many ids spread evenly over it: a gigabyte would take longer to score than to learn.
+SAMPLED_IDS = 1_000_000
 
 
 def new_run(
@@ -248,7 +251,7 @@ class Trainer:
         lengths = [len(self.corpus.parts["val"]), len(self.corpus.parts["test"])]
         exact = sum(n for n in lengths if n <= EXACT_IDS) * self._stream_seconds_per_id
         per_trained_id = self.pace.step_seconds() / (self.streams.batch * self.config.window)
-        return exact + sum(n for n in lengths if n > EXACT_IDS) * per_trained_id / 2 + 0.5
+        return exact + sum(min(n, SAMPLED_IDS) for n in lengths if n > EXACT_IDS) * per_trained_id / 2 + 0.5
 
     def _chars_per_s(self) -> float:
         return self.streams.batch * self.config.window / max(1e-9, self.pace.step_seconds())
@@ -333,13 +336,17 @@ class Trainer:
             "test_bits_per_char": test and test.bits_per_char,
             "test_perplexity": test and test.perplexity,
         }
-        self.run.rewrite({**self.run.about(), **self._facts(result)})
+        # Kept, so that nobody who compares runs has a reason to look at the test part again.
+        losses = {"test": test.per_char.astype(np.float32)} if test else {}
+        self.run.finish(losses, self._facts(result))
         return Finished(self.run, result)
 
     def _final_score(self, part: data.Part) -> evaluation.Score | None:
         ids, starts = self.corpus.parts[part], self.corpus.starts[part]
         if len(ids) == 0:
             return None
+        if len(ids) > SAMPLED_IDS:
+            return evaluation.sampled(self.model, ids, self.corpus.tokenizer, SAMPLED_IDS, lead=1024, starts=starts)
         if len(ids) <= EXACT_IDS:
             costs = evaluation.stream_costs(self.model, ids, starts=starts)
         else:
@@ -363,12 +370,18 @@ class Trainer:
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
+        if self.config.measured_us:
+            figures = ", ".join(f"{name} {us / 1000:.3g}" for name, us in self.config.measured_us.items())
+            notes.append(f"engines compared, milliseconds a window: {figures}")
         notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
-        if max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"])) > EXACT_IDS:
+        longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))
+        if longest > SAMPLED_IDS:
+            notes.append(f"at the end {SAMPLED_IDS:,} characters of each long part are scored; `eval` reads all of it")
+        elif longest > EXACT_IDS:
             notes.append("long parts are scored in 64 parallel streams at the end; `eval` reads them as one")
         return tuple(notes)
 

@@ -120,3 +120,16 @@ def test_the_result_of_training_is_what_eval_says(trained: TrainedRun) -> None:
     for part in ("val", "test"):
         _, score = text_model.score_run(model, None, part, "stream")  # type: ignore[arg-type]
         assert result[f"{part}_nats"] == pytest.approx(score.nats, abs=1e-6)
+
+
+def test_a_sample_of_a_long_text_scores_as_those_pieces_of_it_do(trained: TrainedRun) -> None:
+    run = trained()
+    model = CharRNN(run.architecture(), run.weights())
+    corpus = data.reopen(run.config(), run.tokenizer())
+    ids = np.tile(corpus.ids("train"), 3)
+    sample = evaluation.sampled(model, ids, corpus.tokenizer, most=64 * 20, lead=400)
+    assert sample.characters == pytest.approx(64 * 20, rel=0.02)
+    whole = evaluation.stream_costs(model, ids)
+    begins = [r * (len(ids) - 20) // 63 for r in range(64)]
+    expected = sum(whole[b : b + 20].sum() for b in begins)
+    assert sample.per_char.sum() == pytest.approx(expected, rel=1e-3)  # a lead of 400 is nearly the whole past

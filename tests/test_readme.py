@@ -75,7 +75,7 @@ def test_the_two_set_up_commands_are_plain_pip() -> None:
     first, second = (line for line in commands() if line.startswith("pip "))
     assert "cli.py train" in first
     assert 'cli.py sample --prime "Rekurentne"' in first
-    assert second.endswith("python -m pytest")
+    assert second.endswith("python -m pytest -n auto")
 
 
 def test_the_file_tree_names_every_module() -> None:

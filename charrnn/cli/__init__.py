@@ -29,6 +29,8 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "corpora": "List, fetch and measure corpora.",
     "runs": "List the runs, newest first.",
     "info": "Show what RUN is: configuration, scores, files.",
+    "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
+    "inspect": "Look inside: how far back in time gradients reach, and how long a cell remembers.",
     "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
     "rm": "Delete runs, after asking.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
@@ -109,6 +111,10 @@ def _run(arguments: list[str]) -> int:
         # Whoever read our output has enough; keep Python from failing again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError as error:
+        click.echo(f"error: the memory does not suffice: {error or 'more was asked for than there is'}", err=True)
+        click.echo("hint: a smaller --hidden, --batch or --window needs less", err=True)
+        return 1
     except Exception as error:
         if debug:
             raise

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -104,6 +106,11 @@ def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
     return copied
 
 
+def colours_wanted() -> bool:
+    """Whether a person looks at stdout who has not declined colours (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def visible(character: str) -> str:
     """A character as something to see, that does nothing to a terminal."""
     special = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
@@ -123,10 +130,19 @@ def one_line(text: str) -> str:
 
 def settings(function: F) -> F:
     """Give a command an option for every setting that a user may set; those not given arrive as None."""
-    for knob in reversed(dataclasses.fields(Config)):
-        if "resolved" not in knob.metadata and knob.name != "corpus":
-            function = _option(knob)(function)
-    return function
+    return settings_but()(function)
+
+
+def settings_but(*names: str) -> Callable[[F], F]:
+    """As `settings`, without those of these names, which the command sets itself or offers in its own way."""
+
+    def decorate(function: F) -> F:
+        for knob in reversed(dataclasses.fields(Config)):
+            if "resolved" not in knob.metadata and knob.name not in ("corpus", *names):
+                function = _option(knob)(function)
+        return function
+
+    return decorate
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +153,13 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     if "cell_options" in values:
         values["cell_options"] = cell_options(values["cell_options"])
     return values
+
+
+def cells(text: str) -> list[str]:
+    """The cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
+    from charrnn.cells import get, names
+
+    return names() if text == "all" else list(dict.fromkeys(get(name.strip()).name for name in text.split(",")))
 
 
 def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:

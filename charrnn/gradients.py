@@ -1,0 +1,52 @@
+"""How far back gradients reach: how much of the loss gradient at step t arrives at the state k steps earlier.
+
+Gradients through time are products of as many matrices as there are steps, and vanish or explode unless something
+keeps them (Bengio, Simard and Frasconi 1994; Hochreiter and Schmidhuber 1997): that something is what gates are for.
+
+Letters: T time steps, B rows (places of the text), K steps back.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charrnn.model import CharRNN
+
+STEPS_BACK = 200
+ROWS = 16
+LEAD = 100  # characters read before, so that the states are those of reading, not of a start
+
+
+def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int = ROWS) -> NDArray[np.float64]:
+    """The share (K + 1,) of the loss gradient at a step that reaches the state 0, 1 ... K = `back` steps earlier.
+
+    The length of the gradient of one character's cost by the whole state (every layer, every part), on average over
+    `rows` places of the text `ids`, divided by its length at the step itself.
+    """
+    span = LEAD + back + 2
+    rows = max(1, min(rows, len(ids) - span + 1))
+    begins = np.linspace(0, max(0, len(ids) - span), rows).astype(np.int64)
+    places = (begins[None, :] + np.arange(span)[:, None]) % len(ids)  # a text that is too short begins again
+    text = torch.from_numpy(ids[places].astype(np.int64))
+    with torch.no_grad():
+        _, state = model(text[:LEAD], model.start(rows))
+    passed = []
+    logits = torch.empty(0)
+    for t in range(LEAD, LEAD + back + 1):
+        state = tuple(tuple(part.requires_grad_() for part in layer) for layer in state)
+        passed.append([part for layer in state for part in layer])
+        logits, state = model(text[t : t + 1], state)
+    passed.append([part for layer in state for part in layer])
+    loss = torch.nn.functional.cross_entropy(logits[0], text[LEAD + back + 1], reduction="sum")
+    flat = [part for parts in passed[1:] for part in parts]  # the first is before the K-th step back
+    gradients = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)
+    parts = len(passed[0])
+    lengths = [
+        sum(g.double().square().sum(dim=1) for g in gradients[i : i + parts]).sqrt().mean().item()  # type: ignore
+        for i in range(0, len(gradients), parts)
+    ]
+    backwards = np.array(lengths[::-1])
+    shares: NDArray[np.float64] = backwards / max(backwards[0], np.finfo(np.float64).tiny)
+    return shares

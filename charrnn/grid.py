@@ -1,0 +1,213 @@
+"""What a comparison is made of: which models, how large, trained how long, and where their runs are.
+
+A grid is kept as grid.json in the folder of its comparison, and grows there: what was decided (sizes, steps, rates,
+engines) is written down before a run depends on it, so that a comparison goes on, grows and repeats.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charrnn import checkpoint
+from charrnn.checkpoint import Run, write_atomically
+from charrnn.config import FORMAT, Config
+from charrnn.errors import CharRNNError
+from charrnn.tokenizer import Tokenizer
+
+MATCHES = ("parameters", "hidden", "time")
+RATE_FACTOR = 10**0.5  # between two learning rates that are tried
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the grid. step_seconds: of one update, validations included. None: not decided yet."""
+
+    cell: str
+    hidden: int
+    layers: int
+    parameters: int
+    engine: str
+    step_seconds: float = 0.0
+    trial_steps: int | None = None
+    lr: float | None = None
+    steps: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its runs."""
+        return f"{self.cell}-{self.hidden}x{self.layers}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison's settings and decisions. config: what all runs share; until the comparison begins it may
+    leave open what is then decided by rule. target: parameters of each model
+    where they are matched; None: as many as the configured cell has at the configured width.
+
+    Either `steps` is the length of every run, or `budget` is the seconds of each (match 'time') or of the slowest
+    cell's, whose number of steps all the others get as well.
+    """
+
+    config: Config
+    match: str
+    seeds: int
+    lr_trials: int
+    budget: float | None
+    steps: int | None
+    prime: str
+    target: int | None = None
+    preset: str | None = None
+    entries: tuple[Entry, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.match not in MATCHES:
+            raise CharRNNError(f"match is {self.match!r}", f"choose from: {', '.join(MATCHES)}")
+        for name, value in (("seeds", self.seeds), ("lr-trials", self.lr_trials)):
+            if value < 1:
+                raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
+        if (self.budget is None) == (self.steps is None):
+            raise CharRNNError("a comparison needs a budget or a number of steps, and not both", "give one of them")
+        if self.target is not None and (self.match == "hidden" or self.target < 1):
+            raise CharRNNError(f"{self.target} parameters for models of equal width", "leave out --parameters")
+        if self.match == "time" and self.budget is None:
+            raise CharRNNError("equal time without a budget", "give --budget, for instance --budget 60s")
+        if min(self.config.split[1:]) == 0:
+            raise CharRNNError(
+                "a comparison chooses by the validation part and scores by the test part, and one of them is empty",
+                "give all three shares, for instance --split 0.8,0.1,0.1",
+            )
+
+    def rates(self) -> list[float]:
+        """The learning rates tried for each cell: around the configured one, evenly in their logarithms."""
+        middle = (self.lr_trials - 1) / 2
+        return [float(f"{self.config.lr * RATE_FACTOR ** (i - middle):.3g}") for i in range(self.lr_trials)]
+
+    def label(self, entry: Entry) -> str:
+        """What an entry is called in tables: its cell, with the sizes where cells come in several."""
+        alone = sum(other.cell == entry.cell for other in self.entries) == 1
+        return entry.cell if alone else f"{entry.cell} {entry.hidden}x{entry.layers}"
+
+    def trial_config(self, entry: Entry, lr: float) -> Config:
+        """The configuration of a learning-rate trial."""
+        return self._config(entry).replace(lr=lr, steps=entry.trial_steps)
+
+    def run_config(self, entry: Entry, seed: int) -> Config:
+        """The configuration of one run of an entry. seed: counted from 0."""
+        return self._config(entry).replace(lr=entry.lr, steps=entry.steps, seed=self.config.seed + seed)
+
+    def _config(self, entry: Entry) -> Config:
+        return self.config.replace(cell=entry.cell, hidden=entry.hidden, layers=entry.layers, engine=entry.engine)
+
+    def with_entry(self, i: int, **changes: Any) -> "Grid":
+        """A copy in which the i-th entry is changed."""
+        entries = list(self.entries)
+        entries[i] = dataclasses.replace(entries[i], **changes)
+        return dataclasses.replace(self, entries=tuple(entries))
+
+    def forget_results(self) -> "Grid":
+        """A copy without what is found out by training: the rates. Sizes, steps and engines stay."""
+        return dataclasses.replace(self, entries=tuple(dataclasses.replace(e, lr=None) for e in self.entries))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The grid as JSON holds it."""
+        return {"format": FORMAT, **dataclasses.asdict(self), "config": json.loads(self.config.to_json())}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str) -> "Grid":
+        """What `as_dict` gave; raises CharRNNError, naming `source`, for anything else."""
+        try:
+            if values["format"] != FORMAT:
+                raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
+            rest = {key: value for key, value in values.items() if key not in ("format", "config", "entries")}
+            config = Config.from_json(json.dumps(values["config"]), source)
+            return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
+        except (KeyError, TypeError) as error:
+            raise CharRNNError(f"{source} holds no comparison ({error})", "give a comparison.json") from None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a comparison."""
+
+    path: Path
+
+    def exists(self) -> bool:
+        return (self.path / "grid.json").is_file()
+
+    def grid(self) -> Grid:
+        """The grid kept here."""
+        return Grid.of(read_json(self.path / "grid.json"), str(self.path / "grid.json"))
+
+    def write(self, grid: Grid) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "grid.json", (json.dumps(grid.as_dict(), indent=1) + "\n").encode())
+
+    def trial(self, entry: Entry, lr: float) -> Run:
+        """The run of a learning-rate trial."""
+        return Run(self.path / "trials" / entry.folder / f"lr-{lr:g}")
+
+    def run(self, grid: Grid, entry: Entry, seed: int) -> Run:
+        """The run of an entry's seed, counted from 0."""
+        return Run(self.path / "runs" / entry.folder / f"seed-{grid.config.seed + seed}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises CharRNNError where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CharRNNError(f"{path} cannot be read: {error}", "give the comparison.json of a comparison") from None
+    if not isinstance(values, dict):
+        raise CharRNNError(f"{path} holds no comparison", "give a comparison.json")
+    return values
+
+
+def parameters(config: Config, tokenizer: Tokenizer, hidden: int) -> int:
+    """How many parameters the configured cell's model has at a width, embedding and head included."""
+    return checkpoint.architecture(config.replace(hidden=hidden), tokenizer).count()
+
+
+def matching_hidden(config: Config, tokenizer: Tokenizer, target: int) -> int:
+    """The width at which the configured cell's model is nearest to `target` parameters.
+
+    Raises CharRNNError where even a width of 1 has more than twice as many.
+    """
+    if parameters(config, tokenizer, 1) > 2 * target:
+        raise CharRNNError(
+            f"{target:,} parameters are fewer than {config.cell!r} needs at a width of 1",
+            "give more --parameters or a smaller --embedding",
+        )
+    return nearest_width(lambda width: parameters(config, tokenizer, width), target)
+
+
+def nearest_width(count: Callable[[int], int], target: int) -> int:
+    """The width of 1 or more whose count of parameters, which grows with it, is nearest to `target`."""
+    low, high = 1, 2
+    while count(high) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < target else (low, middle)
+    return min(low, high, key=lambda width: abs(count(width) - target))
+
+
+def different(old: Grid, new: Grid) -> str | None:
+    """The first setting by which a grid cannot go on as another, or None; more cells and more seeds may come.
+
+    What the new one leaves open is as in the old one.
+    """
+    for name in ("match", "lr_trials", "budget", "steps", "target", "preset"):
+        if getattr(old, name) != getattr(new, name):
+            return name
+    a, b = (dataclasses.asdict(grid.config) for grid in (old, new))
+    decided = {"fingerprint", "threads", "plan", "device", "precision", "engine"}
+    return next((name for name in a if name not in decided and b[name] not in (None, a[name])), None)
+
+
+def merged_cells(old: Grid, new: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries of a grid, then those that are new to it."""
+    known = {(entry.cell, entry.hidden, entry.layers) for entry in old.entries}
+    return (*old.entries, *(e for e in new if (e.cell, e.hidden, e.layers) not in known))

@@ -1,0 +1,124 @@
+"""Carry out many runs, one after the other or several side by side, going on with those that were begun before."""
+
+import multiprocessing
+import queue
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from charrnn import training
+from charrnn.checkpoint import Run
+from charrnn.config import Config
+from charrnn.reports import Stepped, Stopped, Validated
+
+REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to carry out. scored: whether to its end; if not, the test part is left alone."""
+
+    run: Run
+    config: Config
+    scored: bool
+
+    @property
+    def steps(self) -> int:
+        assert self.config.steps is not None
+        return self.config.steps
+
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        if not self.run.exists():
+            return False
+        about = self.run.about()
+        return about["result"] is not None if self.scored else about["step"] == self.steps
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. done: its last report."""
+
+    job: Job
+    step: int
+    done: bool = False
+
+
+def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> Iterator[Progress]:
+    """Carry out what is left of the jobs, reporting on the way; ends early, with all saved, when stop() is true."""
+    left = [job for job in jobs if not job.done()]
+    if workers > 1 and len(left) > 1:
+        yield from _side_by_side(left, workers, stop)
+        return
+    for job in left:
+        if stop():
+            return
+        yield from _one(job, stop)
+
+
+def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
+    if job.run.path.exists() and not job.run.exists():
+        shutil.rmtree(job.run.path)  # cut off before its first checkpoint
+    begun = job.run.exists()
+    reports = training.resume(job.run, stop=stop) if begun else training.new_run(job.config, job.run, stop)
+    for report in reports:
+        if isinstance(report, Stepped):
+            yield Progress(job, report.step)
+        elif isinstance(report, Validated) and report.step == job.steps and not job.scored:
+            break  # what comes now is the score
+        elif isinstance(report, Stopped):
+            return
+    yield Progress(job, job.steps, done=True)
+
+
+def _side_by_side(jobs: list[Job], workers: int, stop: Callable[[], bool]) -> Iterator[Progress]:
+    context = multiprocessing.get_context("spawn")  # a forked process would share torch's threads with this one
+    news: Any = context.Queue()
+    asked = context.Event()
+    with ProcessPoolExecutor(workers, context, _enter, (news, asked)) as pool:
+        waiting: set[Future[None]] = {pool.submit(_work, job) for job in jobs}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                if stop():
+                    asked.set()
+                yield from _pending(news)
+        finally:
+            asked.set()  # also when something failed: the others save what they have
+    yield from _pending(news)
+
+
+def _pending(news: Any) -> Iterator[Progress]:
+    while True:
+        try:
+            yield news.get(timeout=0.05)
+        except queue.Empty:
+            return
+
+
+_news: Any = None  # of a worker process, which has no other way to be given them
+_asked: Any = None
+
+
+def _enter(news: Any, asked: Any) -> None:
+    import signal
+
+    global _news, _asked
+    _news, _asked = news, asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and asks
+
+
+def _work(job: Job) -> None:
+    import time
+
+    if _asked.is_set():
+        return
+    told = 0.0
+    for progress in _one(job, _asked.is_set):
+        if progress.done or time.monotonic() - told > REPORT_SECONDS:
+            told = time.monotonic()
+            _news.put(progress)

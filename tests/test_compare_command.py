@@ -1,0 +1,135 @@
+"""The commands compare and inspect: what they print, where they keep it, what they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from charrnn import inspection, pictures, presets
+from charrnn.cli import compare as compare_module
+from charrnn.cli import group
+from charrnn.errors import CharRNNError
+
+WIDTH = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")
+QUICK = (*WIDTH, "--steps", "6", "--seeds", "2", "--lr-trials", "2")
+
+
+@pytest.fixture(autouse=True)
+def _no_climbing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "available", lambda: False)
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(group, list(arguments), catch_exceptions=False)
+
+
+def test_compare_prints_a_table_and_keeps_everything(corpus: str, home: Path) -> None:
+    done = run("compare", corpus, "--cells", "simple,gru", *QUICK)
+    assert done.exit_code == 0
+    assert "uniform" in done.stdout
+    assert "the best" in done.stdout
+    assert {line.split()[0] for line in done.stdout.splitlines()[2:4]} == {"simple", "gru"}
+    folder = home / "compare-text-parameters"
+    assert (folder / "comparison.json").is_file()
+    assert (folder / "comparison.csv").is_file()
+    assert "of 2,0" in done.stderr or "% of" in done.stderr  # the remaining error
+    assert "about" in done.stderr  # the time left
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_compare_as_json_repeats_from_its_file(corpus: str, home: Path) -> None:
+    done = run("compare", corpus, "--cells", "simple,gru", *QUICK, "--json")
+    result = json.loads(done.stdout.splitlines()[-1])
+    again = run("compare", "--from", str(home / "compare-text-parameters/comparison.json"), "--json")
+    repeated = json.loads(again.stdout.splitlines()[-1])
+    for rows in (result["cells"], repeated["cells"]):
+        for row in rows:
+            del row["seconds"], row["chars_per_s"]
+    assert repeated == result
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_second_compare_adds_cells(corpus: str) -> None:
+    run("compare", corpus, "--cells", "simple", *QUICK)
+    done = run("compare", corpus, "--cells", "gru", *QUICK, "--json")
+    assert len(json.loads(done.stdout.splitlines()[-1])["cells"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fraction", "0.5"],
+        ["--preset", "karpathy2015", "--hidden", "9"],
+        ["--preset", "karpathy2015", "--cells", "gru"],
+        ["--steps", "5", "--budget", "5s"],
+        ["--from", "comparison.json", "--seeds", "4"],
+        ["--match", "width"],
+    ],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(arguments: list[str]) -> None:
+    assert run("compare", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--cells", "grru"], "no cell 'grru'"),
+        (["--match", "time", "--steps", "5"], "equal time without a budget"),
+        (["--match", "time", "--jobs", "2"], "slow each other down"),
+        (["--preset", "karpathy2015", "--fraction", "2"], "fraction is 2"),
+        (["--from", "nowhere.json"], "cannot be read"),
+        (["--split", "0.9,0.1,0"], "one of them is empty"),
+    ],
+)
+def test_what_cannot_be_compared_is_explained(corpus: str, arguments: list[str], problem: str) -> None:
+    with pytest.raises(CharRNNError, match=problem):
+        run("compare", *([] if "--from" in arguments else [corpus]), *arguments)
+
+
+def test_the_presets_trends_are_counted_over_pairs_that_differ_in_one_thing() -> None:
+    def row(cell: str, layers: int, bits: float) -> dict[str, Any]:
+        return {"cell": cell, "layers": layers, "hidden": 64, "bits_per_char": bits}
+
+    plain, (lstm, _) = presets.PLAIN, presets.GATED
+    rows = [row(plain, 1, 2.5), row(plain, 2, 2.6), row(lstm, 1, 2.2), row(lstm, 2, 2.0)]
+    found = {trend.claim: (trend.ahead, trend.pairs, pytest.approx(trend.bits)) for trend in presets.trends(rows)}
+    assert found == {
+        f"{lstm} over {plain}": (2, 2, 0.45),
+        f"{plain}: two layers over one": (0, 1, -0.1),
+        f"{lstm}: two layers over one": (1, 1, 0.2),
+    }
+
+
+def test_inspect_gradients_prints_both_looks_and_the_reach(corpus: str, tmp_path: Path) -> None:
+    arguments = ["inspect", "gradients", corpus, "--cells", "simple,gru", "--hidden", "8", "--steps", "3"]
+    done = run(*arguments)
+    assert done.exit_code == 0
+    assert done.stdout.count("at first") == done.stdout.count("trained") == 2
+    result = json.loads(run(*arguments, "--json", "--no-copy").stdout.splitlines()[-1])
+    assert [cell["cell"] for cell in result["cells"]] == ["simple", "gru"]
+    assert len(result["cells"][0]["trained"]) == 201
+    pytest.importorskip("matplotlib")
+    assert run(*arguments, "--out", str(tmp_path / "page.html")).exit_code == 0
+    assert (tmp_path / "page.html").read_text().count("<svg") == 2
+
+
+@pytest.mark.parametrize("seconds", [0.4, 59, 61, 4000, 9000])
+def test_time_left_is_said_in_words(seconds: float) -> None:
+    assert compare_module._duration(seconds).split()[1] in ("s", "min", "h")
+
+
+def test_help_lists_options_without_waking_torch() -> None:
+    code = "import sys; sys.argv = ['charrnn', 'compare', '--help']\nfrom charrnn.cli import _run, group\n"
+    code += "_run(sys.argv[1:]); print('torch' in sys.modules, 'scipy' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout.splitlines()[-1] == "False False"
+    assert "--lr-trials" in out.stdout

@@ -1,0 +1,277 @@
+"""Comparisons: fair sizes and trials, figures that repeat, grids that go on and grow, runs that are ordinary ones."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL
+
+from charrnn import (
+    cells,
+    checkpoint,
+    comparison,
+    data,
+    decisions,
+    evaluation,
+    outcome,
+    pictures,
+    presets,
+    statistics,
+    training,
+)
+from charrnn.config import Config
+from charrnn.errors import CharRNNError
+from charrnn.grid import Entry, Folder, Grid, matching_hidden, parameters
+
+TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "available", lambda: False)  # tests/test_report.py looks at those
+
+
+def grid(corpus: str, **changes: Any) -> Grid:
+    settings: dict[str, Any] = {"match": "parameters", "seeds": 2, "lr_trials": 2, "budget": None, "steps": 10}
+    return Grid(config=Config(corpus=(corpus,), **TINY), prime="Re", **{**settings, **changes})
+
+
+def compared(asked: Grid, models: Sequence[Any], path: Path, **options: Any) -> comparison.Compared:
+    last = list(comparison.compare(asked, models, Folder(path), **options))[-1]
+    assert isinstance(last, comparison.Compared)
+    return last
+
+
+def timeless(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what is measured with a clock."""
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "chars_per_s")} for row in result["cells"]]
+    return {**result, "cells": rows}
+
+
+# Fairness
+
+
+@pytest.mark.parametrize("target", [9_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("name", cells.names())
+def test_no_other_width_comes_nearer_to_the_parameters_asked_for(corpus: str, name: str, target: int) -> None:
+    config = Config(corpus=(corpus,), cell=name, embedding=16, layers=1)
+    tokenizer = data.learn_tokenizer(data.open_text(config), config.tokenizer, config.split)
+    width = matching_hidden(config, tokenizer, target)
+    misses = [abs(parameters(config, tokenizer, width + d) - target) for d in (-1, 0, 1) if width + d > 0]
+    assert min(misses) == abs(parameters(config, tokenizer, width) - target)
+
+
+def test_the_parameters_counted_are_those_of_the_run(corpus: str, tmp_path: Path) -> None:
+    done = compared(grid(corpus, seeds=1, lr_trials=1, target=8000), ["lstm", "nn.RNN"], tmp_path / "c")
+    for entry in done.grid.entries:
+        run = done.folder.run(done.grid, entry, 0)
+        assert sum(w.size for w in run.weights().values()) == entry.parameters
+        assert entry.parameters == pytest.approx(8000, rel=0.03)
+
+
+def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    original = evaluation.stream_costs
+
+    def counting(model: Any, ids: Any, *rest: Any, **named: Any) -> Any:
+        scored.append(len(ids))
+        return original(model, ids, *rest, **named)
+
+    monkeypatch.setattr(evaluation, "stream_costs", counting)
+    done = compared(grid(corpus), ["simple", "gru"], tmp_path / "c")
+    assert scored.count(len(done.corpus.parts["test"])) == 2 * 2  # cells by seeds; validation has another length
+    for entry in done.grid.entries:
+        trials = [done.folder.trial(entry, lr) for lr in done.grid.rates()]
+        assert len(trials) == 2
+        for run in trials:
+            assert run.about()["result"] is None
+            assert run.about()["step"] == entry.trial_steps == 2
+        best = min(done.grid.rates(), key=lambda lr: done.folder.trial(entry, lr).about()["best_val_nats"])
+        assert entry.lr == best
+
+
+def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: str, tmp_path: Path) -> None:
+    done = compared(grid(corpus, lr_trials=1), ["nn.GRU"], tmp_path / "c")
+    (entry,) = done.grid.entries
+    bits = []
+    for seed in range(2):
+        run = checkpoint.find_run(str(done.folder.run(done.grid, entry, seed).path))
+        bits.append(run.about()["result"]["test_bits_per_char"])
+        assert run.losses()["test"].mean() / np.log(2) == pytest.approx(bits[-1], rel=1e-6)
+    (row,) = done.result["cells"]
+    assert row["bits_per_char"] == pytest.approx(np.mean(bits), rel=1e-6)
+    assert row["low"] < row["bits_per_char"] < row["high"]
+    assert row["sd"] == pytest.approx(np.std(bits, ddof=1), rel=0.02)  # of blocks that may differ by a character
+
+
+def test_with_equal_time_a_faster_cell_takes_more_steps(corpus: str, tmp_path: Path) -> None:
+    def entry(cell: str, seconds: float) -> Any:
+        return Entry(cell, 24, 1, 1, "loop", step_seconds=seconds)
+
+    asked = grid(corpus, match="time", budget=6.0, steps=None)
+    timed = dataclasses.replace(asked, entries=(entry("simple", 0.01), entry("gru", 0.03)))
+    assert [e.trial_steps for e in decisions.with_trial_steps(timed).entries] == [120, 40]
+    level = dataclasses.replace(timed, match="parameters")
+    assert [e.trial_steps for e in decisions.with_trial_steps(level).entries] == [40, 40]
+
+
+# Going on, growing, repeating
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_figures(corpus: str, tmp_path: Path) -> None:
+    whole = compared(grid(corpus), ["simple", "gru"], tmp_path / "whole")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 9 == 0
+
+    for _ in range(40):
+        last = list(comparison.compare(grid(corpus), ["simple", "gru"], Folder(tmp_path / "cut"), stop=stop))[-1]
+        if isinstance(last, comparison.Compared):
+            break
+    assert isinstance(last, comparison.Compared)
+    assert asked > 40
+    assert timeless(last.result) == timeless(whole.result)
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_is_begun_anew(corpus: str, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "c")
+    for report in comparison.compare(grid(corpus, lr_trials=1), ["simple"], folder):
+        if isinstance(report, comparison.Working):
+            break
+    assert (tmp_path / "c/runs/simple-24x1/seed-7").is_dir() or list((tmp_path / "c/runs").rglob("config.json"))
+    assert compared(grid(corpus, lr_trials=1), ["simple"], tmp_path / "c").result["cells"][0]["seeds"] == 2
+
+
+def test_a_second_comparison_in_the_folder_adds_cells_and_keeps_runs(corpus: str, tmp_path: Path) -> None:
+    first = compared(grid(corpus), ["simple"], tmp_path / "c")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c/runs").rglob("*.safetensors")}
+    both = compared(grid(corpus, seeds=1), ["gru"], tmp_path / "c")
+    assert {row["cell"] for row in both.result["cells"]} == {"simple", "gru"}
+    assert {row["seeds"] for row in both.result["cells"]} == {2}
+    assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+    old = timeless(first.result)["cells"][0]
+    assert old in timeless(both.result)["cells"]
+
+
+def test_a_folder_with_other_settings_is_refused(corpus: str, tmp_path: Path) -> None:
+    compared(grid(corpus, seeds=1, lr_trials=1), ["simple"], tmp_path / "c")
+    with pytest.raises(CharRNNError, match="another steps"):
+        compared(grid(corpus, seeds=1, lr_trials=1, steps=11), ["simple"], tmp_path / "c")
+    other = dataclasses.replace(grid(corpus, lr_trials=1), config=Config(corpus=(corpus,), **{**TINY, "batch": 5}))
+    with pytest.raises(CharRNNError, match="another batch"):
+        compared(other, ["simple"], tmp_path / "c")
+
+
+def test_a_comparison_timed_once_repeats_with_the_same_figures(corpus: str, tmp_path: Path) -> None:
+    done = compared(grid(corpus, budget=1.0, steps=None, seeds=1), ["simple", "nn.GRU"], tmp_path / "c")
+    assert len({entry.steps for entry in done.grid.entries}) == 1
+    stored = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    again = Grid.of(stored["grid"], "comparison.json").forget_results()
+    repeated = compared(again, [], tmp_path / "d")
+    assert timeless(repeated.result) == timeless(done.result)
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_figures_of_one_after_the_other(corpus: str, tmp_path: Path) -> None:
+    alone = dataclasses.replace(grid(corpus), config=grid(corpus).config.replace(threads=1))
+    one = compared(alone, ["simple", "gru"], tmp_path / "one")
+    two = compared(alone, ["simple", "gru"], tmp_path / "two", jobs=2)
+    assert timeless(one.result) == timeless(two.result)
+
+
+def test_equal_time_and_jobs_do_not_go_together(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(CharRNNError, match="slow each other down"):
+        compared(grid(corpus, match="time", budget=2.0, steps=None), ["simple"], tmp_path / "c", jobs=2)
+
+
+# Figures
+
+
+def test_a_diverged_run_is_counted_and_costs_as_much_as_a_blank_model(corpus: str, tmp_path: Path) -> None:
+    asked = dataclasses.replace(
+        grid(corpus, lr_trials=1), config=Config(corpus=(corpus,), **{**TINY, "lr": 1e30, "clip": 0, "warmup": 0})
+    )
+    done = compared(asked, ["nn.RNN"], tmp_path / "c")
+    (row,) = done.result["cells"]
+    assert row["diverged"] == 2
+    ids, tokenizer = done.corpus.parts["test"], done.corpus.tokenizer
+    assert row["bits_per_char"] == pytest.approx(np.log2(tokenizer.size) * len(ids) / tokenizer.characters_in(ids))
+
+
+def test_differences_are_paired_and_ties_are_called_ties() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(2, 0.5, (1, 40))  # the same text for all: what it costs cancels in a difference
+    blocks = {
+        "a": hard + rng.normal(0, 0.01, (3, 40)),
+        "b": hard + 0.1 + rng.normal(0, 0.01, (3, 40)),
+        "c": hard + rng.normal(0, 0.01, (3, 40)),
+    }
+    scores = {label: outcome.Scores(table, 0) for label, table in blocks.items()}
+    differences = outcome._differences(["a", "b", "c"], scores, blocks)
+    assert [(d["a"], d["b"]) for d in differences] == [("a", "b"), ("a", "c")]
+    assert differences[0]["low"] < 0.1 < differences[0]["high"]
+    assert differences[0]["high"] - differences[0]["low"] < 0.03
+    assert statistics.interval(blocks["a"]).high - statistics.interval(blocks["a"]).low > 0.2
+    assert outcome.ties({"differences": differences}) == {"c"}
+
+
+def test_the_result_has_the_fields_it_promises(corpus: str, tmp_path: Path) -> None:
+    done = compared(grid(corpus, lr_trials=1), ["simple", "gru"], tmp_path / "c")
+    stored = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert {"corpus", "split", "match", "budget", "cells", "differences", "baselines"} <= stored.keys()
+    expected = {"cell", "hidden", "parameters", "seeds", "bits_per_char", "sd", "low", "high", "perplexity"}
+    assert expected | {"chars_per_s", "diverged"} <= stored["cells"][0].keys()
+    assert {"a", "b", "mean", "low", "high", "p_holm"} <= stored["differences"][0].keys()
+    assert stored["cells"][0]["bits_per_char"] <= stored["cells"][1]["bits_per_char"]
+    assert {k: v for k, v in stored.items() if k != "grid"} == json.loads(json.dumps(done.result))
+    assert (tmp_path / "c" / "comparison.csv").read_text().count("\n") == 3
+
+
+def test_the_preset_is_the_papers_grid(corpus: str) -> None:
+    asked, models = presets.karpathy2015(Config(corpus=(corpus,)), fraction=0.1)
+    assert len(models) == 3 * 3 * 4
+    config = asked.config
+    assert (config.batch, config.window, config.optimizer, config.lr) == (100, 100, "rmsprop", 2e-3)
+    assert (config.clip, config.clip_by, config.uniform, config.one_hot) == (5.0, "value", 0.08, True)
+    assert config.decay**5 == pytest.approx(0.95**50)  # a tenth of the epochs, as much decay
+    full, _ = presets.karpathy2015(Config(corpus=(corpus,)))
+    assert full.steps is not None
+    assert asked.steps == pytest.approx(full.steps / 10, abs=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": 0},
+        {"lr_trials": 0},
+        {"match": "width"},
+        {"match": "time"},
+        {"budget": 3.0},
+        {"match": "hidden", "target": 5},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(corpus: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(CharRNNError):
+        grid(corpus, **changes)
+
+
+def test_a_comparison_needs_parts_to_choose_and_to_score_by(corpus: str) -> None:
+    with pytest.raises(CharRNNError, match="one of them is empty"):
+        dataclasses.replace(grid(corpus), config=Config(corpus=(corpus,), split=(0.9, 0.1, 0.0)))
+
+
+def test_training_keeps_no_losses_without_a_test_part(trained: Any) -> None:
+    run = trained(split=(0.9, 0.1, 0.0))
+    assert run.losses() == {}
+    for _ in training.resume(run, steps=20):
+        pass
+    assert [path.name for path in run.path.glob("losses-*")] == ["losses-00000020.safetensors"]

@@ -1,0 +1,138 @@
+"""The page of a comparison: whole, self-contained, and the same for the same figures."""
+
+import dataclasses
+import html.parser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CORPUS
+from test_comparison import compared, grid
+
+from charrnn import comparison, inspection, outcome, pictures, report
+from charrnn.errors import CharRNNError
+from charrnn.outcome import Curve
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[comparison.Compared]:
+    """A small comparison, made once."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "text.txt").write_text(CORPUS.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(folder / "home"))
+        patch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+        asked = dataclasses.replace(grid(str(folder / "text.txt")), prime="<Re & so")
+        yield compared(asked, ["simple", "gru"], folder / "c")
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: its headings, its text, and whatever it would fetch from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.pictures = 0
+        self.outside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.pictures += tag == "svg"
+        values = dict(attrs)
+        for name in ("src", "href", "xlink:href"):
+            if (value := values.get(name)) and not value.startswith("#"):
+                self.outside.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+            self.open.append("")
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(done: comparison.Compared) -> None:
+    path = done.folder.path / "report.html"
+    assert path in done.files
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.outside == []
+    assert page.pictures == 4
+    assert "<script" not in path.read_text()
+    assert "<Re & so" in page.text  # escaped, so that it is read as text
+    for words in ("Scores", "Learning", "completed by each cell", "gradients reach", "remembers", "How it was done"):
+        assert any(words in heading for heading in page.headings), words
+    for row in done.result["cells"]:
+        assert f"{row['bits_per_char']:.4f}" in page.text
+    for reference in done.result["baselines"]:
+        assert reference["name"] in page.text
+
+
+def test_ids_of_pictures_differ_within_a_page(done: comparison.Compared) -> None:
+    text = (done.folder.path / "report.html").read_text()
+    referred = set(re.findall(r"""(?:url\(|href=")#([^)"]+)""", text))
+    assert len(referred) > 10
+    for name in referred:
+        assert text.count(f'id="{name}"') == 1, name
+
+
+def test_the_page_repeats(done: comparison.Compared) -> None:
+    found = list(inspection.inspect_all({}, done.folder.path / "none.json"))[-1]
+    pages = [report.page(done.folder, done.grid, done.corpus, done.result, found) for _ in range(2)]  # type: ignore
+    assert pages[0] == pages[1]
+
+
+def test_without_matplotlib_there_is_the_table_and_a_note(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "available", lambda: False)
+    found = compared(grid(corpus, seeds=1, lr_trials=1), ["simple"], tmp_path / "c")
+    assert [path.name for path in found.files] == ["comparison.json", "comparison.csv"]
+    assert "matplotlib" in found.notes[0]
+    with pytest.raises(CharRNNError, match="matplotlib"):
+        pictures.learning_curves({})
+
+
+def test_gains_add_up_to_the_difference_on_their_passage(done: comparison.Compared) -> None:
+    gained = outcome.gains(done.grid, done.folder, done.corpus, done.result)
+    best = done.result["cells"][0]["cell"]
+    if best == "simple":
+        assert gained is None
+        return
+    assert gained is not None
+    text = done.corpus.tokenizer.decode(done.corpus.ids("test"))
+    at = text.index(gained.text)
+    entries = {entry.cell: entry for entry in done.grid.entries}
+    scores = {cell: outcome.scored(done.grid, done.folder, entries[cell], done.corpus).bits for cell in entries}
+    expected = (scores["simple"] - scores[best]).mean(axis=0)[at : at + len(gained.text)]
+    assert gained.bits == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lines", [1, 7, 23])
+def test_every_line_of_a_picture_looks_different(lines: int) -> None:
+    looks = {str({k: v for k, v in pictures._line(i, 20).items() if k != "markevery"}) for i in range(lines)}
+    assert len(looks) == lines
+
+
+def test_a_diverged_curve_does_not_break_the_picture() -> None:
+    x = np.arange(1.0, 6.0)
+    good, bad = np.linspace(3, 2, 5)[None, :], np.full((1, 5), np.nan)
+    curves: dict[str, Any] = {"good": Curve(x, x, good), "bad": Curve(x, x, bad)}
+    assert "good" in pictures.learning_curves(curves)
+
+
+def test_the_verdict_calls_ties_ties() -> None:
+    row = {"bits_per_char": 2.0, "low": 1.9, "high": 2.1, "seeds": 3}
+    result = {
+        "cells": [{"label": label, **row} for label in ("a", "b", "c", "d")],
+        "differences": [{"b": "b", "p_holm": 0.3}, {"b": "c", "p_holm": 0.01}, {"b": "d", "p_holm": 0.001}],
+    }
+    said = report.verdict(result)
+    assert "not clearly ahead of b: a tie" in said
+    assert "ahead of c and d by more than chance" in said
