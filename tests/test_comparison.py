@@ -203,6 +203,9 @@ def test_a_diverged_run_is_counted_and_costs_as_much_as_a_blank_model(corpus: st
     done = compared(asked, ["nn.RNN"], tmp_path / "c")
     (row,) = done.result["cells"]
     assert row["diverged"] == 2
+    assert [text for _, text in outcome.completions(done.grid, done.folder, "Re", 20)] == [
+        " [the model's logits are not finite]"
+    ]
     ids, tokenizer = done.corpus.parts["test"], done.corpus.tokenizer
     assert row["bits_per_char"] == pytest.approx(np.log2(tokenizer.size) * len(ids) / tokenizer.characters_in(ids))
 
