@@ -8,6 +8,7 @@ what torch needs.
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def _measured(
         ways["nn module"] = "float32", _module_loop(model)
         ways["cell loop"] = "float32", _cell_loop(model)
         if model.cell.twin.layer == "LSTM":
-            ways["eager, rows"] = "float32", _eager_lstm(model, by_rows=True)
-            ways["eager, columns"] = "float32", _eager_lstm(model, by_rows=False)
+            for name, make in zip(("eager, rows", "eager, columns"), eager_loops(), strict=True):
+                ways[name] = "float32", make(model)
     ways["eager, equations"] = "float32", _eager_equations(architecture, weights)
     if bench_onnx.available():
         for threads in sorted({1, os.cpu_count() or 1}):
@@ -199,6 +200,11 @@ def _eager_lstm(model: _TorchModel, by_rows: bool) -> Steps:
             id_ = model.draw(product(model.head.bias, head, h[-1]))
 
     return steps
+
+
+def eager_loops() -> list[Callable[[_TorchModel], Steps]]:
+    """The LSTM by hand, in both layouts of the weights."""
+    return [partial(_eager_lstm, by_rows=True), partial(_eager_lstm, by_rows=False)]
 
 
 def _eager_equations(architecture: Architecture, weights: Any) -> Steps:

@@ -24,12 +24,7 @@ def available() -> bool:
 
 def steps(architecture: Architecture, weights: Any, threads: int) -> Callable[[int], Any]:
     """Decode so many characters, drawing each with NumPy."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    graph = _model(architecture, weights).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    step = session(architecture, weights, threads)
     names = [f"{slot(name)}_{n}" for n in range(architecture.layers) for name in architecture.definition.state]
     outputs = ["logits", *(f"{name}_after" for name in names)]
     rng = np.random.default_rng(7)
@@ -38,11 +33,21 @@ def steps(architecture: Architecture, weights: Any, threads: int) -> Callable[[i
         values = [start for _ in range(architecture.layers) for start in _start(architecture)]
         id_ = np.zeros(1, np.int64)
         for _ in range(chars):
-            logits, *values = session.run(outputs, {"id": id_, **dict(zip(names, values, strict=True))})
+            logits, *values = step.run(outputs, {"id": id_, **dict(zip(names, values, strict=True))})
             p = np.exp(logits[0] - logits[0].max())
             id_[0] = np.searchsorted(np.cumsum(p), rng.random() * p.sum())
 
     return run
+
+
+def session(architecture: Architecture, weights: Any, threads: int) -> Any:
+    """One step as ONNX Runtime runs it: id (1,) and every layer's states in, logits (1, V) and states out."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    graph = _model(architecture, weights).SerializeToString()
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _start(architecture: Architecture) -> tuple[Any, ...]:

@@ -51,9 +51,15 @@ class Run:
 
     def create(self, config: Config, tokenizer: Tokenizer) -> None:
         """Make the folder with its configuration; raises CharRNNError where something else is in it."""
-        if self.path.exists() and any(self.path.iterdir()):
-            raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CharRNNError(
+                f"no run can be kept in {self.path}: {reason}", "choose another --name, --out or CHARRNN_HOME"
+            ) from None
         self.write_config(config)
         write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
 

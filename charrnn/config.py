@@ -31,9 +31,12 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
-def resolved(default: Any, help: str) -> Any:
+def resolved(default: Any, help: str, *, low: float | None = None) -> Any:
     """A field that no user sets: something decided while running, kept so that it is never decided again."""
-    return field(default=default, metadata={"help": help, "resolved": True})
+    metadata = {"help": help, "resolved": True, "low": low}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,11 @@ class Config:
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
-    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan"))
+    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan", "native"))
 
     fingerprint: str | None = resolved(None, "SHA-256 of the corpus's text, as UTF-8")
-    threads: int | None = resolved(None, "threads torch computed with: sums depend on it in the last bit")
+    measured_us: Mapping[str, int] = resolved({}, "microseconds of an update by 'engine precision', where compared")
+    threads: int | None = resolved(None, "threads torch computed with: sums depend on it in the last bit", low=1)
     plan: tuple[tuple[int, int], ...] = resolved(
         (), "(from step, steps in all): the length of the run, as it was decided"
     )
@@ -199,11 +203,11 @@ def _checked(knob_field: "dataclasses.Field[Any]", value: Any) -> Any:
         return None
     if name == "clip" and value == 0:
         return None
-    if name == "budget":
-        value = parse_seconds(value)
     try:
+        if name == "budget":
+            value = parse_seconds(value)
         value = _converted(kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CharRNNError(f"{name} is {value!r}", f"expected {_described(kind, data)}") from None
     if data.get("choices") and value not in data["choices"]:
         raise CharRNNError(f"{name} is {value!r}", did_you_mean(str(value), list(data["choices"])))
@@ -223,6 +227,10 @@ def _converted(kind: str, value: Any) -> Any:
             kind == "int" and isinstance(value, bool)
         ):
             raise TypeError
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise OverflowError
+        if isinstance(value, str):
+            value.encode("utf-8")  # half a character, or a file name that is not UTF-8, cannot be written down
         return value
     if "Mapping" in kind:
         return {str(k): _converted("int", v) for k, v in dict(value).items()}
@@ -230,7 +238,7 @@ def _converted(kind: str, value: Any) -> Any:
         return tuple((_converted("int", a), _converted("int", b)) for a, b in value)
     if "tuple[float" in kind:
         return tuple(_converted("float", v) for v in value)
-    return (value,) if isinstance(value, str) else tuple(_converted("str", v) for v in value)
+    return tuple(_converted("str", v) for v in ((value,) if isinstance(value, str) else value))
 
 
 def _described(kind: str, data: Mapping[str, Any]) -> str:

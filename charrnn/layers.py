@@ -1,8 +1,9 @@
-"""Run a cell along time, in torch. Three engines, the same numbers:
+"""Run a cell along time. Four engines, the same numbers:
 
-loop    the equations, one time step after the other: every cell
+loop    the equations, one time step after the other, in torch: every cell
 fused   torch's own layer over the whole sequence: cells that have a twin
 scan    gates for every step at once, then the recurrence alone: linear recurrences
+native  machine code made from the equations and their derivative, on a CPU: see `charrnn.native_training`
 """
 
 import itertools
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charrnn import native_training
 from charrnn.cell import Cell
 from charrnn.errors import CharRNNError
 from charrnn.scan import scan
@@ -23,17 +25,20 @@ Looked = tuple[Tensor, Tensor]  # a table (R, I) and ids (T, B) of its rows: the
 CHUNK = 1 << 17
 
 
-def engines(cell: Cell) -> list[str]:
-    """The engines that can run a cell, the usually fastest first."""
-    return (["fused"] if cell.twin else []) + (["scan"] if cell.linear else []) + ["loop"]
+def engines(cell: Cell, device: str = "cpu") -> list[str]:
+    """The engines that can run a cell on a device: those that need no preparation first, each the usually fastest."""
+    ready = (["fused"] if cell.twin else []) + (["scan"] if cell.linear else []) + ["loop"]
+    return [*ready, "native"] if device == "cpu" and native_training.supports(cell) else ready
 
 
-def choose(cell: Cell, engine: str) -> str:
+def choose(cell: Cell, engine: str, device: str = "cpu") -> str:
     """The engine asked for, or the first that can run the cell; raises CharRNNError where it cannot."""
+    known = engines(cell, device)
     if engine == "auto":
-        return engines(cell)[0]
-    if engine not in engines(cell):
-        raise CharRNNError(f"the {engine} engine cannot run cell {cell.name!r}", f"use {' or '.join(engines(cell))}")
+        return known[0]
+    if engine not in known:
+        where = "" if device == "cpu" else f" on {device}"
+        raise CharRNNError(f"the {engine} engine cannot run cell {cell.name!r}{where}", f"use {' or '.join(known)}")
     return engine
 
 
@@ -47,6 +52,8 @@ def run(engine: str, cell: Cell, x: Tensor | Looked, state: States, p: Any) -> t
         return _fused(cell, _look_up(x), state, p)
     if engine == "scan":
         return _scan(cell, x, state, p)
+    if engine == "native":
+        return _native(cell, x, state, p)
     return _loop(cell, _inputs(cell, x, p), state, p)
 
 
@@ -117,6 +124,14 @@ def _gates(cell: Cell, x: Tensor | Looked, p: Any, steps: int | None) -> Iterato
         z = cell.inputs(_look_up(x), p)
         for z_n in torch.split(z, steps or len(z)):
             yield z_n, *cell.gates(z_n, p)
+
+
+def _native(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
+    if isinstance(x, tuple) and x[0].shape[0] < x[1].numel():
+        return native_training.run(cell, *x, state, p)
+    x = _look_up(x)
+    index = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
+    return native_training.run(cell, x.flatten(0, 1), index, state, p)
 
 
 def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States]:

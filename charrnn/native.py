@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import native_cache, native_driver
+from charrnn import documents, native_cache, native_driver
 from charrnn.architecture import Architecture, Weights
 from charrnn.decoding import Decoder, State
+from charrnn.documents import Starts
 from charrnn.native_source import Layout
-from charrnn.native_trace import Leaf, slot
+from charrnn.native_trace import slot
 from charrnn.native_weights import aligned, pack
 from charrnn.sampling import Primed, Sampling, filters
 from charrnn.tokenizer import Tokenizer
@@ -40,19 +41,23 @@ class NativeDecoder(Decoder):
         self.notes = (note,) if note else ()
         self._layouts, V = driver.layouts, architecture.vocabulary
 
-        def packed(layer: int, leaf: Leaf, is_matrix: bool) -> tuple[NDArray[Any], ...]:
-            value = weights[f"layers.{layer}.{leaf.name}"]
+        # What every call is given; kept here, because compiled code knows addresses alone.
+        self._source = weights
+        self.table = aligned(self.first)
+        self._room = aligned(np.empty(driver.room[0], np.float32)), np.empty(driver.room[1], np.int32)
+        self._weights = self.packed(driver, kept)
+        self._work = np.empty(2 * V), np.empty(2 * V, np.int64)
+        self.draw_address = draw.address
+
+    def packed(self, driver: native_driver.Driver, kept: str) -> list[NDArray[Any]]:
+        """The weights as a driver wants them: layers, head, bias."""
+        arrays: list[NDArray[Any]] = []
+        for layer, leaf, is_matrix in driver.weights:
+            value = self._source[f"layers.{layer}.{leaf.name}"]
             for k in leaf.index:
                 value = value[k]
-            return pack(value, kept) if is_matrix else (aligned(value),)
-
-        # What every call is given; kept here, because compiled code knows addresses alone.
-        self._before = [aligned(self.first), *_room(driver.room)]
-        self._weights = [array for wanted in driver.weights for array in packed(*wanted)]
-        self._weights += [*pack(self.head, kept), aligned(self.bias)]
-        self._after = [np.empty(2 * V), np.empty(2 * V, np.int64)]
-        self._draw = draw.address
-        self._nothing = np.empty(0)
+            arrays += pack(value, kept) if is_matrix else (aligned(value),)
+        return [*arrays, *pack(self.head, kept), aligned(self.bias)]
 
     @property
     def bytes_per_character(self) -> int:
@@ -63,13 +68,13 @@ class NativeDecoder(Decoder):
         """As `Decoder.step`; one row alone runs compiled."""
         if len(ids) > 1:
             return super().step(ids, state)
-        scratch, logits = self._enter(state), np.empty(self.architecture.vocabulary, np.float32)
+        scratch, logits = self.enter(state), np.empty(self.architecture.vocabulary, np.float32)
         self._call(scratch, ids, logits=logits)
         return logits[None, :], self._leave(scratch)
 
     def read(self, ids: NDArray[Any], state: State) -> State:
         """As `Decoder.read`."""
-        scratch = self._enter(state)
+        scratch = self.enter(state)
         self._call(scratch, ids)
         return self._leave(scratch)
 
@@ -77,7 +82,7 @@ class NativeDecoder(Decoder):
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
-        scratch, V = self._enter(primed.state), self.architecture.vocabulary
+        scratch, V = self.enter(primed.state), self.architecture.vocabulary
         settings = np.array(filters(sampling, V))
         position, ids = np.zeros(1, np.int64), np.array([primed.last])
         for n in self._chunks():
@@ -98,10 +103,17 @@ class NativeDecoder(Decoder):
                 yield -1, 0.0
             ids = ids[:0]
 
-    def stream_costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
-        """Nats of every id of a text (N,), read as one stream from its first character."""
-        scratch, costs = self._enter(self.start()), []
-        before = np.concatenate([[self.architecture.start], ids[:-1]])
+    def stream_costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
+        """Nats of every id of a text (N,), read as one stream from its first character.
+
+        starts: the positions of documents, each of which is read from nothing.
+        """
+        ends = [*starts[(starts > 0) & (starts < len(ids))].tolist(), len(ids)]
+        return np.concatenate([self._costs(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
+
+    def _costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
+        scratch, costs = self.enter(self.start()), [np.empty(0)]
+        before = np.concatenate([[self.architecture.start], ids[:-1]])[: len(ids)]
         for i in range(0, len(ids), WINDOW):
             outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
             self._call(scratch, before[i : i + WINDOW], outputs=outputs)
@@ -109,7 +121,7 @@ class NativeDecoder(Decoder):
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)
-        return np.concatenate([*costs, self._nothing])
+        return np.concatenate(costs)
 
     @staticmethod
     def _chunks() -> Iterator[int]:
@@ -139,12 +151,12 @@ class NativeDecoder(Decoder):
         ids, V = np.ascontiguousarray(ids, np.int64), self.architecture.vocabulary
         logits = np.empty(V, np.float32) if logits is None else logits
         calls = [ids, outputs, logits, us, position, following, drawn]
-        numbers, order = self._after
-        addresses = [*map(_address, (*self._before, *scratch, *self._weights, *calls))]
-        others = [*map(_address, (logits, allowed, filters, numbers, order, costs)), self._draw]
+        numbers, order = self._work
+        addresses = [*map(address, (self.table, *self._room, *scratch, *self._weights, *calls))]
+        others = [*map(address, (logits, allowed, filters, numbers, order, costs)), self.draw_address]
         return self._run(*addresses, *others, len(ids), 0 if us is None else len(us), V, outputs is not None)
 
-    def _enter(self, state: State) -> Scratch:
+    def enter(self, state: State) -> Scratch:
         """Fresh scratch vectors, one a layer, that hold a state of one row."""
         scratch = [aligned(np.zeros(layout.size, np.float32)) for layout in self._layouts]
         for vector, layout, layer in zip(scratch, self._layouts, state, strict=True):
@@ -163,9 +175,6 @@ class NativeDecoder(Decoder):
         return vector[at : at + self.architecture.hidden]
 
 
-def _address(array: NDArray[Any] | None) -> int:
+def address(array: NDArray[Any] | None) -> int:
+    """Where an array's numbers are; 0 for none."""
     return 0 if array is None else array.ctypes.data
-
-
-def _room(sizes: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    return aligned(np.empty(sizes[0], np.float32)), np.empty(sizes[1], np.int32)

@@ -18,7 +18,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 PACKAGE = Path(__file__).parent
-SOURCES = ("native_compile.py", "native_math.py", "native_products.py", "native_views.py", "native_weights.py")
+SOURCES = [f"native_{part}.py" for part in ("compile", "math", "products", "rows", "views", "weights")]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _loaded: dict[str, "Function"] = {}

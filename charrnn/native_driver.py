@@ -8,78 +8,11 @@ from dataclasses import dataclass
 
 from charrnn.architecture import Architecture
 from charrnn.native_source import FunctionSource, Layout
+from charrnn.native_templates import HEADER, LOOP, ONE_ROW, ROWS, ROWS_LOOP
 from charrnn.native_trace import Leaf, trace
-from charrnn.native_weights import PANEL, ROWS
+from charrnn.native_weights import AT_ONCE, GROUP, PANEL
 
 DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
-
-HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {kept} weights."""
-
-import math
-from math import inf, nan
-
-import numpy as np
-from numba import njit
-
-from charrnn.native_math import *
-from charrnn.native_products import by_{kept}
-from charrnn.native_views import draw_at, matrix, vector
-
-FLAGS = {{"fastmath": {{"contract", "nsz"}}, "error_model": "numpy", "nogil": True}}
-real = np.{real}
-
-
-@njit(**FLAGS)
-def look_up(table, id_, s, at):
-    for i in range(table.shape[1]):
-        s[at + i] = table[id_, i]
-
-
-@njit(**FLAGS)
-def move(a, a_at, b, b_at, n):
-    for i in range(n):
-        b[b_at + i] = a[a_at + i]
-
-
-@njit(**FLAGS)
-def add(a, a_at, b, b_at, n):
-    for i in range(n):
-        b[b_at + i] += a[a_at + i]
-
-'''
-
-LOOP = """
-@njit(**FLAGS)
-def advance(id_, table, sums, rounded, {vectors}):
-{advance}
-
-@njit(**FLAGS)
-def score(y, bias, logits, sums, rounded, {head}):
-    {product}
-    for i in range(bias.size):
-        logits[i] += bias[i]
-
-
-def run({parameters}):
-{views}
-    for t in range(T):
-        advance(ids[t], table, sums, rounded, {vectors})
-        if wanted:
-            move({top}, {y}, outputs, t * {hidden}, {hidden})
-    y = {top}[{y} : {y} + {hidden}]
-    for n in range(N):
-        score(y, bias, logits, sums, rounded, {head})
-        allowed = allowed_at + position[0] * V
-        id_ = draw_at(draw, logits_at, V, allowed, filters_at, us[n], numbers_at, order_at, costs_at + 8 * n)
-        if id_ < 0:
-            return n
-        drawn[n] = id_
-        position[0] = following[position[0] * V + id_]
-        advance(id_, table, sums, rounded, {vectors})
-    if N == 0 and not wanted:
-        score(y, bias, logits, sums, rounded, {head})
-    return N
-"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +28,8 @@ class Pointer:
 class Driver:
     """A model's source, and what its `run` is to be given.
 
+    `run` reads T ids and draws N more; or, for rows, reads an id in each of T rows if `wanted`, and draws N in each.
+
     layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
     in which their addresses follow the others: (layer, leaf, whether it is a matrix). room: how many float32 and int32
     products need to work in.
@@ -108,25 +43,24 @@ class Driver:
     signature: tuple[str, ...]
 
 
-def write(architecture: Architecture, kept: str = "float32", real: str = "float32") -> Driver:
-    """The driver of a model. kept: float32, bf16 or int8. real: float32, or float64 to check the equations.
+def write(architecture: Architecture, kept: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
+    """The driver of a model.
 
-    Raises CharRNNError where the equations cannot be compiled.
+    kept: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to decode several texts side
+    by side, for which kept must be bf16. Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
     above_inputs, above = trace(cell, H, H, H, dict(options))
     first, upper = Layout(), Layout()
-    steps = [FunctionSource("first_step", below, first, real, kept)]
+    steps = [FunctionSource("first_step", below, first, real, kept, rows)]
     texts = [steps[0].text()]
     if L > 1:
-        steps += [FunctionSource("step", above, upper, real, kept)]
-        texts += [steps[1].text()]
-        steps += [FunctionSource("inputs", above_inputs, upper, real, kept)]
-        texts += [steps[2].text()]
+        for name, function in (("step", above), ("inputs", above_inputs)):
+            steps.append(FunctionSource(name, function, upper, real, kept, rows))
+            texts.append(steps[-1].text())
     weights: list[tuple[int, Leaf, bool]] = []
     pointers: list[Pointer] = []
-    names: list[list[str]] = []
 
     def take(layer: int, function: FunctionSource) -> str:
         """The arguments of a layer's call: its scratch vector, its weights."""
@@ -136,7 +70,6 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
             weights.append((layer, leaf, leaf in function.matrices))
             pointers.extend(of)
             arguments += [pointer.name for pointer in of]
-        names.append(arguments)
         return ", ".join([f"s{layer}", "sums", "rounded", *arguments])
 
     lines = [f"look_up(table, id_, s0, {first.place('z', below.inputs['z'])})", f"first_step({take(0, steps[0])})"]
@@ -147,27 +80,35 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         y = upper.place("y", H)
         lines += [f"add(s{n}, {x}, s{n}, {y}, {H})"] if architecture.residual else []
     head = _pointers("head", Leaf("head", (), (H, 0)), True, kept, real)
-    scratch = [Pointer(f"s{n}", real, (str((first if n == 0 else upper).size),)) for n in range(L)]
+    many = ("T",) if rows else ()
+    scratch = [Pointer(f"s{n}", real, (*many, str((first if n == 0 else upper).size))) for n in range(L)]
     widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
     table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
-    room = [Pointer("sums", "float32", (str(PANEL),)), Pointer("rounded", "int32", (str((widest + 1) // 2),))]
+    half, times = (widest + 1) // 2, " * T" if rows else ""
+    sums = PANEL * (AT_ONCE if rows else 1)
+    room = [
+        Pointer("sums", "float32", (str(sums),)),
+        Pointer("rounded", "uint32" if rows else "int32", (f"{half}{times}",)),
+    ]
     calls = [
         Pointer("bias", real, ("V",)),
         Pointer("ids", "int64", ("T",)),
         Pointer("outputs", real, (f"T * {H}",)),
-        Pointer("logits", real, ("V",)),
-        Pointer("us", "float64", ("N",)),
-        Pointer("position", "int64", ("1",)),
+        Pointer("logits", real, (*many, "V")),
+        Pointer("us", "float64", (f"N{times}",)),
+        Pointer("position", "int64", ("T" if rows else "1",)),
         Pointer("following", "int8", ("8 * V",)),
-        Pointer("drawn", "int64", ("N",)),
+        Pointer("drawn", "int64", (f"N{times}",)),
     ]
     everything = [table, *room, *scratch, *pointers, *head, *calls]
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
     numbers += ["T", "N", "V", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
-    text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real)
+    module, product = ("native_rows", "rows_by_bf16") if rows else ("native_products", f"by_{kept}")
+    text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real, module=module, product=product)
+    text += ROWS if rows else ONE_ROW
     text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
-    text += LOOP.format(
+    text += (ROWS_LOOP if rows else LOOP).format(
         vectors=", ".join(vectors),
         advance="\n".join(f"    {line}" for line in lines),
         head=", ".join(pointer.name for pointer in head),
@@ -179,7 +120,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
         hidden=H,
     )
     signature = (*(f"{p.dtype}*" for p in everything), *("int64" for _ in numbers))
-    return Driver(text, [first, *[upper] * (L - 1)], weights, (PANEL, (widest + 1) // 2), signature)
+    return Driver(text, [first, *[upper] * (L - 1)], weights, (sums, half), signature)
 
 
 def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
@@ -187,7 +128,7 @@ def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> l
     if not is_matrix:
         return [Pointer(name, real, (str(leaf.shape[-1]),))]
     I, O = leaf.shape
-    width, rows = str(O) if O else "V", ROWS[kept]
+    width, rows = str(O) if O else "V", GROUP[kept]
     numbers = -(-I // rows) * PANEL * (2 if kept == "int8" else 1)
     panels = Pointer(name, DTYPES[kept], (f"({width} + {PANEL - 1}) // {PANEL}", str(numbers)))
     return [panels, Pointer(f"{name}_scale", "float32", (width,))] if kept == "int8" else [panels]

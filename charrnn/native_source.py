@@ -46,11 +46,12 @@ class FunctionSource:
     """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
 
     leaves: the parameters. matrices: those of them that are multiplied by, which are kept as `kept` says; an int8 one
-    arrives as two, its panels and its scales.
+    arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
     """
 
-    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str):
+    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str, rows: bool = False):
         self.name, self._function, self._layout, self._real, self._kept = name, function, layout, real, kept
+        self._rows = rows
         self._order = _reachable(function.outputs.values())
         self._stored: dict[Node, int] = {}
         self._lines: list[str] = []
@@ -79,16 +80,24 @@ class FunctionSource:
         for argument in node.arguments:
             self._materialise(argument)
         at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", node.width)
-        target = f"s[{at}:{at + node.width}]"
-        if node.op == "matmul":
+        target = self._part(at, node.width)
+        if node.op == "matmul" and self._rows:
+            base, x_at = self._origin(node.arguments[0])
+            assert base in self._stored, "a parameter is multiplied by a matrix"
+            x_at += self._stored[base]
+            matrix = self._names(node.detail)[0]
+            I = node.arguments[0].width
+            self._lines.append(f"rows_by_bf16(s, {x_at}, {I}, {matrix}, s, {at}, {node.width}, rounded, sums)")
+        elif node.op == "matmul":
             weights = ", ".join(self._names(node.detail))
             x = self._view(node.arguments[0])
             self._lines.append(f"by_{self._kept}({x}, {weights}, {target}, sums, rounded)")
         elif node.op == "layernorm":
-            self._lines.append(f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})")
+            line = f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})"
+            self._lines += ["for r in range(s.shape[0]):", f"    {line}"] if self._rows else [line]
         else:
             for argument in node.arguments:
-                self._loop(argument.width, [f"s[{at} + i] = {self._element(argument)}"])
+                self._loop(argument.width, [f"{self._number(at)} = {self._element(argument)}"])
                 at += argument.width
 
     def _materialise(self, node: Node) -> None:
@@ -139,11 +148,12 @@ class FunctionSource:
             if node not in names:
                 loads.setdefault(node, f"w{len(loads)}")
         reads = [f"{name} = {self._element(node)}" for node, name in loads.items()]
-        writes = [f"s[{at} + i] = {names.get(node) or loads[node]}" for node, at in stores]
+        writes = [f"{self._number(at)} = {names.get(node) or loads[node]}" for node, at in stores]
         self._loop(stores[0][0].width, [*reads, *body, *writes])
 
     def _loop(self, width: int, body: Iterable[str]) -> None:
-        self._lines += [f"for i in range({width}):", *(f"    {line}" for line in body)]
+        lines = [f"for i in range({width}):", *(f"    {line}" for line in body)]
+        self._lines += ["for r in range(s.shape[0]):", *(f"    {line}" for line in lines)] if self._rows else lines
 
     def _pending(self, nodes: Iterable[Node]) -> list[Node]:
         """The element-wise nodes not in memory yet that these need, themselves included, in order."""
@@ -166,7 +176,13 @@ class FunctionSource:
         base, first = self._origin(node)
         if base.op == "parameter":
             return f"p{self.leaves.index(base.detail)}[{first} + i]"
-        return f"s[{self._stored[base] + first} + i]"
+        return self._number(self._stored[base] + first)
+
+    def _number(self, at: int) -> str:
+        return f"s[r, {at} + i]" if self._rows else f"s[{at} + i]"
+
+    def _part(self, at: int, width: int) -> str:
+        return f"s[r, {at}:{at + width}]" if self._rows else f"s[{at}:{at + width}]"
 
     def _origin(self, node: Node) -> tuple[Node, int]:
         """What is in memory that this is or is part of, and where in it."""
@@ -177,8 +193,7 @@ class FunctionSource:
         base, first = self._origin(node)
         if base.op == "parameter":
             return f"p{self.leaves.index(base.detail)}[{first}:{first + node.width}]"
-        at = self._stored[base] + first
-        return f"s[{at}:{at + node.width}]"
+        return self._part(self._stored[base] + first, node.width)
 
 
 def _reachable(outputs: Iterable[Node]) -> list[Node]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PANEL = 64  # columns that are summed together
-ROWS = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
+AT_ONCE = 6  # rows of numbers multiplied together: 24 vectors of sums, 4 of weights, and a few to spare of 32
+GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
 Packed = tuple[NDArray[Any], ...]
 
 

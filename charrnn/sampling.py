@@ -147,14 +147,19 @@ def generate(
     sampling: Sampling,
     completion: int = 0,
     forbidden: Forbidden | None = None,
+    ids: Iterator[tuple[int, float]] | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Characters after a prime, without end, each with its cost in nats.
+
+    ids: what was drawn already, as `Drawing.drawn` gives it.
 
     forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
     taken out before the filters, like what UTF-8 does not allow.
     """
     source, stream, nats = draws(sampling.seed, completion), TextStream(tokenizer), 0.0
-    if isinstance(decoder, Drawing) and forbidden is None:
+    if ids is not None:
+        pass
+    elif isinstance(decoder, Drawing) and forbidden is None:
         ids = decoder.drawn(primed, tokenizer, sampling, source)
     else:
         ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden)

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from charrnn import cells, checkpoint, evaluation, layers, sizing
+from charrnn import cells, checkpoint, engine_choice, evaluation, layers, sizing
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
 from charrnn.errors import CharRNNError
@@ -15,6 +15,7 @@ DEFAULT_BUDGET_SECONDS = 180.0
 VALIDATIONS = 20  # in a run, unless that would cost more than 1 / VALIDATION_SHARE of it
 VALIDATION_SHARE = 25
 PATIENCE = 5
+WORTH_MEASURING_SECONDS = 20.0  # a run this long repays the seconds that comparing engines takes
 
 
 def resolve(config: Config, corpus: Corpus) -> Config:
@@ -27,20 +28,22 @@ def resolve(config: Config, corpus: Corpus) -> Config:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
-    cell = cells.get(config.cell)
+    if not config.plan and config.budget is None and config.steps is None and config.epochs is None:
+        config = config.replace(budget=DEFAULT_BUDGET_SECONDS)
+    asked = config
     config = config.replace(
         fingerprint=corpus.text.fingerprint,
         device=device,
         precision=_precision(device) if config.precision == "auto" else config.precision,
-        engine=layers.choose(cell, config.engine),
+        engine=_likely_engine(config, device),
         threads=config.threads or torch.get_num_threads(),
     )
     if config.plan:
         return config
-    if config.budget is None and config.steps is None and config.epochs is None:
-        config = config.replace(budget=DEFAULT_BUDGET_SECONDS)
     characters = corpus.characters("train")
-    config = sizing.decide(config, corpus.tokenizer, characters, products_per_s(config, corpus))
+    speed = products_per_s(config, corpus)
+    config = sizing.decide(config, corpus.tokenizer, characters, speed)
+    config = _with_fastest_engine(config, asked, corpus, speed)
     if config.patience is None:
         config = config.replace(patience=PATIENCE if config.budget else 0)
     if config.budget:
@@ -50,6 +53,34 @@ def resolve(config: Config, corpus: Corpus) -> Config:
         steps = max(1, round(config.epochs * steps_per_epoch(config, corpus)))
     assert steps is not None
     return planned(config, corpus, since=0, steps=steps)
+
+
+def _likely_engine(config: Config, device: str) -> str:
+    """The engine asked for; else what will probably be chosen, so that the sizes fit the speed there will be."""
+    cell = cells.get(config.cell)
+    known = layers.engines(cell, device)
+    if config.engine == "auto" and "native" in known and (config.budget or 0) >= WORTH_MEASURING_SECONDS:
+        return "native"
+    return layers.choose(cell, config.engine, device)
+
+
+def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: float) -> Config:
+    """The configuration with engine and precision measured, where they were left open and the run is long enough.
+
+    speed: multiply-adds a second, as from `products_per_s`.
+    """
+    if config.device != "cpu" or "auto" not in (asked.engine, asked.precision):
+        return config
+    architecture = checkpoint.architecture(config, corpus.tokenizer)
+    steps = config.steps or (config.epochs or 0) * steps_per_epoch(config, corpus)
+    characters = steps * config.batch * config.window
+    if (config.budget or characters / sizing.chars_per_s(architecture, speed)) < WORTH_MEASURING_SECONDS:
+        return config
+    weights = architecture.initial(config.seed, config.uniform)
+    seconds = engine_choice.measure(architecture, weights, config.batch, config.window, asked.engine, asked.precision)
+    engine, precision = engine_choice.fastest(seconds)
+    measured = {" ".join(candidate): round(1e6 * s) for candidate, s in seconds.items()}
+    return config.replace(engine=engine, precision=precision, measured_us=measured)
 
 
 def products_per_s(config: Config, corpus: Corpus) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,20 @@ if TYPE_CHECKING:  # scoring needs torch, completing does not
 
 Kept = Literal["float32", "bf16", "int8"]
 
+Ids = Iterator[tuple[int, float]]
+
+ROWS = 64  # completions drawn side by side
+COMPILE_IDS = 4096  # a shorter text is scored by torch in less time than compiling may take
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
+
+
+@runtime_checkable
+class StreamScoring(Protocol):
+    """A decoder that scores texts by itself."""
+
+    def stream_costs(self, ids: NDArray[Any], starts: Starts) -> NDArray[np.float64]:
+        """As `charrnn.evaluation.stream_costs`."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +137,27 @@ class TextModel:
         source = None if max_copy is None else self.training_text()
         primed = self._primed(prime)
 
+        rows = self._rows(primed, sampling, range(first, first + count)) if source is None else None
+
         def completion(n: int) -> Iterator[tuple[str, float]]:
             forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
-            return self._drawn(primed, chars, sampling, stop, n, forbidden or None)
+            return self._drawn(primed, chars, sampling, stop, n, forbidden or None, next(rows) if rows else None)
 
         return map(completion, range(first, first + count))
+
+    def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
+        """The ids of each completion, drawn side by side; None where one after the other is as fast."""
+        decoder = self.decoder()
+        if decoder.engine != "native":
+            return None
+        from charrnn import native, native_batch
+
+        if not native_batch.available(len(completions)):
+            return None
+        assert isinstance(decoder, native.NativeDecoder)
+        together = native_batch.RowsDecoder(decoder)
+        groups = (completions[i : i + ROWS] for i in range(0, len(completions), ROWS))
+        return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, sampling, group))
 
     def training_text(self) -> TrainingText:
         """What the model learned, to look for copies; raises CharRNNError where it is gone."""
@@ -160,10 +188,15 @@ class TextModel:
 
         starts: the positions at which documents begin, each of which is read from nothing too.
         """
-        from charrnn import evaluation
+        from charrnn import evaluation, layers
         from charrnn.model import CharRNN
 
-        model = CharRNN(self.architecture, self.weights).to(self.device)
+        decoder = self.decoder() if mode == "stream" and len(ids) >= COMPILE_IDS else None
+        if isinstance(decoder, StreamScoring):
+            return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
+        known = layers.engines(self.architecture.definition, self.device)
+        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
+        model = CharRNN(self.architecture, self.weights, engine).to(self.device)
         costs = (
             evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
@@ -184,12 +217,13 @@ class TextModel:
         stop: Sequence[str],
         completion: int,
         forbidden: Forbidden | None = None,
+        ids: Ids | None = None,
     ) -> Iterator[tuple[str, float]]:
         if chars < 0:
             raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
             raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden)
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden, ids)
         if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
             drawn = in_document(drawn, primed.text, self.config.document)
         return until(drawn, chars, stop)

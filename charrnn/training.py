@@ -370,6 +370,9 @@ class Trainer:
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
+        if self.config.measured_us:
+            figures = ", ".join(f"{name} {us / 1000:.3g}" for name, us in self.config.measured_us.items())
+            notes.append(f"engines compared, milliseconds a window: {figures}")
         notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")

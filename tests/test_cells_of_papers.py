@@ -12,6 +12,9 @@ from cells_of_tests import CELLS
 from numpy.typing import NDArray
 
 from charrnn import cells
+from charrnn.architecture import Architecture
+from charrnn.decoding import Decoder
+from charrnn.native import NativeDecoder
 
 Matrix = NDArray[np.float64]
 Paper = Callable[[Matrix, dict[str, Matrix], int], Matrix]
@@ -204,6 +207,19 @@ def test_a_cell_is_its_papers_equations(name: str, options: dict[str, int], pape
     assert y.shape == (T, H)
     assert np.abs(y - expected).max() < 1e-12
     assert cell.count(I, H, **options) == sum(v.size for v in params.values()) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [(name, options) for name, options, *_ in PAPERS if options])
+def test_a_cell_with_options_decodes_natively(name: str, options: dict[str, int]) -> None:
+    architecture = Architecture(name, 40, 27, 2, 11, residual=True, cell_options=options)
+    weights = architecture.initial(3)
+    decoders = NativeDecoder(architecture, weights), Decoder(architecture, weights, "numpy")
+    states = [decoder.start(1) for decoder in decoders]
+    for i in np.random.default_rng(8).integers(0, 40, 200):
+        steps = [decoder.step(np.array([i]), state) for decoder, state in zip(decoders, states, strict=True)]
+        states = [state for _, state in steps]
+        assert np.abs(steps[0][0] - steps[1][0]).max() < 1e-5  # logits of about 1, some hundred roundings apart
 
 
 def test_every_cell_that_came_with_a_paper_is_compared_with_it() -> None:

@@ -14,6 +14,7 @@ from numba import njit
 
 from charrnn import (
     cells,
+    native_batch,
     native_cache,
     native_draw,
     native_driver,
@@ -272,6 +273,9 @@ def test_costs_of_a_text_are_evaluations(trained: TrainedRun) -> None:
     ids = model.tokenizer.encode("Rekurentne mreže pamte. " * 60)
     torchs = evaluation.stream_costs(CharRNN(model.architecture, model.weights), ids)
     np.testing.assert_allclose(decoder.stream_costs(ids), torchs, atol=1e-4)
+    starts = np.array([0, 7, 8, 700])
+    torchs = evaluation.stream_costs(CharRNN(model.architecture, model.weights), ids, starts=starts)
+    np.testing.assert_allclose(decoder.stream_costs(ids, starts), torchs, atol=1e-4)
     assert decoder.stream_costs(ids[:0]).shape == (0,)
 
 
@@ -355,7 +359,43 @@ def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> 
     decoder = model.decoder()
     assert isinstance(decoder, NativeDecoder)
     source = draws(7, 0)
-    next(decoder.drawn(Primed(model.architecture.start, decoder.start()), model.tokenizer, Sampling(), source))
+    next(decoder.drawn(Primed(model.architecture.start, decoder.start(), ""), model.tokenizer, Sampling(), source))
     second = draws(7, 0)
     second.random()
     assert source.random() == second.random()  # one number was taken, not a chunk of them
+
+
+def test_many_completions_side_by_side_are_as_one_after_the_other(trained: TrainedRun) -> None:
+    if not native_batch.available(64):
+        pytest.skip("this processor has no bf16 units")
+    model = text_model.load(trained(steps=30))
+    decoder = model.decoder()
+    assert isinstance(decoder, NativeDecoder)
+    primed = sampling.read_prime(decoder, model.tokenizer, "Rekurentne")
+    numbers = range(3, 16)  # no multiple of the rows multiplied at once
+    rows = native_batch.RowsDecoder(decoder).drawn(primed, model.tokenizer, Sampling(), numbers)
+    same = 0
+    for n, row in zip(numbers, rows, strict=True):
+        alone = decoder.drawn(primed, model.tokenizer, Sampling(), draws(7, n))
+        for _ in range(40):
+            (a, costs_a), (b, costs_b) = next(row), next(alone)
+            if a != b:  # rounding to bf16 moved a boundary past u: from here on they are different texts
+                break
+            assert costs_a == pytest.approx(costs_b, abs=0.05)
+            same += 1
+    assert same > 13 * 40 / 2
+    texts = ["".join(c for c, _ in each) for each in model.completions("Re", 30, Sampling(), count=13)]
+    assert len(set(texts)) == 13
+    assert {len(text) for text in texts} == {30}
+
+
+def test_completing_imports_neither_torch_nor_numba(trained: TrainedRun) -> None:
+    run = trained()
+    text_model.load(run).decoder()
+    code = (
+        f"import sys; from charrnn import text_model; text_model.load({str(run.path)!r}).complete('Re', 3)\n"
+        "next(iter(text_model.load('latest').completions('Re', 3, text_model.Sampling())))\n"
+        "print([m for m in ('torch', 'numba') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from charrnn import cli, native, training
 from charrnn.architecture import Architecture, Weights
+from charrnn.config import Config
 from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
 
+LONG = {"bench", "compare", "inspect", "train"}  # commands that take minutes with most of their options
 INTEGERS = ["1", "2", "3", "5", "0", "-1", "many", "", "1.5"]
 LARGE = ["7", "0", "-1", "18446744073709551616", "9223372036854775808", "1" + "0" * 400]  # where they cost nothing
 NUMBERS = ["0.5", "1", "0", "-1", "nan", "inf", "1e-320", "1e308", "1e999", "much", ""]
@@ -85,6 +88,8 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command, with the words that name it."""
     context = click.Context(cli.group)
     for name in cli.COMMANDS:
+        if name == "bench":  # it measures for a minute: test_bench.py
+            continue
         command = cli.group.get_command(context, name)
         assert command is not None
         if isinstance(command, click.Group):
@@ -105,9 +110,9 @@ def values(param: click.Parameter) -> list[str]:
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A command with some of its options, in any order, each with any of its values."""
-    every = sorted(commands(), key=lambda pair: pair[0])
-    train = [pair for pair in every if pair[0] == ("train",)]
-    words, command = draw(st.sampled_from(every + 4 * train))  # it has the most options
+    train = ("train",), dict(commands())["train",]
+    short = sorted((pair for pair in commands() if pair[0][0] not in LONG), key=lambda pair: pair[0])
+    words, command = draw(st.sampled_from([*short, *[train] * 4]))  # it has the most options
     line = []
     for param in draw(st.lists(st.sampled_from(command.params), max_size=5, unique_by=id)) if command.params else []:
         value = draw(st.sampled_from(values(param)))
@@ -150,7 +155,7 @@ def holds(arguments: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("place")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())
 def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
     holds(arguments)
@@ -158,18 +163,16 @@ def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("place")
-@settings(max_examples=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())
 def test_any_of_many_command_lines_is_answered_in_words(arguments: list[str]) -> None:
     holds(arguments)
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
+@pytest.mark.parametrize("words", [words for words, _ in commands() if words[0] not in LONG], ids=" ".join)
 def test_every_option_by_itself_is_answered_in_words(words: tuple[str, ...]) -> None:
     command = dict(commands())[words]
-    if words == ("train",):
-        pytest.skip("its settings are tried by test_any_command_line_is_answered_in_words")
     for param in command.params:
         if isinstance(param, click.Option) and not param.is_flag and words != ("corpora", "fetch"):
             for value in values(param)[:2]:
@@ -180,10 +183,7 @@ def test_every_option_by_itself_is_answered_in_words(words: tuple[str, ...]) -> 
 def test_any_configuration_file_is_answered_in_words(place: Path) -> None:
     good = json.loads((place / "CONFIG").read_text())
     for name in good:
-        for value in (None, True, -1, 1.5, "x", [], {}, [1, 2], "\ud800", 10**400):
-            (place / "BAD").write_text(json.dumps({**good, "steps": 1, name: value, "plan": []}), encoding="utf-8")
-            if name in ("plan", "fingerprint", "threads"):
-                continue
-            code, _out, err = run(["train", "--config", "BAD"])
-            assert code in (0, 1), (name, value, err)
-            assert "defect" not in err, (name, value, err)
+        for value in (None, True, -1, 1.5, math.nan, "x", [], {}, [1, 2], [[1]], "\ud800", 10**400):
+            text = json.dumps({**good, name: value})
+            with contextlib.suppress(CharRNNError):
+                Config.from_json(text, "BAD").to_json().encode()

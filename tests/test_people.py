@@ -211,7 +211,7 @@ def test_coloured_text_is_the_text_with_nothing_that_a_terminal_would_obey(run: 
     assert not [c for c in plain if c != "\n" and not c.isprintable()]
     assert plain.replace("↵", "").startswith("Mreža pamti\nqqq")
     assert out.count("\x1b") > 2
-    assert re.sub(r"\x1b\[[0-9;]*m", "", surprise.legend()).startswith("bits:  <1  1 ")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", surprise.legend()).startswith("bits:  <2  2 ")
 
 
 def test_the_page_is_complete_and_escapes_everything(run: Command, tmp_path: Path) -> None:
@@ -256,7 +256,8 @@ def test_chat_streams_remembers_and_obeys(shared_home: Path) -> None:
     chat.type("Rekurentne\n")
     chat.wait_for("> ")
     model = text_model.load(checkpoint.Run(shared_home / "small"))
-    assert "Rekurentne" + options.one_line(model.complete("Rekurentne", 12)).split("↵")[0] in chat.seen
+    completion = options.one_line(model.complete("Rekurentne", 12)).split("↵")[0]
+    assert "\x1b[1mRekurentne\x1b[0m" + completion in chat.seen  # what was typed is bold
     for command, said in [
         ("/temperature 0\n", "> "),
         ("/again\n", model.complete("Rekurentne", 12, temperature=0).split("\n")[0]),
@@ -445,13 +446,24 @@ def test_a_defect_is_said_in_words_and_shown_whole_with_debug(run: Command, monk
         run("--debug", "runs")
 
 
+def test_too_little_memory_is_no_defect(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy() -> Any:
+        raise MemoryError("unable to allocate 74.5 GiB")
+
+    monkeypatch.setattr(checkpoint, "runs", greedy)
+    code, _, err = run("runs")
+    assert code == 1
+    assert "74.5 GiB" in err
+    assert "defect" not in err
+
+
 # Interrupts
 
 
 @pytest.fixture
 def long_training(corpus: str, home: Path) -> Iterator["subprocess.Popen[str]"]:
     """A training process whose every step takes a second or so, past its first lines."""
-    settings = "--hidden 800 --batch 32 --window 100 --steps 100000 --cell nn.LSTM --precision float32 --name r"
+    settings = "--hidden 500 --batch 32 --window 100 --steps 100000 --cell nn.LSTM --precision float32 --name r"
     command = [sys.executable, str(ROOT / "cli.py"), "train", corpus, *settings.split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as training_process:

@@ -111,6 +111,10 @@ def _run(arguments: list[str]) -> int:
         # Whoever read our output has enough; keep Python from failing again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError as error:
+        click.echo(f"error: the memory does not suffice: {error or 'more was asked for than there is'}", err=True)
+        click.echo("hint: a smaller --hidden, --batch or --window needs less", err=True)
+        return 1
     except Exception as error:
         if debug:
             raise

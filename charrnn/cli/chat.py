@@ -110,7 +110,8 @@ class _Talk:
         )
         if self._until != "none":
             characters = up_to_end(characters, self._until)  # type: ignore[arg-type]
-        print(prime[prime.rfind("\n") + 1 :], end="", flush=True)
+        shown = prime[prime.rfind("\n") + 1 :]
+        print(click.style(shown, bold=True) if options.colours_wanted() else shown, end="", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
@@ -126,16 +127,19 @@ class _Talk:
     def _temperature(self, value: str) -> None:
         number = _number(value, float, f"temperature is {self._sampling.temperature:g}", "/temperature 0.5")
         self._sampling = dataclasses.replace(self._sampling, temperature=number)
+        click.echo(f"temperature is now {number:g}", err=True)
 
     def _seed(self, value: str) -> None:
         number = _number(value, int, f"seed is {self._sampling.seed}", "/seed 7")
         self._sampling = dataclasses.replace(self._sampling, seed=number)
+        click.echo(f"seed is now {number}", err=True)
 
     def _set_chars(self, value: str) -> None:
         number = _number(value, int, f"chars is {self._chars}", "/chars 200")
         if number < 1:
             raise CharRNNError(f"chars is {number}", "expected a whole number of 1 or more")
         self._chars = number
+        click.echo(f"a completion now has up to {number:,} characters", err=True)
 
     def _set_until(self, value: str) -> None:
         if value not in ("none", "word", "line", "sentence"):
@@ -144,6 +148,7 @@ class _Talk:
                 "choose from: none, word, line, sentence",
             )
         self._until = value
+        click.echo(f"until is now {value}", err=True)
 
 
 def _number(value: str, kind: Callable[[str], Any], now: str, example: str) -> Any:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,6 +104,11 @@ def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
         return {"length": len(passage.text), "passage": passage.text, "offset": passage.offset}
 
     return copied
+
+
+def colours_wanted() -> bool:
+    """Whether a person looks at stdout who has not declined colours (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def visible(character: str) -> str:

@@ -26,6 +26,9 @@ def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]
             bar.desc = what
         bar.total = total
         bar.update(done - bar.n)
+        if done == total:  # it must not stand there while something else is shown
+            bar.close()
+            bar = None
 
     try:
         yield show

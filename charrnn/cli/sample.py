@@ -98,6 +98,6 @@ def _about(number: int, completion: dict[str, Any]) -> str:
         line += f", {completion['nats'] / len(text):.3f} nats each"
     if copied is not None:
         passage = options.one_line(copied["passage"])
-        line += f"; the longest passage that is also in the training text has {copied['length']} characters"
+        line += f"; {copied['length']} in a row are in the training text"
         line += f", at {copied['offset']:,}: {passage}" if copied["length"] else ""
     return line

@@ -54,7 +54,7 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
     if as_json:
         options.print_json(_figures(model, text, score, bits))
     elif html is None:
-        coloured = color == "always" or (color == "auto" and _colours_wanted())
+        coloured = color == "always" or (color == "auto" and options.colours_wanted())
         pieces = surprise.coloured(text, bits) if coloured else surprise.lines(text, bits)
         sys.stdout.writelines(pieces)
         if coloured:
@@ -89,8 +89,3 @@ def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, 
         "text": text,
         "bits": bits,
     }
-
-
-def _colours_wanted() -> bool:
-    """Whether a person looks who has not declined colours (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

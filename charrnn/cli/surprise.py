@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from charrnn.cli.options import visible
 
 # Bits from which a character is shown as more surprising; 0 is expected, 8 is one guess in 256.
-LEVELS = (1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 11.0)
+LEVELS = (2.0, 4.0, 6.0, 8.0, 11.0)
 # Black on paler to stronger grounds, so that it reads on dark and light terminals; the first level is left alone.
-COLOURS_256 = ("", *(f"\x1b[38;5;16;48;5;{n}m" for n in (230, 229, 222, 215, 209, 203, 196)))
-COLOURS_16 = ("", *(f"\x1b[30;{n}m" for n in (47, 103, 103, 43, 101, 101, 41)))
-PAGE_GROUNDS = ("transparent", "#fff8c9", "#ffee99", "#ffd98a", "#ffbf73", "#ff9d5c", "#ff7a50", "#f4473f")
+COLOURS_256 = ("", *(f"\x1b[38;5;16;48;5;{n}m" for n in (187, 180, 215, 208, 196)))
+COLOURS_16 = ("", *(f"\x1b[30;{n}m" for n in (47, 103, 43, 101, 41)))
+PAGE_GROUNDS = ("transparent", "#f6efcf", "#fadfa6", "#ffc27a", "#ff9457", "#f4473f")
 RESET = "\x1b[0m"
 
 PAGE = """<!doctype html>
@@ -56,7 +56,7 @@ def coloured(text: str, bits: Sequence[float]) -> Iterator[str]:
 
 def legend() -> str:
     """What the colours mean, in those colours."""
-    names = {0.0: " <1 ", **{bound: f" {bound:g} " for bound in LEVELS}}
+    names = {0.0: f" <{LEVELS[0]:g} ", **{bound: f" {bound:g} " for bound in LEVELS}}
     return "bits: " + "".join(piece for bits, name in names.items() for piece in coloured(name, [bits] * len(name)))
 
 
@@ -69,7 +69,7 @@ def lines(text: str, bits: Sequence[float]) -> Iterator[str]:
 def page(text: str, bits: Sequence[float], title: str, about: str) -> Iterator[str]:
     """A page of HTML that needs nothing else; pointing at a character shows its bits."""
     styles = "\n".join(f".s{n} {{ background: {ground} }}" for n, ground in enumerate(PAGE_GROUNDS))
-    names = ["under 1", *(f"{bound:g} or more" for bound in LEVELS)]
+    names = [f"under {LEVELS[0]:g}", *(f"{bound:g} or more" for bound in LEVELS)]
     legend = " ".join(f'<i class="s{n}">&nbsp;{name}&nbsp;</i>' for n, name in enumerate(names))
     mark = "\0"  # the text comes piece by piece, where this stands
     head, tail = PAGE.format(

@@ -1,6 +1,7 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -118,8 +119,8 @@ class _Show:
         documents = sum(map(len, corpus.starts.values()))
         sizes += f" in {documents:,} documents" if documents else ""
         self._say(
-            f"corpus    {corpus.text.source}: {corpus.text.characters:,} characters; ids: {sizes}; "
-            f"{len(corpus.tokenizer.characters)} characters and 256 bytes in the vocabulary"
+            f"corpus    {corpus.text.source}: {corpus.text.characters:,} characters, "
+            f"{len(corpus.tokenizer.characters):,} different; ids: {sizes}"
         )
         shape = "one-hot" if config.one_hot else f"embedding {config.embedding_size}"
         self._say(
@@ -134,7 +135,8 @@ class _Show:
         )
         speed = report.expected_chars_per_s
         seconds = (steps - report.step) * config.batch * config.window / speed if steps else config.budget
-        how = f"{config.device}, {config.precision}, {config.engine} engine, {config.threads} threads"
+        threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+        how = f"{config.device}, {config.precision}, {config.engine} engine, {threads}"
         self._say(
             f"expected  {_rounded(speed):,} characters a second ({how}), "
             f"{_rounded(report.expected_bytes / 2**20):,} MB of memory, done about {_clock(seconds)}"
@@ -175,14 +177,16 @@ class _Show:
         if report.step == 0:
             return
         val = "" if report.val_nats is None else f"  val {report.val_nats:.4f} nats{' *' if report.best else ''}"
-        self._say(f"step {report.step:>6,}  train {report.train_nats:.4f}{val}  {self._sample(report)}")
+        figures = f"step {report.step:>6,}  train {report.train_nats:.4f}{val}  | "
+        room = shutil.get_terminal_size().columns - len(figures) - 1 if sys.stderr.isatty() else SAMPLE_CHARS
+        self._say(figures + self._sample(report)[: max(0, room)])
 
     def _sample(self, report: Any) -> str:
         from charrnn.text_model import TextModel
 
         # By torch, which is here already: compiling would take seconds from the training.
         model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights, compiled=False)
-        return "| " + model.complete("", SAMPLE_CHARS).replace("\n", " / ")
+        return options.one_line(model.complete("", SAMPLE_CHARS))
 
     def _turned(self, report: Any) -> None:
         self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")

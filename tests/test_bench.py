@@ -1,0 +1,99 @@
+"""The bench says what it measured, for any cell; how fast this machine is, is not the tests' business."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charrnn import bench, bench_decode, bench_encode, bench_machine, bench_onnx, bench_train
+from charrnn.architecture import Architecture
+from charrnn.config import Config
+from charrnn.decoding import Decoder
+from charrnn.errors import CharRNNError
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = Config().cell
+
+
+def test_every_way_to_decode_is_measured_with_its_share_of_the_limit() -> None:
+    rows = bench_decode.measure(DEFAULT, 24, 2, 0.1, ("float32",))
+    engines = [row["engine"] for row in rows]
+    assert {"nn module", "cell loop", "native"} <= set(engines)
+    assert any(name.startswith("eager") for name in engines)
+    for row in rows:
+        assert row["microseconds_per_char"] > 0
+        assert (row["share_of_bandwidth"] is not None) == (row["engine"] == "native")
+        assert row["ratio_to_plain"] == pytest.approx(rows[0]["microseconds_per_char"] / row["microseconds_per_char"])
+
+
+def test_plain_loops_compute_what_the_equations_do() -> None:
+    """A comparison with loops that compute something else would be worth nothing."""
+    import torch
+
+    architecture = Architecture("lstm", 300, 16, 2, 8)
+    weights = architecture.initial(seed=3)
+    exact, state = Decoder(architecture, weights, "numpy"), None
+    ids = np.random.default_rng(0).integers(0, 300, 12)
+    state = exact.start()
+    expected = []
+    for id_ in [0, *ids[:-1]]:
+        logits, state = exact.step(np.array([id_]), state)
+        expected.append(logits[0])
+    with torch.inference_mode():
+        model = bench_decode._TorchModel(architecture, weights)
+        for make in (bench_decode._module_loop, bench_decode._cell_loop, *bench_decode.eager_loops()):
+            seen: list[np.ndarray] = []
+            fed = iter(ids)
+
+            def draw(logits: torch.Tensor, seen: list[np.ndarray] = seen, fed: object = fed) -> torch.Tensor:
+                seen.append(logits.numpy().ravel().copy())
+                return torch.full((*logits.shape[:-1], 1), int(next(fed)))  # type: ignore[call-overload]
+
+            model.draw = draw  # type: ignore[method-assign, assignment]
+            make(model)(len(ids))
+            np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not bench_onnx.available(), reason="ONNX Runtime is an extra")
+def test_the_onnx_graph_computes_what_the_equations_do() -> None:
+    architecture = Architecture(DEFAULT, 300, 16, 2, 8)
+    weights = architecture.initial(seed=3)
+    session = bench_onnx.session(architecture, weights, 1)
+    exact = Decoder(architecture, weights, "numpy")
+    logits, _ = exact.step(np.array([5]), exact.start())
+    given = {each.name: np.zeros((1, 16), np.float32) for each in session.get_inputs()[1:]}
+    found = session.run(["logits"], {"id": np.array([5]), **given})[0]
+    np.testing.assert_allclose(found, logits, atol=1e-5)
+
+
+def test_training_and_encoding_are_measured() -> None:
+    rows = bench_train.measure(DEFAULT, 8, 1, 2, 4, 0.01, {"float32": 100.0, "bf16": 100.0})
+    assert {row["engine"] for row in rows} >= {"nn module", "fused", "loop"}
+    assert all(row["chars_per_s"] > 0 for row in rows)
+    assert {row["engine"] for row in bench_encode.measure(0.01)} == {"charrnn", "tokenizers", "dictionary"}
+
+
+def test_turns_are_taken() -> None:
+    order: list[str] = []
+    bench_machine.seconds_of({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0, at_least=3)
+    assert "".join(order) == "abababab"
+
+
+def test_sizes_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(CharRNNError, match="hidden is 0"):
+        next(bench.run("decode", DEFAULT, hidden=0))
+    with pytest.raises(CharRNNError, match="no cell"):
+        next(bench.run("decode", "lstn"))
+
+
+@pytest.mark.slow
+def test_a_quick_bench_takes_less_than_a_minute_and_is_read_by_programs() -> None:
+    command = [sys.executable, "cli.py", "bench", "--quick", "--json"]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)  # compiles
+    done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, timeout=60)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result) == {"machine", "train", "decode", "encode"}
+    assert all(result.values())

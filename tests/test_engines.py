@@ -1,0 +1,183 @@
+"""The engines: each gives what the equations' loop gives, in value and in every gradient, for every cell."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import config
+from torch import Tensor
+
+from charrnn import cells, data, derivative, engine_choice, layers, settings, training
+from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run
+from charrnn.machine_products import Shape, fast_bf16
+from charrnn.model import CharRNN
+
+OTHERS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell)) if engine != "loop"]
+NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
+EXACT = 1e-10
+
+
+def model(cell: str, engine: str, **sizes: Any) -> CharRNN:
+    architecture = Architecture(**{"cell": cell, "vocabulary": 11, "hidden": 10, "layers": 2, "embedding": 6, **sizes})
+    return CharRNN(architecture, architecture.initial(5), engine).double()
+
+
+def outcome(network: CharRNN, T: int, B: int) -> dict[str, Tensor]:
+    """Logits, last states and every gradient after two windows, the second with the state of the first."""
+    rng = np.random.default_rng(T)
+    ids = torch.tensor(rng.integers(0, 12, (2 * T, B)))
+    _, state = network(ids[:T], network.start(B))
+    start = [[s.detach().clone().requires_grad_() for s in layer] for layer in state]
+    logits, state = network(ids[T:], tuple(map(tuple, start)))
+    last = [s for layer in state for s in layer]
+    weighted = [(t * torch.tensor(rng.standard_normal(t.shape))).sum() for t in (logits, *last)]
+    torch.autograd.backward(torch.stack(weighted).sum())
+    found = {"logits": logits.detach()} | {f"state {i}": s.detach() for i, s in enumerate(last)}
+    found |= {name: w.grad for name, w in network.weights.items() if w.grad is not None}
+    found |= {f"start {i}": s.grad for i, s in enumerate(s for layer in start for s in layer) if s.grad is not None}
+    return found
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
+    # An engine may give zeros where another says that there is no gradient.
+    for name in set(a) | set(b):
+        left, right = (d.get(name, torch.zeros(())) for d in (a, b))
+        assert torch.allclose(left, right, rtol=tolerance, atol=tolerance), name
+
+
+@pytest.mark.parametrize(("cell", "engine"), OTHERS)
+def test_an_engine_gives_the_loops_numbers_and_gradients(cell: str, engine: str) -> None:
+    # 5 x 3 characters are more than the table's 12 rows, which are put through inputs() once; 2 x 3 are fewer.
+    for T, B in ((5, 3), (2, 3)):
+        assert_equal(outcome(model(cell, "loop"), T, B), outcome(model(cell, engine), T, B), EXACT)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"embedding": None}, {"tie": True, "embedding": 10}, {"residual": True, "hidden": 7}]
+)
+def test_the_native_engine_knows_every_architecture(sizes: dict[str, Any]) -> None:
+    for cell in ("lstm", "gru"):
+        assert_equal(outcome(model(cell, "loop", **sizes), 5, 9), outcome(model(cell, "native", **sizes), 5, 9), EXACT)
+
+
+def test_the_native_engine_runs_all_cells_but_those_that_look_across_features() -> None:
+    for name in set(cells.names()) - set(NATIVE):
+        cell = cells.get(name)
+        with pytest.raises(derivative.UnsupportedError, match="layernorm"):
+            derivative.trace(cell, {n: p.shape for n, p in cell.shapes(6, 4).items()}, 6, 4)
+
+
+@pytest.mark.parametrize("cell", NATIVE)
+def test_in_single_precision_it_is_as_near_to_the_truth_as_the_loop(cell: str) -> None:
+    # Widths with whole vectors and rest, more rows than a tile.
+    sizes = {"hidden": 40, "layers": 1}
+    truth = outcome(model(cell, "loop", **sizes), 6, 9)
+    errors = {}
+    for engine in ("loop", "native"):
+        found = outcome(model(cell, engine, **sizes).float(), 6, 9)
+        errors[engine] = max(float((found[n] - truth[n]).norm() / truth[n].norm().clamp(min=1e-3)) for n in truth)
+    assert errors["native"] <= 4 * errors["loop"] + 1e-6  # 4 ulp in a function, where torch has 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_sums_over_rows_alone(threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = outcome(model("lstm", "native"), 5, 29)
+    finally:
+        torch.set_num_threads(before)
+    assert_equal(found, outcome(model("lstm", "loop"), 5, 29), EXACT)
+
+
+def test_reading_without_gradients_keeps_nothing_and_gives_the_same() -> None:
+    network = model("gru", "native")
+    ids = torch.arange(40).view(8, 5) % 11
+    expected, _ = network(ids, network.start(5))
+    with torch.inference_mode():
+        logits, _ = network(ids, network.start(5))
+    assert torch.equal(expected, logits)
+
+
+def test_outputs_handed_out_are_never_written_again() -> None:
+    cell, rng = cells.get("lstm"), np.random.default_rng(0)
+    p = cell.pack([torch.tensor(v, requires_grad=True) for v in cell.initial(rng, 6, 10).values()])
+    kept = []
+    for _ in range(3):
+        x = torch.tensor(rng.standard_normal((4, 9, 6)))
+        y, last = layers.run("native", cell, x, (torch.zeros(9, 10).double(),) * 2, p)
+        kept += [(t, t.detach().clone()) for t in (y, *last)]
+        torch.autograd.backward(y.sum())
+    assert all(torch.equal(a, b) for a, b in kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
+    matrix = torch.randn(6, 70, generator=torch.Generator().manual_seed(1)).to(dtype)
+    shape = Shape(dtype)
+    packed = shape.pack(matrix, transposed).view(dtype).flatten()
+    assert torch.equal(packed[packed != 0].sort().values, matrix[matrix != 0].sort().values)
+    assert packed.numel() == shape.panels(6 if transposed else 70) * shape.panel * (70 if transposed else 6)
+
+
+@pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])
+def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str) -> None:
+    sizes = {"hidden": 40, "layers": 2}
+    truth = outcome(model(cell, "loop", **sizes), 6, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        errors = [
+            {name: (found[name] - truth[name]).norm() / truth[name].norm().clamp(min=1e-3) for name in truth}
+            for found in (outcome(model(cell, engine, **sizes).float(), 6, 9) for engine in ("loop", "native"))
+        ]
+    for name in truth:  # the two round at different places: 2^-9 for one more rounding
+        assert errors[1][name] < 1.5 * errors[0][name] + 2**-9, name
+
+
+# The choice
+
+
+def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
+    text = data.open_text(config(corpus))
+    encoded = data.encode(text, data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1))
+    short = settings.resolve(config(corpus, cell="gru"), encoded)
+    assert (short.engine, short.measured_us) == ("loop", {})
+    long = settings.resolve(config(corpus, cell="gru", budget=60.0), encoded)
+    assert f"{long.engine} {long.precision}" in long.measured_us
+    assert "auto" not in (long.engine, long.precision)
+    planned = long.with_plan(0, 10)
+    assert settings.resolve(planned, encoded) == planned  # what is decided is not measured again
+
+
+def test_bf16_has_to_be_clearly_faster() -> None:
+    assert engine_choice.fastest({("a", "bf16"): 0.95, ("b", "float32"): 1.0}) == ("b", "float32")
+    assert engine_choice.fastest({("a", "bf16"): 0.5, ("b", "float32"): 1.0}) == ("a", "bf16")
+    assert engine_choice.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
+
+
+def test_a_native_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:
+    wanted = config(corpus, cell="gru", layers=2, engine="native", precision="bf16", dropout=0.2)
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    list(training.new_run(wanted, whole))
+    list(training.new_run(wanted, parts, stop=iter([False] * 6 + [True]).__next__))
+    list(training.resume(parts))
+    a, b = (run.weights("last") for run in (whole, parts))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert whole.config().engine == "native"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not fast_bf16(), reason="this processor does not multiply bf16")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_500_steps_of_bf16_products_end_within_a_hundredth_of_a_nat(cell: str, trained: Any) -> None:
+    sizes = {"hidden": 128, "embedding": 64, "batch": 16, "window": 32, "steps": 500, "lr": 3e-3, "engine": "native"}
+    nats = [
+        trained(p, cell=cell, precision=p, corpus="rekurentne", validate_every=500, **sizes).about()["result"][
+            "val_nats"
+        ]
+        for p in ("float32", "bf16")
+    ]
+    assert abs(nats[0] - nats[1]) < 0.01
