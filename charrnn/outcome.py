@@ -162,7 +162,8 @@ def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[
     for entry in grid.entries:
         model = load(folder.run(grid, entry, 0), device="cpu")
         try:
-            text = model.complete(prime, chars)
+            with np.errstate(over="ignore", invalid="ignore"):  # a diverged run computes with anything
+                text = model.complete(prime, chars)
         except CharRNNError as error:
             text = f" [{error.problem}]"
         yield grid.label(entry), text
