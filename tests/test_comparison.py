@@ -207,6 +207,16 @@ def test_a_diverged_run_is_counted_and_costs_as_much_as_a_blank_model(corpus: st
     assert row["bits_per_char"] == pytest.approx(np.log2(tokenizer.size) * len(ids) / tokenizer.characters_in(ids))
 
 
+def test_a_model_that_cannot_complete_says_why(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> str:
+        raise CharRNNError("the model's logits are not finite")
+
+    monkeypatch.setattr(text_model.TextModel, "complete", refuse)
+    done = compared(grid(corpus, lr_trials=1, seeds=1), ["simple"], tmp_path / "c")
+    completed = list(outcome.completions(done.grid, done.folder, "Re", 20))
+    assert completed == [("simple", " [the model's logits are not finite]")]
+
+
 def test_differences_are_paired_and_ties_are_called_ties() -> None:
     rng = np.random.default_rng(0)
     hard = rng.normal(2, 0.5, (1, 40))  # the same text for all: what it costs cancels in a difference
