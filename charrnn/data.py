@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import documents
-from charrnn.cleaning import Cleaning, Findings, text_of
 from charrnn.config import Config
-from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
 from charrnn.home import home as home
-from charrnn.texts import PARTS as PARTS
-from charrnn.texts import Part as Part
-from charrnn.texts import Progress, let_go, silent, sources
-from charrnn.texts import Text as Text
-from charrnn.texts import open_text as open_text
-from charrnn.texts import read as read
+from charrnn.texts import documents
+from charrnn.texts.cleaning import Cleaning, Findings, text_of
+from charrnn.texts.copies import PARTS as PARTS
+from charrnn.texts.copies import Part as Part
+from charrnn.texts.copies import Progress, let_go, silent, sources
+from charrnn.texts.copies import Text as Text
+from charrnn.texts.copies import open_text as open_text
+from charrnn.texts.copies import read as read
+from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Normalize, Tokenizer, count_characters
 
 # Of a part larger than this, no more than so many rows' pages are held at a time.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charrnn import documents
-from charrnn.documents import Starts
 from charrnn.model import CharRNN
+from charrnn.texts import documents
+from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Tokenizer
 
 Mode = Literal["stream", "cold"]

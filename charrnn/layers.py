@@ -3,7 +3,7 @@
 loop    the equations, one time step after the other, in torch: every cell
 fused   torch's own layer over the whole sequence: cells that have a twin
 scan    gates for every step at once, then the recurrence alone: linear recurrences
-native  machine code made from the equations and their derivative, on a CPU: see `charrnn.native_training`
+native  machine code made from the equations and their derivative, on a CPU: see `charrnn.engine.native_training`
 """
 
 import itertools
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn import native_training
 from charrnn.cell import Cell
+from charrnn.engine import native_training
 from charrnn.errors import CharRNNError
 from charrnn.scan import scan
 

@@ -2,7 +2,7 @@
 
 Every op takes arrays whose last axis is the feature axis and whose leading axes, if any, are rows or time steps; none
 modifies its arguments. torch is never imported here: an array that is not NumPy's is a torch tensor, so torch is
-already there, or a stand-in that brings its own `library`: `charrnn.native_trace` records equations that way.
+already there, or a stand-in that brings its own `library`: `charrnn.native.trace` records equations that way.
 
 An equation may use these ops, `+ - * /`, unary minus, integer literals, indexing by an integer, and helpers that are
 marked with `@equation`. Nothing else: no `@`, no floating literals (both change what Numba compiles).

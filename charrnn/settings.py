@@ -5,9 +5,10 @@ import time
 
 import torch
 
-from charrnn import cells, checkpoint, engine_choice, evaluation, layers, sizing
+from charrnn import cells, checkpoint, evaluation, layers, sizing
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
+from charrnn.engine import engine_choice
 from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN
 

@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, data, documents
+from charrnn import checkpoint, data
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
+from charrnn.completing.copying import CopyLimit, TrainingText
+from charrnn.completing.decoding import Decoder
+from charrnn.completing.sampling import (
+    Forbidden,
+    Primed,
+    Sampling,
+    distribution,
+    generate,
+    in_document,
+    read_prime,
+    until,
+)
 from charrnn.config import Config
-from charrnn.copying import CopyLimit, TrainingText
 from charrnn.data import Part
-from charrnn.decoding import Decoder
-from charrnn.documents import Starts
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Forbidden, Primed, Sampling, distribution, generate, in_document, read_prime, until
+from charrnn.texts import documents
+from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
@@ -74,7 +84,7 @@ class TextModel:
         note = None
         if self.device == "cpu" and self.compiled:
             try:
-                from charrnn.native import NativeDecoder
+                from charrnn.native.decoder import NativeDecoder
 
                 return NativeDecoder(self.architecture, self.weights, self.kept)
             except ModuleNotFoundError as error:
@@ -150,7 +160,8 @@ class TextModel:
         decoder = self.decoder()
         if decoder.engine != "native":
             return None
-        from charrnn import native, native_batch
+        from charrnn.native import batch as native_batch
+        from charrnn.native import decoder as native
 
         if not native_batch.available(len(completions)):
             return None

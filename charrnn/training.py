@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn import checkpoint, corpora, data, evaluation, optimisation, settings, sizing
+from charrnn import checkpoint, data, evaluation, optimisation, settings, sizing
 from charrnn.checkpoint import Run, Tensors
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
@@ -26,7 +26,8 @@ from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN, State, detach
 from charrnn.pacing import Pace
 from charrnn.reports import Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
-from charrnn.texts import Progress, silent
+from charrnn.texts import corpora
+from charrnn.texts.copies import Progress, silent
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02

@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from charrnn import cells, native_math
+from charrnn import cells
 from charrnn.cell import State
-from charrnn.native_source import FunctionSource, Layout
-from charrnn.native_trace import Function, trace
+from charrnn.native import arithmetic as native_math
+from charrnn.native.source import FunctionSource, Layout
+from charrnn.native.trace import Function, trace
 
 FLAGS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}  # the native decoder's
 

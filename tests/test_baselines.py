@@ -12,8 +12,9 @@ from conftest import CORPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn import baselines, data, ngram
+from charrnn import data
 from charrnn.checkpoint import Run
+from charrnn.compare import baselines, ngram
 from charrnn.config import Config
 from charrnn.data import Corpus
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charrnn import bench, bench_decode, bench_encode, bench_machine, bench_onnx, bench_train
 from charrnn.architecture import Architecture
+from charrnn.bench import bench, bench_decode, bench_encode, bench_machine, bench_onnx, bench_train
+from charrnn.completing.decoding import Decoder
 from charrnn.config import Config
-from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
 
 ROOT = Path(__file__).parent.parent

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from charrnn import cells
 from charrnn.architecture import Architecture
-from charrnn.decoding import Decoder
-from charrnn.native import NativeDecoder
+from charrnn.completing.decoding import Decoder
+from charrnn.native.decoder import NativeDecoder
 
 Matrix = NDArray[np.float64]
 Paper = Callable[[Matrix, dict[str, Matrix], int], Matrix]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from charrnn import inspection, pictures, presets
 from charrnn.cli import compare as compare_module
 from charrnn.cli import group
+from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
 
 WIDTH = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")

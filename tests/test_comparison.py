@@ -10,23 +10,11 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import (
-    cells,
-    checkpoint,
-    comparison,
-    data,
-    decisions,
-    evaluation,
-    outcome,
-    pictures,
-    presets,
-    statistics,
-    text_model,
-    training,
-)
+from charrnn import cells, checkpoint, data, evaluation, text_model, training
+from charrnn.compare import comparison, decisions, outcome, pictures, presets, statistics
+from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
-from charrnn.grid import Entry, Folder, Grid, matching_hidden, parameters
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
 

@@ -9,10 +9,12 @@ from conftest import CORPUS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn import copying, data, text_model, texts
-from charrnn.copying import CopyLimit, TrainingText
+from charrnn import data, text_model
+from charrnn.completing import copying
+from charrnn.completing.copying import CopyLimit, TrainingText
+from charrnn.completing.sampling import Sampling
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Sampling
+from charrnn.texts import copies as texts
 from charrnn.tokenizer import Tokenizer
 
 SERBIAN = CORPUS.read_text(encoding="utf-8")

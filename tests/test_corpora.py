@@ -21,9 +21,10 @@ from conftest import CORPUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import catalogue, cli, corpora, corpus_stats, data, named_corpora, python_corpora, repeats
-from charrnn.catalogue import Download, Entry
+from charrnn import cli, data
 from charrnn.errors import CharRNNError
+from charrnn.texts import catalogue, corpora, corpus_stats, named_corpora, python_corpora, repeats
+from charrnn.texts.catalogue import Download, Entry
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -16,11 +16,13 @@ from conftest import CORPUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import corpora, data, documents, text_model, texts, training
+from charrnn import data, text_model, training
 from charrnn.checkpoint import Run
-from charrnn.cleaning import Cleaning, Findings, text_of
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
+from charrnn.texts import copies as texts
+from charrnn.texts import corpora, documents
+from charrnn.texts.cleaning import Cleaning, Findings, text_of
 from charrnn.tokenizer import Tokenizer
 
 TrainedRun = Callable[..., Run]

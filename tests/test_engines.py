@@ -9,10 +9,11 @@ import torch
 from conftest import config
 from torch import Tensor
 
-from charrnn import cells, data, derivative, engine_choice, layers, settings, training
+from charrnn import cells, data, layers, settings, training
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
-from charrnn.machine_products import Shape, fast_bf16
+from charrnn.engine import derivative, engine_choice
+from charrnn.engine.machine_products import Shape, fast_bf16
 from charrnn.model import CharRNN
 
 OTHERS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell)) if engine != "loop"]

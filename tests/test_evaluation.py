@@ -11,8 +11,8 @@ from charrnn import cells, data, evaluation, text_model
 from charrnn.architecture import Architecture
 from charrnn.cell import run_cell
 from charrnn.checkpoint import Run
+from charrnn.completing.sampling import cost
 from charrnn.model import CharRNN
-from charrnn.sampling import cost
 
 TrainedRun = Callable[..., Run]
 TEXT = "Rekurentne mreže čuvaju stanje; 日本 i — crtica."

@@ -10,9 +10,10 @@ import pytest
 import torch
 from conftest import config
 
-from charrnn import cells, copy_task, gradients, inspection
+from charrnn import cells
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
+from charrnn.compare import copy_task, gradients, inspection
 from charrnn.model import CharRNN
 
 TrainedRun = Callable[..., Run]

@@ -12,27 +12,23 @@ import numpy as np
 import pytest
 from numba import njit
 
-from charrnn import (
-    cells,
-    native_batch,
-    native_cache,
-    native_draw,
-    native_driver,
-    native_math,
-    native_products,
-    native_weights,
-    ops,
-    sampling,
-    text_model,
-)
+from charrnn import cells, ops, text_model
 from charrnn.architecture import Architecture
 from charrnn.cell import Cell, Param, run_cell
 from charrnn.checkpoint import Run
-from charrnn.decoding import Decoder
+from charrnn.completing import sampling
+from charrnn.completing.decoding import Decoder
+from charrnn.completing.sampling import Primed, Sampling, draws
 from charrnn.errors import CharRNNError
 from charrnn.initialisation import glorot, zeros
-from charrnn.native import NativeDecoder
-from charrnn.sampling import Primed, Sampling, draws
+from charrnn.native import arithmetic as native_math
+from charrnn.native import batch as native_batch
+from charrnn.native import cache as native_cache
+from charrnn.native import draw as native_draw
+from charrnn.native import driver as native_driver
+from charrnn.native import products as native_products
+from charrnn.native import weights as native_weights
+from charrnn.native.decoder import NativeDecoder
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -235,7 +231,7 @@ def test_equal_logits_give_equal_draws() -> None:
 
 
 class _OneRow(Decoder):
-    """A NativeDecoder seen as any other: the characters are drawn by `charrnn.sampling`."""
+    """A NativeDecoder seen as any other: the characters are drawn by `charrnn.completing.sampling`."""
 
     def __init__(self, native: NativeDecoder):
         self.architecture, self.start = native.architecture, native.start  # type: ignore[method-assign]
@@ -335,7 +331,7 @@ def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> Non
 def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained()
     compiled = text_model.load(run).complete("Re", 20)
-    monkeypatch.setitem(sys.modules, "charrnn.native", None)
+    monkeypatch.setitem(sys.modules, "charrnn.native.decoder", None)
     monkeypatch.setattr("builtins.__import__", _without("llvmlite", __import__))
     model = text_model.load(run)
     assert model.decoder().engine == "torch"
@@ -347,7 +343,7 @@ def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatc
 
 def _without(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def missing(wanted: str, *rest: Any) -> Any:
-        if wanted == "charrnn.native":
+        if wanted == "charrnn.native.decoder":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(wanted, *rest)
 

@@ -14,11 +14,12 @@ from conftest import CORPUS, config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import cli, native, training
+from charrnn import cli, training
 from charrnn.architecture import Architecture, Weights
+from charrnn.completing.decoding import Decoder
 from charrnn.config import Config
-from charrnn.decoding import Decoder
 from charrnn.errors import CharRNNError
+from charrnn.native import decoder as native
 
 LONG = {"bench", "compare", "inspect", "train"}  # commands that take minutes with most of their options
 INTEGERS = ["1", "2", "3", "5", "0", "-1", "many", "", "1.5"]

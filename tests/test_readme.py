@@ -78,8 +78,10 @@ def test_the_two_set_up_commands_are_plain_pip() -> None:
     assert second.endswith("python -m pytest -n auto")
 
 
-def test_the_file_tree_names_every_module() -> None:
-    tree = README.split("## What is where")[1].split("\n## ")[0]
-    for path in (ROOT / "charrnn").glob("*.py"):
-        if not path.name.startswith("__"):
-            assert f" {path.name} " in tree, path.name
+def test_the_file_tree_names_every_module_and_package_and_nothing_else() -> None:
+    tree = README.split("## What is where")[1].split("\n## ")[0].split("    corpora/")[0]
+    named = set(re.findall(r"^      (\S+)", tree, re.MULTILINE))
+    package = ROOT / "charrnn"
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert named == modules | packages

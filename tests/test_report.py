@@ -12,9 +12,9 @@ import pytest
 from conftest import CORPUS
 from test_comparison import compared, grid
 
-from charrnn import comparison, inspection, outcome, pictures, report
+from charrnn.compare import comparison, inspection, outcome, pictures, report
+from charrnn.compare.outcome import Curve
 from charrnn.errors import CharRNNError
-from charrnn.outcome import Curve
 
 pytest.importorskip("matplotlib")
 

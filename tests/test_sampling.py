@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import documents, sampling, text_model
+from charrnn import text_model
 from charrnn.checkpoint import Run
+from charrnn.completing import sampling
+from charrnn.completing.sampling import Sampling, distribution, draw, draws, until
 from charrnn.errors import CharRNNError
-from charrnn.sampling import Sampling, distribution, draw, draws, until
+from charrnn.texts import documents
 
 TrainedRun = Callable[..., Run]
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3]))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from charrnn.statistics import MIN_BLOCKS, holm, in_blocks, interval
+from charrnn.compare.statistics import MIN_BLOCKS, holm, in_blocks, interval
 
 
 def table(rng: np.random.Generator, S: int, M: int, seeds: float, blocks: float, both: float) -> np.ndarray:

@@ -20,7 +20,7 @@ def command(what: str, cell: str, hidden: int | None, layers: int | None, quick:
 
     Every figure is the minimum of several, taken in turns with what it is compared to.
     """
-    from charrnn import bench
+    from charrnn.bench import bench
 
     result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": []}
     for kind, found in bench.run(what, cell, hidden, layers, quick):

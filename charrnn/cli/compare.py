@@ -9,7 +9,7 @@ import click
 from charrnn.cli import options
 from charrnn.cli.comparison_table import table
 from charrnn.cli.train import interruptible
-from charrnn.presets import NOTEBOOK, trends
+from charrnn.compare.presets import NOTEBOOK, trends
 
 DEFAULT_BUDGET = "60s"
 
@@ -64,8 +64,8 @@ def command(
     Every cell gets the same number of learning-rate trials, judged by the validation part, and then its seeds, each
     scored once on the test part. An interrupted comparison goes on when the same command is given again.
     """
-    from charrnn import comparison
-    from charrnn.grid import Folder, Grid, read_json
+    from charrnn.compare import comparison
+    from charrnn.compare.grid import Folder, Grid, read_json
 
     if source is not None:
         refused = [k for k, v in {"corpus": corpus, "cells": cells, **given}.items() if v not in (None, ())]
@@ -90,8 +90,8 @@ def command(
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
     """The grid and the cells that the options ask for."""
+    from charrnn.compare.grid import Grid
     from charrnn.config import parse_seconds
-    from charrnn.grid import Grid
 
     if given["fraction"] is not None:
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
@@ -113,7 +113,7 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
 
 def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
     """A grid of the literature on a corpus."""
-    from charrnn import presets
+    from charrnn.compare import presets
 
     kept = ("preset", "fraction", "seeds", "prime", "split", "seed", "device", "precision", "tokenizer")
     refused = [name.replace("_", "-") for name, value in given.items() if value not in (None, ()) and name not in kept]
@@ -133,7 +133,8 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
 
 def _folder(grid: Any, kind: str) -> Path:
     """Where a comparison is kept unless --out says otherwise."""
-    from charrnn import corpora, data
+    from charrnn import data
+    from charrnn.texts import corpora
 
     return data.home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
 

@@ -19,7 +19,7 @@ COLUMNS = (  # heading, width; the first is aligned to the left
 
 def table(result: dict[str, Any]) -> str:
     """Every cell, best first, then the baselines."""
-    from charrnn.outcome import ties
+    from charrnn.compare.outcome import ties
 
     tied = ties(result)
     behind = {d["b"]: d for d in result["differences"]}

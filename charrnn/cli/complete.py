@@ -45,8 +45,8 @@ def command(
 
     They are ranked by their likelihood per character: nats, fewer are better. '-' reads PRIME from standard input.
     """
-    from charrnn.candidates import ranked
-    from charrnn.sampling import Sampling
+    from charrnn.completing.candidates import ranked
+    from charrnn.completing.sampling import Sampling
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)

@@ -9,7 +9,7 @@ from charrnn.cli import options, progress
 from charrnn.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from charrnn.corpus_stats import Stats
+    from charrnn.texts.corpus_stats import Stats
 
 
 class _Subcommands(click.Group):
@@ -33,7 +33,7 @@ def command() -> None:
 @options.as_json
 def list_(as_json: bool) -> None:
     """Show the corpora that have a name: size, alphabet, language."""
-    from charrnn.named_corpora import describe
+    from charrnn.texts.named_corpora import describe
 
     rows = describe()
     if as_json:
@@ -54,7 +54,7 @@ def list_(as_json: bool) -> None:
 @options.as_json
 def fetch(name: str, as_json: bool) -> None:
     """Download a corpus of the catalogue, going on where it was cut off, and verify it."""
-    from charrnn import catalogue
+    from charrnn.texts import catalogue
 
     with progress.bars() as show:
         path = catalogue.fetch(name, lambda done, total: show("fetching", done, total))
@@ -73,7 +73,8 @@ def stats(file: tuple[str, ...], as_json: bool) -> None:
 
     FILE is what `train` takes: files, folders, patterns, - or a name.
     """
-    from charrnn import corpus_stats, data
+    from charrnn import data
+    from charrnn.texts import corpus_stats
 
     with progress.bars() as show:
         text = data.read(file, data.home() / ".corpora", progress=show)

@@ -32,8 +32,9 @@ def command(as_json: bool) -> None:
 def _facts() -> dict[str, Any]:
     import torch
 
-    from charrnn import corpora, data
+    from charrnn import data
     from charrnn.checkpoint import runs
+    from charrnn.texts import corpora
 
     cuda = torch.cuda.is_available()
     return {

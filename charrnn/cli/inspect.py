@@ -7,7 +7,7 @@ import click
 
 from charrnn.cli import options
 from charrnn.cli.train import interruptible
-from charrnn.presets import NOTEBOOK
+from charrnn.compare.presets import NOTEBOOK
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)  # steps back in the table
 
@@ -34,7 +34,7 @@ def gradients(
 
     And each cell's reach: the longest gap over which it learns to remember, in the copy task.
     """
-    from charrnn import inspection, pictures
+    from charrnn.compare import inspection, pictures
 
     if out is not None:
         pictures.require()
@@ -53,7 +53,7 @@ def gradients(
     else:
         click.echo(_table(found))
     if out is not None:
-        from charrnn import report
+        from charrnn.compare import report
 
         report.write_inspection(out, found)
         click.echo(f"written: {out}", err=True)

@@ -42,7 +42,7 @@ def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The named corpora that begin so, and files, for a shell."""
-    from charrnn import corpora
+    from charrnn.texts import corpora
 
     names = [CompletionItem(name) for name in corpora.names() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
@@ -61,7 +61,7 @@ max_copy = click.option(
 
 
 def sampling(function: F) -> F:
-    """Give a command the options of `charrnn.sampling.Sampling`, under its names."""
+    """Give a command the options of `charrnn.completing.sampling.Sampling`, under its names."""
     for decorator in (
         click.option("--seed", default=7, show_default=True, metavar="N", help="The same seed gives the same text."),
         click.option("--min-p", type=float, metavar="X", help="Drop what is less likely than X times the likeliest."),

@@ -1,0 +1,109 @@
+"""What the machine can do: matrix products, and reading memory. The limits that everything else is measured against."""
+
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from charrnn.native import cache as native_cache
+
+Work = Callable[[], Any]
+
+READ = """
+import numpy as np
+from charrnn.native.views import vector
+
+
+def read(data_, n, times):
+    data = vector(data_, n)
+    total = np.uint64(0)
+    for k in range(times):
+        for i in range(n):
+            total += data[i] ^ np.uint64(k)  # a different sum each time, or the compiler reads once
+    return np.int64(total)
+"""
+
+
+def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> dict[str, float]:
+    """The shortest time of each work, taken in turns until `seconds` are over, so that all meet the same machine."""
+    best = {name: float("inf") for name in works}
+    for work in works.values():
+        work()  # what is made at the first call does not count
+    began, rounds = time.perf_counter(), 0
+    while rounds < at_least or time.perf_counter() - began < seconds:
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            best[name] = min(best[name], time.perf_counter() - start)
+        rounds += 1
+    return best
+
+
+def reader(size: int, threads: int = 1, times: int = 1) -> Work:
+    """A plain streaming read of `size` bytes, so many times over, by so many threads."""
+    function, _ = native_cache.load(READ, "read", ("uint64*", "int64", "int64"))
+    words = np.ones(max(threads, size // 8), np.uint64)
+    parts = np.array_split(words, threads)
+
+    def read(part: Any) -> None:
+        function(part.ctypes.data, len(part), times)
+
+    def work() -> None:
+        others = [threading.Thread(target=read, args=(part,)) for part in parts[1:]]
+        for thread in others:
+            thread.start()
+        read(parts[0])
+        for thread in others:
+            thread.join()
+
+    return work
+
+
+def machine(quick: bool) -> dict[str, Any]:
+    """The processor and its limits, for one thread and all: GFLOP/s of a square product, GB/s of reading."""
+    import torch
+
+    cores, n = torch.get_num_threads(), 1024 if quick else 2048
+    limits: dict[str, Any] = {
+        "processor": _processor(),
+        "threads": cores,
+        "torch": torch.__version__,
+        "product_size": n,
+        "gflops": {},
+        "read_gb_per_s": {},
+    }
+    for threads in sorted({1, cores}):
+        torch.set_num_threads(threads)
+        pairs = {name: torch.ones(2, n, n, dtype=dtype) for name, dtype in _precisions().items()}
+        times = seconds_of({name: _product(pair) for name, pair in pairs.items()}, 0.5 if quick else 3, 2)
+        limits["gflops"][str(threads)] = {name: 2 * n**3 / s / 1e9 for name, s in times.items()}
+        sizes = {"1 MB": 1 << 20, "16 MB": 1 << 24, "256 MB": 1 << 28}
+        times_over = {name: max(1, (1 << 26) // size) for name, size in sizes.items()}  # what fits a cache is in it
+        works = {name: reader(size, threads, times_over[name]) for name, size in sizes.items()}
+        times = seconds_of(works, 0.3 if quick else 2)
+        limits["read_gb_per_s"][str(threads)] = {
+            name: sizes[name] * times_over[name] / s / 1e9 for name, s in times.items()
+        }
+    torch.set_num_threads(cores)
+    return limits
+
+
+def _precisions() -> dict[str, Any]:
+    import torch
+
+    return {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _product(pair: Any) -> Work:
+    return lambda: pair[0] @ pair[1]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

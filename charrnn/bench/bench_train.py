@@ -1,0 +1,85 @@
+"""One step of training: the engines here against torch's own module in a plain loop, the same batches and Adam."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from charrnn import layers
+from charrnn.architecture import Architecture
+from charrnn.bench.bench_machine import seconds_of
+from charrnn.model import CharRNN
+from charrnn.torch_layers import to_torch
+
+VOCABULARY = 330
+
+
+def measure(
+    cell: str, hidden: int, depth: int, batch: int, window: int, seconds: float, gflops: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Characters a second of each engine and precision, within about so many seconds. gflops: the machine's peaks."""
+    architecture = Architecture(cell, VOCABULARY, hidden, depth, min(hidden, 128))
+    definition, weights = architecture.definition, architecture.initial(seed=7)
+    ids = torch.from_numpy(np.random.default_rng(7).integers(0, VOCABULARY, (window + 1, batch)))
+    works: dict[tuple[str, str], Callable[[], Any]] = {}
+    for precision in ("float32", "bf16"):
+        if definition.twin is not None:
+            works["nn module", precision] = _plain(architecture, weights, ids, precision)
+        for engine in layers.engines(definition):
+            works[engine, precision] = _step(CharRNN(architecture, weights, engine), ids, precision)
+    names = {" ".join(key): work for key, work in works.items()}
+    times = seconds_of(names, seconds, at_least=2)
+    plain = min((times[f"nn module {p}"] for p in ("float32", "bf16") if ("nn module", p) in works), default=None)
+    # Two operations a weight and character forward, four backward; looked-up rows cost nothing.
+    multiplied = sum(value.size for name, value in weights.items() if value.ndim > 1 and name != "embedding")
+    rows = []
+    for engine, precision in works:
+        t = times[f"{engine} {precision}"]
+        rows.append(
+            {
+                "cell": cell,
+                "hidden": hidden,
+                "layers": depth,
+                "batch": batch,
+                "window": window,
+                "engine": engine,
+                "precision": precision,
+                "chars_per_s": batch * window / t,
+                "ratio_to_plain": None if plain is None else plain / t,
+                "share_of_peak": 6 * multiplied * batch * window / t / 1e9 / gflops[precision],
+            }
+        )
+    return rows
+
+
+def _step(model: CharRNN, ids: Any, precision: str) -> Callable[[], Any]:
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def forward(inputs: Any) -> Any:
+        return model(inputs, model.start(inputs.shape[1]))[0]
+
+    return lambda: _update(forward, optimizer, ids, precision)
+
+
+def _plain(architecture: Architecture, weights: Any, ids: Any, precision: str) -> Callable[[], Any]:
+    """nn.Embedding, nn.LSTM (or GRU, RNN), nn.Linear."""
+    w = {name: torch.tensor(value) for name, value in weights.items()}
+    names = list(architecture.definition.shapes(2, 2, **architecture.cell_options))
+    stack = [{n: w[f"layers.{i}.{n}"] for n in names} for i in range(architecture.layers)]
+    embedding = nn.Embedding.from_pretrained(w["embedding"], freeze=False)  # type: ignore[no-untyped-call]
+    recurrent = to_torch(architecture.definition, stack)
+    head = nn.Linear(architecture.hidden, architecture.vocabulary)
+    parameters = [*embedding.parameters(), *recurrent.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, fused=True)
+    return lambda: _update(lambda x: head(recurrent(embedding(x))[0]), optimizer, ids, precision)
+
+
+def _update(forward: Callable[[Any], Any], optimizer: torch.optim.Optimizer, ids: Any, precision: str) -> None:
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = forward(ids[:-1])
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[1:].flatten())
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()

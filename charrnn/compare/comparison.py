@@ -1,0 +1,283 @@
+"""Recurrent cells against each other, fairly: the same text, the same size or time, the same number of trials.
+
+A comparison is a generator of reports, like training. What is left of its grid is carried out in three rounds: every
+cell's learning-rate trials, short and judged by the validation part; then the seeds of every cell, each scored once
+on the test part; then the figures, in `charrnn.compare.outcome`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charrnn import data
+from charrnn.checkpoint import Run
+from charrnn.compare import decisions, inspection, outcome, pictures, report, statistics
+from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells
+from charrnn.compare.jobs import Job, carry_out
+from charrnn.data import Corpus
+from charrnn.errors import CharRNNError
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The models are chosen. added: those new to the folder. target: the parameters they were sized for, if any."""
+
+    grid: Grid
+    folder: Folder
+    added: tuple[Entry, ...]
+    target: int | None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The speed of an entry was measured, for a first idea."""
+
+    label: str
+    chars_per_s: float
+
+
+@dataclass(frozen=True)
+class Working:
+    """A run of the grid went on. runs: finished ones of all. seconds_left: of the whole comparison, None if unknown."""
+
+    label: str
+    kind: str
+    step: int
+    steps: int
+    runs_done: int
+    runs: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Every trial of an entry is done. trials: (learning rate, nats of the validation part, None if diverged)."""
+
+    label: str
+    trials: tuple[tuple[float, float | None], ...]
+    lr: float
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The lengths of the runs are decided."""
+
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of the grid is complete, the `runs_done`-th of all `runs`, trials included."""
+
+    label: str
+    seed: int
+    bits_per_char: float
+    runs_done: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """All runs are complete; what is done now."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The comparison was asked to stop, and goes on from here when it is begun again."""
+
+    folder: Folder
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison is complete. result: what `compare --json` prints. files: what was written."""
+
+    folder: Folder
+    grid: Grid
+    corpus: Corpus
+    result: dict[str, Any]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+Report = Sized | Timed | Working | Tried | Decided | Ran | Scoring | Stopped | Compared
+
+
+def compare(
+    grid: Grid,
+    models: decisions.Models,
+    folder: Folder,
+    jobs: int = 1,
+    baseline: str | None = None,
+    look_inside: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:
+    """Carry out a comparison in `folder`, or go on with the one there, adding the models that are new to it.
+
+    models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
+    in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.
+    Raises CharRNNError where the folder holds a comparison with other settings.
+    """
+    statistics.require()
+    if jobs < 1:
+        raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
+    if jobs > 1 and grid.match == "time":
+        raise CharRNNError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
+    text = data.open_text(grid.config)
+    tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split, grid.config.normalize)
+    corpus = data.encode(text, tokenizer, grid.config.split)
+    before: Grid | None = folder.grid() if folder.exists() else None
+    if before is not None:
+        if name := different(before, grid):
+            raise CharRNNError(
+                f"{folder.path} holds a comparison with another {name.replace('_', '-')}", "give another --out"
+            )
+        if before.config.fingerprint != text.fingerprint:
+            raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
+        grid = dataclasses.replace(before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime)
+    elif grid.config.fingerprint is None or grid.config.threads is None:
+        grid = dataclasses.replace(grid, config=decisions.shared(grid, corpus, jobs))
+    known = len(grid.entries)
+    target = decisions.target(grid, corpus)
+    grid = dataclasses.replace(grid, entries=merged_cells(grid, decisions.sized(grid, models, target, corpus)))
+    yield Sized(grid, folder, grid.entries if before is None else grid.entries[known:], target)
+    for i, entry in enumerate(grid.entries):
+        if entry.trial_steps is None:
+            grid = decisions.timed(grid, i)
+            speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
+            yield Timed(grid.label(grid.entries[i]), speed)
+            if stop():
+                yield Stopped(folder)
+                return
+    grid = decisions.with_trial_steps(grid)
+    folder.write(grid)
+    yield from _Work(grid, folder, corpus, jobs, baseline, look_inside, stop).carry_out()
+
+
+class _Work:
+    """The rounds of one comparison whose grid is sized and timed."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        folder: Folder,
+        corpus: Corpus,
+        jobs: int,
+        baseline: str | None,
+        look_inside: bool,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._grid, self._folder, self._corpus = grid, folder, corpus
+        self._jobs, self._baseline, self._asked = jobs, baseline, stop
+        self._look_inside = look_inside
+        self._stopped = False
+        self._finished: set[Path] = set()
+
+    def carry_out(self) -> Iterator[Report]:
+        yield from self._try_rates()
+        if self._stop():
+            yield Stopped(self._folder)
+            return
+        self._grid = decisions.with_steps(self._grid, self._folder)
+        self._folder.write(self._grid)
+        yield Decided(self._grid)
+        yield from self._train()
+        if self._stop():
+            yield Stopped(self._folder)
+            return
+        yield Scoring("scoring the baselines")
+        result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
+        files = outcome.write(self._folder, self._grid, result)
+        if not pictures.available():
+            note = "report.html needs matplotlib: pip install matplotlib, and give the same command again"
+            yield Compared(self._folder, self._grid, self._corpus, result, files, (note,))
+            return
+        inspections: list[inspection.Inspection] = []
+        for step in inspection.inspect_all(self._inspected(result), self._folder.path / "inspection.json"):
+            if isinstance(step, str):
+                yield Scoring(step)
+            else:
+                inspections = step
+        page = report.write(self._folder, self._grid, self._corpus, result, inspections)
+        yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
+
+    def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
+        """The first seed of every cell, of its best model where it comes in several sizes; none if not asked for."""
+        if not self._look_inside:
+            return {}
+        entries = {self._grid.label(entry): entry for entry in self._grid.entries}
+        best: dict[str, str] = {}
+        for row in result["cells"]:
+            best.setdefault(row["cell"], row["label"])
+        return {label: self._folder.run(self._grid, entries[label], 0) for label in best.values()}
+
+    def _stop(self) -> bool:
+        """Whether the comparison was ever asked to stop."""
+        self._stopped = self._stopped or self._asked()
+        return self._stopped
+
+    def _try_rates(self) -> Iterator[Report]:
+        trials = {}
+        for i, entry in enumerate(self._grid.entries):
+            for lr in self._grid.rates() if self._grid.lr_trials > 1 else []:
+                job = Job(self._folder.trial(entry, lr), self._grid.trial_config(entry, lr), scored=False)
+                trials[job.run.path] = (i, f"lr {lr:g}", job)
+        yield from self._working(trials)
+        if self._stop():
+            return
+        for i, entry in enumerate(self._grid.entries):
+            if entry.lr is None:
+                tried, lr = decisions.best_rate(self._grid, self._folder, entry)
+                self._grid = self._grid.with_entry(i, lr=lr)
+                yield Tried(self._grid.label(entry), tried, lr)
+        self._folder.write(self._grid)
+
+    def _train(self) -> Iterator[Report]:
+        # Seed by seed, so that an interrupted comparison has as many of every cell.
+        runs = {}
+        for seed in range(self._grid.seeds):
+            for i, entry in enumerate(self._grid.entries):
+                job = Job(self._folder.run(self._grid, entry, seed), self._grid.run_config(entry, seed), scored=True)
+                runs[job.run.path] = (i, f"seed {job.config.seed}", job)
+        yield from self._working(runs)
+
+    def _working(self, jobs: dict[Path, tuple[int, str, Job]]) -> Iterator[Report]:
+        self._finished |= {path for path, (_, _, job) in jobs.items() if job.done()}
+        at: dict[Path, int] = {}
+        for progress in carry_out([job for _, _, job in jobs.values()], self._jobs, self._stop):
+            path = progress.job.run.path
+            i, kind, job = jobs[path]
+            label = self._grid.label(self._grid.entries[i])
+            at[path] = progress.step
+            if progress.done:
+                self._finished.add(path)
+            yield Working(
+                label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), self._seconds_left(at)
+            )
+            if progress.done and job.scored:
+                bits = job.run.about()["result"]["test_bits_per_char"]
+                yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
+
+    def _all_runs(self) -> int:
+        trials = self._grid.lr_trials if self._grid.lr_trials > 1 else 0
+        return len(self._grid.entries) * (trials + self._grid.seeds)
+
+    def _seconds_left(self, at: dict[Path, int]) -> float:
+        """What the rest takes, at the speeds measured so far, scoring left out."""
+        left = 0.0
+        for entry in self._grid.entries:
+            if self._grid.lr_trials > 1:
+                for lr in self._grid.rates():
+                    path = self._folder.trial(entry, lr).path
+                    if path not in self._finished:
+                        left += ((entry.trial_steps or 0) - at.get(path, 0)) * entry.step_seconds
+            for seed in range(self._grid.seeds):
+                path = self._folder.run(self._grid, entry, seed).path
+                if path not in self._finished:
+                    steps = entry.steps or (entry.trial_steps or 0) / decisions.TRIAL_SHARE
+                    left += (steps - at.get(path, 0)) * entry.step_seconds
+        return left / self._jobs

@@ -1,0 +1,118 @@
+"""What a comparison decides before its runs: shared settings, sizes, engines, speeds, lengths, learning rates.
+
+Every decision is made once and kept in the grid: a comparison that goes on, grows or repeats makes none of them again.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from charrnn import data, reports, settings, training
+from charrnn.checkpoint import Run
+from charrnn.compare import outcome
+from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
+from charrnn.config import Config
+from charrnn.data import Corpus
+
+TRIAL_SHARE = 0.2  # of a run's steps, in a learning-rate trial
+PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
+
+Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
+
+
+def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
+    """The settings of all runs, with everything decided that does not depend on the cell.
+
+    What is left open follows the rule of training for the configured cell in the time of one run.
+    """
+    config = grid.config
+    if config.threads is None:
+        config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
+    length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
+    resolved = settings.resolve(config.replace(**length), corpus)
+    # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
+    return resolved.replace(
+        steps=None, patience=0, validate_every=config.validate_every, engine=config.engine, threads=config.threads
+    )
+
+
+def target(grid: Grid, corpus: Corpus) -> int | None:
+    """The parameters every model shall have; without a number, those of the configuration's own cell and width."""
+    if grid.match == "hidden":
+        return None
+    return grid.target or parameters(grid.config, corpus.tokenizer, grid.config.hidden)
+
+
+def sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> list[Entry]:
+    """The entries of models, sized for `target` parameters, or of the configured width where there is no target."""
+    entries = []
+    for model in models:
+        cell, hidden, layers = model if not isinstance(model, str) else (model, None, grid.config.layers)
+        config = grid.config.replace(cell=cell, layers=layers)
+        if hidden is None:
+            hidden = config.hidden if target is None else matching_hidden(config, corpus.tokenizer, target)
+        entries.append(Entry(cell, hidden, layers, parameters(config, corpus.tokenizer, hidden), grid.config.engine))
+    return entries
+
+
+def timed(grid: Grid, i: int) -> Grid:
+    """The grid with an entry's engine decided and its step timed, by a run of a few steps that is thrown away."""
+    with tempfile.TemporaryDirectory(dir=data.home()) as folder:
+        steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
+        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
+        began, speed = 0.0, 0.0
+        for report in training.new_run(config, Run(Path(folder) / "pilot")):
+            if isinstance(report, reports.Started):
+                grid = grid.with_entry(i, engine=report.config.engine)
+            elif isinstance(report, reports.Stepped):
+                began = began or time.monotonic()
+                speed = report.chars_per_s
+                if time.monotonic() - began > PILOT_SECONDS or report.step == steps:
+                    break
+    return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed)
+
+
+def with_trial_steps(grid: Grid) -> Grid:
+    """The grid with the length of every trial decided: a share of what the runs will have."""
+    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid), strict=True)):
+        if entry.trial_steps is None:
+            grid = grid.with_entry(i, trial_steps=max(1, round(TRIAL_SHARE * (entry.steps or steps))))
+    return grid
+
+
+def with_steps(grid: Grid, folder: Folder) -> Grid:
+    """The grid with the length of every run decided, at the speed of its trials."""
+    for i, entry in enumerate(grid.entries):
+        if entry.steps is None and grid.budget is not None and grid.lr_trials > 1:
+            runs = [folder.trial(entry, lr) for lr in grid.rates()]
+            seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
+            grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
+    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid), strict=True)):
+        if entry.steps is None:
+            grid = grid.with_entry(i, steps=steps)
+    return grid
+
+
+def lengths(grid: Grid) -> list[int]:
+    """How many steps the runs of each entry get: as given, as fill its time, or as many as fill the slowest's."""
+    if grid.budget is None:
+        assert grid.steps is not None
+        return [grid.steps] * len(grid.entries)
+    fitting = [max(1, int(grid.budget / max(1e-9, entry.step_seconds))) for entry in grid.entries]
+    if grid.match == "time":
+        return fitting
+    decided = [entry.steps for entry in grid.entries if entry.steps is not None]
+    return [decided[0] if decided else min(fitting)] * len(grid.entries)
+
+
+def best_rate(grid: Grid, folder: Folder, entry: Entry) -> tuple[tuple[tuple[float, float | None], ...], float]:
+    """An entry's trials, and the rate that validated best; the smallest where all diverged."""
+    if grid.lr_trials == 1:
+        return (), grid.config.lr
+    tried = tuple((lr, folder.trial(entry, lr).about()["best_val_nats"]) for lr in grid.rates())
+    good = [(nats, lr) for lr, nats in tried if nats is not None]
+    return tried, min(good)[1] if good else tried[0][0]

@@ -1,0 +1,136 @@
+"""How far back a cell can see: its gradients at the start and after training, and its reach in the copy task.
+
+What was found for the runs of a comparison is kept as inspection.json in its folder, and not computed again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import data
+from charrnn.checkpoint import Run, write_atomically
+from charrnn.compare import copy_task, gradients
+from charrnn.compare.grid import nearest_width
+from charrnn.compare.jobs import Job, carry_out
+from charrnn.config import Config
+from charrnn.model import CharRNN
+
+COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
+COPY_PARAMETERS = 20_000  # as many as an LSTM of width 64 has
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found about one model. at_start, trained: (K + 1,) shares of the gradient k steps back.
+
+    copied: (gap, accuracy) for every gap that was tried in the copy task, the last one perhaps not learned.
+    """
+
+    label: str
+    cell: str
+    hidden: int
+    at_start: NDArray[np.float64]
+    trained: NDArray[np.float64]
+    copied: tuple[tuple[int, float], ...]
+
+    @property
+    def reach(self) -> int:
+        """The longest gap the cell learned to copy over; 0 for none."""
+        return max((gap for gap, accuracy in self.copied if accuracy >= copy_task.LEARNED), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "label": self.label,
+            "cell": self.cell,
+            "hidden": self.hidden,
+            "at_start": self.at_start.tolist(),
+            "trained": self.trained.tolist(),
+            "copied": [list(pair) for pair in self.copied],
+            "reach": self.reach,
+        }
+
+
+def inspect(label: str, run: Run, back: int = gradients.STEPS_BACK, copy: bool = True) -> Inspection:
+    """Look at a finished run: its gradients on the validation part, and its cell in the copy task."""
+    config, architecture, ids = run.config(), run.architecture(), _read(run)
+    start, end = (
+        gradients.reach(CharRNN(architecture, weights, "loop"), ids, back)
+        for weights in (architecture.initial(config.seed, config.uniform), run.weights())
+    )
+    copied = copy_climb(config.cell) if copy else ()
+    return Inspection(label, config.cell, config.hidden, start, end, copied)
+
+
+def inspect_all(runs: Mapping[str, Run], kept_in: Path) -> Iterator[str | list[Inspection]]:
+    """Inspect runs by label, saying before each what is being done; the last item is what was found.
+
+    kept_in: a JSON file of what was found before, which is added to.
+    """
+    known: dict[str, Any] = json.loads(kept_in.read_text()) if kept_in.exists() else {}
+    found = []
+    for label, run in runs.items():
+        key = run.about()["files"]["best"]["sha256"]  # other weights would look different
+        if key not in known:
+            yield f"how far back {label} sees"
+            known[key] = inspect(label, run).as_dict()
+            write_atomically(kept_in, (json.dumps(known) + "\n").encode())
+        found.append(_from_dict({**known[key], "label": label}))
+    yield found
+
+
+def inspect_cells(
+    corpus: tuple[str, ...], cells: Sequence[str], hidden: int, steps: int, copy: bool, stop: Callable[[], bool]
+) -> Iterator[str | Inspection]:
+    """Train a model of each cell on a corpus for some steps, as runs in the home folder, and inspect them.
+
+    Says before each what is being done. A run that is there from an earlier time is taken as it is, or gone on with;
+    it ends early, with all saved, when stop() is true.
+    """
+    for cell in cells:
+        config = Config(corpus or Config().corpus, cell=cell, hidden=hidden, steps=steps)
+        config = config.replace(fingerprint=data.open_text(config).fingerprint)
+        digest = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+        job = Job(Run(data.home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
+        yield f"training {cell} for {steps:,} steps"
+        for _ in carry_out([job], 1, stop):
+            pass
+        if stop():
+            return
+        yield f"how far back {cell} sees"
+        yield inspect(cell, job.run, copy=copy)
+
+
+def copy_climb(cell: str) -> tuple[tuple[int, float], ...]:
+    """The better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
+    width = nearest_width(lambda hidden: copy_task.architecture(cell, hidden).count(), COPY_PARAMETERS)
+    climbs = []
+    for rate in COPY_RATES:
+        climb = tuple((copied.gap, copied.accuracy) for copied in copy_task.climb(cell, width, lr=rate))
+        climbs.append(climb)
+        if len(climb) == len(copy_task.GAPS) and climb[-1][1] >= copy_task.LEARNED:
+            break  # there is no better one
+    return max(climbs, key=lambda climb: (len(climb), climb[-1][1]))
+
+
+def _from_dict(values: Mapping[str, Any]) -> Inspection:
+    return Inspection(
+        values["label"],
+        values["cell"],
+        values["hidden"],
+        np.array(values["at_start"]),
+        np.array(values["trained"]),
+        tuple((gap, accuracy) for gap, accuracy in values["copied"]),
+    )
+
+
+def _read(run: Run) -> NDArray[Any]:
+    """The ids of the validation part of a run, or of the training part where that is empty."""
+    corpus = data.reopen(run.config(), run.tokenizer())
+    return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

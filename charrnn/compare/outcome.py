@@ -1,0 +1,223 @@
+"""From the finished runs of a comparison to its figures: scores with intervals, differences, costs, curves, gains.
+
+Letters: S seeds, M blocks, N characters of the test part.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import cells
+from charrnn.checkpoint import Run, write_atomically
+from charrnn.compare import baselines
+from charrnn.compare.grid import Entry, Folder, Grid
+from charrnn.compare.statistics import holm, in_blocks, interval
+from charrnn.data import Corpus
+from charrnn.errors import CharRNNError
+
+SIGNIFICANT = 0.05
+PASSAGE_CHARACTERS = 700
+PRIME_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the characters of the test part cost an entry. bits: (S, N). diverged: how many of its runs did."""
+
+    bits: NDArray[np.float64]
+    diverged: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation over an entry's training. bits: (S, P) at P points; characters, seconds: (P,), means over seeds."""
+
+    characters: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    bits: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Bits (n,) by which entry `better` predicts each character of `text` better than `worse` does, mean over seeds."""
+
+    better: str
+    worse: str
+    text: str
+    bits: NDArray[np.float64]
+
+
+def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None) -> dict[str, Any]:
+    """The figures of a complete grid, best first, as JSON holds them."""
+    references = list(baselines.baselines(corpus, grid.config.split, baseline))
+    scores = {grid.label(entry): scored(grid, folder, entry, corpus) for entry in grid.entries}
+    blocks = {label: in_blocks(score.bits) for label, score in scores.items()}
+    rows = [_row(grid, folder, entry, scores[grid.label(entry)], blocks[grid.label(entry)]) for entry in grid.entries]
+    rows.sort(key=lambda row: row["bits_per_char"])
+    return {
+        "corpus": corpus.text.source,
+        "split": list(grid.config.split),
+        "match": grid.match,
+        "budget": grid.budget,
+        "steps": grid.steps,
+        "cells": rows,
+        "differences": _differences([row["label"] for row in rows], scores, blocks),
+        "baselines": [vars(reference) for reference in references],
+    }
+
+
+def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...]:
+    """Write comparison.json, with the grid that `--from` repeats, and comparison.csv; gives their paths."""
+    whole = {**result, "grid": grid.as_dict()}
+    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder.path / "comparison.json", text.encode())
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(result["cells"][0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result["cells"])
+    write_atomically(folder.path / "comparison.csv", table.getvalue().encode())
+    return folder.path / "comparison.json", folder.path / "comparison.csv"
+
+
+def ties(result: Mapping[str, Any]) -> set[str]:
+    """The labels of the entries that the best one is not clearly better than."""
+    return {d["b"] for d in result["differences"] if d["p_holm"] >= SIGNIFICANT}
+
+
+def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
+    """An entry's scores; a run without finite ones, or with worse than a blank model's, is worth a blank model's.
+
+    A blank model finds all V ids alike, as before training: log2 V bits for every id.
+    """
+    ids = corpus.ids("test")
+    guess = math.log2(corpus.tokenizer.size) * len(ids) / corpus.tokenizer.characters_in(ids)
+    rows, diverged = [], 0
+    for seed in range(grid.seeds):
+        run = folder.run(grid, entry, seed)
+        bits = run.losses()["test"].astype(np.float64) / math.log(2)
+        useful = bool(np.isfinite(bits).all()) and float(bits.mean()) < guess
+        rows.append(bits if useful else np.full(len(bits), guess))
+        last = run.rows("metrics.jsonl")[-1]
+        diverged += not useful or last["train_nats"] is None or last["val_nats"] is None
+    return Scores(np.stack(rows), diverged)
+
+
+def training_seconds(run: Run) -> float:
+    """How long a run took from its first step to its last, validations included."""
+    rows = run.rows("timings.jsonl")
+    return max(1e-9, float(rows[-1]["seconds"] - rows[0]["seconds"]))
+
+
+def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
+    """How an entry learned, from the validations after the first step. A diverged one costs NaN."""
+    runs = [folder.run(grid, entry, seed) for seed in range(grid.seeds)]
+    metrics = [run.rows("metrics.jsonl")[1:] for run in runs]
+    timings = [run.rows("timings.jsonl") for run in runs]
+    nats = [[math.nan if row["val_nats"] is None else row["val_nats"] for row in rows] for rows in metrics]
+    seconds = [[row["seconds"] - rows[0]["seconds"] for row in rows[1:]] for rows in timings]
+    return Curve(
+        np.array([row["characters"] for row in metrics[0]], np.float64),
+        np.mean(seconds, axis=0),
+        np.array(nats) / math.log(2),
+    )
+
+
+def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any]) -> Gains | None:
+    """What the best cell gains over the simplest on a passage with a typical gain.
+
+    None where they are the same, or where the test part was so long that a sample of it was scored.
+    """
+    best = result["cells"][0]["label"]
+    simplest = min(grid.entries, key=lambda e: (e.layers, cells.get(e.cell).count(128, 128), e.hidden))
+    worse = grid.label(simplest)
+    if worse == best:
+        return None
+    text = corpus.tokenizer.decode(corpus.ids("test"))
+    entry = next(e for e in grid.entries if grid.label(e) == best)
+    difference = scored(grid, folder, simplest, corpus).bits.mean(axis=0)
+    difference = difference - scored(grid, folder, entry, corpus).bits.mean(axis=0)
+    if len(difference) != len(text):
+        return None  # a long part was scored by a sample
+    length = min(PASSAGE_CHARACTERS, len(difference))
+    starts = np.arange(0, len(difference) - length + 1, length)
+    means = np.array([difference[start : start + length].mean() for start in starts])
+    start = int(starts[np.argsort(means)[len(means) // 2]])
+    return Gains(best, worse, text[start : start + length], difference[start : start + length])
+
+
+def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[tuple[str, str]]:
+    """The same prime completed by the first seed of every entry: (label, text without the prime).
+
+    A diverged run has no text; its problem stands there instead.
+    """
+    from charrnn.text_model import load
+
+    for entry in grid.entries:
+        model = load(folder.run(grid, entry, 0), device="cpu")
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # a diverged run computes with anything
+                text = model.complete(prime, chars)
+        except CharRNNError as error:
+            text = f" [{error.problem}]"
+        yield grid.label(entry), text
+
+
+def default_prime(corpus: Corpus) -> str:
+    """The beginning of the test part's first line of some length."""
+    text = corpus.tokenizer.decode(corpus.ids("test")[:2000])
+    lines = [line.strip() for line in text.splitlines()[1:] if len(line.strip()) >= PRIME_CHARACTERS // 2]
+    return (lines[0] if lines else text.strip())[:PRIME_CHARACTERS]
+
+
+def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArray[np.float64]) -> dict[str, Any]:
+    runs = [folder.run(grid, entry, seed) for seed in range(grid.seeds)]
+    found = interval(blocks, float(score.bits.mean()))
+    seconds = [training_seconds(run) for run in runs]
+    characters = [run.about()["characters"] for run in runs]
+    return {
+        "label": grid.label(entry),
+        "cell": entry.cell,
+        "hidden": entry.hidden,
+        "layers": entry.layers,
+        "parameters": entry.parameters,
+        "lr": entry.lr,
+        "seeds": grid.seeds,
+        "bits_per_char": found.mean,
+        "sd": found.sd,
+        "low": found.low,
+        "high": found.high,
+        "perplexity": 2**found.mean,
+        "chars_per_s": round(sum(characters) / sum(seconds)),
+        "seconds": round(sum(seconds) / len(seconds), 2),
+        "diverged": score.diverged,
+    }
+
+
+def _differences(
+    labels: list[str], scores: dict[str, Scores], blocks: dict[str, NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """Every other entry against the best: bits it costs more, paired by seed and by block."""
+    found = []
+    for label in labels[1:]:
+        mean = float((scores[label].bits - scores[labels[0]].bits).mean())
+        found.append(interval(blocks[label] - blocks[labels[0]], mean))
+    adjusted = holm([difference.p for difference in found])
+    return [
+        {
+            "a": labels[0],
+            "b": label,
+            "mean": difference.mean,
+            "low": difference.low,
+            "high": difference.high,
+            "p_holm": p,
+        }
+        for label, difference, p in zip(labels[1:], found, adjusted, strict=True)
+    ]

@@ -1,0 +1,179 @@
+"""The pictures of a report, as SVG: told apart by colour, by line and by mark, so that they survive grey printing.
+
+Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart. matplotlib is an extra, and is
+used without its global state. Letters: S seeds, P points of a curve, K steps back.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.compare.outcome import Curve
+from charrnn.errors import CharRNNError
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
+MARKS = "osD^vP*Xh<>"
+FLOOR = 1e-12  # of a logarithmic scale: what is below is as good as nothing
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",  # text stays text
+}
+
+Series = Mapping[str, NDArray[np.float64]]
+
+
+def available() -> bool:
+    """Whether matplotlib is there."""
+    try:
+        import matplotlib.figure  # noqa: F401  # an extra
+    except ImportError:
+        return False
+    return True
+
+
+def require() -> None:
+    """Raise CharRNNError where matplotlib is missing."""
+    if not available():
+        raise CharRNNError("pictures need matplotlib", "pip install matplotlib")
+
+
+def learning_curves(curves: Mapping[str, Curve]) -> str:
+    """Validation by characters read and by seconds: the mean over seeds, with a band from the lowest to the highest."""
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        values = [value for curve in curves.values() for value in curve.bits.ravel() if np.isfinite(value)]
+        for i, (label, curve) in enumerate(curves.items()):
+            middle, low, high = (f(curve.bits, axis=0) for f in (np.mean, np.min, np.max))
+            for axes, x in ((left, curve.characters / 1e6), (right, curve.seconds)):
+                axes.plot(x, middle, label=label, **_line(i, len(x)))
+                axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
+        low, high = min(values), max(values)
+        # The first steps are the same for everyone; what is learned later would drown in their scale.
+        left.set_ylim(low - 0.05 * (high - low), min(high, low + 0.5 * (high - low) + 0.5))
+        left.set(xlabel="million characters read", ylabel="validation, bits per character")
+        right.set(xlabel="seconds of training")
+        _legend(figure, left)
+
+    return _svg("curves", (9.5, 4.2), draw)
+
+
+def costs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Bits per character, with their intervals, against parameters and against speed."""
+
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, name, text in ((left, "parameters", "parameters"), (right, "chars_per_s", "characters per second")):
+            for i, row in enumerate(rows):
+                bits = row["bits_per_char"]
+                error = [[bits - row["low"]], [row["high"] - bits]]
+                mark = {"marker": MARKS[i % len(MARKS)], "color": COLOURS[i % len(COLOURS)]}
+                axes.errorbar(
+                    row[name], bits, error, label=row["label"], linestyle="none", capsize=3, elinewidth=1, **mark
+                )
+            axes.set_xlabel(text)
+            _readable_numbers(axes, [row[name] for row in rows])
+        left.set_ylabel("test, bits per character")
+        _legend(figure, left)
+
+    return _svg("costs", (9.5, 4.2), draw)
+
+
+def gradient_reach(at_start: Series, trained: Series) -> str:
+    """The share (K + 1,) of the loss gradient that reaches the state k steps earlier, before and after training."""
+
+    def draw(figure: Any) -> None:
+        from matplotlib.ticker import FuncFormatter
+
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, series, title in ((left, at_start, "at initialisation"), (right, trained, "after training")):
+            for i, (label, share) in enumerate(series.items()):
+                axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **_line(i, len(share)))
+            axes.set(title=title, xlabel="k, steps back", yscale="log", xlim=(-5, len(share) + 4))
+        top = max(float(np.max(share)) for series in (at_start, trained) for share in series.values())
+        left.set_ylim(FLOOR, max(3.0, 2 * top))
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
+        left.set_ylabel("gradient reaching the state k steps back")
+        _legend(figure, left)
+
+    return _svg("gradients", (9.5, 4.2), draw)
+
+
+def copy_reach(reach: Mapping[str, int], longest: int) -> str:
+    """The longest gap over which each cell learned to copy; longest: of those that were tried."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        labels = list(reach)[::-1]
+        gaps = [reach[label] for label in labels]
+        axes.barh(labels, gaps, height=0.6, color=COLOURS[0])
+        for i, gap in enumerate(gaps):
+            text = f"{gap} or more" if gap == longest else str(gap) if gap else "none"
+            axes.text(gap + longest * 0.01, i, text, va="center")
+        axes.set(xlabel="longest gap copied over, steps", xlim=(0, 1.15 * longest))
+        axes.grid(visible=False, axis="y")
+
+    return _svg("copying", (6.5, 1.2 + 0.3 * len(reach)), draw)
+
+
+def _line(i: int, points: int) -> dict[str, Any]:
+    """How the i-th line looks, with about eight marks along it."""
+    every = max(1, points // 8)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": DASHES[i % len(DASHES)],
+        "marker": MARKS[i % len(MARKS)],
+        "markevery": (i * every // 8 % every if every > 1 else 0, every),
+        "markersize": 4.5,
+        "linewidth": 1.6,
+    }
+
+
+def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
+    """Ticks as plain numbers with thousands marked, on an axis that does not blow up a difference of a thousandth."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    middle, spread = (min(values) + max(values)) / 2, max(values) - min(values)
+    spread = max(spread, 0.1 * middle)
+    axes.set_xlim(max(0, middle - 0.6 * spread), middle + 0.6 * spread)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _power_of_ten(value: float) -> str:
+    """10⁻⁴ as text, which a page shows in its own letters; matplotlib's own way needs shapes."""
+    exponent = str(round(math.log10(value)))
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 1 + (len(labels) - 1) // 16
+    figure.legend(handles, labels, loc="outside right upper", handlelength=3.6, ncols=columns)
+
+
+def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """An SVG element, the same for the same figures."""
+    require()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):  # ids must differ within a page
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,87 @@
+"""Which cells to compare when nobody says: the course notebook's, and a grid from the literature with its settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from charrnn.config import Config
+from charrnn.errors import CharRNNError
+
+if TYPE_CHECKING:
+    from charrnn.compare.grid import Grid
+
+NOTEBOOK = ("simple", "rnn", "lstm", "gru", "nn.RNN", "nn.LSTM", "nn.GRU")
+PLAIN, GATED = "nn.RNN", ("nn.LSTM", "nn.GRU")
+LAYERS = (1, 2, 3)
+WIDTHS = (64, 128, 256, 512)
+EPOCHS = 50
+
+Models = list[tuple[str, int, int]]
+
+
+def karpathy2015(config: Config, fraction: float = 1.0, seeds: int = 1, prime: str = "") -> "tuple[Grid, Models]":
+    """The grid of Karpathy, Johnson and Fei-Fei, Visualizing and understanding recurrent networks, 2015, section 4.1.
+
+    config: its corpus, split, seed and device are kept, all else is the paper's. fraction: share of its 50 epochs; the
+    rate then falls as much in fewer epochs. Raises CharRNNError for a fraction outside 0 to 1.
+    """
+    from charrnn import data, settings  # acommandlinethatonlylistsitsoptionsneedsneither
+    from charrnn.compare.grid import Grid
+
+    if not 0 < fraction <= 1:
+        raise CharRNNError(f"fraction is {fraction}", "expected a number above 0, up to 1")
+    config = config.replace(
+        layers=1,
+        one_hot=True,
+        embedding=None,
+        tie=False,
+        batch=100,
+        window=100,
+        optimizer="rmsprop",
+        lr=2e-3,
+        beta2=0.95,
+        schedule="step",
+        decay=0.95 ** (1 / fraction),
+        decay_after=round(10 * fraction),
+        warmup=0,
+        dropout=0.0,
+        clip=5.0,
+        clip_by="value",
+        uniform=0.08,
+    )
+    text = data.open_text(config)
+    corpus = data.encode(
+        text, data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize), config.split
+    )
+    steps = max(1, round(EPOCHS * fraction * settings.steps_per_epoch(config, corpus)))
+    grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
+    return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in WIDTHS]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Of `pairs` of models that differ in one thing, in how many the first is ahead; by how many bits on average."""
+
+    claim: str
+    ahead: int
+    pairs: int
+    bits: float
+
+
+def trends(rows: Sequence[Mapping[str, Any]]) -> list[Trend]:
+    """What a grid of cells, layers and widths shows, from its result's rows: gates over none, two layers over one."""
+    bits = {(row["cell"], row["layers"], row["hidden"]): row["bits_per_char"] for row in rows}
+    claims = [(f"{cell} over {PLAIN}", [((cell, *size), (PLAIN, *size)) for size in _SIZES]) for cell in GATED]
+    claims += [
+        (f"{cell}: two layers over one", [((cell, 2, width), (cell, 1, width)) for width in WIDTHS])
+        for cell in (PLAIN, *GATED)
+    ]
+    found = []
+    for claim, pairs in claims:
+        gaps = [bits[b] - bits[a] for a, b in pairs if a in bits and b in bits]
+        if gaps:
+            found.append(Trend(claim, sum(gap > 0 for gap in gaps), len(gaps), sum(gaps) / len(gaps)))
+    return found
+
+
+_SIZES = [(layers, width) for layers in LAYERS for width in WIDTHS]

@@ -1,0 +1,54 @@
+"""Matrices as `charrnn.native.products` reads them: in panels of 64 columns, zeros where the last one is not full.
+
+float32   row after row
+bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
+          upper half of a float32)
+int8      whole numbers from -127 to 127, of two rows in turn, and a scale per column
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PANEL = 64  # columns that are summed together
+AT_ONCE = 6  # rows of numbers multiplied together: 24 vectors of sums, 4 of weights, and a few to spare of 32
+GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
+Packed = tuple[NDArray[Any], ...]
+
+
+def pack(matrix: NDArray[np.float32], kept: str) -> Packed:
+    """(I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,)."""
+    if kept == "float32":
+        return (_panels(matrix, 1),)
+    if kept == "bf16":
+        pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
+        joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
+        return (aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1)),)
+    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
+    whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+    return _panels(whole, 2), scale
+
+
+def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of the nearest bf16 numbers; of two equally near, the one whose last bit is 0."""
+    bits = np.ascontiguousarray(matrix).view(np.uint32)
+    return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
+    """(I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): by panel, group of rows, column, and row of the group."""
+    I, O = matrix.shape
+    padded = np.zeros((-(-I // rows) * rows, -(-O // PANEL) * PANEL), matrix.dtype)
+    padded[:I, :O] = matrix
+    panels = padded.reshape(-1, rows, padded.shape[1] // PANEL, PANEL).transpose(2, 0, 3, 1)
+    return aligned(panels.reshape(len(panels), -1))
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous copy that begins at a cache line, so that no vector of it lies across two."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    copy = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -1,0 +1,1 @@
+"""Where text comes from, what it is like, and the private copies that runs are trained on."""
