@@ -315,8 +315,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: py
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:
     code = (
-        "from charrnn import native_cache\n"
-        "print(native_cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
+        "from charrnn.native import cache\n"
+        "print(cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
     both = [
@@ -326,6 +326,20 @@ def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> Non
     assert [process.communicate()[0].strip() for process in both] == [b"5", b"5"]
     kept = list((tmp_path / "charrnn").iterdir())
     assert [path.suffix for path in kept] == [".o"]
+
+
+def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> None:
+    # Each process numbers its symbols from the beginning, so both files define the same ones.
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+
+    def call(*added: int) -> list[str]:
+        loads = [f"cache.load('def one(n):\\n    return n + {k}\\n', 'one', ('int64',))[0](4)" for k in added]
+        code = f"from charrnn.native import cache\nprint({', '.join(loads)})"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+        return run.stdout.split()
+
+    assert (call(1), call(2)) == (["5"], ["6"])
+    assert call(1, 2) == ["5", "6"]
 
 
 def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:

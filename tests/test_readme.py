@@ -54,7 +54,7 @@ def test_the_python_of_the_readme_does_what_it_says(
 def test_every_command_of_the_readme_exists() -> None:
     used = {match[1] for line in commands() for match in re.finditer(r"cli\.py ([a-z]+)", line)}
     assert used <= set(cli.COMMANDS)
-    assert {"train", "sample", "eval", "runs", "info", "cells"} <= used
+    assert {"train", "sample", "eval", "runs", "compare", "cells"} <= used
 
 
 def test_every_option_of_the_readme_exists() -> None:

@@ -22,7 +22,7 @@ SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "row
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _loaded: dict[str, "Function"] = {}
-_engine: Any = None
+_engines: list[Any] = []
 
 
 class Function:
@@ -99,17 +99,18 @@ def _keep(path: Path, content: bytes) -> str | None:
 
 def _link(symbol: bytes, code: bytes) -> int:
     """Load an object file into this process; the address of its function."""
-    global _engine
-    if _engine is None:
+    if not _engines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-        _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         # Numba's code could free arrays of its own; it owns none here, so this is never called.
         llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_never, ctypes.c_void_p).value)
-    _engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    _engine.finalize_object()
-    address: int = _engine.get_function_address(symbol.decode())
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    # An engine for each: files from different processes may define the same symbols, and only the first would count.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    _engines.append(engine)  # the code lives as long as its engine
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address: int = engine.get_function_address(symbol.decode())
     return address
 
 
