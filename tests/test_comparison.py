@@ -21,6 +21,7 @@ from charrnn import (
     pictures,
     presets,
     statistics,
+    text_model,
     training,
 )
 from charrnn.config import Config
