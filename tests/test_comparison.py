@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import (, text_model
+from charrnn import (
     cells,
     checkpoint,
     comparison,
