@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from charrnn import baselines, cells
 from charrnn.checkpoint import Run, write_atomically
 from charrnn.data import Corpus
+from charrnn.errors import CharRNNError
 from charrnn.grid import Entry, Folder, Grid
 from charrnn.statistics import holm, in_blocks, interval
 
@@ -152,12 +153,20 @@ def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any])
 
 
 def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[tuple[str, str]]:
-    """The same prime completed by the first seed of every entry: (label, text without the prime)."""
+    """The same prime completed by the first seed of every entry: (label, text without the prime).
+
+    A diverged run has no text; its problem stands there instead.
+    """
     from charrnn.text_model import load
 
     for entry in grid.entries:
         model = load(folder.run(grid, entry, 0), device="cpu")
-        yield grid.label(entry), model.complete(prime, chars)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # a diverged run computes with anything
+                text = model.complete(prime, chars)
+        except CharRNNError as error:
+            text = f" [{error.problem}]"
+        yield grid.label(entry), text
 
 
 def default_prime(corpus: Corpus) -> str:

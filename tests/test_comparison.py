@@ -21,6 +21,7 @@ from charrnn import (
     pictures,
     presets,
     statistics,
+    text_model,
     training,
 )
 from charrnn.config import Config
@@ -205,6 +206,16 @@ def test_a_diverged_run_is_counted_and_costs_as_much_as_a_blank_model(corpus: st
     assert row["diverged"] == 2
     ids, tokenizer = done.corpus.parts["test"], done.corpus.tokenizer
     assert row["bits_per_char"] == pytest.approx(np.log2(tokenizer.size) * len(ids) / tokenizer.characters_in(ids))
+
+
+def test_a_model_that_cannot_complete_says_why(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> str:
+        raise CharRNNError("the model's logits are not finite")
+
+    monkeypatch.setattr(text_model.TextModel, "complete", refuse)
+    done = compared(grid(corpus, lr_trials=1, seeds=1), ["simple"], tmp_path / "c")
+    completed = list(outcome.completions(done.grid, done.folder, "Re", 20))
+    assert completed == [("simple", " [the model's logits are not finite]")]
 
 
 def test_differences_are_paired_and_ties_are_called_ties() -> None:

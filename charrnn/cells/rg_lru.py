@@ -1,7 +1,8 @@
 """The real-gated linear recurrent unit of Griffin (De et al. 2024): a decay per unit, sharpened by a gate.
 
 The paper's unit has as many inputs as states, made by a layer before it; here that layer is W. Its gate matrices are
-block-diagonal; here they are full.
+block-diagonal; here they are full. Its decays start from 0.9 to 0.999, behind a convolution that sees the last four
+inputs; without one, units that forget at once are needed too.
 """
 
 from typing import Any
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 
 from charrnn.cell import Cell, Param
 from charrnn.initialisation import glorot, zeros
-from charrnn.ops import Array, concat, exp, expm1, matmul, sigmoid, softplus, split, sqrt
+from charrnn.ops import Array, concat, exp, expm1, matmul, maximum, sigmoid, softplus, split, sqrt
 
 
 def decays(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """such that a, with its gate open, is uniform from 0.9 to 0.999"""
-    return np.log(np.expm1(-np.log(rng.uniform(0.9, 0.999, shape)) / 8))
+    """such that a, with its gate open, is uniform from 0.05 to 0.999"""
+    return np.log(np.expm1(-np.log(rng.uniform(0.05, 0.999, shape)) / 8))
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
@@ -36,6 +37,7 @@ def inputs(x: Array, p: Any) -> Array:
 
 def gates(z: Array, p: Any) -> tuple[Array, Array]:
     u, r, i = split(z, 3)
+    r = maximum(r, 0 * r - 60)  # a gate of exactly 0 would give the root an infinite gradient
     log_a = -8 * softplus(p.L) * sigmoid(r)
     return exp(log_a), sqrt(-expm1(2 * log_a)) * (sigmoid(i) * u)  # sqrt(1 - a^2), exact for a near 1 too
 

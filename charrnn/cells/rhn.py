@@ -11,7 +11,7 @@ def parameters(I: int, H: int, O: int, depth: int) -> dict[str, Param]:
     return {
         "W": Param((I, 2 * H), glorot(2)),
         "R": Param((depth, H, 2 * H), orthogonal(2)),
-        "b": Param((depth, 2 * H), constant(0, -2)),  # gates nearly closed: at first each layer hands s on
+        "b": Param((depth, 2 * H), constant(0, -4)),  # gates nearly closed: at first each layer hands s on
     }
 
 
