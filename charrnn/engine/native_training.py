@@ -10,18 +10,20 @@ a weight and character forwards, 4 backwards, of 2.1 million weights):
 
                                               operations  measured      rate
     the time loop's products, both directions   17.2 G     97 ms       177 G/s, all pointwise arithmetic included
-    x W, dx, and the derivatives by W and U     34.4 G    180 ms       190 G/s, torch's products
-    packing, tables, copies                                10 ms
-    all                                         51.5 G    295 ms       175 G/s
+    x W, dx, and the derivatives by W and U     34.4 G    190 ms       180 G/s, torch's products
+    packing, casts, copies                                 20 ms
+    all                                         51.6 G    307 ms       168 G/s
 
 The multipliers' peak, a bf16 product of vectors at every cycle, is 222 G/s (measured as the best tile; 107 in float32):
-the gap is 20 %, most of it torch's x W. Bytes hardly matter: a step reads U, 2 MB of bf16, from the cache at 64 rows a
-time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a step is
-still 150 G/s, where torch's product, which packs U at each step, has 103.
+the gap is a quarter, most of it torch's products. Bytes hardly matter: a step reads U, 2 MB of bf16, from the cache at
+64 rows a time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a
+step is still 150 G/s, where torch's product, which packs U at each step, has 103.
 With a table of V characters the first layer's x W and both its derivatives are V / (T B) of that.
 """
 
 import itertools
+import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -310,15 +312,29 @@ def _put(grads: dict[str, Tensor], param: Tensor, name: str, k: int | None, grad
 class _Spare:
     """Large buffers between runs: memory that is new to the process costs as much as the arithmetic done in it."""
 
+    KEPT = 64  # of a dtype
+
     def __init__(self) -> None:
-        self._tensors: dict[Any, list[Tensor]] = {}
+        self._waiting: dict[torch.dtype, list[Tensor]] = {}
+        self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        waiting = self._tensors.get((shape, dtype))
-        return waiting.pop() if waiting else torch.empty(shape, dtype=dtype)
+        n = math.prod(shape)
+        with self._lock:
+            waiting = self._waiting.setdefault(dtype, [])
+            fits = [i for i, flat in enumerate(waiting) if n <= len(flat) <= n + n // 4]
+            flat = waiting.pop(fits[-1]) if fits else None
+        with torch.inference_mode(False):  # what is made while validating will be written to while training
+            if flat is None:  # windows differ by a character: one buffer will do for all
+                flat = torch.empty(n + n // 16, dtype=dtype)
+            return flat[:n].view(shape)
 
     def give(self, tensor: Tensor) -> None:
-        self._tensors.setdefault((tuple(tensor.shape), tensor.dtype), []).append(tensor)
+        with torch.inference_mode(False), self._lock:
+            flat = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+            waiting = self._waiting.setdefault(tensor.dtype, [])
+            waiting.append(flat)
+            del waiting[: -self.KEPT]
 
 
 _spare = _Spare()
