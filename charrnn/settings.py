@@ -16,6 +16,7 @@ DEFAULT_BUDGET_SECONDS = 180.0
 VALIDATIONS = 20  # in a run, unless that would cost more than 1 / VALIDATION_SHARE of it
 VALIDATION_SHARE = 25
 PATIENCE = 5
+PROBE_SECONDS = 0.5
 WORTH_MEASURING_SECONDS = 20.0  # a run this long repays the seconds that comparing engines takes
 
 
@@ -86,12 +87,13 @@ def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: f
 
 def products_per_s(config: Config, corpus: Corpus) -> float:
     """Multiply-adds a second of this machine in training, by a few small steps of the cell in question."""
-    small = config.replace(hidden=config.hidden or 128, layers=1, embedding=None, tie=False)
+    small = config.replace(hidden=config.hidden or 256, layers=1, embedding=None, tie=False)
     architecture = checkpoint.architecture(small, corpus.tokenizer)
     model = CharRNN(architecture, architecture.initial(config.seed), config.engine).to(config.device)
     ids = torch.zeros((16, 32), dtype=torch.int64, device=config.device)
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    until = time.perf_counter() + PROBE_SECONDS
+    while len(times) < 3 or (time.perf_counter() < until and len(times) < 20):  # the least: other work comes and goes
         began = time.perf_counter()
         with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
             logits, _ = model(ids, model.start(32))

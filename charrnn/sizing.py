@@ -20,7 +20,7 @@ from charrnn.config import Config
 from charrnn.tokenizer import Tokenizer
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-CHARS_PER_PARAMETER = 2.5
+CHARS_PER_PARAMETER = 2
 PARAMETERS_PER_CHAR = 20
 EPOCH_STEPS = 16
 DROPOUT = ((0, 0.0), (6, 0.1), (12, 0.3))  # from so many epochs on, this share

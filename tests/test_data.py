@@ -150,7 +150,8 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
 
 def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
     code = (
-        "import sys; from charrnn import data; from charrnn.texts import copies as texts; from charrnn.config import Config; c = Config(corpus=('-',));"
+        "import sys; from charrnn import data; from charrnn.texts import copies as texts;"
+        "from charrnn.config import Config; c = Config(corpus=('-',));"
         "t = data.open_text(c); again = data.open_text(c.replace(fingerprint=t.fingerprint));"
         "assert again.path == t.path; print(''.join(again.chunks()), end='')"
     )
