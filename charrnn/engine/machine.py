@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from charrnn.engine.derivative import Expr
 from charrnn.engine.machine_math import I16, I32, I64, BFloat, Maths, Value
-from charrnn.engine.machine_products import Shape, emit_product, features, load, loop, store, vector_bytes
+from charrnn.engine.machine_products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
 from charrnn.engine.stages import Plan, Store, Way
 
 COLUMNS = 4  # of the table
@@ -235,8 +235,14 @@ def read(maths: Maths, address: Any, size: int) -> Value:
 def write(maths: Maths, value: Value, address: Any, size: int) -> None:
     """Store numbers, rounded to the nearest bf16 ones where they have 2 bytes."""
     builder, result = maths.builder, value.ir
-    if size == 2:
+    if size == 2 and fast_bf16():
         result = builder.bitcast(builder.fptrunc(result, maths.many(BFloat())), maths.many(I16))
+    elif size == 2:  # to nearest, ties to even; LLVM would call a function that may not be there
+        bits = value.bits()
+        odd = builder.and_(builder.lshr(bits, maths.whole(16)), maths.whole(1))
+        rounded = builder.add(builder.add(bits, maths.whole(0x7FFF)), odd)
+        number = builder.select(value.compare("==", value), rounded, maths.whole(0x7FC00000))  # NaN stays NaN
+        result = builder.trunc(builder.lshr(number, maths.whole(16)), maths.many(I16))
     store(builder, result, address)
 
 
