@@ -50,9 +50,10 @@ class Validated:
 
 @dataclass(frozen=True)
 class Planned:
-    """A budget became a number of steps, or a running one was corrected."""
+    """A budget became a number of steps, or a running one was corrected. epochs: as passes over the training part."""
 
     steps: int
+    epochs: float
     first: bool
 
 

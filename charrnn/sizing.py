@@ -10,6 +10,9 @@ batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS u
 warmup     50 steps, or a tenth of the run where that is shorter.
 lr         3e-3 up to a width of 512, falling with the square root of the width above.
 dropout    by how often the text is read: see DROPOUT.
+length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS updates): after so
+           many a model learns the text by heart, and a rate that falls to zero by then scores better than one that
+           would take longer.
 
 Everything the rule decides is printed, can be set, and is written into config.json.
 """
@@ -23,7 +26,8 @@ WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CHARS_PER_PARAMETER = 2
 PARAMETERS_PER_CHAR = 20
 EPOCH_STEPS = 16
-DROPOUT = ((0, 0.0), (6, 0.1), (12, 0.3))  # from so many epochs on, this share
+DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
+MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
 TOO_FEW_CHARS = 10_000
 USABLE_SHARE = 0.9  # of a budget: the rest goes to starting, validating and saving
@@ -63,6 +67,11 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
     dropout = config.dropout if config.dropout is not None else max(d for n, d in DROPOUT if epochs >= n)
     decided = {"hidden": hidden, "layers": layers, "window": window, "batch": batch}
     return config.replace(**decided, lr=lr, warmup=warmup, dropout=dropout)
+
+
+def most_steps(steps_per_epoch: int) -> int:
+    """The longest run that a budget becomes."""
+    return max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
 
 
 def chars_per_s(architecture: Architecture, products_per_s: float) -> float:

@@ -306,11 +306,30 @@ def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "file" / "below")
+    monkeypatch.setattr(native_cache, "spare_folder", lambda: tmp_path / "spare")
     text = "def one(n):\n    return n + 1\n"
     function, note = native_cache.load(text, "one", ("int64",))
     assert function(2) == 3
     assert note is not None
+    assert "cannot be kept" in note
+    assert str(tmp_path / "spare") in note
+    native_cache._loaded.clear()
+    assert native_cache.load(text, "one", ("int64",))[1] is None  # found there, and not compiled again
+    monkeypatch.setattr(native_cache, "spare_folder", lambda: tmp_path / "file" / "too")
+    _, note = native_cache.load(text.replace("+ 1", "+ 2"), "one", ("int64",))
+    assert note is not None
     assert "compiled anew" in note
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no such owners here")
+def test_code_that_others_could_have_written_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
+    text = "def one(n):\n    return n + 5\n"
+    native_cache.load(text, "one", ("int64",))
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert native_cache._read(kept) is not None
+    kept.parent.chmod(0o777)
+    assert native_cache._read(kept) is None
 
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:

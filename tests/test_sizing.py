@@ -81,3 +81,8 @@ def test_what_is_out_of_proportion_is_said() -> None:
 @pytest.mark.parametrize(("length", "steps"), [({"steps": 40}, 4), ({"epochs": 0.5}, 3), ({"steps": 4000}, 50)])
 def test_a_short_run_warms_up_over_a_tenth_of_it(length: dict[str, Any], steps: int) -> None:
     assert decided(characters=160_000, **length).warmup == steps
+
+
+def test_a_budget_never_becomes_more_passes_than_do_any_good() -> None:
+    assert sizing.most_steps(100) == 100 * sizing.MOST_EPOCHS
+    assert sizing.most_steps(3) == sizing.LEAST_STEPS

@@ -16,6 +16,7 @@ import click
 from charrnn import cli
 from charrnn.cli import options, progress
 
+PRIME_IDS = 60
 SAMPLE_CHARS = 70
 
 
@@ -149,7 +150,7 @@ class _Show:
 
     def _planned(self, report: Any) -> None:
         if report.first:
-            self._say(f"planned   {report.steps:,} steps fill the budget")
+            self._say(f"planned   {report.steps:,} steps, {report.epochs:.3g} times through the text")
         if self._bar is not None:
             self._bar.total = report.steps
 
@@ -185,8 +186,11 @@ class _Show:
         from charrnn.text_model import TextModel
 
         # By torch, which is here already: compiling would take seconds from the training.
-        model = TextModel(self._context.config, self._context.corpus.tokenizer, report.weights, compiled=False)
-        return options.one_line(model.complete("", SAMPLE_CHARS))
+        corpus = self._context.corpus
+        model = TextModel(self._context.config, corpus.tokenizer, report.weights, compiled=False)
+        # After a few words: how a text begins is seen once an epoch, and learned late.
+        prime = corpus.tokenizer.decode(corpus.ids("train")[:PRIME_IDS])
+        return options.one_line(model.complete(prime, SAMPLE_CHARS))
 
     def _turned(self, report: Any) -> None:
         self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")

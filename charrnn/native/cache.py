@@ -61,15 +61,14 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
     key = _key(text, signature)
     if key in _loaded:
         return _loaded[key], None
-    path, note = folder() / f"native-{key}.o", None
-    try:
-        content = path.read_bytes()
-    except OSError:
+    name, note = f"native-{key}.o", None
+    content = _read(folder() / name) or _read(spare_folder() / name)
+    if content is None:
         from charrnn.native.compiling import compile_source
 
         symbol, code = compile_source(text, function, signature)
         content = symbol.encode() + b"\n" + code
-        note = _keep(path, content)
+        note = _keep(name, content)
     _loaded[key] = Function(_link(*content.split(b"\n", 1)), signature)
     return _loaded[key], note
 
@@ -84,17 +83,45 @@ def _key(text: str, signature: tuple[str, ...]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _keep(path: Path, content: bytes) -> str | None:
-    """Write a file that is whole at every moment; a note where the folder cannot be written."""
+def spare_folder() -> Path:
+    """Where code is kept when `folder` cannot be written: a folder of this user's own among the temporary files."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"charrnn-{user}"
+
+
+def _read(path: Path) -> bytes | None:
+    """A file of ours; never one that somebody else put there, since what it holds will be run."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(unfinished, path)
+        if hasattr(os, "getuid"):
+            for place in (path, path.parent):
+                status = place.stat()
+                if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                    return None
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _keep(name: str, content: bytes) -> str | None:
+    """Write a file that is whole at every moment; a note where it is not in the user's cache folder."""
+    try:
+        _write(folder() / name, content)
     except OSError as error:
-        return f"compiled code cannot be kept in {path.parent} ({error.strerror}); it will be compiled anew next time"
+        note = f"compiled code cannot be kept in {folder()} ({error.strerror})"
+        try:
+            _write(spare_folder() / name, content)
+        except OSError:
+            return f"{note}; it will be compiled anew next time"
+        return f"{note}; it is in {spare_folder()}"
     return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    os.replace(unfinished, path)
 
 
 def _link(symbol: bytes, code: bytes) -> int:
