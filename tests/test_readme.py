@@ -59,9 +59,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def test_every_option_of_the_readme_exists() -> None:
     for line in commands():
-        for command, rest in re.findall(r"cli\.py ([a-z]+)([^&]*)", line):
+        for command, rest in re.findall(r"cli\.py ((?:inspect |corpora )?[a-z]+)([^&]*)", line):
             text = subprocess.run(
-                [sys.executable, str(ROOT / "cli.py"), command, "--help"],
+                [sys.executable, str(ROOT / "cli.py"), *command.split(), "--help"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -72,7 +72,8 @@ def test_every_option_of_the_readme_exists() -> None:
 
 
 def test_the_two_set_up_commands_are_plain_pip() -> None:
-    first, second = (line for line in commands() if line.startswith("pip "))
+    first, second, *extras = (line for line in commands() if line.startswith("pip "))
+    assert extras == ["pip install -e '.[compare,plot,ppmd]'"]
     assert "cli.py train" in first
     assert 'cli.py sample --prime "Rekurentne"' in first
     assert second.endswith("python -m pytest -n auto")

@@ -8,7 +8,7 @@ import click
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 
-OWN_FILES = re.compile(r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training)-\d+\.safetensors|\..*")
+OWN_FILES = re.compile(r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d+\.safetensors|\..*")
 
 
 @click.command()

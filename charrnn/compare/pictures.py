@@ -170,7 +170,8 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) ->
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):  # ids must differ within a page
+    style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}  # ids must differ within a page
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure)
         out = io.StringIO()
