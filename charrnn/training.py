@@ -233,6 +233,7 @@ class Trainer:
 
     def _plan(self, budget: float) -> Planned:
         """Decide how many steps fill the budget, and write it down before a step depends on it."""
+        first = self.steps is None
         left = budget - self.seconds - self._final_seconds()
         steps = self.step + self.pace.steps_in(left, self.config.validate_every)
         steps = max(self.step, min(steps, sizing.most_steps(self.streams.steps_per_epoch)))
@@ -240,7 +241,7 @@ class Trainer:
             self.config = settings.planned(self.config, self.corpus, self.step, steps)
             self.run.write_config(self.config)
         assert self.steps is not None
-        return Planned(self.steps, self.steps / self.streams.steps_per_epoch, first=len(self.config.plan) == 1)
+        return Planned(self.steps, self.steps / self.streams.steps_per_epoch, first)
 
     def _final_seconds(self) -> float:
         """What scoring at the end will take: one exact stream is far slower than many side by side."""

@@ -8,7 +8,9 @@ import click
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 
-OWN_FILES = re.compile(r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d+\.safetensors|\..*")
+OWN_FILES = re.compile(
+    r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d+\.safetensors|\..*"
+)
 
 
 @click.command()
