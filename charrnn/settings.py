@@ -1,6 +1,7 @@
 """What a configuration leaves open, decided once: by rule or by a short measurement, and then written down."""
 
 import math
+import os
 import time
 
 import torch
@@ -45,6 +46,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
     characters = corpus.characters("train")
     speed = products_per_s(config, corpus)
     config = sizing.decide(config, corpus.tokenizer, characters, speed)
+    _refuse_what_does_not_fit(config, corpus)
     config = _with_fastest_engine(config, asked, corpus, speed)
     if config.patience is None:
         config = config.replace(patience=PATIENCE if config.budget else 0)
@@ -85,9 +87,26 @@ def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: f
     return config.replace(engine=engine, precision=precision, measured_us=measured)
 
 
+def _refuse_what_does_not_fit(config: Config, corpus: Corpus) -> None:
+    """Raise CharRNNError for a model that this machine's memory cannot hold while it is trained."""
+    needed = sizing.memory_bytes(config, checkpoint.architecture(config, corpus.tokenizer))
+    if config.device == "cuda":
+        there = torch.cuda.mem_get_info()[1]
+    elif hasattr(os, "sysconf"):
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        return
+    if needed > there:
+        raise CharRNNError(
+            f"training hidden {config.hidden} x {config.layers}, batch {config.batch}, window {config.window} needs "
+            f"about {needed / 2**30:,.0f} GB of memory; there are {there / 2**30:,.0f} GB",
+            "choose a smaller --hidden, --batch or --window",
+        )
+
+
 def products_per_s(config: Config, corpus: Corpus) -> float:
     """Multiply-adds a second of this machine in training, by a few small steps of the cell in question."""
-    small = config.replace(hidden=config.hidden or 256, layers=1, embedding=None, tie=False)
+    small = config.replace(hidden=min(config.hidden or 256, 512), layers=1, embedding=None, tie=False)
     architecture = checkpoint.architecture(small, corpus.tokenizer)
     model = CharRNN(architecture, architecture.initial(config.seed), config.engine).to(config.device)
     ids = torch.zeros((16, 32), dtype=torch.int64, device=config.device)

@@ -223,6 +223,13 @@ def test_a_run_whose_validation_has_turned_ends_and_keeps_its_best(corpus: str, 
         list(training.resume(run))
 
 
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_made(corpus: str, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with pytest.raises(CharRNNError, match="GB of memory"):
+        list(training.new_run(config(corpus, hidden=10**6), run))
+    assert not run.exists()
+
+
 def test_clipping_by_norm_and_by_value_bound_what_they_say(corpus: str) -> None:
     for by, bound in (("norm", 0.01), ("value", 0.001)):
         trainer = _trainer(corpus, clip=bound, clip_by=by)
