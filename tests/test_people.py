@@ -88,9 +88,13 @@ class Terminal:
                     pytest.fail(f"it has ended: {self.seen}")
         self._waited = self.seen.index(text, self._waited) + len(text)
 
-    def end(self) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Its exit code, once it has ended."""
+        deadline = time.monotonic() + seconds
         while True:
+            if not select.select([self._screen], [], [], 0.1)[0]:
+                assert time.monotonic() < deadline, f"it has not ended: {self.seen}"
+                continue
             try:
                 self.seen += os.read(self._screen, 4096).decode("utf-8", "replace")
             except OSError:
@@ -272,6 +276,8 @@ def test_chat_streams_remembers_and_obeys(shared_home: Path) -> None:
     ]:
         chat.type(command)
         chat.wait_for(said)
+        if said != "> ":
+            chat.wait_for("> ")  # what is typed while it still writes would be lost
     chat.type("\x1b[A")  # the arrow up gives the line before
     chat.wait_for("//x")
     chat.type("\x15/quit\n")
