@@ -163,7 +163,7 @@ class TextModel:
         from charrnn.native import batch as native_batch
         from charrnn.native import decoder as native
 
-        if not native_batch.available(len(completions)):
+        if len(completions) < native_batch.AT_LEAST:
             return None
         assert isinstance(decoder, native.NativeDecoder)
         together = native_batch.RowsDecoder(decoder)

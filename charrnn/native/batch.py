@@ -21,20 +21,20 @@ STEPS = 16  # ids that every row draws at a time
 AT_LEAST = 8  # with fewer rows, one after the other is as fast
 
 
-def available(count: int) -> bool:
-    """Whether so many completions are faster together: several, and a processor with bf16 units."""
-    return count >= AT_LEAST and bool(llvm.get_host_cpu_features().get("avx512bf16"))
+def kept_as() -> str:
+    """What rows are multiplied in: bf16 by a processor with bf16 units, else float32, in which no bit is lost."""
+    return "bf16" if llvm.get_host_cpu_features().get("avx512bf16") else "float32"
 
 
 class RowsDecoder:
-    """Draws in several rows that begin alike, with weights and outputs rounded to bf16 where they are multiplied."""
+    """Draws in several rows that begin alike; where `kept_as` says bf16, factors are rounded to that, sums are not."""
 
     def __init__(self, decoder: NativeDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
         self._decoder = decoder
-        self._driver = native_driver.write(decoder.architecture, "bf16", rows=True)
+        self._driver = native_driver.write(decoder.architecture, kept_as(), rows=True)
         self._run, _ = native_cache.load(self._driver.text, "run", self._driver.signature)
-        self._weights = decoder.packed(self._driver, "bf16")
+        self._weights = decoder.packed(self._driver, kept_as())
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]

@@ -47,7 +47,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     """The driver of a model.
 
     kept: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to decode several texts side
-    by side, for which kept must be bf16. Raises CharRNNError where the equations cannot be compiled.
+    by side, for which kept must be float32 or bf16. Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
@@ -104,15 +104,17 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
     numbers += ["T", "N", "V", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
-    module, product = ("rows", "rows_by_bf16") if rows else ("products", f"by_{kept}")
+    module, product = ("rows", f"rows_by_{kept}") if rows else ("products", f"by_{kept}")
+    panels = ", ".join(pointer.name for pointer in head)
+    arguments = f"s{L - 1}, {y}, {H}, {panels}, logits, 0, V, rounded, sums" if rows else f"y, {panels}, logits, sums, rounded"
     text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real, module=module, product=product)
     text += ROWS if rows else ONE_ROW
     text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
     text += (ROWS_LOOP if rows else LOOP).format(
         vectors=", ".join(vectors),
         advance="\n".join(f"    {line}" for line in lines),
-        head=", ".join(pointer.name for pointer in head),
-        product=f"by_{kept}(y, {', '.join(p.name for p in head)}, logits, sums, rounded)",
+        head=panels,
+        product=f"{product}({arguments})",
         parameters=", ".join([*(f"{p.name}_" for p in everything), *numbers]),
         views="\n".join(f"    {p.name} = {_view(p)}" for p in everything),
         top=f"s{L - 1}",

@@ -91,9 +91,9 @@ def _sum_float32(context, x, panel, sums, rows):
     """sums (64,) = x (rows,) by panel (rows, 64)."""
 
     def row(builder, x, panel, i, accumulators):
-        factor = _broadcast(builder, builder.load(builder.gep(_pointer(builder, x, FLOAT), [i])))
+        factor = broadcast(builder, builder.load(builder.gep(_pointer(builder, x, FLOAT), [i])))
         weights = _row(builder, panel, i, FLOATS)
-        return [_multiply_add(builder, factor, w, a) for w, a in zip(weights, accumulators, strict=True)]
+        return [multiply_add(builder, factor, w, a) for w, a in zip(weights, accumulators, strict=True)]
 
     return types.void(x, panel, sums, types.int64), _loop(row, FLOATS)
 
@@ -104,14 +104,14 @@ def _sum_bf16(context, x, panel, sums, rows):
 
     def row(builder, x, panel, i, accumulators):
         x, at = _pointer(builder, x, FLOAT), builder.shl(i, ir.Constant(LONG, 1))
-        low = _broadcast(builder, builder.load(builder.gep(x, [at])))
-        high = _broadcast(builder, builder.load(builder.gep(x, [builder.add(at, ir.Constant(LONG, 1))])))
+        low = broadcast(builder, builder.load(builder.gep(x, [at])))
+        high = broadcast(builder, builder.load(builder.gep(x, [builder.add(at, ir.Constant(LONG, 1))])))
         after = []
         for pair, a in zip(_row(builder, panel, i, WORDS), accumulators, strict=True):
             first = builder.shl(pair, ir.Constant(WORDS, [16] * LANES))
             second = builder.and_(pair, ir.Constant(WORDS, [0xFFFF0000] * LANES))
-            a = _multiply_add(builder, low, builder.bitcast(first, FLOATS), a)
-            after.append(_multiply_add(builder, high, builder.bitcast(second, FLOATS), a))
+            a = multiply_add(builder, low, builder.bitcast(first, FLOATS), a)
+            after.append(multiply_add(builder, high, builder.bitcast(second, FLOATS), a))
         return after
 
     return types.void(x, panel, sums, types.int64), _loop(row, FLOATS)
@@ -123,7 +123,7 @@ def _sum_int8(context, x, panel, sums, rows):
     narrow, wide = ir.VectorType(BYTE, 2 * LANES), ir.VectorType(HALF_WORD, 2 * LANES)
 
     def row(builder, x, panel, i, accumulators):
-        pair = _broadcast(builder, builder.load(builder.gep(_pointer(builder, x, WORD), [i])))
+        pair = broadcast(builder, builder.load(builder.gep(_pointer(builder, x, WORD), [i])))
         both = builder.bitcast(pair, wide)
         weights = [builder.sext(w, wide) for w in _row(builder, panel, i, narrow)]
         return [_add_products(builder, a, both, w) for w, a in zip(weights, accumulators, strict=True)]
@@ -171,10 +171,11 @@ def _pointer(builder, address, kind):
     return builder.bitcast(address, kind.as_pointer())
 
 
-def _broadcast(builder, value):
-    kind = ir.VectorType(value.type, LANES)
+def broadcast(builder, value, lanes=LANES):
+    """A number in every lane of a vector."""
+    kind = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(WORD, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(WORDS, [0] * LANES))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(WORD, lanes), [0] * lanes))
 
 
 def _row(builder, panel, i, kind):
@@ -185,7 +186,8 @@ def _row(builder, panel, i, kind):
     return [builder.load(builder.gep(panel, [place]), align=1) for place in places]
 
 
-def _multiply_add(builder, a, b, c):
+def multiply_add(builder, a, b, c):
+    """a b + c, in one operation where the processor has it."""
     return builder.fadd(builder.fmul(a, b, flags=["contract"]), c, flags=["contract"])
 
 

@@ -1,23 +1,55 @@
-"""Several rows by one matrix, for Numba, in bf16: every weight that is read serves all rows.
+"""Several rows by one matrix, for Numba: every weight that is read serves all rows.
 
-A processor with bf16 units multiplies 32 pairs in one instruction and adds them up in float32. Six rows and a panel of
-64 columns fill its registers with sums; the panel stays in cache while the rows go by, six at a time.
+A tile of rows and columns stays in registers while the matrix goes by from front to back, so that each of its numbers
+that is loaded is used by all rows of the tile, and each number of the rows by all columns. A processor with bf16
+units multiplies 32 pairs of bf16 numbers in one instruction and adds them up in float32; others multiply float32
+numbers, and sum them in the order in which one row alone is summed: the results are the same to the last bit.
 """
 
+import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from charrnn.native.products import FLAGS, FLOATS, LANES, LONG, WORD, WORDS
+from charrnn.native.products import FLAGS, FLOAT, LANES, LONG, WORD, broadcast, multiply_add
 from charrnn.native.weights import AT_ONCE, PANEL
 
+FEW = 2  # rows of the tile for what is left of rows
+# Columns of a float32 tile: with AT_ONCE rows its sums fill 24 of 32 registers of 64 bytes, or 12 of 16 of 32.
+COLUMNS = PANEL if llvmlite.binding.get_host_cpu_features().get("avx512f") else 16
 ROUND, ONE, HALF = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 
 @njit(**FLAGS)
+def rows_by_float32(x, x_at, I, panels, y, y_at, O, pairs, sums):
+    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a float32 matrix in panels.
+
+    x, y: (B, ...) float32, which may be one. sums: (384,) float32, to work in.
+    """
+    B = x.shape[0]
+    for panel in range(panels.shape[0]):
+        for column in range(0, PANEL, COLUMNS):
+            first = panel * PANEL + column
+            n = min(COLUMNS, O - first)
+            r = 0
+            while r < B and n > 0:
+                rows = AT_ONCE if r + AT_ONCE <= B else FEW if r + FEW <= B else 1
+                if rows == AT_ONCE:
+                    _float32_tile(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
+                elif rows == FEW:
+                    _float32_few(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
+                else:
+                    _float32_one(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
+                for k in range(rows):
+                    for j in range(n):
+                        y[r + k, y_at + first + j] = sums[k * COLUMNS + j]
+                r += rows
+
+
+@njit(**FLAGS)
 def rows_by_bf16(x, x_at, I, panels, y, y_at, O, pairs, sums):
-    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a bf16 matrix in panels.
+    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a bf16 matrix in panels, on a processor with bf16 units.
 
     x, y: (B, ...) float32, which may be one. pairs: (B ceil(I / 2),) uint32 and sums: (384,) float32, to work in.
     """
@@ -33,11 +65,13 @@ def rows_by_bf16(x, x_at, I, panels, y, y_at, O, pairs, sums):
         n = min(PANEL, O - first)
         r = 0
         while r < B:
-            rows = AT_ONCE if r + AT_ONCE <= B else 1
+            rows = AT_ONCE if r + AT_ONCE <= B else FEW if r + FEW <= B else 1
             if rows == AT_ONCE:
-                _sum_rows(pairs[r * half :], half, panels[panel], sums)
+                _bf16_tile(pairs[r * half :], half, panels[panel], sums, half)
+            elif rows == FEW:
+                _bf16_few(pairs[r * half :], half, panels[panel], sums, half)
             else:
-                _sum_row(pairs[r * half :], half, panels[panel], sums)
+                _bf16_one(pairs[r * half :], half, panels[panel], sums, half)
             for k in range(rows):
                 for j in range(n):
                     y[r + k, y_at + first + j] = sums[k * PANEL + j]
@@ -72,60 +106,71 @@ class _BFloat(ir.types.Type):
         return hash(_BFloat)
 
 
-def _kernel(rows):
-    """Code for: sums (rows, 64) = pairs (rows, half) by panel (half, 64), pair by pair."""
+def _tile(rows, columns, word, add):
+    """An intrinsic (x, words from one row of x to the next, panel, sums, K) -> sums (rows, columns) of K words each.
+
+    word: what a number of x is loaded as. add(builder, sums, a, b): a register of sums with the products of a, a word
+    of x in every lane, and b, a register of the panel, added.
+    """
+    lanes = min(LANES, columns)
+    kind = ir.VectorType(FLOAT, lanes)
+    loaded = ir.VectorType(word, lanes)
 
     def generate(context, builder, signature, arguments):
         x, panel, sums = (context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 3))
-        half = arguments[1]
-        x, panel = builder.bitcast(x, WORD.as_pointer()), builder.bitcast(panel, WORDS.as_pointer())
-        before, loop = builder.block, builder.append_basic_block("pairs")
+        x_row, K = arguments[1], arguments[4]
+        x, panel = builder.bitcast(x, word.as_pointer()), builder.bitcast(panel, word.as_pointer())
+        before, loop = builder.block, builder.append_basic_block("words")
         after = builder.append_basic_block("done")
-        starts = [builder.mul(half, ir.Constant(LONG, r)) for r in range(rows)]
+        starts = [builder.mul(x_row, ir.Constant(LONG, r)) for r in range(rows)]
         builder.branch(loop)
         builder.position_at_end(loop)
         i = builder.phi(LONG)
-        running = [builder.phi(FLOATS) for _ in range(rows * PANEL // LANES)]
-        first = builder.mul(i, ir.Constant(LONG, PANEL // LANES))
-        places = [builder.add(first, ir.Constant(LONG, k)) for k in range(PANEL // LANES)]
-        weights = [builder.load(builder.gep(panel, [place]), align=4) for place in places]
+        running = [builder.phi(kind) for _ in range(rows * columns // lanes)]
+        weights = []
+        for k in range(0, columns, lanes):
+            place = builder.add(builder.mul(i, ir.Constant(LONG, PANEL)), ir.Constant(LONG, k))
+            weights.append(builder.load(_vector_at(builder, panel, place, loaded), align=4))
         results = []
         for r in range(rows):
-            pair = builder.load(builder.gep(x, [builder.add(starts[r], i)]))
-            both = builder.insert_element(ir.Constant(WORDS, ir.Undefined), pair, ir.Constant(WORD, 0))
-            both = builder.shuffle_vector(both, both, ir.Constant(WORDS, [0] * LANES))
+            a = broadcast(builder, builder.load(builder.gep(x, [builder.add(starts[r], i)])), lanes)
             for k, w in enumerate(weights):
-                results.append(_add_products(builder, running[r * len(weights) + k], both, w))
+                results.append(add(builder, running[r * len(weights) + k], a, w))
         following = builder.add(i, ir.Constant(LONG, 1))
         i.add_incoming(ir.Constant(LONG, 0), before)
         i.add_incoming(following, loop)
         for sum_, result in zip(running, results, strict=True):
-            sum_.add_incoming(ir.Constant(FLOATS, [0.0] * LANES), before)
+            sum_.add_incoming(ir.Constant(kind, [0.0] * lanes), before)
             sum_.add_incoming(result, loop)
-        builder.cbranch(builder.icmp_signed("<", following, half), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
         builder.position_at_end(after)
-        sums = builder.bitcast(sums, FLOATS.as_pointer())
+        sums = builder.bitcast(sums, FLOAT.as_pointer())
         for k, result in enumerate(results):
-            builder.store(result, builder.gep(sums, [ir.Constant(WORD, k)]), align=4)
+            builder.store(result, _vector_at(builder, sums, ir.Constant(LONG, k * lanes), kind), align=4)
         return context.get_dummy_value()
 
-    return generate
+    def tile(context, x, x_row, panel, sums, K):
+        return types.void(x, types.int64, panel, sums, types.int64), generate
+
+    return intrinsic(tile)
 
 
-def _add_products(builder, sums, a, b):
+def _vector_at(builder, numbers, place, kind):
+    return builder.bitcast(builder.gep(numbers, [place]), kind.as_pointer())
+
+
+def _add_float32(builder, sums, a, b):
+    return multiply_add(builder, a, b, sums)
+
+
+def _add_bf16(builder, sums, a, b):
     kind = ir.VectorType(_BFloat(), 2 * LANES)
     name = "llvm.x86.avx512bf16.dpbf16ps.512"
     function = builder.module.globals.get(name) or ir.Function(
-        builder.module, ir.FunctionType(FLOATS, [FLOATS, kind, kind]), name
+        builder.module, ir.FunctionType(sums.type, [sums.type, kind, kind]), name
     )
     return builder.call(function, [sums, builder.bitcast(a, kind), builder.bitcast(b, kind)])
 
 
-@intrinsic
-def _sum_rows(context, x, half, panel, sums):
-    return types.void(x, types.int64, panel, sums), _kernel(AT_ONCE)
-
-
-@intrinsic
-def _sum_row(context, x, half, panel, sums):
-    return types.void(x, types.int64, panel, sums), _kernel(1)
+_float32_tile, _float32_few, _float32_one = (_tile(n, COLUMNS, FLOAT, _add_float32) for n in (AT_ONCE, FEW, 1))
+_bf16_tile, _bf16_few, _bf16_one = (_tile(n, PANEL, WORD, _add_bf16) for n in (AT_ONCE, FEW, 1))

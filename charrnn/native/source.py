@@ -87,7 +87,7 @@ class FunctionSource:
             x_at += self._stored[base]
             matrix = self._names(node.detail)[0]
             I = node.arguments[0].width
-            self._lines.append(f"rows_by_bf16(s, {x_at}, {I}, {matrix}, s, {at}, {node.width}, rounded, sums)")
+            self._lines.append(f"rows_by_{self._kept}(s, {x_at}, {I}, {matrix}, s, {at}, {node.width}, rounded, sums)")
         elif node.op == "matmul":
             weights = ", ".join(self._names(node.detail))
             x = self._view(node.arguments[0])

@@ -106,7 +106,7 @@ def run({parameters}):
     if wanted:
         advance(ids, table, sums, rounded, {vectors})
     for n in range(N):
-        rows_by_bf16({top}, {y}, {hidden}, {head}, logits, 0, V, rounded, sums)
+        {product}
         for r in range(T):
             for i in range(V):
                 logits[r, i] += bias[i]
