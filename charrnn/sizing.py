@@ -30,7 +30,8 @@ DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, t
 MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
 TOO_FEW_CHARS = 10_000
-USABLE_SHARE = 0.9  # of a budget: the rest goes to starting, validating and saving
+USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
+START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
 
 
 def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s: float) -> Config:
@@ -41,6 +42,7 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
     window = config.window or 64
     batch = config.batch or _batch(characters, window)
     layers = config.layers or 1
+    budget = config.budget or 0
 
     def read(hidden: int) -> float:
         """Characters a model of this width would be trained on."""
@@ -48,7 +50,8 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
             return config.steps * batch * window
         if config.epochs is not None:
             return config.epochs * characters
-        return USABLE_SHARE * (config.budget or 0) * chars_per_s(sized(hidden), products_per_s)
+        seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
+        return seconds * chars_per_s(sized(hidden), products_per_s)
 
     def sized(hidden: int) -> Architecture:
         return checkpoint.architecture(config.replace(hidden=hidden, layers=layers), tokenizer)

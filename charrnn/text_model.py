@@ -1,5 +1,6 @@
 """A trained model as people use it: complete, stream, next, score."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,6 @@ class TextModel:
     """Weights with the vocabulary and the configuration they belong to.
 
     run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
-    compiled: whether the equations are compiled for that, or computed by torch.
     """
 
     config: Config
@@ -68,7 +68,6 @@ class TextModel:
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
-    compiled: bool = True
 
     @property
     def architecture(self) -> Architecture:
@@ -82,7 +81,7 @@ class TextModel:
     @cached_property
     def _decoder(self) -> Decoder:
         note = None
-        if self.device == "cpu" and self.compiled:
+        if self.device == "cpu":
             try:
                 from charrnn.native.decoder import NativeDecoder
 
@@ -251,6 +250,19 @@ def load(
     model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device), kept)
     model.architecture.check(model.weights)
     return model
+
+
+def prepare(architecture: Architecture, device: str) -> None:
+    """Compile what completing text with a model of these sizes needs, so that no completion waits for that.
+
+    What was compiled before is on disk. Where torch will decode instead, nothing is done.
+    """
+    if device != "cpu":
+        return
+    with contextlib.suppress(ModuleNotFoundError, CharRNNError):  # whoever completes a text is told
+        from charrnn.native import decoder as native
+
+        native.prepare(architecture)
 
 
 def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode") -> tuple[str, "Score"]:

@@ -121,7 +121,8 @@ class Trainer:
 
     def train(self, stop: Callable[[], bool]) -> Iterator[Report]:
         """Train to the end of the plan, validating and saving on the way."""
-        yield self._started()
+        with self.pace.aside():
+            yield self._started()
         budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
         if self.step == 0:
             yield self._validate()

@@ -147,6 +147,9 @@ class _Show:
             self._say(f"resuming  after step {report.step:,}")
         for note in (*corpus.text.notes, *report.notes):
             self._say(f"note: {note}")
+        from charrnn.text_model import prepare
+
+        prepare(architecture, config.device)  # now, so that a budget knows what it takes, and no completion waits for it
 
     def _planned(self, report: Any) -> None:
         if report.first:
@@ -185,9 +188,8 @@ class _Show:
     def _sample(self, report: Any) -> str:
         from charrnn.text_model import TextModel
 
-        # By torch, which is here already: compiling would take seconds from the training.
         corpus = self._context.corpus
-        model = TextModel(self._context.config, corpus.tokenizer, report.weights, compiled=False)
+        model = TextModel(self._context.config, corpus.tokenizer, report.weights, device=self._context.config.device)
         # After a few words: how a text begins is seen once an epoch, and learned late.
         prime = corpus.tokenizer.decode(corpus.ids("train")[:PRIME_IDS])
         return options.one_line(model.complete(prime, SAMPLE_CHARS))
@@ -206,7 +208,6 @@ class _Show:
         result = report.result
         if self._as_json:
             options.print_json(result)
-            _compile(report.run)
             return
         click.echo(f"run        {result['run']}")
         click.echo(
@@ -217,7 +218,6 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
-        _compile(report.run)
         self._say(
             f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
         )
@@ -226,13 +226,6 @@ class _Show:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _compile(run: Any) -> None:
-    """Compile the run's decoder, so that its first completion need not wait for that."""
-    from charrnn.text_model import load
-
-    load(run).decoder()
 
 
 def _rounded(value: float) -> int:

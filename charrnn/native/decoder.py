@@ -27,6 +27,20 @@ DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64
 Scratch = list[NDArray[np.float32]]  # one vector a layer
 
 
+def prepare(
+    architecture: Architecture, kept: str = "float32"
+) -> tuple[native_cache.Function, native_driver.Driver, native_cache.Function, str | None]:
+    """The compiled draw, the driver and its compiled `run` for models of these sizes, and what to tell the user.
+
+    Compiled once, then loaded from disk. Raises CharRNNError where the equations cannot be compiled, and ImportError
+    where they must be and there is no Numba.
+    """
+    draw, _ = native_cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
+    driver = native_driver.write(architecture, kept)
+    run, note = native_cache.load(driver.text, "run", driver.signature)
+    return draw, driver, run, note
+
+
 class NativeDecoder(Decoder):
     """A Decoder whose single rows run compiled; several rows at once go through NumPy's products."""
 
@@ -37,9 +51,7 @@ class NativeDecoder(Decoder):
         """
         super().__init__(architecture, weights, "numpy")
         self.engine = "native"
-        draw, _ = native_cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
-        driver = native_driver.write(architecture, kept)
-        self._run, note = native_cache.load(driver.text, "run", driver.signature)
+        draw, driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
         self._layouts, V = driver.layouts, architecture.vocabulary
 
