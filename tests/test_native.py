@@ -23,11 +23,11 @@ from charrnn.errors import CharRNNError
 from charrnn.initialisation import glorot, zeros
 from charrnn.native import arithmetic as native_math
 from charrnn.native import batch as native_batch
-from charrnn.native import rows as native_rows
 from charrnn.native import cache as native_cache
 from charrnn.native import draw as native_draw
 from charrnn.native import driver as native_driver
 from charrnn.native import products as native_products
+from charrnn.native import rows as native_rows
 from charrnn.native import weights as native_weights
 from charrnn.native.decoder import NativeDecoder
 

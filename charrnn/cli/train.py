@@ -149,7 +149,9 @@ class _Show:
             self._say(f"note: {note}")
         from charrnn.text_model import prepare
 
-        prepare(architecture, config.device)  # now, so that a budget knows what it takes, and no completion waits for it
+        prepare(
+            architecture, config.device
+        )  # now, so that a budget knows what it takes, and no completion waits for it
 
     def _planned(self, report: Any) -> None:
         if report.first:

@@ -106,7 +106,9 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
     module, product = ("rows", f"rows_by_{kept}") if rows else ("products", f"by_{kept}")
     panels = ", ".join(pointer.name for pointer in head)
-    arguments = f"s{L - 1}, {y}, {H}, {panels}, logits, 0, V, rounded, sums" if rows else f"y, {panels}, logits, sums, rounded"
+    arguments = (
+        f"s{L - 1}, {y}, {H}, {panels}, logits, 0, V, rounded, sums" if rows else f"y, {panels}, logits, sums, rounded"
+    )
     text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real, module=module, product=product)
     text += ROWS if rows else ONE_ROW
     text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)

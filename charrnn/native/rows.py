@@ -6,18 +6,17 @@ units multiplies 32 pairs of bf16 numbers in one instruction and adds them up in
 numbers, and sum them in the order in which one row alone is summed: the results are the same to the last bit.
 """
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from charrnn.native.products import FLAGS, FLOAT, LANES, LONG, WORD, broadcast, multiply_add
+from charrnn.native.products import FLAGS, FLOAT, LANES, LONG, WIDE, WORD, broadcast, multiply_add
 from charrnn.native.weights import AT_ONCE, PANEL
 
 FEW = 2  # rows of the tile for what is left of rows
 # Columns of a float32 tile: with AT_ONCE rows its sums fill 24 of 32 registers of 64 bytes, or 12 of 16 of 32.
-COLUMNS = PANEL if llvmlite.binding.get_host_cpu_features().get("avx512f") else 16
+COLUMNS = PANEL if WIDE else 16
 ROUND, ONE, HALF = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 
