@@ -101,9 +101,9 @@ def test_rows_side_by_side_are_multiplied_to_the_last_bit_as_one_alone() -> None
     rng = np.random.default_rng(0)
     for B, I, O in ((1, 1, 1), (2, 7, 5), (5, 64, 63), (6, 3, 65), (13, 129, 200), (33, 70, 130)):
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal((B, I + 4)).astype(np.float32)
-        (panels,) = native_weights.pack(matrix, "float32")
+        (panels,), (tiles,) = (native_weights.pack(matrix, "float32", for_rows) for for_rows in (False, True))
         y, sums = np.full((B, O + 2), np.nan, np.float32), np.empty(native_weights.AT_ONCE * 64, np.float32)
-        native_rows.rows_by_float32(x, 3, I, panels, y, 1, O, np.empty(0, np.uint32), sums)
+        native_rows.rows_by_float32(x, 3, I, tiles, y, 1, O, np.empty(0, np.uint32), sums)
         alone = np.empty(O, np.float32)
         for row, given in zip(y, x, strict=True):
             native_products.by_float32(given[3 : 3 + I].copy(), panels, alone, sums[:64], np.empty(I, np.int32))

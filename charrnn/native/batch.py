@@ -34,7 +34,7 @@ class RowsDecoder:
         self._decoder = decoder
         self._driver = native_driver.write(decoder.architecture, kept_as(), rows=True)
         self._run, _ = native_cache.load(self._driver.text, "run", self._driver.signature)
-        self._weights = decoder.packed(self._driver, kept_as())
+        self._weights = decoder.packed(self._driver, kept_as(), for_rows=True)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]

@@ -63,15 +63,15 @@ class NativeDecoder(Decoder):
         self._work = np.empty(2 * V), np.empty(2 * V, np.int64)
         self.draw_address = draw.address
 
-    def packed(self, driver: native_driver.Driver, kept: str) -> list[NDArray[Any]]:
-        """The weights as a driver wants them: layers, head, bias."""
+    def packed(self, driver: native_driver.Driver, kept: str, for_rows: bool = False) -> list[NDArray[Any]]:
+        """The weights as a driver, for rows or not, wants them: layers, head, bias."""
         arrays: list[NDArray[Any]] = []
         for layer, leaf, is_matrix in driver.weights:
             value = self._source[f"layers.{layer}.{leaf.name}"]
             for k in leaf.index:
                 value = value[k]
-            arrays += pack(value, kept) if is_matrix else (aligned(value),)
-        return [*arrays, *pack(self.head, kept), aligned(self.bias)]
+            arrays += pack(value, kept, for_rows) if is_matrix else (aligned(value),)
+        return [*arrays, *pack(self.head, kept, for_rows), aligned(self.bias)]
 
     @property
     def bytes_per_character(self) -> int:

@@ -13,12 +13,11 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from charrnn.native.weights import PANEL
+from charrnn.native.weights import PANEL, WIDE
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 LANES = 16  # numbers in a vector register
 FEATURES = llvmlite.binding.get_host_cpu_features()  # of this processor
-WIDE = FEATURES.get("avx512f", False)  # 32 registers of 64 bytes, else 16 of 32
 BF16_COLUMNS = PANEL if WIDE else PANEL // 2  # whose sums fill half of the registers there are
 AHEAD = 2048  # bytes between what is multiplied and what is asked for: measured with 32-byte registers, a tenth faster
 PAIRS_AT_ONCE = 256  # pairs of rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32

@@ -11,39 +11,36 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from charrnn.native.products import FLAGS, FLOAT, LANES, LONG, WIDE, WORD, broadcast, multiply_add
-from charrnn.native.weights import AT_ONCE, PANEL
+from charrnn.native.products import FLAGS, FLOAT, LANES, LONG, WORD, broadcast, multiply_add
+from charrnn.native.weights import AT_ONCE, PANEL, TILE, TILE_ROWS
 
 FEW = 2  # rows of the tile for what is left of rows
-# Columns of a float32 tile: with AT_ONCE rows its sums fill 24 of 32 registers of 64 bytes, or 12 of 16 of 32.
-COLUMNS = PANEL if WIDE else 16
 ROUND, ONE, HALF = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 
 @njit(**FLAGS)
 def rows_by_float32(x, x_at, I, panels, y, y_at, O, pairs, sums):
-    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a float32 matrix in panels.
+    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a float32 matrix in panels of tiles.
 
     x, y: (B, ...) float32, which may be one. sums: (384,) float32, to work in.
     """
-    B = x.shape[0]
-    for panel in range(panels.shape[0]):
-        for column in range(0, PANEL, COLUMNS):
-            first = panel * PANEL + column
-            n = min(COLUMNS, O - first)
-            r = 0
-            while r < B and n > 0:
-                rows = AT_ONCE if r + AT_ONCE <= B else FEW if r + FEW <= B else 1
-                if rows == AT_ONCE:
-                    _float32_tile(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
-                elif rows == FEW:
-                    _float32_few(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
-                else:
-                    _float32_one(x[r:, x_at:], x.shape[1], panels[panel, column:], sums, I)
-                for k in range(rows):
-                    for j in range(n):
-                        y[r + k, y_at + first + j] = sums[k * COLUMNS + j]
-                r += rows
+    B, width = x.shape
+    for first in range(0, O, TILE):
+        tile = panels[first // PANEL, first % PANEL * I :]
+        n = min(TILE, O - first)
+        r = 0
+        while r < B:
+            rows = TILE_ROWS if r + TILE_ROWS <= B else FEW if r + FEW <= B else 1
+            if rows == TILE_ROWS:
+                _float32_tile(x[r:, x_at:], width, tile, sums, I)
+            elif rows == FEW:
+                _float32_few(x[r:, x_at:], width, tile, sums, I)
+            else:
+                _float32_one(x[r:, x_at:], width, tile, sums, I)
+            for k in range(rows):
+                for j in range(n):
+                    y[r + k, y_at + first + j] = sums[k * TILE + j]
+            r += rows
 
 
 @njit(**FLAGS)
@@ -106,7 +103,7 @@ class _BFloat(ir.types.Type):
 
 
 def _tile(rows, columns, word, add):
-    """An intrinsic (x, words from one row of x to the next, panel, sums, K) -> sums (rows, columns) of K words each.
+    """An intrinsic (x, words from one row of x to the next, panel (K, columns), sums, K) -> sums (rows, columns).
 
     word: what a number of x is loaded as. add(builder, sums, a, b): a register of sums with the products of a, a word
     of x in every lane, and b, a register of the panel, added.
@@ -128,7 +125,7 @@ def _tile(rows, columns, word, add):
         running = [builder.phi(kind) for _ in range(rows * columns // lanes)]
         weights = []
         for k in range(0, columns, lanes):
-            place = builder.add(builder.mul(i, ir.Constant(LONG, PANEL)), ir.Constant(LONG, k))
+            place = builder.add(builder.mul(i, ir.Constant(LONG, columns)), ir.Constant(LONG, k))
             weights.append(builder.load(_vector_at(builder, panel, place, loaded), align=4))
         results = []
         for r in range(rows):
@@ -171,5 +168,5 @@ def _add_bf16(builder, sums, a, b):
     return builder.call(function, [sums, builder.bitcast(a, kind), builder.bitcast(b, kind)])
 
 
-_float32_tile, _float32_few, _float32_one = (_tile(n, COLUMNS, FLOAT, _add_float32) for n in (AT_ONCE, FEW, 1))
+_float32_tile, _float32_few, _float32_one = (_tile(n, TILE, FLOAT, _add_float32) for n in (TILE_ROWS, FEW, 1))
 _bf16_tile, _bf16_few, _bf16_one = (_tile(n, PANEL, WORD, _add_bf16) for n in (AT_ONCE, FEW, 1))

@@ -1,6 +1,6 @@
-"""Matrices as `charrnn.native.products` reads them: in panels of 64 columns, zeros where the last one is not full.
+"""Matrices as `charrnn.native.products` and `rows` read them: in panels of 64 columns, zeros where the last is not full.
 
-float32   row after row
+float32   row after row; for several rows of numbers, tile after tile of TILE columns, each row after row
 bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
           upper half of a float32)
 int8      whole numbers from -127 to 127, of two rows in turn, and a scale per column
@@ -8,19 +8,29 @@ int8      whole numbers from -127 to 127, of two rows in turn, and a scale per c
 
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
+WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))  # 32 registers of 64 bytes, else (as a rule) 16 of 32
 PANEL = 64  # columns that are summed together
 AT_ONCE = 6  # rows of numbers multiplied together: 24 vectors of sums, 4 of weights, and a few to spare of 32
+TILE, TILE_ROWS = (PANEL, AT_ONCE) if WIDE else (16, 6)  # of float32: its sums fill 24 of 32 registers, or 8 of 16
 GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
 Packed = tuple[NDArray[Any], ...]
 
 
-def pack(matrix: NDArray[np.float32], kept: str) -> Packed:
-    """(I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,)."""
+def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Packed:
+    """(I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,).
+
+    for_rows: whether several rows of numbers will be multiplied by it, and not one.
+    """
     if kept == "float32":
-        return (_panels(matrix, 1),)
+        panels = _panels(matrix, 1)
+        if not for_rows:
+            return (panels,)
+        tiles = panels.reshape(len(panels), len(matrix), PANEL // TILE, TILE).swapaxes(1, 2)
+        return (aligned(tiles.reshape(panels.shape)),)
     if kept == "bf16":
         pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
         joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
