@@ -1,4 +1,4 @@
-"""Matrices as `charrnn.native.products` and `rows` read them: in panels of 64 columns, zeros where the last is not full.
+"""Matrices as `charrnn.native.products` and `rows` read them: in panels of 64 columns, the last filled up with zeros.
 
 float32   row after row; for several rows of numbers, tile after tile of TILE columns, each row after row
 bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
