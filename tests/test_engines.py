@@ -1,5 +1,6 @@
 """The engines: each gives what the equations' loop gives, in value and in every gradient, for every cell."""
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from charrnn import cells, data, layers, settings, training
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
-from charrnn.engine import derivative, engine_choice
+from charrnn.engine import derivative, engine_choice, team
 from charrnn.engine.machine_products import Shape, fast_bf16
 from charrnn.model import CharRNN
 
@@ -185,3 +186,15 @@ def test_500_steps_of_bf16_products_end_within_a_hundredth_of_a_nat(cell: str, t
         for p in ("float32", "bf16")
     ]
     assert abs(nats[0] - nats[1]) < 0.01
+
+
+@pytest.mark.parametrize("threads", ["torch's", "own"])
+def test_a_team_does_every_part_once_whichever_threads_it_has(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if threads == "own":
+        monkeypatch.setattr(team, "_parallel", lambda: None)
+    for n in (1, 2, 3, 20):
+        done: list[tuple[int, ...]] = []
+        function = ctypes.CFUNCTYPE(None, *team.PART)(lambda *part, done=done: done.append(part))
+        parts = [(i, -i, 10**15 + i, 7) for i in range(n)]
+        team.run(ctypes.cast(function, ctypes.c_void_p).value or 0, parts)
+        assert sorted(done) == parts

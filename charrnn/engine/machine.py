@@ -8,7 +8,7 @@ row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
 """
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -28,9 +28,10 @@ class Machine:
     """The compiled time loops of a plan with products in a dtype.
 
     lines: the line of each buffer in the table; besides the plan's, 'index' for the rows of looked-up buffers and
-    'packed.NAME' for each product's matrix. forward and backward take (table's address, time steps, first row, row
-    after the last); add_rows takes (rows' address, bytes of a row, index's address, rows, sums' address, bytes of a
-    row, first column, column after the last) and adds each row to the row of sums that its index says.
+    'packed.NAME' for each product's matrix. forward and backward are addresses of functions of (table's address, time
+    steps, first row, row after the last). add_rows takes (rows' address, bytes of a row, index's address, rows, sums'
+    address, bytes of a row, first column, column after the last) and adds each row to the row of sums that its index
+    says.
     """
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
@@ -46,12 +47,10 @@ class Machine:
             self._emit_way(name, way)
         self._emit_add_rows()
         self._engine = _compile(str(self.module))
-        self.forward = self._function("forward", 4)
-        self.backward = self._function("backward", 4)
-        self.add_rows = self._function("add_rows", 8)
-
-    def _function(self, name: str, arguments: int) -> Callable[..., None]:
-        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(self._engine.get_function_address(name))
+        self.forward, self.backward, add_rows = map(
+            self._engine.get_function_address, ("forward", "backward", "add_rows")
+        )
+        self.add_rows = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(add_rows)
 
     # The loop over time
 

@@ -24,9 +24,6 @@ With a table of V characters the first layer's x W and both its derivatives are 
 import itertools
 import math
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +31,7 @@ import torch
 from torch import Tensor
 
 from charrnn.cell import Cell
+from charrnn.engine import team
 from charrnn.engine.derivative import UnsupportedError, differentiate, trace
 from charrnn.engine.machine import Machine
 from charrnn.engine.machine_products import ROWS
@@ -166,17 +164,10 @@ class _Layer:
         table[self.machine.lines["index"]] = self.index.data_ptr(), 8 * self.B, 8, -1
         return table
 
-    def _in_parts(self, function: Callable[..., None]) -> None:
+    def _in_parts(self, address: int) -> None:
         """Run all rows through time, shared out among threads."""
         tables = [self._table(i) for i in range(len(self.parts))]
-
-        def run(i: int) -> None:
-            function(tables[i].ctypes.data, self.T, *self.parts[i])
-
-        others = [_workers(len(self.parts)).submit(run, i) for i in range(1, len(self.parts))]
-        run(0)
-        for other in others:
-            other.result()
+        team.run(address, [(t.ctypes.data, self.T, *rows) for t, rows in zip(tables, self.parts, strict=True)])
 
     # Forwards
 
@@ -338,8 +329,3 @@ class _Spare:
 
 
 _spare = _Spare()
-
-
-@cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="charrnn")
