@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from charrnn.cli import compare as compare_module
 from charrnn.cli import group
+from charrnn.cli.comparison_table import table
 from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
 
@@ -20,7 +21,7 @@ QUICK = (*WIDTH, "--steps", "6", "--seeds", "2", "--lr-trials", "2")
 
 @pytest.fixture(autouse=True)
 def _no_climbing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ((1, 1.0), (2, 0.4)))
 
 
 @pytest.fixture
@@ -88,11 +89,32 @@ def test_options_that_contradict_each_other_are_wrong_usage(arguments: list[str]
         (["--preset", "karpathy2015", "--fraction", "2"], "fraction is 2"),
         (["--from", "nowhere.json"], "cannot be read"),
         (["--split", "0.9,0.1,0"], "one of them is empty"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--lr-trials", "0"], "lr-trials is 0"),
     ],
 )
 def test_what_cannot_be_compared_is_explained(corpus: str, arguments: list[str], problem: str) -> None:
     with pytest.raises(CharRNNError, match=problem):
         run("compare", *([] if "--from" in arguments else [corpus]), *arguments)
+
+
+def test_a_baseline_that_is_missing_is_found_out_before_anything_is_trained(corpus: str, home: Path) -> None:
+    with pytest.raises(CharRNNError, match="no run 'nowhere'"):
+        run("compare", corpus, "--cells", "simple", *QUICK, "--baseline", "nowhere")
+    assert not list(home.rglob("*.safetensors"))
+
+
+def test_columns_of_the_table_stand_below_their_headings() -> None:
+    row = {"hidden": 100, "parameters": 45_000, "bits_per_char": 2.0, "low": 1.9, "high": 2.1, "sd": 0.01}
+    row |= {"perplexity": 4.0, "chars_per_s": 1000, "seconds": 60.0, "diverged": 0, "seeds": 3}
+    differences = [
+        {"b": "b", "mean": 0.01, "low": -0.01, "high": 0.03, "p_holm": 0.3},
+        {"b": "c", "mean": 0.1, "low": 0.09, "high": 0.11, "p_holm": 0.0001},
+    ]
+    rows = [{"label": label, **row} for label in ("abcd", "b", "c")]
+    result = {"cells": rows, "differences": differences, "baselines": []}
+    heading, _, *lines, _ = table(result).splitlines()
+    assert {len(line) for line in lines} == {len(heading)}
 
 
 def test_the_presets_trends_are_counted_over_pairs_that_differ_in_one_thing() -> None:

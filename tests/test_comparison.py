@@ -169,6 +169,32 @@ def test_a_comparison_timed_once_repeats_with_the_same_figures(corpus: str, tmp_
     assert timeless(repeated.result) == timeless(done.result)
 
 
+def test_a_repetition_in_a_folder_of_another_comparison_is_refused_and_of_its_own_grows(
+    corpus: str, tmp_path: Path
+) -> None:
+    def stored(path: Path) -> Grid:
+        return Grid.of(json.loads((path / "comparison.json").read_text())["grid"], "").forget_results()
+
+    done = compared(grid(corpus, seeds=1), ["simple"], tmp_path / "a")
+    one = stored(tmp_path / "a")
+    assert timeless(compared(one, [], tmp_path / "again").result) == timeless(done.result)
+    done = compared(grid(corpus, seeds=1), ["gru"], tmp_path / "a")  # the first one has grown
+    assert timeless(compared(stored(tmp_path / "a"), [], tmp_path / "again").result) == timeless(done.result)
+    with pytest.raises(CharRNNError, match="the cell 'gru' too"):
+        compared(one, [], tmp_path / "again")
+    compared(grid(corpus, seeds=2), ["gru"], tmp_path / "a")
+    both = stored(tmp_path / "a")
+    shorter = both.with_entry(0, trial_steps=1)
+    with pytest.raises(CharRNNError, match="another length or engine of 'simple'"):
+        compared(shorter, [], tmp_path / "again")
+    other = dataclasses.replace(both, config=both.config.replace(threads=2))
+    with pytest.raises(CharRNNError, match="other settings"):
+        compared(other, [], tmp_path / "again")
+    compared(both, [], tmp_path / "again")
+    with pytest.raises(CharRNNError, match="more seeds"):
+        compared(dataclasses.replace(both, seeds=1), [], tmp_path / "again")
+
+
 @pytest.mark.slow
 def test_side_by_side_gives_the_figures_of_one_after_the_other(corpus: str, tmp_path: Path) -> None:
     alone = dataclasses.replace(grid(corpus), config=grid(corpus).config.replace(threads=1))

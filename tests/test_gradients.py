@@ -79,7 +79,7 @@ def test_a_climb_repeats() -> None:
 def test_the_copy_task_gives_every_cell_as_many_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
 
-    def climb(cell: str, hidden: int, lr: float) -> Any:
+    def climb(cell: str, hidden: int, lr: float, stop: Any) -> Any:
         counts.append(copy_task.architecture(cell, hidden).count())
         return iter([copy_task.Copied(1, 0.5, 1)])
 
@@ -90,7 +90,7 @@ def test_the_copy_task_gives_every_cell_as_many_parameters(monkeypatch: pytest.M
 
 
 def test_a_run_is_looked_at_once(trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ((1, 1.0), (2, 0.4)))
     runs = {"a": trained("a"), "b": trained("b", cell="lstm")}
     *said, found = inspection.inspect_all(runs, tmp_path / "kept.json")
     assert len(said) == 2
@@ -99,6 +99,32 @@ def test_a_run_is_looked_at_once(trained: TrainedRun, tmp_path: Path, monkeypatc
     (again,) = inspection.inspect_all(runs, tmp_path / "kept.json")
     assert [entry.as_dict() for entry in again] == [entry.as_dict() for entry in found]
     assert len(json.loads((tmp_path / "kept.json").read_text())) == 2
+
+
+def test_a_climb_and_a_look_end_when_asked_and_keep_nothing_unfinished(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter(range(1000))
+    assert list(copy_task.climb("gru", 8, gaps=(2,), updates=500, stop=lambda: next(asked) == 3)) == []
+    assert next(asked) == 4
+    assert inspection.copy_climb("gru", lambda: True) == ()
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ())
+    assert list(inspection.inspect_all({"a": trained("a")}, tmp_path / "kept.json", lambda: True)) == [
+        "how far back a sees"
+    ]
+    assert not (tmp_path / "kept.json").exists()
+
+
+def test_a_diverged_model_is_kept_as_json_without_nan(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ((1, 1.0),))
+    monkeypatch.setattr(gradients, "reach", lambda *_: np.array([1.0, np.inf, np.nan]))
+    runs = {"a": trained("a")}
+    (_, _), (found,) = (list(inspection.inspect_all(runs, tmp_path / "kept.json")) for _ in range(2))
+    assert "NaN" not in (tmp_path / "kept.json").read_text()
+    assert "Infinity" not in (tmp_path / "kept.json").read_text()
+    assert np.isnan(found[0].trained).tolist() == [False, True, True]
 
 
 def test_inspecting_cells_trains_them_and_takes_them_as_they_are_afterwards(corpus: str) -> None:

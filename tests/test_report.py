@@ -13,6 +13,7 @@ from conftest import CORPUS
 from test_comparison import compared, grid
 
 from charrnn.compare import comparison, inspection, outcome, pictures, report
+from charrnn.compare.grid import Folder
 from charrnn.compare.outcome import Curve
 from charrnn.errors import CharRNNError
 
@@ -26,7 +27,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[comparison.Compar
     (folder / "text.txt").write_text(CORPUS.read_text(encoding="utf-8")[:6000], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARRNN_HOME", str(folder / "home"))
-        patch.setattr(inspection, "copy_climb", lambda cell: ((1, 1.0), (2, 0.4)))
+        patch.setattr(inspection, "copy_climb", lambda cell, stop: ((1, 1.0), (2, 0.4)))
         asked = dataclasses.replace(grid(str(folder / "text.txt")), prime="<Re & so")
         yield compared(asked, ["simple", "gru"], folder / "c")
 
@@ -72,6 +73,26 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(done: comparison.Com
         assert f"{row['bits_per_char']:.4f}" in page.text
     for reference in done.result["baselines"]:
         assert reference["name"] in page.text
+
+
+def test_a_table_wider_than_the_window_scrolls_alone(done: comparison.Compared) -> None:
+    text = (done.folder.path / "report.html").read_text()
+    tables = text.count("<table>")
+    assert tables == text.count('<div class="wide"><table>') > 2
+
+
+def test_a_comparison_stopped_while_it_looks_inside_goes_on(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: looked.append(cell) or ((1, 1.0),))
+    asked, models = grid(corpus, seeds=1, lr_trials=1), ["simple", "gru"]
+    folder = Folder(tmp_path / "c")
+    last = list(comparison.compare(asked, models, folder, stop=lambda: bool(looked)))[-1]
+    assert isinstance(last, comparison.Stopped)
+    assert len(looked) == 1
+    assert compared(asked, models, tmp_path / "c").files[-1].name == "report.html"
+    assert sorted(set(looked)) == ["gru", "simple"]
 
 
 def test_ids_of_pictures_differ_within_a_page(done: comparison.Compared) -> None:
@@ -125,6 +146,14 @@ def test_a_diverged_curve_does_not_break_the_picture() -> None:
     good, bad = np.linspace(3, 2, 5)[None, :], np.full((1, 5), np.nan)
     curves: dict[str, Any] = {"good": Curve(x, x, good), "bad": Curve(x, x, bad)}
     assert "good" in pictures.learning_curves(curves)
+    assert "bad" in pictures.learning_curves({"bad": curves["bad"]})
+
+
+@pytest.mark.parametrize("beyond", [np.nan, np.inf])
+def test_a_diverged_gradient_does_not_break_the_picture(beyond: float) -> None:
+    share = np.array([1.0, 0.1, 0.01])
+    bad = np.array([1.0, beyond, beyond])
+    assert "bad" in pictures.gradient_reach({"bad": bad, "good": share}, {"bad": bad, "good": share})
 
 
 def test_the_verdict_calls_ties_ties() -> None:

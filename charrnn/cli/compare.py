@@ -101,8 +101,8 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
     grid = Grid(
         config=_config(corpus, given),
         match=given["match"] or "parameters",
-        seeds=given["seeds"] or 3,
-        lr_trials=given["lr_trials"] or 3,
+        seeds=3 if given["seeds"] is None else given["seeds"],
+        lr_trials=3 if given["lr_trials"] is None else given["lr_trials"],
         budget=budget,
         steps=given["steps"],
         prime=given["prime"] or "",
@@ -120,7 +120,8 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
     if refused or cells is not None:
         raise click.UsageError(f"the preset sets its own {', '.join(refused or ['cells'])}: leave it out")
     fraction = 1.0 if given["fraction"] is None else given["fraction"]
-    return presets.karpathy2015(_config(corpus, given), fraction, given["seeds"] or 1, given["prime"] or "")
+    seeds = 1 if given["seeds"] is None else given["seeds"]
+    return presets.karpathy2015(_config(corpus, given), fraction, seeds, given["prime"] or "")
 
 
 def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ COLUMNS = (  # heading, width; the first is aligned to the left
     ("95 % interval", 15),
     ("sd", 6),
     ("perplexity", 10),
-    ("behind the best", 27),
+    ("behind the best", 28),
     ("char/s", 9),
     ("seconds", 7),
     ("diverged", 8),

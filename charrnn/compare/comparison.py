@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn import data
+from charrnn import checkpoint, data
 from charrnn.checkpoint import Run
 from charrnn.compare import decisions, inspection, outcome, pictures, report, statistics
-from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells
+from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells, unrepeated
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.data import Corpus
 from charrnn.errors import CharRNNError
@@ -123,6 +123,8 @@ def compare(
     Raises CharRNNError where the folder holds a comparison with other settings.
     """
     statistics.require()
+    if baseline is not None:
+        checkpoint.find_run(baseline)  # that there is none is to be heard before hours of training, not after
     if jobs < 1:
         raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
     if jobs > 1 and grid.match == "time":
@@ -138,13 +140,20 @@ def compare(
             )
         if before.config.fingerprint != text.fingerprint:
             raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
-        grid = dataclasses.replace(before, seeds=max(before.seeds, grid.seeds), prime=grid.prime or before.prime)
+        if grid.entries and (name := unrepeated(before, grid)):
+            raise CharRNNError(f"{folder.path} holds a comparison with {name}", "give another --out")
+        grid = dataclasses.replace(
+            before,
+            seeds=max(before.seeds, grid.seeds),
+            prime=grid.prime or before.prime,
+            entries=merged_cells(before, grid.entries),
+        )
     elif grid.config.fingerprint is None or grid.config.threads is None:
         grid = dataclasses.replace(grid, config=decisions.shared(grid, corpus, jobs))
-    known = len(grid.entries)
+    known = 0 if before is None else len(before.entries)
     target = decisions.target(grid, corpus)
     grid = dataclasses.replace(grid, entries=merged_cells(grid, decisions.sized(grid, models, target, corpus)))
-    yield Sized(grid, folder, grid.entries if before is None else grid.entries[known:], target)
+    yield Sized(grid, folder, grid.entries[known:], target)
     for i, entry in enumerate(grid.entries):
         if entry.trial_steps is None:
             grid = decisions.timed(grid, i)
@@ -197,11 +206,15 @@ class _Work:
             yield Compared(self._folder, self._grid, self._corpus, result, files, (note,))
             return
         inspections: list[inspection.Inspection] = []
-        for step in inspection.inspect_all(self._inspected(result), self._folder.path / "inspection.json"):
+        kept_in = self._folder.path / "inspection.json"
+        for step in inspection.inspect_all(self._inspected(result), kept_in, self._stop):
             if isinstance(step, str):
                 yield Scoring(step)
             else:
                 inspections = step
+        if self._stop():
+            yield Stopped(self._folder)
+            return
         page = report.write(self._folder, self._grid, self._corpus, result, inspections)
         yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
 

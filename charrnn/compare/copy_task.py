@@ -7,7 +7,7 @@ A cell's reach is the longest gap it learns to copy over. It is trained on one g
 what was learned on the last, with the same number of updates for every cell, and stops at the first that it fails.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +52,22 @@ def architecture(cell: str, hidden: int) -> Architecture:
 
 
 def climb(
-    cell: str, hidden: int, gaps: Sequence[int] = GAPS, updates: int = UPDATES, lr: float = 3e-3, seed: int = 7
+    cell: str,
+    hidden: int,
+    gaps: Sequence[int] = GAPS,
+    updates: int = UPDATES,
+    lr: float = 3e-3,
+    seed: int = 7,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Copied]:
-    """Train on one gap after another, up to and with the first that is not learned."""
+    """Train on one gap after another, up to and with the first that is not learned, or until stop() is true."""
     model = CharRNN(architecture(cell, hidden), architecture(cell, hidden).initial(seed))
     optimizer = torch.optim.AdamW(model.weights.values(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     rng = np.random.default_rng(seed)
     for gap in gaps:
         for update in range(1, updates + 1):
+            if stop():
+                return
             logits, said = _answers(model, rng, gap)
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), said.flatten())
             optimizer.zero_grad()

@@ -207,6 +207,28 @@ def different(old: Grid, new: Grid) -> str | None:
     return next((name for name in a if name not in decided and b[name] not in (None, a[name])), None)
 
 
+def unrepeated(old: Grid, new: Grid) -> str | None:
+    """What keeps the grid of a folder from being the repetition of another, all of whose decisions are made, or None.
+
+    The repetition may still lack cells, never have others.
+    """
+    if old.config != new.config:
+        return "other settings"
+    if old.seeds > new.seeds:
+        return "more seeds"
+    known = {entry.folder: entry for entry in new.entries}
+    for entry in old.entries:
+        if entry.folder not in known:
+            return f"the cell {entry.cell!r} too"
+        if (entry.engine, entry.trial_steps, entry.steps) != (
+            known[entry.folder].engine,
+            known[entry.folder].trial_steps,
+            known[entry.folder].steps,
+        ):
+            return f"another length or engine of {entry.cell!r}"
+    return None
+
+
 def merged_cells(old: Grid, new: Sequence[Entry]) -> tuple[Entry, ...]:
     """The entries of a grid, then those that are new to it."""
     known = {(entry.cell, entry.hidden, entry.layers) for entry in old.entries}

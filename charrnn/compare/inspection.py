@@ -5,6 +5,7 @@ What was found for the runs of a comparison is kept as inspection.json in its fo
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,28 +51,35 @@ class Inspection:
             "label": self.label,
             "cell": self.cell,
             "hidden": self.hidden,
-            "at_start": self.at_start.tolist(),
-            "trained": self.trained.tolist(),
+            "at_start": _numbers(self.at_start),
+            "trained": _numbers(self.trained),
             "copied": [list(pair) for pair in self.copied],
             "reach": self.reach,
         }
 
 
-def inspect(label: str, run: Run, back: int = gradients.STEPS_BACK, copy: bool = True) -> Inspection:
-    """Look at a finished run: its gradients on the validation part, and its cell in the copy task."""
+def inspect(label: str, run: Run, copy: bool, stop: Callable[[], bool]) -> Inspection | None:
+    """Look at a finished run: its gradients on the validation part, and its cell in the copy task.
+
+    That takes a minute or more, and gives None when stop() becomes true.
+    """
     config, architecture, ids = run.config(), run.architecture(), _read(run)
     start, end = (
-        gradients.reach(CharRNN(architecture, weights, "loop"), ids, back)
+        gradients.reach(CharRNN(architecture, weights, "loop"), ids)
         for weights in (architecture.initial(config.seed, config.uniform), run.weights())
     )
-    copied = copy_climb(config.cell) if copy else ()
+    copied = copy_climb(config.cell, stop) if copy else ()
+    if stop():
+        return None
     return Inspection(label, config.cell, config.hidden, start, end, copied)
 
 
-def inspect_all(runs: Mapping[str, Run], kept_in: Path) -> Iterator[str | list[Inspection]]:
+def inspect_all(
+    runs: Mapping[str, Run], kept_in: Path, stop: Callable[[], bool] = lambda: False
+) -> Iterator[str | list[Inspection]]:
     """Inspect runs by label, saying before each what is being done; the last item is what was found.
 
-    kept_in: a JSON file of what was found before, which is added to.
+    kept_in: a JSON file of what was found before, which is added to. Ends without a last item when stop() is true.
     """
     known: dict[str, Any] = json.loads(kept_in.read_text()) if kept_in.exists() else {}
     found = []
@@ -79,7 +87,10 @@ def inspect_all(runs: Mapping[str, Run], kept_in: Path) -> Iterator[str | list[I
         key = run.about()["files"]["best"]["sha256"]  # other weights would look different
         if key not in known:
             yield f"how far back {label} sees"
-            known[key] = inspect(label, run).as_dict()
+            inspected = inspect(label, run, copy=True, stop=stop)
+            if inspected is None:
+                return
+            known[key] = inspected.as_dict()
             write_atomically(kept_in, (json.dumps(known) + "\n").encode())
         found.append(_from_dict({**known[key], "label": label}))
     yield found
@@ -104,19 +115,28 @@ def inspect_cells(
         if stop():
             return
         yield f"how far back {cell} sees"
-        yield inspect(cell, job.run, copy=copy)
+        inspected = inspect(cell, job.run, copy, stop)
+        if inspected is None:
+            return
+        yield inspected
 
 
-def copy_climb(cell: str) -> tuple[tuple[int, float], ...]:
+def copy_climb(cell: str, stop: Callable[[], bool] = lambda: False) -> tuple[tuple[int, float], ...]:
     """The better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
     width = nearest_width(lambda hidden: copy_task.architecture(cell, hidden).count(), COPY_PARAMETERS)
     climbs = []
     for rate in COPY_RATES:
-        climb = tuple((copied.gap, copied.accuracy) for copied in copy_task.climb(cell, width, lr=rate))
+        climb = tuple((copied.gap, copied.accuracy) for copied in copy_task.climb(cell, width, lr=rate, stop=stop))
+        if stop():
+            return ()
         climbs.append(climb)
         if len(climb) == len(copy_task.GAPS) and climb[-1][1] >= copy_task.LEARNED:
             break  # there is no better one
     return max(climbs, key=lambda climb: (len(climb), climb[-1][1]))
+
+
+def _numbers(shares: NDArray[np.float64]) -> list[float | None]:
+    return [share if math.isfinite(share) else None for share in shares.tolist()]
 
 
 def _from_dict(values: Mapping[str, Any]) -> Inspection:
@@ -124,8 +144,8 @@ def _from_dict(values: Mapping[str, Any]) -> Inspection:
         values["label"],
         values["cell"],
         values["hidden"],
-        np.array(values["at_start"]),
-        np.array(values["trained"]),
+        np.array(values["at_start"], np.float64),  # null: a diverged model's NaN, which JSON does not have
+        np.array(values["trained"], np.float64),
         tuple((gap, accuracy) for gap, accuracy in values["copied"]),
     )
 

@@ -60,7 +60,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
             for axes, x in ((left, curve.characters / 1e6), (right, curve.seconds)):
                 axes.plot(x, middle, label=label, **_line(i, len(x)))
                 axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
-        low, high = min(values), max(values)
+        low, high = min(values, default=0.0), max(values, default=1.0)  # none where every run diverged at once
         # The first steps are the same for everyone; what is learned later would drown in their scale.
         left.set_ylim(low - 0.05 * (high - low), min(high, low + 0.5 * (high - low) + 0.5))
         left.set(xlabel="million characters read", ylabel="validation, bits per character")
@@ -102,7 +102,8 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
             for i, (label, share) in enumerate(series.items()):
                 axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **_line(i, len(share)))
             axes.set(title=title, xlabel="k, steps back", yscale="log", xlim=(-5, len(share) + 4))
-        top = max(float(np.max(share)) for series in (at_start, trained) for share in series.values())
+        shares = np.concatenate([*at_start.values(), *trained.values()])
+        top = float(np.max(shares[np.isfinite(shares)], initial=1.0))  # a diverged model's are not numbers
         left.set_ylim(FLOOR, max(3.0, 2 * top))
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
         left.set_ylabel("gradient reaching the state k steps back")

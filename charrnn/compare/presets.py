@@ -25,7 +25,7 @@ def karpathy2015(config: Config, fraction: float = 1.0, seeds: int = 1, prime: s
     config: its corpus, split, seed and device are kept, all else is the paper's. fraction: share of its 50 epochs; the
     rate then falls as much in fewer epochs. Raises CharRNNError for a fraction outside 0 to 1.
     """
-    from charrnn import data, settings  # acommandlinethatonlylistsitsoptionsneedsneither
+    from charrnn import data, settings  # here: a command line that only lists its options needs neither
     from charrnn.compare.grid import Grid
 
     if not 0 < fraction <= 1:

@@ -18,16 +18,21 @@ FULL_GAIN_BITS = 3.0  # a gain of so many bits has the full colour
 GAIN, LOSS = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #111; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #111; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } p { max-width: 46rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #ddd }
+th, td { padding: .2rem .45rem; text-align: left; border-bottom: 1px solid #ddd }
 th { border-bottom: 1px solid #111; font-weight: 600 } td, th { white-space: nowrap } .number { text-align: right }
-svg { max-width: 100%; height: auto } pre { white-space: pre-wrap; margin: 0; font: 13px/1.5 ui-monospace, monospace }
+.wide { overflow-x: auto }
+svg { max-width: 100%; height: auto }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13px/1.5 ui-monospace, monospace }
 .passage { line-height: 1.9 } .passage, p { print-color-adjust: exact } .worse { text-decoration: underline dotted }
- .completion td { vertical-align: top; white-space: normal }
+.completion td { vertical-align: top; white-space: normal }
 .note { color: #555; font-size: 13px }
-@media print { body { margin: 0; max-width: none } h2, svg, table { break-inside: avoid } }
+@media print {
+  body { margin: 0; max-width: none } svg, tr { break-inside: avoid } h2 { break-after: avoid }
+  .wide { overflow: visible } .wide table { font-size: 8.5px } .wide th, .wide td { padding: .15rem .25rem }
+}
 """
 
 
@@ -130,7 +135,7 @@ def _scores(result: Mapping[str, Any]) -> str:
                 f"{row['hidden']:,}" + (f" x {row['layers']}" if row["layers"] > 1 else ""),
                 f"{row['parameters']:,}",
                 f"{row['bits_per_char']:.4f}",
-                f"{row['low']:.4f} to {row['high']:.4f}",
+                f"{row['low']:.4f}–{row['high']:.4f}",
                 f"{row['sd']:.4f}",
                 f"{row['perplexity']:.3f}",
                 gap,
@@ -241,7 +246,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[
         inside = "".join(f"<{tag}{kind}>{_text(c)}</{tag}>" for kind, c in zip(kinds, cells, strict=True))
         return f"<tr>{inside}</tr>"
 
-    return f"<table>{line('th', heads)}{''.join(line('td', row) for row in rows)}</table>"
+    inside = f"<thead>{line('th', heads)}</thead><tbody>{''.join(line('td', row) for row in rows)}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'
 
 
 def _note(text: str) -> str:
