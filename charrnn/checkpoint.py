@@ -42,6 +42,11 @@ class Run:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def typed(self) -> str:
+        """What a command line calls this run: its name in the home folder, its path elsewhere."""
+        return self.name if self.path.parent == home() else str(self.path)
+
     def exists(self) -> bool:
         """Whether a checkpoint was ever saved here."""
         try:
