@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,33 @@ class Run:
 
     def create(self, config: Config, tokenizer: Tokenizer) -> None:
         """Make the folder with its configuration; raises CharRNNError where something else is in it."""
-        try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+        with self._refusing():
+            self.refuse_taken()
             self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)
+        write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+
+    def refuse_taken(self) -> None:
+        """Raise CharRNNError where something is kept here already: before a long text is read for nothing."""
+        with self._refusing():
+            if self.path.exists() and any(self.path.iterdir()):
+                if self.exists():
+                    raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+                raise CharRNNError(
+                    f"{self.path} exists already and holds no checkpoint",
+                    "choose another --name, or delete that folder unless something is training into it",
+                )
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Says in words what the system refuses."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise CharRNNError(
                 f"no run can be kept in {self.path}: {reason}", "choose another --name, --out or CHARRNN_HOME"
             ) from None
-        self.write_config(config)
-        write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
 
     def write_config(self, config: Config) -> None:
         """Write config.json; a plan is written here before any step follows it, so that resuming repeats it."""
