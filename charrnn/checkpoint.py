@@ -100,10 +100,15 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """run.json: step, files, best, result, version. Raises CharRNNError where there is no whole checkpoint."""
-        about = json.loads(self._read("run.json"))
+        try:
+            about = json.loads(self._read("run.json"))
+        except ValueError:
+            about = None
+        if not isinstance(about, dict):
+            raise CharRNNError(f"{self.path / 'run.json'} was changed or damaged", "restore the run from a copy")
         if about.get("format") != FORMAT:
             raise CharRNNError(f"{self.path} has format {about.get('format')}, this version reads {FORMAT}", "upgrade")
-        return dict(about)
+        return about
 
     def weights(self, which: str = "best") -> Tensors:
         """The weights that validated best, or the last ones; verified by their SHA-256."""

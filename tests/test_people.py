@@ -364,6 +364,22 @@ def test_runs_is_a_table_with_scores_newest_first(
     assert re.search(r"\d\.\d{4} +\d\.\d{4}", first)
 
 
+@pytest.mark.parametrize("damage", ["not json", "[1]", ""])
+def test_a_damaged_run_is_named_and_hides_no_other(
+    damage: str, run: Command, trained: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARRNN_HOME", str(home))
+    for name in ("whole", "broken"):
+        trained(name, steps=2)
+    (home / "broken" / "run.json").write_text(damage)
+    code, out, err = run("runs")
+    assert (code, "whole" in out, "broken" in out) == (0, True, False)
+    assert "broken/run.json was changed or damaged" in err
+    for command in (["sample", "--run"], ["info"], ["eval"], ["train", "--resume"], ["rm", "-y"]):
+        code, _, err = run(*command, "broken")
+        assert (code, "damaged" in err) == (1, True)
+
+
 # Shells, locales, defects
 
 
