@@ -22,6 +22,7 @@ from charrnn import checkpoint, cli, data, text_model, training
 from charrnn.cli import options, surprise
 
 ROOT = Path(__file__).parent.parent
+NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -381,6 +382,31 @@ def test_a_damaged_run_is_named_and_hides_no_other(
 
 
 # Shells, locales, defects
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("sample --prime Re --chars 5 <&-", 0, ""),
+        ("sample --chars 5 <&-", 0, ""),
+        ("sample --prime Re --chars 5 >&-", 0, ""),
+        ("chat <&-", 0, "type how a text begins"),
+        ("score - <&-", 1, "standard input is empty"),
+        ("train - <&-", 1, "standard input is empty"),
+        pytest.param("sample --prime Re --chars 5 >/dev/full", 1, "the system refuses: No space", marks=NEEDS_FULL),
+        pytest.param("cells >/dev/full", 1, "the system refuses: No space", marks=NEEDS_FULL),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_defects(
+    command: str, code: int, message: str, shared_home: Path
+) -> None:
+    environment = {**os.environ, "CHARRNN_HOME": str(shared_home), "OMP_NUM_THREADS": "1"}
+    line = f'"{sys.executable}" "{ROOT}/cli.py" {command}'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "defect" not in done.stderr
+    assert "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
