@@ -123,6 +123,16 @@ def visible(character: str) -> str:
     return f"<{ord(character):04X}>"
 
 
+def harmless(text: str) -> str:
+    """A text as a terminal shows it: what the terminal would obey, as something to see; line ends and tabs stay."""
+    return "".join(visible(c) if unicodedata.category(c) == "Cc" and c not in "\n\r\t" else c for c in text)
+
+
+def for_people(stream: TextIO) -> Callable[[str], str]:
+    """What text goes through on its way to a stream: to a terminal `harmless`, to files and pipes as it is."""
+    return harmless if stream.isatty() else str
+
+
 def one_line(text: str) -> str:
     """A text on one line, with nothing in it that a terminal would obey."""
     return "".join(c if c == " " or unicodedata.combining(c) else visible(c) for c in text)
