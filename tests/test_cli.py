@@ -187,6 +187,7 @@ ERRORS = [
     (["cells", "lstn"], 1, "did you mean 'lstm'"),
     (["cells", "--hidden", "0"], 2, "1 or more"),
     (["trian"], 2, "did you mean 'train'"),
+    (["inspect", "gradient"], 2, "did you mean 'gradients'"),
     (["train", "--hiden", "5"], 2, "--hidden"),
     (["sample", "--device", "tpu"], 1, "device"),
 ]

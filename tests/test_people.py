@@ -443,6 +443,8 @@ def test_there_is_a_completion_script_for_each_shell(run: Command, shell: str) -
         ("charrnn train --cell nn.G", "nn.GRU"),
         ("charrnn cells nn.L", "nn.LSTM"),
         ("charrnn train rek", "rekurentne"),
+        ("charrnn corpora fetch te", "text8"),
+        ("charrnn corpora stats rek", "rekurentne"),
         ("charrnn sample --temp", "--temperature"),
     ],
 )
