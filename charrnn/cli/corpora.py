@@ -103,7 +103,8 @@ def _report(source: str, m: "Stats") -> str:
     lines += [
         f"{'xz':<11}{m.xz_bits:>12.3f}",
         "Counting on the text itself flatters: a context seen once seems to foretell its character with certainty.",
-        f"\nrepeats    {m.repeated:.1%} of all passages of 32 bytes stood in the text before; the longest:",
+        f"\nrepeats    {m.repeated:.1%} of all passages of 32 bytes stood in the text before"
+        + ("; the longest:" if m.repeats else ""),
     ]
     for repeat in m.repeats:
         lines.append(f"  {repeat.characters:>9,} characters at byte {repeat.first:,} and {repeat.again:,}")
