@@ -90,7 +90,7 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
     begin, end = text.boundaries(split)[:2]
     if end - begin < MIN_TRAIN_CHARACTERS:
         raise CharRNNError(
-            f"{text.source} leaves {end - begin} characters to train on, at least {MIN_TRAIN_CHARACTERS} are needed",
+            f"{text.source} leaves too little to train on: {end - begin} of at least {MIN_TRAIN_CHARACTERS} characters",
             "give a longer text, or a larger training share with --split",
         )
     key = hashlib.sha256(f"{tokenizer.to_json()}{split}{text.document}".encode()).hexdigest()[:16]

@@ -101,7 +101,7 @@ def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_pat
         (b"", "is empty"),
         (b"abc" * 2000 + b"\xff" + b"abc", "byte 6000 is not UTF-8"),
         ("ab\u010d".encode()[:-1], "byte 2 is not UTF-8"),
-        (b"short", "4 characters to train on"),
+        (b"short", "too little to train on: 4 of at least 20 characters"),
     ],
 )
 def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path: Path, home: Path) -> None:
@@ -140,6 +140,9 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
     assert any("cover.jpg" in note for note in text.notes)
     assert any("line end was added" in note for note in text.notes)
     assert "".join(read(f"{folder}/*.txt", home).chunks()) == "first\nsecond\n"
+    everything = read(f"{folder}/*", home)
+    assert "".join(everything.chunks()) == "first\nsecond\n"
+    assert any("cover.jpg" in note for note in everything.notes)
     assert "".join(read(f"{folder}/**/*.gz", home).chunks()) == "third ž\n"
     several = data.read((f"{folder}/b.txt", f"{folder}/a.txt"), home)
     assert "".join(several.chunks()) == "second\nfirst"
@@ -168,7 +171,8 @@ def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
         (("text9",), "text8"),
         (("text8",), "not fetched yet"),
         (("damaged.gz",), "damaged gzip"),
-        (("pictures",), "none of them text"),
+        (("pictures",), "pictures holds one file, which is no text"),
+        (("pictures/*.png",), r"pictures/\*.png stands for one file, which is no text"),
         (("a text instead of its path " * 20,), "cannot be read"),
     ],
 )

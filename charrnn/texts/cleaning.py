@@ -70,7 +70,8 @@ class Findings:
                 "the text is not in normal form NFC: one letter may be spelled in two ways; --normalize nfc composes it"
             )
         if self.joined:
-            notes.append(f"a line end was added to {self.joined:,} files whose last line had none")
+            files = "a file" if self.joined == 1 else f"{self.joined:,} files"
+            notes.append(f"a line end was added to {files} whose last line had none")
         return tuple(notes)
 
 
