@@ -217,7 +217,7 @@ def test_progress_is_told_to_the_end(corpus: str, home: Path) -> None:
 
 
 def cleaned(tmp_path: Path, content: bytes, chunk: int = 1 << 22, **settings: Any) -> tuple[str, tuple[str, ...]]:
-    cleaning, findings = Cleaning(**settings), Findings()
+    cleaning, findings = Cleaning(**{"settable": True, **settings}), Findings()
     (source,) = corpora.find(write(tmp_path, content)).sources
     return "".join(text_of(source, cleaning, findings, chunk)), findings.notes(cleaning)
 
@@ -241,6 +241,14 @@ def test_bytes_that_are_not_utf8_are_refused_or_replaced_and_counted(tmp_path: P
     assert "byte 5 of" in notes[0]
 
 
+@pytest.mark.parametrize("content", [b"text \xff", b"\0text" * 100])
+def test_settings_are_advised_only_where_they_can_be_given(content: bytes, tmp_path: Path) -> None:
+    for settable in (True, False):
+        with pytest.raises(CharRNNError) as raised:
+            cleaned(tmp_path, content, settable=settable)
+        assert ("--" in raised.value.hint) == settable
+
+
 def test_what_is_not_text_is_refused_unless_bytes_are_learned(tmp_path: Path) -> None:
     for content, hint in (("some words".encode("utf-16-le"), "UTF-16"), (b"\0\1\2" * 500, "--tokenizer byte")):
         with pytest.raises(CharRNNError, match=rf"not text.*{hint}"):
@@ -248,6 +256,9 @@ def test_what_is_not_text_is_refused_unless_bytes_are_learned(tmp_path: Path) ->
         assert cleaned(tmp_path, content, binary=True)[0].encode() == content
     with pytest.raises(CharRNNError, match="UTF-16"):
         cleaned(tmp_path, "some words".encode("utf-16"))
+    with pytest.raises(CharRNNError) as raised:  # a picture is not UTF-8: its bytes could not be learned either
+        cleaned(tmp_path, bytes(range(256)) * 20)
+    assert raised.value.hint == "name a text"
     text, notes = cleaned(tmp_path, b"a" * 2000 + b"\0")
     assert (len(text), "1 NUL" in notes[0]) == (2001, True)
 

@@ -1,5 +1,6 @@
 """What the command line does for people: primes put right, completions that end, colours, chat, shells, interrupts."""
 
+import gzip
 import json
 import os
 import pty
@@ -223,6 +224,21 @@ def test_score_gives_the_bits_of_every_character(run: Command, tmp_path: Path) -
     assert "bits each" in err
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     assert last_json(run("score", str(tmp_path / "text.txt"), "--json")[1])["bits"] == result["bits"]
+
+
+def test_a_file_is_scored_as_eval_reads_it(trained: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    trained(newline="lf", normalize="nfc", steps=2)
+    text = "Mreža\npamti i šumi\n"
+    windows = tmp_path / "text.txt.gz"
+    marked = "\ufeff" + unicodedata.normalize("NFD", text).replace("\n", "\r\n")
+    windows.write_bytes(gzip.compress(marked.encode()))
+    figures = []
+    for words in (["score", str(windows)], ["eval", "latest", str(windows)], ["score", "--text", text]):
+        assert cli._run([*words, "--json"]) == 0
+        figures.append(last_json(capsys.readouterr().out))
+    assert [f["characters"] for f in figures] == [len(text)] * 3
+    assert figures[0]["text"] == text
+    assert figures[0]["nats_per_char"] == figures[1]["nats_per_char"] == figures[2]["nats_per_char"]
 
 
 def test_coloured_text_is_the_text_with_nothing_that_a_terminal_would_obey(run: Command) -> None:
