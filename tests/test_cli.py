@@ -107,6 +107,9 @@ def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:
     run(*TRAIN, corpus, "--name", "r")
     (row,) = last_json(run("runs", "--json")[1])["runs"]
     assert (row["run"], row["step"], row["complete"]) == ("r", 8, True)
+    documented = re.search(r"\| runs \| runs: \[\{(.*)\}\] \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert documented
+    assert [field.partition(":")[0] for field in documented[1].split(", ")] == list(row)
 
 
 def test_the_prime_comes_from_a_file_or_from_standard_input(run: Any, corpus: str, tmp_path: Path) -> None:
