@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ class Run:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def typed(self) -> str:
+        """What a command line calls this run: its name in the home folder, its path elsewhere."""
+        return self.name if self.path.parent == home() else str(self.path)
+
     def exists(self) -> bool:
         """Whether a checkpoint was ever saved here."""
         try:
@@ -51,17 +57,33 @@ class Run:
 
     def create(self, config: Config, tokenizer: Tokenizer) -> None:
         """Make the folder with its configuration; raises CharRNNError where something else is in it."""
-        try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+        with self._refusing():
+            self.refuse_taken()
             self.path.mkdir(parents=True, exist_ok=True)
+        self.write_config(config)
+        write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+
+    def refuse_taken(self) -> None:
+        """Raise CharRNNError where something is kept here already: before a long text is read for nothing."""
+        with self._refusing():
+            if self.path.exists() and any(self.path.iterdir()):
+                if self.exists():
+                    raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+                raise CharRNNError(
+                    f"{self.path} exists already and holds no checkpoint",
+                    "choose another --name, or delete that folder unless something is training into it",
+                )
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Says in words what the system refuses."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise CharRNNError(
                 f"no run can be kept in {self.path}: {reason}", "choose another --name, --out or CHARRNN_HOME"
             ) from None
-        self.write_config(config)
-        write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
 
     def write_config(self, config: Config) -> None:
         """Write config.json; a plan is written here before any step follows it, so that resuming repeats it."""
@@ -78,10 +100,15 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """run.json: step, files, best, result, version. Raises CharRNNError where there is no whole checkpoint."""
-        about = json.loads(self._read("run.json"))
+        try:
+            about = json.loads(self._read("run.json"))
+        except ValueError:
+            about = None
+        if not isinstance(about, dict):
+            raise CharRNNError(f"{self.path / 'run.json'} was changed or damaged", "restore the run from a copy")
         if about.get("format") != FORMAT:
             raise CharRNNError(f"{self.path} has format {about.get('format')}, this version reads {FORMAT}", "upgrade")
-        return dict(about)
+        return about
 
     def weights(self, which: str = "best") -> Tensors:
         """The weights that validated best, or the last ones; verified by their SHA-256."""

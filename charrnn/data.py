@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from charrnn.texts.copies import Progress, let_go, silent, sources
 from charrnn.texts.copies import Text as Text
 from charrnn.texts.copies import open_text as open_text
 from charrnn.texts.copies import read as read
+from charrnn.texts.corpora import Source
 from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Normalize, Tokenizer, count_characters
 
@@ -90,7 +91,7 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
     begin, end = text.boundaries(split)[:2]
     if end - begin < MIN_TRAIN_CHARACTERS:
         raise CharRNNError(
-            f"{text.source} leaves {end - begin} characters to train on, at least {MIN_TRAIN_CHARACTERS} are needed",
+            f"{text.source} leaves too little to train on: {end - begin} of at least {MIN_TRAIN_CHARACTERS} characters",
             "give a longer text, or a larger training share with --split",
         )
     key = hashlib.sha256(f"{tokenizer.to_json()}{split}{text.document}".encode()).hexdigest()[:16]
@@ -138,16 +139,20 @@ def read_whole(file: str, config: Config, tokenizer: Tokenizer) -> tuple[NDArray
 
     Raises CharRNNError where it is missing, empty or no text.
     """
-    findings = Findings()
-    whole = ["".join(text_of(source, Cleaning.of(config), findings)) for source in sources((file,), findings)]
-    if not any(whole):
+    whole = [text for source in sources((file,), Findings()) if (text := cleaned(source, config))]
+    if not whole:
         raise CharRNNError(f"{file} is empty", "give a text of at least one character")
     if config.document != "file":
         lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
         return encode_whole("".join([*lines, whole[-1]]), config.document, tokenizer)
-    ids = [tokenizer.encode(text) for text in whole if text]
+    ids = [tokenizer.encode(text) for text in whole]
     lengths = [len(of_file) for of_file in ids]
     return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
+
+
+def cleaned(source: Source, config: Config) -> str:
+    """The text of a source that is not a run's own corpus, cleaned as that was; CharRNNError for what is no text."""
+    return "".join(text_of(source, replace(Cleaning.of(config), settable=False), Findings()))
 
 
 def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:

@@ -53,6 +53,7 @@ def new_run(
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
     """
     began = time.monotonic() if began is None else began
+    run.refuse_taken()
     text = data.open_text(config, progress)
     tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize, progress)
     corpus = data.encode(text, tokenizer, config.split, progress)

@@ -97,6 +97,23 @@ def test_a_taken_name_is_refused_and_nothing_in_it_is_touched(trained: TrainedRu
     assert before == {path.name: path.read_bytes() for path in run.path.iterdir()}
 
 
+def test_a_taken_name_is_refused_before_the_text_is_read(trained: TrainedRun) -> None:
+    run = trained("taken", steps=2)
+    with pytest.raises(CharRNNError, match="exists already"):
+        list(training.new_run(Config(corpus=("no-such-text.txt",)), run))
+
+
+def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumable(
+    trained: TrainedRun, home: Path
+) -> None:
+    run = trained("taken", steps=2)
+    with pytest.raises(CharRNNError, match="--resume"):
+        run.refuse_taken()
+    (run.path / "run.json").unlink()
+    with pytest.raises(CharRNNError, match="delete that folder"):
+        run.refuse_taken()
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "latest"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(CharRNNError, match="name of a run"):

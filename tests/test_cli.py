@@ -1,8 +1,10 @@
 """The command line as people use it: results on stdout, progress on stderr, exit codes, errors in words."""
 
+import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from conftest import CORPUS
 
 from charrnn import cells, checkpoint, cli, text_model
+from charrnn.cli import train
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -104,6 +107,9 @@ def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:
     run(*TRAIN, corpus, "--name", "r")
     (row,) = last_json(run("runs", "--json")[1])["runs"]
     assert (row["run"], row["step"], row["complete"]) == ("r", 8, True)
+    documented = re.search(r"\| runs \| runs: \[\{(.*)\}\] \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert documented
+    assert [field.partition(":")[0] for field in documented[1].split(", ")] == list(row)
 
 
 def test_the_prime_comes_from_a_file_or_from_standard_input(run: Any, corpus: str, tmp_path: Path) -> None:
@@ -138,6 +144,32 @@ def test_train_config_repeats_a_run(run: Any, corpus: str, home: Path) -> None:
     assert a == b
 
 
+def test_what_is_offered_next_works_as_it_is_typed(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("123 " + CORPUS.read_text(encoding="utf-8")[:3000].replace("Reka", "Mreža", 1))
+    for place in ([], ["--out", "my folder/run"]):
+        err = run(*TRAIN, "text.txt", *place)[2]
+        offered, _, others = err[err.index("next: ") + 6 :].partition("   or: ")
+        words = shlex.split(offered)
+        code, out, _ = run(*words[words.index("sample") :], "--json")
+        assert (code, last_json(out)["prime"]) == (0, "Mreža")
+        assert Path(last_json(out)["run"]).name == ("run" if place else "text-nn.GRU-16x1")
+        assert run(*shlex.split(others.partition(",")[0]))[0] == 0
+
+
+def test_a_run_kept_elsewhere_is_resumed_by_what_an_interrupt_prints(
+    run: Any, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "my folder" / "run"
+    monkeypatch.setattr(train, "interruptible", lambda: contextlib.nullcontext(lambda: True))
+    code, _, err = run(*TRAIN, corpus, "--out", str(place))
+    assert code == 130
+    monkeypatch.undo()
+    typed = shlex.split(err[err.index("to go on: ") + 10 :].splitlines()[0])
+    assert run(*typed[typed.index("train") :])[0] == 0
+    assert checkpoint.Run(place).about()["step"] == 8
+
+
 ERRORS = [
     (["train", "missing.txt"], 1, "no file missing.txt"),
     (["train", "--cell", "lstn"], 1, "did you mean 'lstm'"),
@@ -158,6 +190,7 @@ ERRORS = [
     (["cells", "lstn"], 1, "did you mean 'lstm'"),
     (["cells", "--hidden", "0"], 2, "1 or more"),
     (["trian"], 2, "did you mean 'train'"),
+    (["inspect", "gradient"], 2, "did you mean 'gradients'"),
     (["train", "--hiden", "5"], 2, "--hidden"),
     (["sample", "--device", "tpu"], 1, "device"),
 ]

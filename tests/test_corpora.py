@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from charrnn import cli, data
+from charrnn.completing.transliteration import to_cyrillic
 from charrnn.errors import CharRNNError
 from charrnn.texts import catalogue, corpora, corpus_stats, named_corpora, python_corpora, repeats
 from charrnn.texts.catalogue import Download, Entry
@@ -297,6 +298,27 @@ def test_a_text_of_one_letter_is_one_long_repeat(home: Path) -> None:
     assert stats.repeats[0].characters == 4999
     assert stats.orders[0].empirical_bits == 0
     assert stats.beat_bits == 0
+
+
+def test_repeats_are_ordered_by_their_characters_not_their_bytes(home: Path) -> None:
+    latin, cyrillic = CORPUS.read_text(encoding="utf-8")[:400], to_cyrillic(CORPUS.read_text(encoding="utf-8")[:300])
+    found = measure(f"{latin}1{cyrillic}2{cyrillic}3{latin}", home).repeats
+    assert [repeat.characters for repeat in found] == [len(latin), len(cyrillic)]
+
+
+@pytest.mark.parametrize(
+    ("text", "to_beat"),
+    [
+        ("a", "to beat    0.000 bits (0.000 nats) per character: how often each character occurs"),
+        ("ab" * 500, "nats) per character: a model of the last 5 characters"),
+    ],
+)
+def test_the_smallest_texts_are_described_in_plain_words(text: str, to_beat: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(text)
+    out = run("corpora", "stats", str(tmp_path / "text.txt"))[1]
+    assert to_beat in out
+    assert "-0.000" not in out
+    assert ("the longest:" in out) == (len(text) > 100)
 
 
 def test_a_longer_text_is_sampled_evenly_and_counted_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_pat
         (b"", "is empty"),
         (b"abc" * 2000 + b"\xff" + b"abc", "byte 6000 is not UTF-8"),
         ("ab\u010d".encode()[:-1], "byte 2 is not UTF-8"),
-        (b"short", "4 characters to train on"),
+        (b"short", "too little to train on: 4 of at least 20 characters"),
     ],
 )
 def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path: Path, home: Path) -> None:
@@ -140,6 +140,9 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
     assert any("cover.jpg" in note for note in text.notes)
     assert any("line end was added" in note for note in text.notes)
     assert "".join(read(f"{folder}/*.txt", home).chunks()) == "first\nsecond\n"
+    everything = read(f"{folder}/*", home)
+    assert "".join(everything.chunks()) == "first\nsecond\n"
+    assert any("cover.jpg" in note for note in everything.notes)
     assert "".join(read(f"{folder}/**/*.gz", home).chunks()) == "third ž\n"
     several = data.read((f"{folder}/b.txt", f"{folder}/a.txt"), home)
     assert "".join(several.chunks()) == "second\nfirst"
@@ -168,7 +171,8 @@ def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
         (("text9",), "text8"),
         (("text8",), "not fetched yet"),
         (("damaged.gz",), "damaged gzip"),
-        (("pictures",), "none of them text"),
+        (("pictures",), "pictures holds one file, which is no text"),
+        (("pictures/*.png",), r"pictures/\*.png stands for one file, which is no text"),
         (("a text instead of its path " * 20,), "cannot be read"),
     ],
 )
@@ -213,7 +217,7 @@ def test_progress_is_told_to_the_end(corpus: str, home: Path) -> None:
 
 
 def cleaned(tmp_path: Path, content: bytes, chunk: int = 1 << 22, **settings: Any) -> tuple[str, tuple[str, ...]]:
-    cleaning, findings = Cleaning(**settings), Findings()
+    cleaning, findings = Cleaning(**{"settable": True, **settings}), Findings()
     (source,) = corpora.find(write(tmp_path, content)).sources
     return "".join(text_of(source, cleaning, findings, chunk)), findings.notes(cleaning)
 
@@ -237,6 +241,14 @@ def test_bytes_that_are_not_utf8_are_refused_or_replaced_and_counted(tmp_path: P
     assert "byte 5 of" in notes[0]
 
 
+@pytest.mark.parametrize("content", [b"text \xff", b"\0text" * 100])
+def test_settings_are_advised_only_where_they_can_be_given(content: bytes, tmp_path: Path) -> None:
+    for settable in (True, False):
+        with pytest.raises(CharRNNError) as raised:
+            cleaned(tmp_path, content, settable=settable)
+        assert ("--" in raised.value.hint) == settable
+
+
 def test_what_is_not_text_is_refused_unless_bytes_are_learned(tmp_path: Path) -> None:
     for content, hint in (("some words".encode("utf-16-le"), "UTF-16"), (b"\0\1\2" * 500, "--tokenizer byte")):
         with pytest.raises(CharRNNError, match=rf"not text.*{hint}"):
@@ -244,6 +256,9 @@ def test_what_is_not_text_is_refused_unless_bytes_are_learned(tmp_path: Path) ->
         assert cleaned(tmp_path, content, binary=True)[0].encode() == content
     with pytest.raises(CharRNNError, match="UTF-16"):
         cleaned(tmp_path, "some words".encode("utf-16"))
+    with pytest.raises(CharRNNError) as raised:  # a picture is not UTF-8: its bytes could not be learned either
+        cleaned(tmp_path, bytes(range(256)) * 20)
+    assert raised.value.hint == "name a text"
     text, notes = cleaned(tmp_path, b"a" * 2000 + b"\0")
     assert (len(text), "1 NUL" in notes[0]) == (2001, True)
 

@@ -1,5 +1,6 @@
 """What the command line does for people: primes put right, completions that end, colours, chat, shells, interrupts."""
 
+import gzip
 import json
 import os
 import pty
@@ -22,6 +23,7 @@ from charrnn import checkpoint, cli, data, text_model, training
 from charrnn.cli import options, surprise
 
 ROOT = Path(__file__).parent.parent
+NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -189,6 +191,23 @@ def test_what_is_copied_is_null_where_the_corpus_is_gone(run: Command, monkeypat
     assert run("sample", "--chars", "5", "--max-copy", "9")[0] == 1
 
 
+def test_a_terminal_is_given_nothing_that_it_would_obey(
+    run: Command, shared_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\x1b[31m\x9b\x0e\a č\ta"
+    code, out, _ = run("sample", "--prime", text, "--chars", "0")
+    assert (code, out) == (0, text + "\n")  # into a file or a pipe goes the text itself
+    assert options.harmless(text + "\r\n") == "␛[31m<009B>␎␇ č\ta\r\n"
+    monkeypatch.setattr(options, "for_people", lambda stream: options.harmless)
+    for words in (["sample", "--prime", text, "--chars", "0"], ["complete", text, "--count", "1", "--chars", "1"]):
+        assert run(*words)[1].startswith(options.harmless(text))
+
+
+def test_several_completions_begin_on_the_first_line(run: Command) -> None:
+    out = run("sample", "--prime", "Rek", "--chars", "3", "--count", "2")[1]
+    assert re.fullmatch(r"(?s)--- 1 of 2\nRek...\n\n--- 2 of 2\nRek...\n", out)
+
+
 # score
 
 
@@ -205,6 +224,21 @@ def test_score_gives_the_bits_of_every_character(run: Command, tmp_path: Path) -
     assert "bits each" in err
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     assert last_json(run("score", str(tmp_path / "text.txt"), "--json")[1])["bits"] == result["bits"]
+
+
+def test_a_file_is_scored_as_eval_reads_it(trained: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    trained(newline="lf", normalize="nfc", steps=2)
+    text = "Mreža\npamti i šumi\n"
+    windows = tmp_path / "text.txt.gz"
+    marked = "\ufeff" + unicodedata.normalize("NFD", text).replace("\n", "\r\n")
+    windows.write_bytes(gzip.compress(marked.encode()))
+    figures = []
+    for words in (["score", str(windows)], ["eval", "latest", str(windows)], ["score", "--text", text]):
+        assert cli._run([*words, "--json"]) == 0
+        figures.append(last_json(capsys.readouterr().out))
+    assert [f["characters"] for f in figures] == [len(text)] * 3
+    assert figures[0]["text"] == text
+    assert figures[0]["nats_per_char"] == figures[1]["nats_per_char"] == figures[2]["nats_per_char"]
 
 
 def test_coloured_text_is_the_text_with_nothing_that_a_terminal_would_obey(run: Command) -> None:
@@ -364,7 +398,48 @@ def test_runs_is_a_table_with_scores_newest_first(
     assert re.search(r"\d\.\d{4} +\d\.\d{4}", first)
 
 
+@pytest.mark.parametrize("damage", ["not json", "[1]", ""])
+def test_a_damaged_run_is_named_and_hides_no_other(
+    damage: str, run: Command, trained: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHARRNN_HOME", str(home))
+    for name in ("whole", "broken"):
+        trained(name, steps=2)
+    (home / "broken" / "run.json").write_text(damage)
+    code, out, err = run("runs")
+    assert (code, "whole" in out, "broken" in out) == (0, True, False)
+    assert "broken/run.json was changed or damaged" in err
+    for command in (["sample", "--run"], ["info"], ["eval"], ["train", "--resume"], ["rm", "-y"]):
+        code, _, err = run(*command, "broken")
+        assert (code, "damaged" in err) == (1, True)
+
+
 # Shells, locales, defects
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("sample --prime Re --chars 5 <&-", 0, ""),
+        ("sample --chars 5 <&-", 0, ""),
+        ("sample --prime Re --chars 5 >&-", 0, ""),
+        ("chat <&-", 0, "type how a text begins"),
+        ("score - <&-", 1, "standard input is empty"),
+        ("train - <&-", 1, "standard input is empty"),
+        pytest.param("sample --prime Re --chars 5 >/dev/full", 1, "the system refuses: No space", marks=NEEDS_FULL),
+        pytest.param("cells >/dev/full", 1, "the system refuses: No space", marks=NEEDS_FULL),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_defects(
+    command: str, code: int, message: str, shared_home: Path
+) -> None:
+    environment = {**os.environ, "CHARRNN_HOME": str(shared_home), "OMP_NUM_THREADS": "1"}
+    line = f'"{sys.executable}" "{ROOT}/cli.py" {command}'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "defect" not in done.stderr
+    assert "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -384,6 +459,8 @@ def test_there_is_a_completion_script_for_each_shell(run: Command, shell: str) -
         ("charrnn train --cell nn.G", "nn.GRU"),
         ("charrnn cells nn.L", "nn.LSTM"),
         ("charrnn train rek", "rekurentne"),
+        ("charrnn corpora fetch te", "text8"),
+        ("charrnn corpora stats rek", "rekurentne"),
         ("charrnn sample --temp", "--temperature"),
     ],
 )

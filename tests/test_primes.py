@@ -33,6 +33,14 @@ def test_another_normal_form_is_read_in_the_known_one_and_said() -> None:
     assert "NFD" in found.notes[0]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_prime() -> None:
+    found = examine("\ufeffmreža", LATIN)
+    assert (found.text, found.suggestion, found.unknown) == ("mreža", None, ())
+    assert "byte order mark" in found.notes[0]
+    marked = Tokenizer.char(SERBIAN + "\ufeff")  # unless the model learned it
+    assert examine("\ufeffmreža", marked) == Prime("\ufeffmreža")
+
+
 @pytest.mark.parametrize(
     ("prime", "tokenizer", "suggestion", "said"),
     [

@@ -4,6 +4,7 @@ A command is a module of this folder with a `command`, imported when it is asked
 Exit codes: 0 done, 1 an error the library explains, 2 wrong usage, 130 interrupted.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -17,6 +18,9 @@ from charrnn import __version__
 from charrnn.errors import CharRNNError, did_you_mean
 
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
+
+# What no program can help: a full disk or quota, a file too large, a device that fails, no rights.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 COMMANDS = {  # name -> its help in one line, as in its module
     "train": "Learn a text: train a model on CORPUS and keep it as a run.",
@@ -73,6 +77,10 @@ def group(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    # A stream that was closed (`<&-`, some schedulers) is None: opened in this order, each gets its own number back.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names of files need not be UTF-8: they come out as the bytes they went in.
@@ -108,8 +116,7 @@ def _run(arguments: list[str]) -> int:
         click.echo("interrupted", err=True)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough; keep Python from failing again while it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has enough
         return 0
     except MemoryError as error:
         click.echo(f"error: the memory does not suffice: {error or 'more was asked for than there is'}", err=True)
@@ -118,11 +125,25 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            _forget_output()  # it may be what cannot be written
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: the system refuses: {place}{error.strerror}", err=True)
+            click.echo("hint: make room, check the rights, or name another place", err=True)
+            return 1
         click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
         click.echo(
             f"hint: please report it with what `{_program()} --debug ...` and `{_program()} env` print", err=True
         )
         return 1
+
+
+def _forget_output() -> None:
+    """Keep Python from failing once more when it flushes stdout at exit, where that cannot be written any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program() -> str:

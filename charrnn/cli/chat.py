@@ -110,12 +110,13 @@ class _Talk:
         )
         if self._until != "none":
             characters = up_to_end(characters, self._until)  # type: ignore[arg-type]
-        shown = prime[prime.rfind("\n") + 1 :]
+        show = options.for_people(sys.stdout)
+        shown = show(prime[prime.rfind("\n") + 1 :])
         print(click.style(shown, bold=True) if options.colours_wanted() else shown, end="", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
-                print(character, end="", flush=True)
+                print(show(character), end="", flush=True)
         print(flush=True)
 
     def _again(self, _: str) -> None:

@@ -1,5 +1,6 @@
 """complete: finish a word, a line or a sentence, the likeliest of several first."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,4 +72,7 @@ def command(
     last_line = text[text.rfind("\n") + 1 :]
     for c in candidates:
         shown = last_line + c.text + ("" if c.finished else " …")
-        click.echo(f"{c.nats_per_char:.3f}  {options.one_line(shown)}" if count > 1 else text + c.text)
+        if count > 1:
+            click.echo(f"{c.nats_per_char:.3f}  {options.one_line(shown)}")
+        else:
+            click.echo(options.for_people(sys.stdout)(text + c.text))

@@ -1,25 +1,23 @@
 """corpora: what can be learned by name, and what a text is like."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from charrnn.cli import options, progress
-from charrnn.errors import did_you_mean
 
 if TYPE_CHECKING:
     from charrnn.texts.corpus_stats import Stats
 
 
-class _Subcommands(click.Group):
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(self.commands))}")
-        return super().resolve_command(ctx, args)
+def _complete_catalogue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from charrnn.texts import catalogue
+
+    return [name for name in catalogue.ENTRIES if name.startswith(incomplete)]
 
 
-@click.group(cls=_Subcommands)
+@click.group(cls=options.Subcommands)
 def command() -> None:
     """List, fetch and measure corpora.
 
@@ -50,7 +48,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_catalogue)
 @options.as_json
 def fetch(name: str, as_json: bool) -> None:
     """Download a corpus of the catalogue, going on where it was cut off, and verify it."""
@@ -66,7 +64,7 @@ def fetch(name: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("file", nargs=-1, required=True)
+@click.argument("file", nargs=-1, required=True, shell_complete=options.complete_corpora)
 @options.as_json
 def stats(file: tuple[str, ...], as_json: bool) -> None:
     """Measure a text: alphabet, entropies, repeats, and what a model of it should beat.
@@ -105,7 +103,8 @@ def _report(source: str, m: "Stats") -> str:
     lines += [
         f"{'xz':<11}{m.xz_bits:>12.3f}",
         "Counting on the text itself flatters: a context seen once seems to foretell its character with certainty.",
-        f"\nrepeats    {m.repeated:.1%} of all passages of 32 bytes stood in the text before; the longest:",
+        f"\nrepeats    {m.repeated:.1%} of all passages of 32 bytes stood in the text before"
+        + ("; the longest:" if m.repeats else ""),
     ]
     for repeat in m.repeats:
         lines.append(f"  {repeat.characters:>9,} characters at byte {repeat.first:,} and {repeat.again:,}")

@@ -12,7 +12,7 @@ from charrnn.compare.presets import NOTEBOOK
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)  # steps back in the table
 
 
-@click.group()
+@click.group(cls=options.Subcommands)
 def command() -> None:
     """Look inside: how far back in time gradients reach, and how long a cell remembers."""
 

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn.config import Config
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +24,15 @@ device = click.option(
     show_default=True,
     help="Where to compute: cpu, cuda, or auto for CUDA when there is one.",
 )
+
+
+class Subcommands(click.Group):
+    """A command with commands of its own, which names the nearest one where there is none such."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(self.commands))}")
+        return super().resolve_command(ctx, args)
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -121,6 +130,16 @@ def visible(character: str) -> str:
     if character.isprintable():
         return ("◌" if unicodedata.combining(character) else "") + character
     return f"<{ord(character):04X}>"
+
+
+def harmless(text: str) -> str:
+    """A text as a terminal shows it: what the terminal would obey, as something to see; line ends and tabs stay."""
+    return "".join(visible(c) if unicodedata.category(c) == "Cc" and c not in "\n\r\t" else c for c in text)
+
+
+def for_people(stream: TextIO) -> Callable[[str], str]:
+    """What text goes through on its way to a stream: to a terminal `harmless`, to files and pipes as it is."""
+    return harmless if stream.isatty() else str
 
 
 def one_line(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from charrnn.cli import options
+from charrnn.errors import CharRNNError
 
 
 @click.command()
@@ -15,7 +16,12 @@ def command(as_json: bool) -> None:
     """List the runs, newest first."""
     from charrnn import checkpoint
 
-    rows = [summary(run) for run in checkpoint.runs()]
+    rows = []
+    for run in checkpoint.runs():
+        try:
+            rows.append(summary(run))
+        except CharRNNError as error:  # one that is damaged must not hide the others
+            click.echo(f"note: {error.problem}", err=True)
     if as_json:
         options.print_json({"runs": rows})
         return

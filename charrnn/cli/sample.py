@@ -63,18 +63,20 @@ def command(
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
     target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")
+    show = options.for_people(target)
     try:
         done = []
         for number, characters in enumerate(completions):
             pieces, nats = [], 0.0
             if not as_json:
-                separator = f"\n--- {number + 1} of {count}\n" if count > 1 else ""
-                print(separator + text, end="", file=target, flush=True)
+                separator = f"--- {number + 1} of {count}\n" if count > 1 else ""
+                separator = "\n" * (number > 0) + separator
+                print(separator + show(text), end="", file=target, flush=True)
             for character, cost in characters:
                 pieces.append(character)
                 nats += cost
                 if not as_json:
-                    print(character, end="", file=target, flush=True)
+                    print(show(character), end="", file=target, flush=True)
             if not as_json:
                 print(file=target, flush=True)
             completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats}

@@ -3,6 +3,8 @@
 import math
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,15 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
     """Show how much every character of TEXT, or of a file, surprises the model.
 
     In bits: 1 is a guess between two, 8 one of 256. On a terminal the text is coloured; elsewhere there is a line for
-    each character: its bits, a tab, and the character. '-' reads standard input.
+    each character: its bits, a tab, and the character. '-' reads standard input. A file is read as the run's own text
+    was: line ends, normal form, gzip.
     """
     from charrnn.text_model import load
 
-    text, source = _read(what, is_text)
+    read, source = _found(what, is_text)
     model = load(run, device)
     assert model.run is not None
-    text = model.tokenizer.clean(text)
+    text = model.tokenizer.clean(read(model.config))
     if not text:
         raise CharRNNError(f"{source} is empty", "give a text of at least one character")
     score = model.score(text)
@@ -63,20 +66,22 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
         click.echo(about, err=True)
 
 
-def _read(what: str, is_text: bool) -> tuple[str, str]:
-    """The text, and what to call it."""
-    if what == "-":
-        return priming.decoded(sys.stdin.buffer.read(), "standard input"), "standard input"
+def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
+    """What reads the text for a run of some configuration, and what to call it."""
+    from charrnn import data
+    from charrnn.texts import corpora
+
     path = Path(what)
     try:
         exists = path.is_file()
     except (OSError, ValueError):  # too long for a name, or with a byte that none has
         exists = False
-    if not is_text and exists:
-        return priming.read_file(path), what
+    if what == corpora.STDIN or (exists and not is_text):
+        (source,) = corpora.find(what).sources
+        return partial(data.cleaned, source), source.name
     if not is_text and " " not in what and (path.suffix or os.sep in what):
         raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
-    return priming.argument(what), "the text"
+    return lambda _: priming.argument(what), "the text"
 
 
 def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -202,7 +204,7 @@ class _Show:
     def _stopped(self, report: Any) -> None:
         self._close()
         self._say(f"stopped after step {report.step:,}; everything is saved")
-        self._say(f"to go on: {cli._program()} train --resume {report.run.name}")
+        self._say(f"to go on: {cli._program()} train --resume {shlex.quote(report.run.typed)}")
         self.exit_code = 130
 
     def _finished(self, report: Any) -> None:
@@ -220,14 +222,23 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
-        self._say(
-            f'next: {cli._program()} sample --prime "Rekurentne"   or: eval {report.run.name}, runs, train --help'
-        )
+        typed = shlex.quote(report.run.typed)
+        sample = ["sample", *(["--run", typed] if report.run.typed != report.run.name else [])]
+        word = _first_word(self._context.corpus)
+        sample += ["--prime", f'"{word}"'] if word else []
+        self._say(f"next: {cli._program()} {' '.join(sample)}   or: eval {typed}, runs, train --help")
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _first_word(corpus: Any) -> str:
+    """The first word of a text, as something to try completing; empty where it does not begin with any."""
+    beginning = corpus.tokenizer.decode(corpus.ids("train")[: 10 * PRIME_IDS])
+    found = re.search(r"[^\W\d_]{3,20}", beginning)
+    return found[0] if found else ""
 
 
 def _rounded(value: float) -> int:

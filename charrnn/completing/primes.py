@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from charrnn.completing.transliteration import to_cyrillic, to_latin
+from charrnn.texts.cleaning import BYTE_ORDER_MARK
 from charrnn.tokenizer import Tokenizer
 
 NAMED_AT_MOST = 8  # characters in a note
@@ -31,7 +32,8 @@ _BARRED = str.maketrans("đĐłŁøØ", "dDlLoO")  # letters that no normal form
 class Prime:
     """A prime as examined.
 
-    text: what to read: as it was given, or in the normal form that the model knows. notes: what was found, in words.
+    text: what to read: as it was given, without a byte order mark, in the normal form that the model knows.
+    notes: what was found, in words.
     suggestion: the nearest spelling of `text` the model knows, or None. unknown: the characters of `text` it does not.
     """
 
@@ -46,7 +48,10 @@ def examine(text: str, tokenizer: Tokenizer) -> Prime:
     if tokenizer.kind == "byte":
         return Prime(text)
     known = frozenset(tokenizer.characters)
-    read, notes = _in_known_form(text, known)
+    marked = text.startswith(BYTE_ORDER_MARK) and BYTE_ORDER_MARK not in known
+    read, notes = _in_known_form(text[marked:], known)
+    if marked:
+        notes = ("a byte order mark at the beginning was dropped", *notes)
     unknown = tuple(dict.fromkeys(c for c in read if c not in known))
     if not unknown:
         return Prime(read, notes)

@@ -24,17 +24,23 @@ _STANDS_ALONE = re.compile("[\\u0000-\\u02ff\\u3001-\\u3098\\u4e00-\\u9fff]")
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How bytes become text; see the settings of the same names. binary: whether NULs in plenty are let through."""
+    """How bytes become text; see the settings of the same names. binary: whether NULs in plenty are let through.
+
+    settable: whether these can still be chosen, so that advice may name them: in training, but not of a text that is
+    read as an earlier one was.
+    """
 
     newline: str = "keep"
     errors: str = "strict"
     normalize: str = "none"
     binary: bool = False
+    settable: bool = False
 
     @classmethod
     def of(cls, config: Config) -> "Cleaning":
-        """What a run's settings ask for."""
-        return cls(config.newline, config.errors, config.normalize, binary=config.tokenizer == "byte")
+        """What the settings of a run that is to be trained ask for."""
+        binary = config.tokenizer == "byte"
+        return cls(config.newline, config.errors, config.normalize, binary=binary, settable=True)
 
 
 @dataclass
@@ -70,7 +76,8 @@ class Findings:
                 "the text is not in normal form NFC: one letter may be spelled in two ways; --normalize nfc composes it"
             )
         if self.joined:
-            notes.append(f"a line end was added to {self.joined:,} files whose last line had none")
+            files = "a file" if self.joined == 1 else f"{self.joined:,} files"
+            notes.append(f"a line end was added to {files} whose last line had none")
         return tuple(notes)
 
 
@@ -105,16 +112,18 @@ def _decoded(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes
         data = pending + chunk
         nuls += chunk.count(0)
         if nuls > MANY_NULS * (offset + len(data)) and not cleaning.binary:
-            hint = _hint(data, "name a text, or learn the bytes themselves with --tokenizer byte")
-            raise CharRNNError(f"{source.name} is not text: it is full of NUL bytes", hint)
+            learnable = cleaning.settable and _is_utf8(data)
+            hint = "name a text" + (", or learn the bytes themselves with --tokenizer byte" if learnable else "")
+            raise CharRNNError(f"{source.name} is not text: it is full of NUL bytes", _hint(data, hint))
         try:
             text, used = codecs.utf_8_decode(data, "strict", not chunk)
         except UnicodeDecodeError as error:
             if cleaning.errors != "replace":
                 convert = "convert the file, for instance with iconv -f WINDOWS-1250 -t UTF-8 FILE"
+                otherwise = ", or pass --errors replace" if cleaning.settable else ""
                 raise CharRNNError(
                     f"{source.name}: byte {offset + error.start} is not UTF-8 ({error.reason})",
-                    _hint(data, f"{convert}, or pass --errors replace"),
+                    _hint(data, convert + otherwise),
                 ) from None
             text, used = codecs.utf_8_decode(data, "replace", not chunk)
             if not findings.first_replaced:
@@ -126,6 +135,15 @@ def _decoded(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes
         if not chunk:
             findings.nuls += nuls
             return
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether these bytes, which may end in the middle of a character, are UTF-8."""
+    try:
+        codecs.utf_8_decode(data, "strict", False)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _hint(data: bytes, otherwise: str) -> str:

@@ -49,8 +49,9 @@ def names() -> list[str]:
 def find(corpus: str) -> Found:
     """The sources a user means: '-', an existing file or folder, a pattern, else a corpus of that name.
 
-    A folder stands for the text files in it, however deep, in the order of their paths; hidden ones are left out, and
-    so are binary ones, which is noted. Files compressed by gzip are read as what they hold.
+    A folder stands for the text files in it, however deep, in the order of their paths, without hidden ones. From a
+    folder and from what a pattern matches binary files are left out, which is noted. Files compressed by gzip are read
+    as what they hold.
     Raises CharRNNError where there is none, with the nearest name as a hint.
     """
     if corpus == STDIN:
@@ -73,7 +74,7 @@ def find(corpus: str) -> Found:
         matches = [Path(match) for match in sorted(glob.glob(corpus, recursive=True)) if Path(match).is_file()]
         if not matches:
             raise CharRNNError(f"no file matches {corpus}", "check the pattern; '**' stands for folders of any depth")
-        return Found(tuple(map(_file, matches)))
+        return _text_among(matches, f"the pattern {corpus} stands for")
     hint = did_you_mean(corpus, names()) if path.suffix == "" and "/" not in corpus else "check the path"
     raise CharRNNError(f"there is no file {corpus}", hint)
 
@@ -126,14 +127,23 @@ def _in_folder(folder: Path) -> Found:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    text = [path for path in files if not _looks_binary(path)]
+    if not files:
+        raise CharRNNError(
+            f"the folder {folder} holds no files", "name a folder of text files, or the files themselves"
+        )
+    return _text_among(files, f"the folder {folder} holds")
+
+
+def _text_among(files: list[Path], whose: str) -> Found:
+    """The files that are text, with a note where others are left out. whose: for the error where none is."""
+    binary = list(map(_looks_binary, files))
+    text, skipped = ([path for path, b in zip(files, binary, strict=True) if b == kind] for kind in (False, True))
     if not text:
-        what = f"{len(files)} files, none of them text" if files else "no files"
-        raise CharRNNError(f"the folder {folder} holds {what}", "name a folder of text files, or the files themselves")
-    skipped = sorted(set(files) - set(text))
+        what = "one file, which is no text" if len(files) == 1 else f"{len(files):,} files, none of them text"
+        raise CharRNNError(f"{whose} {what}", "name a folder of text files, or the files themselves")
     if not skipped:
         return Found(tuple(map(_file, text)))
-    several = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    several = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
     note = f"left out because it is not text: {skipped[0]}{several}"
     return Found(tuple(map(_file, text)), (note,))
 

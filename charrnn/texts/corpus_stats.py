@@ -87,7 +87,8 @@ def measure(text: Text, progress: Progress = silent) -> Stats:
     xz = 8 * len(lzma.compress(sample.encode(), preset=6)) / len(sample)
     share, longest = repeats.find(text.path, progress)
     best = min(orders, key=lambda order: order.held_out_bits)
-    beat = (best.held_out_bits, f"a model of the last {best.context} characters")
+    last_ones = {0: "how often each character occurs", 1: "a model of the last character"}
+    beat = (best.held_out_bits, last_ones.get(best.context, f"a model of the last {best.context} characters"))
     rare = sorted(character for character, n in counts.items() if n < RARE)
     return Stats(
         characters=total,
@@ -149,7 +150,7 @@ def _orders(ranks: NDArray[np.int64]) -> list[Order]:
                 context=k,
                 empirical_bits=float((bits * of_gram).sum() / len(gram)),
                 once=float(np.count_nonzero(seen == 1) / len(gram)),
-                held_out_bits=float(-np.log2(cost).mean()),
+                held_out_bits=float(-np.log2(cost).mean()) + 0.0,  # never -0.0
             )
         )
         # The context of the next character is this one's, with the character itself; numbers stay below N.

@@ -96,7 +96,8 @@ def _longest(content: NDArray[np.uint8], first: Places, again: Places, spread: i
         held = any(min(a + length, at + n) - max(a, at) > length / 2 for n, *both in kept for at in both)
         if length >= SEED_BYTES and not held and len(kept) < LONGEST:
             kept.append((length, a, b))
-    return [Repeat(*_decoded(content, a, length), a, b) for length, a, b in kept]
+    found = [Repeat(*_decoded(content, a, length), a, b) for length, a, b in kept]
+    return sorted(found, key=lambda repeat: -repeat.characters)  # of as many bytes, now by what a reader counts
 
 
 def _common(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> int:
