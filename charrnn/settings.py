@@ -81,7 +81,10 @@ def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: f
     if (config.budget or characters / sizing.chars_per_s(architecture, speed)) < WORTH_MEASURING_SECONDS:
         return config
     weights = architecture.initial(config.seed, config.uniform)
-    seconds = engine_choice.measure(architecture, weights, config.batch, config.window, asked.engine, asked.precision)
+    precision = asked.precision
+    if precision == "auto" and _bf16_share() > 1:  # without bf16 units, each of its products takes ten times as long
+        precision = "float32"
+    seconds = engine_choice.measure(architecture, weights, config.batch, config.window, asked.engine, precision)
     engine, precision = engine_choice.fastest(seconds)
     measured = {" ".join(candidate): round(1e6 * s) for candidate, s in seconds.items()}
     return config.replace(engine=engine, precision=precision, measured_us=measured)
@@ -145,6 +148,11 @@ def _precision(device: str) -> str:
     """bf16 where its products are clearly faster than float32's, by a short measurement."""
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if _bf16_share() < 0.7 else "float32"
+
+
+def _bf16_share() -> float:
+    """How long a bf16 product takes on this CPU, as a share of the float32 one's time."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
@@ -154,4 +162,4 @@ def _precision(device: str) -> str:
             torch.mm(a, b)
             times.append(time.perf_counter() - began)
         seconds[dtype] = min(times)
-    return "bf16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "float32"
+    return seconds[torch.bfloat16] / seconds[torch.float32]

@@ -15,34 +15,40 @@ TRAIN_QUICK = ((256, 1, 32, 32),)
 
 
 def run(
-    what: str, cell: str, hidden: int | None = None, layers: int | None = None, quick: bool = False
+    what: str,
+    cell: str,
+    hidden: int | None = None,
+    layers: int | None = None,
+    quick: bool = False,
+    batch: int | None = None,
+    window: int | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Measure, yielding ('machine', limits) and then ('train' | 'decode' | 'encode', rows) as they are done.
 
-    what: one of those, or 'all'. hidden, layers: instead of the usual sizes. quick: within a minute.
+    what: one of those, or 'all'. hidden, layers, and in training batch and window: instead of the usual sizes. quick:
+    within a minute.
     Raises CharRNNError for sizes that are not positive and a cell that is not there.
     """
     cells.get(cell)
-    for name, value in (("hidden", hidden), ("layers", layers)):
+    for name, value in (("hidden", hidden), ("layers", layers), ("batch", batch), ("window", window)):
         if value is not None and value < 1:
             raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
     limits = bench_machine.machine(quick)
     yield "machine", limits
     if what in ("decode", "all"):
-        for H, L in _chosen(DECODE_SIZES, hidden, layers):
+        for H, L in _chosen(DECODE_SIZES, (hidden, layers)):
             kept = ("float32",) if quick and not hidden else ("float32", "bf16", "int8")
             yield "decode", bench_decode.measure(cell, H, L, 2 if quick else 15, kept)
     if what in ("train", "all"):
         gflops = limits["gflops"][str(limits["threads"])]
-        for H, L, B, T in _chosen(TRAIN_QUICK if quick else TRAIN_SIZES, hidden, layers):
+        for H, L, B, T in _chosen(TRAIN_QUICK if quick else TRAIN_SIZES, (hidden, layers, batch, window)):
             yield "train", bench_train.measure(cell, H, L, B, T, 4 if quick else 20, gflops)
     if what in ("encode", "all"):
         yield "encode", bench_encode.measure(1 if quick else 5)
 
 
-def _chosen(sizes: tuple[tuple[int, ...], ...], hidden: int | None, layers: int | None) -> list[tuple[int, ...]]:
-    """The usual sizes, or those asked for with the last usual batch and window."""
-    if hidden is None and layers is None:
+def _chosen(sizes: tuple[tuple[int, ...], ...], given: tuple[int | None, ...]) -> list[tuple[int, ...]]:
+    """The usual sizes, or those given, with the last usual one for each that is not."""
+    if not any(given):
         return list(sizes)
-    H, L, *rest = sizes[-1]
-    return [(hidden or H, layers or L, *rest)]
+    return [tuple(n or usual for n, usual in zip(given, sizes[-1], strict=True))]

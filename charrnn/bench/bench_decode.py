@@ -1,8 +1,8 @@
 """One character after the other: the loops a careful torch user would write, ONNX Runtime, and the decoders here.
 
 All have the same weights, draw a character at every step from the softmax of the logits at temperature 1, and run on
-one thread. The plain loops are written for speed where that is easy: inference mode, no copies, no Python objects but
-what torch needs.
+one thread, unless they say otherwise; many at once use all. The plain loops are written for speed where that is easy:
+inference mode, no copies, no Python objects but what torch needs.
 """
 
 import os
@@ -21,6 +21,7 @@ from charrnn.bench.bench_machine import reader, seconds_of
 from charrnn.cell import Cell
 from charrnn.completing.decoding import Decoder
 from charrnn.completing.sampling import Sampling, draws, read_prime
+from charrnn.native import batch
 from charrnn.native.decoder import CHUNKS, NativeDecoder
 from charrnn.tokenizer import Tokenizer
 from charrnn.torch_layers import to_torch
@@ -28,6 +29,7 @@ from charrnn.torch_layers import to_torch
 CHARACTERS = "\n !\"'(),-.0123456789:;?" + "".join(chr(c) for c in [*range(65, 91), *range(97, 123)]) + "čćđšžČĆĐŠŽ"
 SLICE_SECONDS = 3e-3
 READ_BYTES_PER_S = 50e9  # about; only for how often to read in that time
+ROWS = 64  # completions side by side, on all cores
 Steps = Callable[[int], Any]
 
 
@@ -66,11 +68,10 @@ def _measured(
         decoder = NativeDecoder(architecture, weights, kept)
         ways[f"native {kept}"] = kept, _native(decoder, tokenizer)
         sizes[kept] = decoder.bytes_per_character
+        if kept == "float32":
+            ways[f"native, {ROWS} at once"] = batch.kept_as(), _side_by_side(decoder, tokenizer)
     # Windows of a few milliseconds each: short enough that other programs seldom fall into the shortest of many.
-    chars = {
-        name: _chars_in(SLICE_SECONDS, steps, CHUNKS[-1] if name.startswith("native") else 1)
-        for name, (_, steps) in ways.items()
-    }
+    chars = {name: _chars_in(SLICE_SECONDS, steps, _at_a_time(name)) for name, (_, steps) in ways.items()}
     works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars[name]) for name, (_, steps) in ways.items()}
     times_read = {kept: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for kept, size in sizes.items()}
     works |= {f"read {kept}": reader(size, times=times_read[kept]) for kept, size in sizes.items()}
@@ -80,14 +81,14 @@ def _measured(
     eager = min(per_char[name] for name in ways if name.startswith("eager"))
     rows = []
     for name, (kept, _) in ways.items():
-        native = name.startswith("native")
+        native = name == f"native {kept}"
         rows.append(
             {
                 "cell": architecture.cell,
                 "hidden": architecture.hidden,
                 "layers": architecture.layers,
                 "weights": kept,
-                "engine": name.split(" ")[0] if native else name,
+                "engine": "native" if native else name,
                 "microseconds_per_char": per_char[name] * 1e6,
                 "ratio_to_plain": per_char["nn module"] / per_char[name] if "nn module" in ways else None,
                 "ratio_to_cell_loop": per_char["cell loop"] / per_char[name] if "cell loop" in ways else None,
@@ -96,6 +97,13 @@ def _measured(
             }
         )
     return rows
+
+
+def _at_a_time(name: str) -> int:
+    """What a way to decode hands out a multiple of, characters."""
+    if name.startswith("native,"):
+        return ROWS * batch.STEPS
+    return CHUNKS[-1] if name.startswith("native") else 1
 
 
 def _chars_in(seconds: float, steps: Steps, multiple: int) -> int:
@@ -229,5 +237,17 @@ def _native(decoder: NativeDecoder, tokenizer: Tokenizer) -> Steps:
     def steps(chars: int) -> None:
         for _ in range(chars):
             next(drawn)
+
+    return steps
+
+
+def _side_by_side(decoder: NativeDecoder, tokenizer: Tokenizer) -> Steps:
+    primed = read_prime(decoder, tokenizer, "")
+    rows = batch.RowsDecoder(decoder).drawn(primed, tokenizer, Sampling(), range(ROWS))
+
+    def steps(chars: int) -> None:
+        for row in rows:
+            for _ in range(chars // ROWS):
+                next(row)
 
     return steps

@@ -11,6 +11,7 @@ import numpy as np
 from charrnn.native import cache as native_cache
 
 Work = Callable[[], Any]
+SLOW_SIZE = 256
 
 READ = """
 import numpy as np
@@ -63,7 +64,10 @@ def reader(size: int, threads: int = 1, times: int = 1) -> Work:
 
 
 def machine(quick: bool) -> dict[str, Any]:
-    """The processor and its limits, for one thread and all: GFLOP/s of a square product, GB/s of reading."""
+    """The processor and its limits, for one thread and all: GFLOP/s of a square product, GB/s of reading.
+
+    A precision that the processor has no units for is so slow that a smaller product shows it as well.
+    """
     import torch
 
     cores, n = torch.get_num_threads(), 1024 if quick else 2048
@@ -77,9 +81,9 @@ def machine(quick: bool) -> dict[str, Any]:
     }
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
-        pairs = {name: torch.ones(2, n, n, dtype=dtype) for name, dtype in _precisions().items()}
+        pairs = {name: _factors(n, dtype) for name, dtype in _precisions().items()}
         times = seconds_of({name: _product(pair) for name, pair in pairs.items()}, 0.5 if quick else 3, 2)
-        limits["gflops"][str(threads)] = {name: 2 * n**3 / s / 1e9 for name, s in times.items()}
+        limits["gflops"][str(threads)] = {name: 2 * len(pairs[name][0]) ** 3 / s / 1e9 for name, s in times.items()}
         sizes = {"1 MB": 1 << 20, "16 MB": 1 << 24, "256 MB": 1 << 28}
         times_over = {name: max(1, (1 << 26) // size) for name, size in sizes.items()}  # what fits a cache is in it
         works = {name: reader(size, threads, times_over[name]) for name, size in sizes.items()}
@@ -95,6 +99,15 @@ def _precisions() -> dict[str, Any]:
     import torch
 
     return {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _factors(n: int, dtype: Any) -> Any:
+    """Two square matrices (2, n, n), or of SLOW_SIZE where their product would take more than a second."""
+    import torch
+
+    small = torch.ones(2, SLOW_SIZE, SLOW_SIZE, dtype=dtype)
+    seconds = seconds_of({"": _product(small)}, 0, 1)[""]
+    return small if seconds * (n / SLOW_SIZE) ** 3 > 1 else torch.ones(2, n, n, dtype=dtype)
 
 
 def _product(pair: Any) -> Work:

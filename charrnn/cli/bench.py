@@ -13,9 +13,11 @@ from charrnn.config import Config
 @click.option("--cell", default=Config.cell, show_default=True, metavar="NAME", help="The cell to measure.")
 @click.option("--hidden", type=int, metavar="N", help="Its hidden size, instead of the usual ones.")
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
+@click.option("--batch", type=int, metavar="N", help="In training, streams side by side.")
+@click.option("--window", type=int, metavar="N", help="In training, characters between two updates.")
 @click.option("--quick", is_flag=True, help="Within a minute, on fewer sizes.")
 @options.as_json
-def command(what: str, cell: str, hidden: int | None, layers: int | None, quick: bool, as_json: bool) -> None:
+def command(what: str, as_json: bool, **sizes: Any) -> None:
     """Measure training, decoding and encoding against plain torch and against what the machine can do.
 
     Every figure is the minimum of several, taken in turns with what it is compared to.
@@ -23,7 +25,7 @@ def command(what: str, cell: str, hidden: int | None, layers: int | None, quick:
     from charrnn.bench import bench
 
     result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": []}
-    for kind, found in bench.run(what, cell, hidden, layers, quick):
+    for kind, found in bench.run(what, **sizes):
         if kind == "machine":
             result["machine"] = found
         else:
