@@ -23,7 +23,7 @@ from charrnn.config import Config
 from charrnn.tokenizer import Tokenizer
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-CHARS_PER_PARAMETER = 2
+CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 20
 EPOCH_STEPS = 16
 DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
