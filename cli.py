@@ -2,4 +2,5 @@
 
 from charrnn.__main__ import main
 
-main()
+if __name__ == "__main__":  # the processes of `compare --jobs` import this file too
+    main()

@@ -15,6 +15,7 @@ from charrnn.cli.comparison_table import table
 from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
 
+DOOR = Path(__file__).parent.parent / "cli.py"
 WIDTH = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")
 QUICK = (*WIDTH, "--steps", "6", "--seeds", "2", "--lr-trials", "2")
 
@@ -63,6 +64,26 @@ def test_a_second_compare_adds_cells(corpus: str) -> None:
     run("compare", corpus, "--cells", "simple", *QUICK)
     done = run("compare", corpus, "--cells", "gru", *QUICK, "--json")
     assert len(json.loads(done.stdout.splitlines()[-1])["cells"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", [[str(DOOR)], ["-m", "charrnn"]], ids=["cli.py", "-m charrnn"])
+def test_runs_go_side_by_side_through_every_door(door: list[str], corpus: str, tmp_path: Path) -> None:
+    arguments = ["compare", corpus, "--cells", "simple,gru", *QUICK, "--jobs", "2", "--no-inspect", "--json"]
+    done = subprocess.run(
+        [sys.executable, *door, *arguments, "--out", str(tmp_path / "c")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["cell"] for row in json.loads(done.stdout.splitlines()[-1])["cells"]} == {"simple", "gru"}
+
+
+def test_the_door_does_nothing_when_a_process_of_a_comparison_imports_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import runpy; runpy.run_path({str(DOOR)!r}, run_name='__mp_main__')"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(
