@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charrnn import cells
 from charrnn.architecture import Architecture
 from charrnn.bench import bench, bench_decode, bench_encode, bench_machine, bench_onnx, bench_train
 from charrnn.completing.decoding import Decoder
@@ -74,6 +75,19 @@ def test_training_and_encoding_are_measured() -> None:
     assert {row["engine"] for row in rows} >= {"nn module", "fused", "loop"}
     assert all(row["chars_per_s"] > 0 for row in rows)
     assert {row["engine"] for row in bench_encode.measure(0.01)} == {"charrnn", "tokenizers", "dictionary"}
+
+
+def test_a_cell_that_is_no_torch_layer_is_measured_against_the_nearest_one() -> None:
+    gru = bench_train._module_of(cells.get("gru")).twin
+    assert gru is not None
+    assert gru.layer == "GRU"
+    for name in cells.names():
+        module = bench_train._module_of(cells.get(name))
+        assert module.twin is not None
+        assert module.name == name or cells.get(name).twin is None
+    rows = bench_train.measure("gru", 8, 1, 2, 4, 0.01, {"float32": 100.0, "bf16": 1.0})
+    assert {row["precision"] for row in rows} == {"float32"}
+    assert [row["ratio_to_plain"] for row in rows if row["engine"] == "nn module"] == [1.0]
 
 
 def test_turns_are_taken() -> None:
