@@ -8,6 +8,7 @@ native  machine code made from the equations and their derivative, on a CPU: see
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -134,6 +135,24 @@ def _native(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tens
     return native_training.run(cell, x.flatten(0, 1), index, state, p)
 
 
+def multiplies_bf16(cell: Cell, device: str) -> bool:
+    """Whether the fused engine has bf16 products for a cell: torch's LSTM lacks them on CPUs without AVX-512."""
+    return device != "cpu" or cell.twin is None or cell.twin.layer != "LSTM" or _lstm_takes_bf16()
+
+
+@cache
+def _lstm_takes_bf16() -> bool:
+    """Tried, because torch does not say: where its LSTM cannot, it raises."""
+    x, state = torch.zeros(1, 1, 8), torch.zeros(1, 1, 8)
+    weights = [torch.zeros(32, 8), torch.zeros(32, 8), torch.zeros(32), torch.zeros(32)]
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            torch.lstm(x, [state, state], weights, True, 1, 0.0, False, False, False)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
     assert cell.twin is not None
     weights = [w.contiguous() for w in cell.twin.to_torch(p)]
@@ -147,7 +166,11 @@ def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States
         False,
     )  # biases, layers, dropout, train, one way, time-major
     if cell.twin.layer == "LSTM":
-        y, *last = torch.lstm(x, hidden, weights, *options)
+        if torch.is_autocast_enabled(x.device.type) and not multiplies_bf16(cell, x.device.type):
+            with torch.autocast("cpu", enabled=False):
+                y, *last = torch.lstm(x.to(state[0].dtype), hidden, weights, *options)
+        else:
+            y, *last = torch.lstm(x, hidden, weights, *options)
     else:
         function = {"GRU": torch.gru, "RNN": torch.rnn_tanh}[cell.twin.layer]
         y, *last = function(x, hidden[0], weights, *options)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn import checkpoint, data, evaluation, optimisation, settings, sizing
+from charrnn import checkpoint, data, evaluation, layers, optimisation, settings, sizing
 from charrnn.checkpoint import Run, Tensors
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
@@ -381,6 +381,13 @@ class Trainer:
         notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
+        definition, config = self.architecture.definition, self.config
+        if (
+            config.precision == "bf16"
+            and config.engine == "fused"
+            and not layers.multiplies_bf16(definition, config.device)
+        ):
+            notes.append("torch's LSTM has no bf16 on this processor: its products are float32")
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
         longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))

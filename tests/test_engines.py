@@ -142,6 +142,20 @@ def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str) -> N
         assert errors[1][name] < 1.5 * errors[0][name] + 2**-9, name
 
 
+@pytest.mark.parametrize("cell", [name for name in cells.names() if "fused" in layers.engines(cells.get(name))])
+def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = outcome(model(cell, "fused", hidden=16), 6, 9)
+    for lacking in (False, True):
+        if lacking:
+            monkeypatch.setattr(layers, "_lstm_takes_bf16", lambda: False)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = outcome(model(cell, "fused", hidden=16).float(), 6, 9)
+        assert all(torch.isfinite(value).all() for value in found.values())
+        if not layers.multiplies_bf16(cells.get(cell), "cpu"):
+            errors = [(found[name] - truth[name]).norm() / truth[name].norm().clamp(min=1e-3) for name in truth]
+            assert max(errors) < 0.02  # what is outside the layer is still rounded
+
+
 # The choice
 
 
