@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,12 @@ def test_a_comparison_stopped_while_it_looks_inside_goes_on(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: looked.append(cell) or ((1, 1.0),))
+
+    def climb(cell: str, stop: Any) -> Any:
+        looked.append(cell)
+        return ((1, 1.0),)
+
+    monkeypatch.setattr(inspection, "copy_climb", climb)
     asked, models = grid(corpus, seeds=1, lr_trials=1), ["simple", "gru"]
     folder = Folder(tmp_path / "c")
     last = list(comparison.compare(asked, models, folder, stop=lambda: bool(looked)))[-1]
@@ -147,6 +153,36 @@ def test_a_diverged_curve_does_not_break_the_picture() -> None:
     curves: dict[str, Any] = {"good": Curve(x, x, good), "bad": Curve(x, x, bad)}
     assert "good" in pictures.learning_curves(curves)
     assert "bad" in pictures.learning_curves({"bad": curves["bad"]})
+
+
+def boxes_of_tick_labels(axes: Any) -> list[Any]:
+    return [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text() and tick.get_visible()]
+
+
+@pytest.mark.parametrize(("models", "most"), [(7, 60_000), (19, 60_000), (36, 9_000_000)])
+def test_pictures_of_many_models_keep_their_room_and_their_numbers_apart(
+    models: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **b: (drawn.append(self), original(self, *a, **b)))
+    rows = [
+        {"label": f"nn.LSTM {i}x3", "bits_per_char": 2.0, "low": 1.9, "high": 2.1, "parameters": p, "chars_per_s": p}
+        for i, p in enumerate(np.geomspace(50_000, most, models))
+    ]
+    x = np.arange(1.0, 6.0)
+    pictures.learning_curves({row["label"]: Curve(x, x, np.linspace(3, 2, 5)[None, :]) for row in rows})
+    pictures.costs(rows)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        wide, high = figure.bbox.width, figure.bbox.height
+        for axes in figure.axes:
+            assert axes.bbox.width > 0.33 * wide
+            assert axes.bbox.height > 2.5 / 4.2 * (high if models < 10 else 4.2 * figure.dpi)
+            boxes = [box for box in boxes_of_tick_labels(axes) if axes.bbox.x0 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1]
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf])

@@ -18,6 +18,8 @@ from charrnn.errors import CharRNNError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
 MARKS = "osD^vP*Xh<>"
+LABELS_BESIDE, LEGEND_COLUMNS = 12, 4  # of a legend
+WIDE = 8  # times from the lowest to the highest: beyond, an axis is logarithmic
 FLOOR = 1e-12  # of a logarithmic scale: what is below is as good as nothing
 STYLE = {
     "font.size": 10,
@@ -144,13 +146,27 @@ def _line(i: int, points: int) -> dict[str, Any]:
 
 def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
     """Ticks as plain numbers with thousands marked, on an axis that does not blow up a difference of a thousandth."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+    if max(values) > WIDE * min(values) > 0:
+        axes.set(xscale="log", xlim=(min(values) / 1.3, max(values) * 1.3))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        return
     middle, spread = (min(values) + max(values)) / 2, max(values) - min(values)
     spread = max(spread, 0.1 * middle)
     axes.set_xlim(max(0, middle - 0.6 * spread), middle + 0.6 * spread)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _short(value: float) -> str:
+    """30 k and 10 M, which stand beside each other where 30,000 and 10,000,000 would not."""
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
 
 
 def _power_of_ten(value: float) -> str:
@@ -160,13 +176,18 @@ def _power_of_ten(value: float) -> str:
 
 
 def _legend(figure: Any, axes: Any) -> None:
+    """Beside the pictures; many lines are explained below them, in room that is added for it."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 1 + (len(labels) - 1) // 16
-    figure.legend(handles, labels, loc="outside right upper", handlelength=3.6, ncols=columns)
+    if len(labels) <= LABELS_BESIDE:
+        figure.legend(handles, labels, loc="outside right upper", handlelength=3.6)
+        return
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.22 * math.ceil(len(labels) / LEGEND_COLUMNS))
+    figure.legend(handles, labels, loc="outside lower center", handlelength=3.6, ncols=LEGEND_COLUMNS)
 
 
 def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
-    """An SVG element, the same for the same figures."""
+    """An SVG element that scrolls where the page is narrow, the same for the same figures."""
     require()
     import matplotlib
     from matplotlib.figure import Figure
@@ -178,4 +199,4 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) ->
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return f'<div class="wide">{text[text.index("<svg") :]}</div>'

@@ -24,13 +24,13 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .2rem .45rem; text-align: left; border-bottom: 1px solid #ddd }
 th { border-bottom: 1px solid #111; font-weight: 600 } td, th { white-space: nowrap } .number { text-align: right }
 .wide { overflow-x: auto }
-svg { max-width: 100%; height: auto }
+svg { max-width: 100%; min-width: 40rem; height: auto }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13px/1.5 ui-monospace, monospace }
 .passage { line-height: 1.9 } .passage, p { print-color-adjust: exact } .worse { text-decoration: underline dotted }
 .completion td { vertical-align: top; white-space: normal }
 .note { color: #555; font-size: 13px }
 @media print {
-  body { margin: 0; max-width: none } svg, tr { break-inside: avoid } h2 { break-after: avoid }
+  body { margin: 0; max-width: none } svg { min-width: 0 } svg, tr { break-inside: avoid } h2 { break-after: avoid }
   .wide { overflow: visible } .wide table { font-size: 8.5px } .wide th, .wide td { padding: .15rem .25rem }
 }
 """
