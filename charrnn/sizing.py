@@ -6,7 +6,8 @@ hidden     the widest of WIDTHS whose model (a) would read at least CHARS_PER_PA
            speed of this machine: a model of P parameters costs 3 P multiply-adds a character, forward and backward.
 layers     1: in runs of minutes a second layer cost more than it gave.
 window     64 characters.
-batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS updates.
+batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS updates, and once where the whole run
+           would have fewer than FEW_STEPS: with few updates, twice as many of half the size learn more.
 warmup     50 steps, or a tenth of the run where that is shorter.
 lr         3e-3 up to a width of 512, falling with the square root of the width above.
 dropout    by how often the text is read: see DROPOUT.
@@ -25,7 +26,8 @@ from charrnn.tokenizer import Tokenizer
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 20
-EPOCH_STEPS = 16
+MOST_STREAMS, EPOCH_STEPS = 32, 16
+FEW_STEPS = 2000
 DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
 MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
@@ -63,6 +65,9 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
 
     given = config.hidden or (config.embedding if config.tie else None)
     hidden = given or max(filter(deserved, WIDTHS), default=WIDTHS[0])
+    useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
+    if config.batch is None and config.steps is None and batch == MOST_STREAMS and useful < FEW_STEPS * batch * window:
+        batch //= 2
     lr = config.lr if config.lr is not None else float(f"{3e-3 * min(1, (512 / hidden) ** 0.5):.2g}")
     steps = read(hidden) / (batch * window)
     warmup = config.warmup if config.warmup is not None else int(min(50, steps / 10))
@@ -106,7 +111,7 @@ def warnings(architecture: Architecture, characters: int) -> list[str]:
 
 
 def _batch(characters: int, window: int) -> int:
-    batch = 32
+    batch = MOST_STREAMS
     while batch > 4 and characters < EPOCH_STEPS * batch * window:
         batch //= 2
     return batch

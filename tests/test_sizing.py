@@ -61,8 +61,17 @@ def test_a_text_that_is_read_again_and_again_is_trained_with_dropout() -> None:
 
 
 def test_a_short_text_gets_fewer_streams_so_that_an_epoch_has_enough_updates() -> None:
-    assert decided(characters=10**6, budget=180.0).batch == 32
+    assert decided(characters=10**6, budget=600.0).batch == 32
     assert decided(characters=10**4, budget=180.0).batch == 8
+
+
+def test_a_run_of_few_updates_gets_twice_as_many_of_half_the_size() -> None:
+    assert decided(budget=600.0, hidden=256).batch == 32
+    assert decided(budget=30.0, hidden=256).batch == 16
+    assert decided(epochs=1.0, hidden=256).batch == 16
+    assert decided(steps=100, hidden=256).batch == 32  # whoever counts updates has counted them
+    assert decided(budget=180.0, characters=150_000, hidden=256).batch == 16  # the passes end before the time does
+    assert decided(budget=30.0, hidden=256, batch=64).batch == 64
 
 
 def test_a_tied_model_is_as_wide_as_the_embedding_that_was_given() -> None:
@@ -78,7 +87,7 @@ def test_what_is_out_of_proportion_is_said() -> None:
     assert "few" in sizing.warnings(large, 100)[0]
 
 
-@pytest.mark.parametrize(("length", "steps"), [({"steps": 40}, 4), ({"epochs": 0.5}, 3), ({"steps": 4000}, 50)])
+@pytest.mark.parametrize(("length", "steps"), [({"steps": 40}, 4), ({"epochs": 0.5}, 7), ({"steps": 4000}, 50)])
 def test_a_short_run_warms_up_over_a_tenth_of_it(length: dict[str, Any], steps: int) -> None:
     assert decided(characters=160_000, **length).warmup == steps
 
