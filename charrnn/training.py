@@ -60,7 +60,7 @@ def new_run(
     config = settings.resolve(config, corpus)
     trainer = Trainer(run, config, corpus, began)
     run.create(config, tokenizer)
-    with _threads(config):
+    with threads_of(config):
         yield from trainer.train(stop)
 
 
@@ -90,7 +90,7 @@ def resume(
     trainer.restore(about, run.weights("last"), run.training_state())
     run.truncate(step)
     run.write_config(config)
-    with _threads(config):
+    with threads_of(config):
         yield from trainer.train(stop)
 
 
@@ -399,7 +399,7 @@ class Trainer:
 
 
 @contextmanager
-def _threads(config: Config) -> Iterator[None]:
+def threads_of(config: Config) -> Iterator[None]:
     """Compute with the threads of the configuration, for sums that repeat to the last bit; then as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)

@@ -58,6 +58,10 @@ def table(result: dict[str, Any]) -> str:
     rule = "-" * len(heading)
     lines = [heading, rule, *(_line(row, widths) for row in rows), rule]
     lines += [_line(row[:7], widths) + (f"  {row[7]}" if row[7] else "") for row in references]
+    if result["differences"]:
+        lines.append(
+            "±: 95 % of each difference alone. p, and so what is called a tie: corrected for being several (Holm)."
+        )
     return "\n".join(lines)
 
 

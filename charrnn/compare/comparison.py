@@ -156,7 +156,7 @@ def compare(
     yield Sized(grid, folder, grid.entries[known:], target)
     for i, entry in enumerate(grid.entries):
         if entry.trial_steps is None:
-            grid = decisions.timed(grid, i)
+            grid = decisions.timed(grid, i, corpus)
             speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
             yield Timed(grid.label(grid.entries[i]), speed)
             if stop():

@@ -33,7 +33,8 @@ def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
     if config.threads is None:
         config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
     length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
-    resolved = settings.resolve(config.replace(**length), corpus)
+    with training.threads_of(config):
+        resolved = settings.resolve(config.replace(**length), corpus)
     # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
     return resolved.replace(
         steps=None, patience=0, validate_every=config.validate_every, engine=config.engine, threads=config.threads
@@ -59,16 +60,21 @@ def sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> lis
     return entries
 
 
-def timed(grid: Grid, i: int) -> Grid:
-    """The grid with an entry's engine decided and its step timed, by a run of a few steps that is thrown away."""
+def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
+    """The grid with an entry's engine decided, and its step timed by a run of a few steps that is thrown away.
+
+    The engine is what training would choose for the length of the runs: the fastest, where they are long enough.
+    """
+    whole = grid.trial_config(grid.entries[i], grid.config.lr)
+    with training.threads_of(whole):
+        length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
+        grid = grid.with_entry(i, engine=settings.resolve(whole.replace(**length), corpus).engine)
     with tempfile.TemporaryDirectory(dir=data.home()) as folder:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
         began, speed = 0.0, 0.0
         for report in training.new_run(config, Run(Path(folder) / "pilot")):
-            if isinstance(report, reports.Started):
-                grid = grid.with_entry(i, engine=report.config.engine)
-            elif isinstance(report, reports.Stepped):
+            if isinstance(report, reports.Stepped):
                 began = began or time.monotonic()
                 speed = report.chars_per_s
                 if time.monotonic() - began > PILOT_SECONDS or report.step == steps:

@@ -109,7 +109,8 @@ def _enter(news: Any, asked: Any) -> None:
 
     global _news, _asked
     _news, _asked = news, asked
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and asks
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the first process hears it and asks
 
 
 def _work(job: Job) -> None:
