@@ -22,7 +22,9 @@ def command(run: str, as_json: bool) -> None:
             {**runs.summary(found), "config": config, "result": about["result"], "files": about["files"]}
         )
         return
-    for name, value in {**runs.summary(found), **config}.items():
+    summary = runs.summary(found)
+    summary["saved"] = runs.ago(summary["saved"])
+    for name, value in {**summary, **config}.items():
         click.echo(f"{name:<20}{value if not isinstance(value, list) else ', '.join(map(str, value))}")
     for name, value in (about["result"] or {}).items():
         click.echo(f"{'result ' + name:<28}{value}")

@@ -32,7 +32,7 @@ def command(as_json: bool) -> None:
     for row in rows:
         size, steps = f"{row['hidden']} x {row['layers']}", f"{row['step']:,}" + ("" if row["complete"] else " so far")
         scores = _figure(row["val_nats"]), _figure(row["test_bits_per_char"])
-        table.append((row["run"], row["cell"], size, steps, *scores, _ago(row["saved"])))
+        table.append((row["run"], row["cell"], size, steps, *scores, ago(row["saved"])))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
@@ -58,7 +58,7 @@ def summary(run: Any) -> dict[str, Any]:
     }
 
 
-def _ago(saved: float) -> str:
+def ago(saved: float) -> str:
     """How long ago a time in seconds since 1970 was."""
     seconds = max(0.0, time.time() - saved)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -224,7 +224,7 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
     trials = f"{grid.lr_trials} learning rates tried on the validation part" if grid.lr_trials > 1 else "no rates tried"
     said = (
         f"{result['corpus']}, split {shares}. Equal {grid.match}; {length} a run; {trials} for every cell, then "
-        f"{grid.seeds} seeds, each scored once on the test part as one stream. Intervals: Student's t on the variance "
+        f"{grid.seeds} seeds, each scored once on the test part. Intervals: Student's t on the variance "
         f"between seeds plus that between blocks of about 1000 characters. Differences are paired by seed and block "
         f"and corrected after Holm; what is not clearly different at 5 % is called a tie. A diverged run counts, and "
         f"costs what a blank model costs."
