@@ -27,7 +27,7 @@ from charrnn.tokenizer import Tokenizer
 from charrnn.torch_layers import to_torch
 
 CHARACTERS = "\n !\"'(),-.0123456789:;?" + "".join(chr(c) for c in [*range(65, 91), *range(97, 123)]) + "čćđšžČĆĐŠŽ"
-SLICE_SECONDS = 3e-3
+SLICE_SECONDS = 8e-3
 READ_BYTES_PER_S = 50e9  # about; only for how often to read in that time
 ROWS = 64  # completions side by side, on all cores
 Steps = Callable[[int], Any]
@@ -70,7 +70,8 @@ def _measured(
         sizes[kept] = decoder.bytes_per_character
         if kept == "float32":
             ways[f"native, {ROWS} at once"] = batch.kept_as(), _side_by_side(decoder, tokenizer)
-    # Windows of a few milliseconds each: short enough that other programs seldom fall into the shortest of many.
+    # Windows of some milliseconds each: short enough that other programs seldom fall into the shortest of many, long
+    # enough that bringing weights back into the cache, where the ways before have taken their place, does not count.
     chars = {name: _chars_in(SLICE_SECONDS, steps, _at_a_time(name)) for name, (_, steps) in ways.items()}
     works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars[name]) for name, (_, steps) in ways.items()}
     times_read = {kept: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for kept, size in sizes.items()}
