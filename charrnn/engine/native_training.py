@@ -19,6 +19,9 @@ the gap is a quarter, most of it torch's products. Bytes hardly matter: a step r
 64 rows a time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a
 step is still 150 G/s, where torch's product, which packs U at each step, has 103.
 With a table of V characters the first layer's x W and both its derivatives are V / (T B) of that.
+
+Without AVX-512 (a Zen 3 core, float32, 16 rows of 512 by 512 x 1536) the tile runs at 94 G/s, where torch's product of
+1024 squared has 90: higher tiles were slower. Two cores: a step of nn.GRU 512 takes 83 ms, 152 ms on one.
 """
 
 import itertools
