@@ -330,8 +330,10 @@ def test_control_c_stops_the_completion_and_control_d_leaves(shared_home: Path) 
     chat.type("\x03")
     chat.wait_for("^C")
     chat.wait_for("> ")
-    time.sleep(0.3)  # readline shows its prompt before it listens
-    chat.type("x\x03")  # at the prompt it begins the line anew
+    chat.type("x")
+    chat.wait_for("x")  # readline shows its prompt before it listens; what it shows of a key it has read
+    time.sleep(0.3)
+    chat.type("\x03")  # at the prompt it begins the line anew
     chat.wait_for("> ")
     chat.type("\x04")
     assert chat.end() == 0
