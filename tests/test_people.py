@@ -73,6 +73,7 @@ class Terminal:
         environment = {**os.environ, "CHARRNN_HOME": str(home), "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
         self.pid, self._screen = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # as terminals do; a job in the background hands down SIG_IGN
             os.execve(sys.executable, [sys.executable, str(ROOT / "cli.py"), *arguments], environment)
 
     def type(self, text: str) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -63,17 +62,6 @@ def command(
                 click.echo(f"hint: {error.hint}", err=True)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """What Ctrl-C said meanwhile: a list, empty until then. An exception could come where nobody can catch it."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _Talk:
     """What one conversation remembers: the settings, the last beginning and what was drawn after it."""
 
@@ -125,12 +113,10 @@ class _Talk:
         show = options.for_people(sys.stdout)
         shown = show(prime[prime.rfind("\n") + 1 :])
         print(click.style(shown, bold=True) if options.colours_wanted() else shown, end="", flush=True)
-        with _interrupts() as heard:
+        with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
                 print(show(character), end="", flush=True)
-                if heard:
-                    break
         print(flush=True)
 
     def _again(self, _: str) -> None:
