@@ -17,7 +17,7 @@ import pytest
 from conftest import CORPUS
 
 from charrnn import cells, checkpoint, cli, text_model
-from charrnn.cli import train
+from charrnn.cli import options, train
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -279,3 +279,10 @@ def test_python_m_charrnn_is_the_same() -> None:
     for command in ([sys.executable, "cli.py"], [sys.executable, "-m", "charrnn"]):
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, cwd=ROOT)
         assert done.stdout.startswith("charrnn, version")
+
+
+def test_json_is_one_line_whatever_a_text_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    every = "".join(chr(c) for c in range(0x3000))
+    options.print_json({"text": every})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"text": every}

@@ -195,9 +195,12 @@ def opened(path: Path, option: str) -> BinaryIO:
         raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}") from None
 
 
+_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # JSON lets them stand; readers of lines do not
+
+
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
     """One object, on one line, to stdout unless a file is given."""
-    click.echo(json.dumps(value, ensure_ascii=False), file=file)
+    click.echo(json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS), file=file)
 
 
 def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
