@@ -48,19 +48,19 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.
     return np.asarray(q[..., :rows, :columns], dtype=np.float64)
 
 
-def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    bound = (6.0 / (shape[-2] + shape[-1])) ** 0.5
-    return rng.uniform(-bound, bound, shape)
-
-
 def orthogonal(blocks: int = 1) -> Rule:
     """Orthogonal blocks, uniformly distributed (Saxe et al. 2014): recurrent products keep the length of h."""
     return _by_blocks("orthogonal", _orthogonal, blocks)
 
 
-def glorot(blocks: int = 1) -> Rule:
-    """Uniform within sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
-    return _by_blocks("Glorot uniform", _glorot, blocks)
+def glorot(blocks: int = 1, gain: float = 1) -> Rule:
+    """Uniform within gain sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
+
+    def fill(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        bound = gain * (6.0 / (shape[-2] + shape[-1])) ** 0.5
+        return rng.uniform(-bound, bound, shape)
+
+    return _by_blocks("Glorot uniform" + (f" times {gain:g}" if gain != 1 else ""), fill, blocks)
 
 
 def uniform(bound: float) -> Rule:

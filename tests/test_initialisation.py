@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charrnn import cells
-from charrnn.initialisation import constant, glorot, normal, orthogonal, uniform, zeros
+from charrnn.initialisation import constant, describe, glorot, normal, orthogonal, uniform, zeros
 
 RNG = np.random.default_rng(0)
 
@@ -42,12 +42,20 @@ def test_uniform_normal_constant_and_zeros_are_what_they_say() -> None:
     assert zeros(RNG, (2, 2)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_forget_gates_start_open() -> None:
-    H = 8
-    assert cells.get("lstm").initial(RNG, 4, H)["b"][:H].tolist() == [1] * H  # f comes first
-    nn_lstm = cells.get("nn.LSTM").initial(RNG, 4, H)
-    both = nn_lstm["b_ih"] + nn_lstm["b_hh"]  # torch's order: i, f, g, o
-    assert both.tolist() == [0] * H + [1] * H + [0] * 2 * H
+def test_a_gain_widens_the_bound_and_is_said() -> None:
+    matrix = glorot(4, gain=2)(RNG, (100, 800))
+    bound = 2 * np.sqrt(6 / (100 + 200))
+    assert 0.99 * bound < np.abs(matrix).max() <= bound
+    assert describe(glorot(4, gain=2)) == "Glorot uniform times 2, 4 blocks"
+
+
+def test_both_lstms_start_alike_with_every_gate_half_open() -> None:
+    H = 64
+    lstm, nn_lstm = cells.get("lstm").initial(RNG, 64, H), cells.get("nn.LSTM").initial(RNG, 64, H)
+    assert not lstm["b"].any()
+    assert not (nn_lstm["b_ih"] + nn_lstm["b_hh"]).any()
+    assert lstm["W"].std() == pytest.approx(nn_lstm["W_ih"].std(), rel=0.05)
+    assert lstm["W"].std() == pytest.approx(2 * np.sqrt(2 / (2 * 64)), rel=0.05)
 
 
 @pytest.mark.parametrize("name", cells.names())

@@ -1,17 +1,23 @@
-"""The LSTM with forget gate (Gers et al. 2000), one bias per gate, gates in the order f, i, o, candidate."""
+"""The LSTM with forget gate (Gers et al. 2000), one bias per gate, gates in the order f, i, o, candidate.
+
+The gates start half open and the input twice as strong as usual. An open forget gate (a bias of 1) helps where what
+matters is far back; in text what is near comes first, and an LSTM that mixes it with all before learns late. Tiny
+Shakespeare, 4000 updates of 16 x 64 characters, width 188, validation nats: bias 1 and Glorot's W 1.521, W twice as
+large 1.500, bias 0 as well 1.473.
+"""
 
 from typing import Any
 
 from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import constant, glorot, orthogonal
+from charrnn.initialisation import glorot, orthogonal, zeros
 from charrnn.ops import Array, concat, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
     return {
-        "W": Param((I, 4 * H), glorot(4)),
+        "W": Param((I, 4 * H), glorot(4, gain=2)),
         "U": Param((H, 4 * H), orthogonal(4)),
-        "b": Param((4 * H,), constant(1, 0, 0, 0)),  # an open forget gate lets the first gradients through
+        "b": Param((4 * H,), zeros),
     }
 
 

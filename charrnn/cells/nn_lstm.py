@@ -1,17 +1,17 @@
-"""torch's nn.LSTM, written as equations: two biases, gates in the order i, f, g, o."""
+"""torch's nn.LSTM, written as equations: two biases, gates in the order i, f, g, o. It starts as `lstm` does."""
 
 from typing import Any
 
 from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import constant, glorot, orthogonal, zeros
+from charrnn.initialisation import glorot, orthogonal, zeros
 from charrnn.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
     return {
-        "W_ih": Param((I, 4 * H), glorot(4)),  # torch's weight_ih_l0, transposed
+        "W_ih": Param((I, 4 * H), glorot(4, gain=2)),  # torch's weight_ih_l0, transposed
         "W_hh": Param((H, 4 * H), orthogonal(4)),
-        "b_ih": Param((4 * H,), constant(0, 1, 0, 0)),
+        "b_ih": Param((4 * H,), zeros),
         "b_hh": Param((4 * H,), zeros),
     }
 
