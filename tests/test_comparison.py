@@ -80,7 +80,7 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
         assert len(trials) == 2
         for run in trials:
             assert run.about()["result"] is None
-            assert run.about()["step"] == entry.trial_steps == 2
+            assert run.about()["step"] == entry.trial_steps == 3
         best = min(done.grid.rates(), key=lambda lr: done.folder.trial(entry, lr).about()["best_val_nats"])
         assert entry.lr == best
 
@@ -105,9 +105,9 @@ def test_with_equal_time_a_faster_cell_takes_more_steps(corpus: str, tmp_path: P
 
     asked = grid(corpus, match="time", budget=6.0, steps=None)
     timed = dataclasses.replace(asked, entries=(entry("simple", 0.01), entry("gru", 0.03)))
-    assert [e.trial_steps for e in decisions.with_trial_steps(timed).entries] == [120, 40]
+    assert [e.trial_steps for e in decisions.with_trial_steps(timed).entries] == [200, 67]
     level = dataclasses.replace(timed, match="parameters")
-    assert [e.trial_steps for e in decisions.with_trial_steps(level).entries] == [40, 40]
+    assert [e.trial_steps for e in decisions.with_trial_steps(level).entries] == [67, 67]
 
 
 # Going on, growing, repeating

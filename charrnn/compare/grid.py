@@ -18,7 +18,7 @@ from charrnn.errors import CharRNNError
 from charrnn.tokenizer import Tokenizer
 
 MATCHES = ("parameters", "hidden", "time")
-RATE_FACTOR = 10**0.5  # between two learning rates that are tried
+RATE_FACTOR = 2  # between two learning rates that are tried
 
 
 @dataclass(frozen=True)
