@@ -1,9 +1,9 @@
 """The LSTM with forget gate (Gers et al. 2000), one bias per gate, gates in the order f, i, o, candidate.
 
 The gates start half open and the input twice as strong as usual. An open forget gate (a bias of 1) helps where what
-matters is far back; in text what is near comes first, and an LSTM that mixes it with all before learns late. Nats of the
-validation part after 1000 updates of 16 x 64 characters of tiny Shakespeare (width 188, embedding 32, rate 1e-2): 1.688
-with a bias of 1 and Glorot's W, 1.623 with W twice as large, 1.649 with a bias of 0, 1.609 with both.
+matters is far back; in text what is near comes first, and an LSTM that mixes it with all before learns late. Nats of
+the validation part after 1000 updates of 16 x 64 characters of tiny Shakespeare (width 188, embedding 32, rate 1e-2):
+1.688 with a bias of 1 and Glorot's W, 1.623 with W twice as large, 1.649 with a bias of 0, 1.609 with both.
 """
 
 from typing import Any
