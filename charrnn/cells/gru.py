@@ -1,9 +1,14 @@
-"""The GRU as first published (Cho et al. 2014): the reset gate acts BEFORE the recurrent product."""
+"""The GRU as first published (Cho et al. 2014): the reset gate acts BEFORE the recurrent product.
+
+The update gate starts open: in text what is near comes first. Nats of the validation part after 1000 updates of 16 x 64
+characters of tiny Shakespeare (width 192, embedding 32, rate 1.2e-2): 1.575 with a bias of 0, 1.562 with 1 for z; a
+stronger input, which helps the LSTMs, takes that gain back (1.574).
+"""
 
 from typing import Any
 
 from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import glorot, orthogonal, zeros
+from charrnn.initialisation import constant, glorot, orthogonal
 from charrnn.ops import Array, matmul, sigmoid, split, tanh
 
 
@@ -12,7 +17,7 @@ def parameters(I: int, H: int, O: int) -> dict[str, Param]:
         "W": Param((I, 3 * H), glorot(3)),
         "U": Param((H, 2 * H), orthogonal(2)),  # for the gates z and r
         "V": Param((H, H), orthogonal()),  # for the candidate, which sees r h
-        "b": Param((3 * H,), zeros),
+        "b": Param((3 * H,), constant(1, 0, 0)),
     }
 
 

@@ -1,14 +1,21 @@
-"""The GRU with the reset gate AFTER the recurrent product, one bias per gate: nn.GRU without its second bias."""
+"""The GRU with the reset gate AFTER the recurrent product, one bias per gate: nn.GRU without its second bias.
+
+It starts as `nn.GRU` does.
+"""
 
 from typing import Any
 
 from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import glorot, orthogonal, zeros
+from charrnn.initialisation import constant, glorot, orthogonal
 from charrnn.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"W": Param((I, 3 * H), glorot(3)), "U": Param((H, 3 * H), orthogonal(3)), "b": Param((3 * H,), zeros)}
+    return {
+        "W": Param((I, 3 * H), glorot(3)),
+        "U": Param((H, 3 * H), orthogonal(3)),
+        "b": Param((3 * H,), constant(-1, -1, 0)),
+    }
 
 
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:

@@ -9,7 +9,7 @@ from charrnn.ops import Array, matmul, sigmoid, split, tanh
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
     return {
-        "W_ih": Param((I, 4 * H), glorot(4, gain=2)),  # torch's weight_ih_l0, transposed
+        "W_ih": Param((I, 4 * H), glorot(4, gain=3)),  # torch's weight_ih_l0, transposed
         "W_hh": Param((H, 4 * H), orthogonal(4)),
         "b_ih": Param((4 * H,), zeros),
         "b_hh": Param((4 * H,), zeros),

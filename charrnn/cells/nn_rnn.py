@@ -1,4 +1,9 @@
-"""torch's nn.RNN, written as equations: a plain tanh network with two biases."""
+"""torch's nn.RNN, written as equations: a plain tanh network with two biases.
+
+The input starts three times as strong as Glorot's, as in `simple` and `rnn`. Nats of the validation part after 1000
+updates of 16 x 64 characters of tiny Shakespeare (width 295, embedding 32, rate 6e-3): 1.719 with Glorot's W_ih, 1.680
+with twice, 1.672 with three times as much; `rnn` (width 233) 1.637, 1.631, 1.627. A weaker W_hh gave nothing clear.
+"""
 
 from typing import Any
 
@@ -9,7 +14,7 @@ from charrnn.ops import Array, matmul, tanh
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
     return {
-        "W_ih": Param((I, H), glorot()),  # torch's weight_ih_l0, transposed
+        "W_ih": Param((I, H), glorot(gain=3)),  # torch's weight_ih_l0, transposed
         "W_hh": Param((H, H), orthogonal()),
         "b_ih": Param((H,), zeros),
         "b_hh": Param((H,), zeros),

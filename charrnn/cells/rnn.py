@@ -1,4 +1,7 @@
-"""A recurrent network with a hidden state and an output layer of its own size (Elman 1990)."""
+"""A recurrent network with a hidden state and an output layer of its own size (Elman 1990).
+
+The input starts three times as strong as Glorot's; `nn_rnn.py` says what that gives.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from charrnn.ops import Array, matmul, tanh
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:
     return {
-        "U": Param((I, H), glorot()),
+        "U": Param((I, H), glorot(gain=3)),
         "V": Param((H, H), orthogonal()),
         "b1": Param((H,), zeros),
         "W": Param((H, O), glorot()),

@@ -33,7 +33,7 @@ DEFAULT_BUDGET = "60s"
     help="Training of one run of the slowest cell, or with --match time of every run.  [default: 60s]",
 )
 @click.option("--steps", type=int, metavar="N", help="Updates of every run, instead of a budget.")
-@click.option("--lr-trials", type=int, metavar="K", help="Learning rates tried for every cell.  [default: 4]")
+@click.option("--lr-trials", type=int, metavar="K", help="Learning rates tried for every cell.  [default: 5]")
 @click.option("--preset", type=click.Choice(["karpathy2015"]), help="A grid from the literature, with its settings.")
 @click.option("--fraction", type=float, metavar="F", help="With --preset: this share of its epochs.  [default: 1]")
 @click.option("--prime", metavar="TEXT", help="What each cell is to complete; a line of the test part by default.")
@@ -102,7 +102,7 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
         config=_config(corpus, given),
         match=given["match"] or "parameters",
         seeds=3 if given["seeds"] is None else given["seeds"],
-        lr_trials=4 if given["lr_trials"] is None else given["lr_trials"],
+        lr_trials=5 if given["lr_trials"] is None else given["lr_trials"],
         budget=budget,
         steps=given["steps"],
         prime=given["prime"] or "",
