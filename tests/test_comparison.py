@@ -82,7 +82,7 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
             assert run.about()["result"] is None
             assert run.about()["step"] == entry.trial_steps == 3
         best = min(done.grid.rates(), key=lambda lr: done.folder.trial(entry, lr).about()["best_val_nats"])
-        assert entry.lr == best
+        assert entry.lr == pytest.approx(best * 3**-0.32, rel=0.01)  # of a run three times as long
 
 
 def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: str, tmp_path: Path) -> None:
@@ -271,6 +271,8 @@ def test_the_preset_is_the_papers_grid(corpus: str) -> None:
     full, _ = presets.karpathy2015(Config(corpus=(corpus,)))
     assert full.steps is not None
     assert asked.steps == pytest.approx(full.steps / 10, abs=1)
+    _, narrow = presets.karpathy2015(Config(corpus=(corpus,)), widest=128)
+    assert narrow == [model for model in models if model[1] in (64, 128)]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,10 @@ DEFAULT_BUDGET = "60s"
     help="What is equal: parameters and updates, width and updates, or parameters and seconds.  [default: parameters]",
 )
 @click.option(
-    "--hidden", type=int, metavar="N", help="Width; where parameters are equal, the default cell's.  [default: 256]"
+    "--hidden",
+    type=int,
+    metavar="N",
+    help="Width; where parameters are equal, the default cell's; with --preset, the widest.  [default: 256]",
 )
 @click.option("--parameters", type=int, metavar="N", help="Parameters of each model, instead of --hidden.")
 @click.option(
@@ -115,13 +118,15 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
     """A grid of the literature on a corpus."""
     from charrnn.compare import presets
 
-    kept = ("preset", "fraction", "seeds", "prime", "split", "seed", "device", "precision", "tokenizer")
+    kept = ("preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision", "tokenizer")
     refused = [name.replace("_", "-") for name, value in given.items() if value not in (None, ()) and name not in kept]
     if refused or cells is not None:
         raise click.UsageError(f"the preset sets its own {', '.join(refused or ['cells'])}: leave it out")
     fraction = 1.0 if given["fraction"] is None else given["fraction"]
     seeds = 1 if given["seeds"] is None else given["seeds"]
-    return presets.karpathy2015(_config(corpus, given), fraction, seeds, given["prime"] or "")
+    widest = presets.WIDTHS[-1] if given["hidden"] is None else given["hidden"]
+    shared = _config(corpus, {name: value for name, value in given.items() if name != "hidden"})
+    return presets.karpathy2015(shared, fraction, seeds, given["prime"] or "", widest)
 
 
 def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
@@ -202,10 +207,10 @@ class _Show:
     def _tried(self, report: Any) -> None:
         if report.trials:
             tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in report.trials)
-            edge = report.lr in (report.trials[0][0], report.trials[-1][0])
+            edge = report.best in (report.trials[0][0], report.trials[-1][0])
             self._say(
-                f"{report.label:<12} learning rate {report.lr:g}{' (an outermost one)' if edge else ''}"
-                f"; validation nats at {tried}"
+                f"{report.label:<12} learning rate {report.lr:g}: {report.best:g} was best in the trials"
+                f"{' (an outermost one)' if edge else ''}; validation nats at {tried}"
             )
 
     def _decided(self, report: Any) -> None:

@@ -53,10 +53,14 @@ class Working:
 
 @dataclass(frozen=True)
 class Tried:
-    """Every trial of an entry is done. trials: (learning rate, nats of the validation part, None if diverged)."""
+    """Every trial of an entry is done. trials: (learning rate, nats of the validation part, None if diverged).
+
+    best: the rate of the best trial. lr: that of the entry's runs.
+    """
 
     label: str
     trials: tuple[tuple[float, float | None], ...]
+    best: float
     lr: float
 
 
@@ -244,9 +248,10 @@ class _Work:
             return
         for i, entry in enumerate(self._grid.entries):
             if entry.lr is None:
-                tried, lr = decisions.best_rate(self._grid, self._folder, entry)
+                tried, best = decisions.best_rate(self._grid, self._folder, entry)
+                lr = decisions.run_rate(self._grid, best)
                 self._grid = self._grid.with_entry(i, lr=lr)
-                yield Tried(self._grid.label(entry), tried, lr)
+                yield Tried(self._grid.label(entry), tried, best, lr)
         self._folder.write(self._grid)
 
     def _train(self) -> Iterator[Report]:

@@ -21,6 +21,12 @@ from charrnn.data import Corpus
 # Of a run's steps, in a learning-rate trial. Short runs like higher rates than long ones, and plain cells most of all:
 # with a fifth, nn.RNN was given 1.3e-2 and scored 0.13 bits behind the same equations at 4e-3.
 TRIAL_SHARE = 1 / 3
+# Their rates are still too high for long runs: the best one falls as steps to the power of -0.32 (Bjorck et al.,
+# Scaling optimal LR across token horizons, 2024). On tiny Shakespeare's validation part, with 1858 steps and trials a
+# third as long, gru took 1.68e-2 and ended at 1.541 nats, where 1.19e-2 had given 1.511; with 3000, nn.GRU at 1.2e-2
+# ends at 1.519, at 8.4e-3 at 1.500; gru at 1.486 and 1.479, lstm at 1.498 and 1.510; rnn at 6e-3 and 4.2e-3 at 1.536
+# and 1.534.
+RATE_EXPONENT = -0.32
 PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
 
 Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
@@ -118,9 +124,14 @@ def lengths(grid: Grid) -> list[int]:
 
 
 def best_rate(grid: Grid, folder: Folder, entry: Entry) -> tuple[tuple[tuple[float, float | None], ...], float]:
-    """An entry's trials, and the rate that validated best; the smallest where all diverged."""
+    """An entry's trials, and the one that validated best; the smallest rate where all diverged."""
     if grid.lr_trials == 1:
         return (), grid.config.lr
     tried = tuple((lr, folder.trial(entry, lr).about()["best_val_nats"]) for lr in grid.rates())
     good = [(nats, lr) for lr, nats in tried if nats is not None]
     return tried, min(good)[1] if good else tried[0][0]
+
+
+def run_rate(grid: Grid, tried: float) -> float:
+    """The rate of a run whose trials liked `tried` best: lower, as the run is longer; the same where none was tried."""
+    return tried if grid.lr_trials == 1 else float(f"{tried * TRIAL_SHARE**-RATE_EXPONENT:.3g}")

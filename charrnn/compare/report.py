@@ -7,6 +7,7 @@ from typing import Any
 
 from charrnn.checkpoint import write_atomically
 from charrnn.compare import copy_task, outcome, pictures
+from charrnn.compare.decisions import run_rate
 from charrnn.compare.grid import Folder, Grid
 from charrnn.compare.inspection import Inspection
 from charrnn.compare.outcome import Gains
@@ -221,7 +222,12 @@ def _copying(inspections: Sequence[Inspection]) -> str:
 def _method(grid: Grid, result: Mapping[str, Any]) -> str:
     length = f"{grid.steps:,} updates" if grid.steps else f"a budget of {grid.budget:g} s"
     shares = "/".join(f"{share:g}" for share in grid.config.split)
-    trials = f"{grid.lr_trials} learning rates tried on the validation part" if grid.lr_trials > 1 else "no rates tried"
+    trials = (
+        f"{grid.lr_trials} learning rates tried on the validation part in shorter runs (the best times "
+        f"{run_rate(grid, 1.0):g}, since longer runs need less)"
+        if grid.lr_trials > 1
+        else "no rates tried"
+    )
     said = (
         f"{result['corpus']}, split {shares}. Equal {grid.match}; {length} a run; {trials} for every cell, then "
         f"{grid.seeds} seeds, each scored once on the test part. Intervals: Student's t on the variance "

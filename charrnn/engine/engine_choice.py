@@ -14,7 +14,7 @@ from charrnn.model import CharRNN
 
 GLANCE, PIECE = 4, 32  # characters of a window
 BEHIND = 1.6  # so many times the fastest's time at first, and a candidate does not run the longer piece
-TURNS = 2
+TURNS, AT_LEAST_SECONDS = 2, 0.25  # of each length, together: a hiccup of a busy machine is not to decide
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
 
 Candidate = tuple[str, str]  # engine, precision
@@ -45,7 +45,9 @@ def measure(
     for steps in (GLANCE, PIECE):
         left = [c for c in candidates if best[c] <= BEHIND * min(best.values())]
         best |= dict.fromkeys(left, float("inf"))
-        for _ in range(TURNS):
+        began, turn = time.perf_counter(), 0
+        while turn < TURNS or time.perf_counter() - began < AT_LEAST_SECONDS:
+            turn += 1
             for candidate in left:
                 best[candidate] = min(best[candidate], seconds(candidate, steps))
     return dict(sorted(best.items(), key=lambda item: item[1]))
