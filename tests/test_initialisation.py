@@ -55,7 +55,21 @@ def test_both_lstms_start_alike_with_every_gate_half_open() -> None:
     assert not lstm["b"].any()
     assert not (nn_lstm["b_ih"] + nn_lstm["b_hh"]).any()
     assert lstm["W"].std() == pytest.approx(nn_lstm["W_ih"].std(), rel=0.05)
-    assert lstm["W"].std() == pytest.approx(2 * np.sqrt(2 / (2 * 64)), rel=0.05)
+    assert lstm["W"].std() == pytest.approx(3 * np.sqrt(2 / (2 * 64)), rel=0.05)
+
+
+def test_update_gates_of_every_gru_start_open_whichever_way_they_are_written() -> None:
+    H = 64
+    gru, after = cells.get("gru").initial(RNG, 64, H), cells.get("gru-after").initial(RNG, 64, H)
+    nn_gru = cells.get("nn.GRU").initial(RNG, 64, H)
+    both = nn_gru["b_ih"] + nn_gru["b_hh"]
+    assert gru["b"].tolist() == [1] * H + [0] * 2 * H  # z, r, candidate: z takes the new
+    assert after["b"].tolist() == both.tolist() == [-1] * 2 * H + [0] * H  # r, z, candidate: z keeps the old
+
+
+@pytest.mark.parametrize(("name", "matrix"), [("simple", "U"), ("rnn", "U"), ("nn.RNN", "W_ih")])
+def test_the_input_of_plain_cells_starts_as_strong_as_the_lstms(name: str, matrix: str) -> None:
+    assert cells.get(name).initial(RNG, 64, 64)[matrix].std() == pytest.approx(3 * np.sqrt(2 / 128), rel=0.05)
 
 
 @pytest.mark.parametrize("name", cells.names())

@@ -155,6 +155,25 @@ def test_a_diverged_curve_does_not_break_the_picture() -> None:
     assert "bad" in pictures.learning_curves({"bad": curves["bad"]})
 
 
+def test_learning_curves_show_what_is_learned_though_a_run_went_astray(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **b: (drawn.append(self), original(self, *a, **b)))
+    x = np.arange(1.0, 10.0)
+    good = np.geomspace(8, 2.2, 9)[None, :]
+    astray = good.copy()
+    astray[0, 1:4] = 17.0
+    curves: dict[str, Any] = {"good": good, "astray": astray, "lost": np.full((1, 9), 8.0)}
+    page = pictures.learning_curves({label: Curve(x, x, bits) for label, bits in curves.items()})
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < 2.2
+    assert 4 < high < 5
+    assert "lost (above)" in page
+    assert "astray (above)" not in page
+
+
 def boxes_of_tick_labels(axes: Any) -> list[Any]:
     return [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text() and tick.get_visible()]
 

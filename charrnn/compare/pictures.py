@@ -56,15 +56,14 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        values = [value for curve in curves.values() for value in curve.bits.ravel() if np.isfinite(value)]
+        bottom, top = _learned([curve.bits for curve in curves.values()])
         for i, (label, curve) in enumerate(curves.items()):
+            label += " (above)" if not np.any(curve.bits <= top) else ""
             middle, low, high = (f(curve.bits, axis=0) for f in (np.mean, np.min, np.max))
             for axes, x in ((left, curve.characters / 1e6), (right, curve.seconds)):
                 axes.plot(x, middle, label=label, **_line(i, len(x)))
                 axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
-        low, high = min(values, default=0.0), max(values, default=1.0)  # none where every run diverged at once
-        # The first steps are the same for everyone; what is learned later would drown in their scale.
-        left.set_ylim(low - 0.05 * (high - low), min(high, low + 0.5 * (high - low) + 0.5))
+        left.set_ylim(bottom, top)
         left.set(xlabel="million characters read", ylabel="validation, bits per character")
         right.set(xlabel="seconds of training")
         _legend(figure, left)
@@ -129,6 +128,17 @@ def copy_reach(reach: Mapping[str, int], longest: int) -> str:
         axes.grid(visible=False, axis="y")
 
     return _svg("copying", (6.5, 1.2 + 0.3 * len(reach)), draw)
+
+
+def _learned(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The range of bits in which curves (S, P) differ once something is learned.
+
+    Their first third, and runs that diverged, would drown it: what costs more than twice the least lies outside.
+    """
+    late = [value for bits in curves for value in bits[:, bits.shape[1] // 3 :].ravel() if np.isfinite(value)]
+    low = min(late, default=1.0)  # none where every run diverged at once
+    high = max(low + 0.1, min(max(late, default=low), 2 * low))
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _line(i: int, points: int) -> dict[str, Any]:
