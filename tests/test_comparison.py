@@ -12,7 +12,7 @@ from conftest import SMALL
 
 from charrnn import cells, checkpoint, data, evaluation, text_model, training
 from charrnn.compare import comparison, decisions, outcome, pictures, presets, statistics
-from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
+from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden, parameters
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
 
@@ -302,3 +302,11 @@ def test_training_keeps_no_losses_without_a_test_part(trained: Any) -> None:
     for _ in training.resume(run, steps=20):
         pass
     assert [path.name for path in run.path.glob("losses-*")] == ["losses-00000020.safetensors"]
+
+
+def test_a_comparison_goes_on_whatever_was_decided_while_running(corpus: str) -> None:
+    asked = grid(corpus)
+    decided = asked.config.replace(measured_us={"native float32": 5}, threads=1, fingerprint="0", plan=((0, 3),))
+    assert different(dataclasses.replace(asked, config=decided), asked) is None
+    other = dataclasses.replace(asked, config=asked.config.replace(lr=0.5))
+    assert different(asked, other) == "lr"

@@ -203,7 +203,8 @@ def different(old: Grid, new: Grid) -> str | None:
         if getattr(old, name) != getattr(new, name):
             return name
     a, b = (dataclasses.asdict(grid.config) for grid in (old, new))
-    decided = {"fingerprint", "threads", "plan", "device", "precision", "engine"}
+    decided = {field.name for field in dataclasses.fields(Config) if field.metadata.get("resolved")}
+    decided |= {"device", "precision", "engine"}
     return next((name for name in a if name not in decided and b[name] not in (None, a[name])), None)
 
 
