@@ -26,7 +26,7 @@ TRIAL_SHARE = 1 / 3
 # third as long, gru took 1.68e-2 and ended at 1.541 nats, where 1.19e-2 had given 1.511; with 3000, nn.GRU at 1.2e-2
 # ends at 1.519, at 8.4e-3 at 1.500; gru at 1.486 and 1.479, lstm at 1.498 and 1.510; rnn at 6e-3 and 4.2e-3 at 1.536
 # and 1.534.
-RATE_EXPONENT = -0.32
+RATE_EXPONENT = 0.32
 PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
 
 Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
@@ -134,4 +134,4 @@ def best_rate(grid: Grid, folder: Folder, entry: Entry) -> tuple[tuple[tuple[flo
 
 def run_rate(grid: Grid, tried: float) -> float:
     """The rate of a run whose trials liked `tried` best: lower, as the run is longer; the same where none was tried."""
-    return tried if grid.lr_trials == 1 else float(f"{tried * TRIAL_SHARE**-RATE_EXPONENT:.3g}")
+    return tried if grid.lr_trials == 1 else float(f"{tried * TRIAL_SHARE**RATE_EXPONENT:.3g}")
