@@ -76,13 +76,39 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
     done = compared(grid(corpus), ["simple", "gru"], tmp_path / "c")
     assert scored.count(len(done.corpus.parts["test"])) == 2 * 2  # cells by seeds; validation has another length
     for entry in done.grid.entries:
-        trials = [done.folder.trial(entry, lr) for lr in done.grid.rates()]
-        assert len(trials) == 2
-        for run in trials:
+        trials = decisions.tried(done.grid, done.folder, entry)
+        assert [lr for lr, _ in trials] == [done.grid.config.lr, 2 * done.grid.config.lr]
+        for lr, _ in trials:
+            run = done.folder.trial(entry, lr)
             assert run.about()["result"] is None
             assert run.about()["step"] == entry.trial_steps == 3
-        best = min(done.grid.rates(), key=lambda lr: done.folder.trial(entry, lr).about()["best_val_nats"])
+        assert len(list(done.folder.trials(entry).iterdir())) == 2
+        best = min(trials, key=lambda trial: done.folder.trial(entry, trial[0]).about()["best_val_nats"])[0]
         assert entry.lr == pytest.approx(best * 3**-0.32, rel=0.01)  # of a run three times as long
+
+
+@pytest.mark.parametrize(
+    ("best", "rates"),
+    [
+        (4.0, [1, 2, 4, 8, 5.66]),  # above 4, for 8 costs less than 2
+        (0.4, [1, 2, 0.5, 0.25, 0.354]),
+        (1.0, [1, 2, 0.5, 1.41, 1.19]),
+        (100, [1, 2, 4, 8, 16]),  # not reached: the last is an outermost one
+    ],
+)
+def test_the_search_for_a_rate_ends_with_the_best_between_others(best: float, rates: list[float]) -> None:
+    trials: decisions.Trials = ()
+    while len(trials) < len(rates):
+        lr = decisions.next_rate(1, trials)
+        trials = (*trials, (lr, abs(np.log(lr / best) - 0.01)))
+    assert [lr for lr, _ in trials] == rates
+
+
+def test_the_search_for_a_rate_leaves_what_diverges_below() -> None:
+    assert decisions.next_rate(1, ((1, None),)) == 0.5
+    assert decisions.next_rate(1, ((1, None), (0.5, None))) == 0.25
+    assert decisions.next_rate(1, ((1, 2.0), (2, None))) == 0.5
+    assert decisions.next_rate(1, ((1, 2.0), (2, None), (0.5, 2.1))) == 0.707
 
 
 def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: str, tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ class Working:
 
 @dataclass(frozen=True)
 class Tried:
-    """Every trial of an entry is done. trials: (learning rate, nats of the validation part, None if diverged).
+    """Every trial of an entry is done. trials: from the lowest rate to the highest.
 
     best: the rate of the best trial. lr: that of the entry's runs.
     """
 
     label: str
-    trials: tuple[tuple[float, float | None], ...]
+    trials: decisions.Trials
     best: float
     lr: float
 
@@ -238,21 +238,34 @@ class _Work:
         return self._stopped
 
     def _try_rates(self) -> Iterator[Report]:
-        trials = {}
-        for i, entry in enumerate(self._grid.entries):
-            for lr in self._grid.rates() if self._grid.lr_trials > 1 else []:
-                job = Job(self._folder.trial(entry, lr), self._grid.trial_config(entry, lr), scored=False)
-                trials[job.run.path] = (i, f"lr {lr:g}", job)
-        yield from self._working(trials)
-        if self._stop():
-            return
+        while trials := self._next_trials():
+            yield from self._working(trials)
+            if self._stop():
+                return
         for i, entry in enumerate(self._grid.entries):
             if entry.lr is None:
-                tried, best = decisions.best_rate(self._grid, self._folder, entry)
+                tried = decisions.tried(self._grid, self._folder, entry)
+                best = decisions.best_rate(self._grid, tried)
                 lr = decisions.run_rate(self._grid, best)
                 self._grid = self._grid.with_entry(i, lr=lr)
-                yield Tried(self._grid.label(entry), tried, best, lr)
+                yield Tried(self._grid.label(entry), tuple(sorted(tried)), best, lr)
         self._folder.write(self._grid)
+
+    def _next_trials(self) -> dict[Path, tuple[int, str, Job]]:
+        """A trial of every entry whose search for a rate goes on: which rate comes next follows from those before."""
+        trials = {}
+        for i, entry in enumerate(self._grid.entries):
+            tried = decisions.tried(self._grid, self._folder, entry)
+            self._finished |= {self._folder.trial(entry, lr).path for lr, _ in tried}
+            if entry.lr is None and len(tried) < self._trials():
+                lr = decisions.next_rate(self._grid.config.lr, tried)
+                job = decisions.trial(self._grid, self._folder, entry, lr)
+                trials[job.run.path] = (i, f"lr {lr:g}", job)
+        return trials
+
+    def _trials(self) -> int:
+        """How many rates are tried for every entry."""
+        return self._grid.lr_trials if self._grid.lr_trials > 1 else 0
 
     def _train(self) -> Iterator[Report]:
         # Seed by seed, so that an interrupted comparison has as many of every cell.
@@ -281,18 +294,17 @@ class _Work:
                 yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
 
     def _all_runs(self) -> int:
-        trials = self._grid.lr_trials if self._grid.lr_trials > 1 else 0
-        return len(self._grid.entries) * (trials + self._grid.seeds)
+        return len(self._grid.entries) * (self._trials() + self._grid.seeds)
 
     def _seconds_left(self, at: dict[Path, int]) -> float:
         """What the rest takes, at the speeds measured so far, scoring left out."""
         left = 0.0
         for entry in self._grid.entries:
-            if self._grid.lr_trials > 1:
-                for lr in self._grid.rates():
-                    path = self._folder.trial(entry, lr).path
-                    if path not in self._finished:
-                        left += ((entry.trial_steps or 0) - at.get(path, 0)) * entry.step_seconds
+            if entry.lr is None:
+                trials = self._folder.trials(entry)
+                finished = sum(path.parent == trials for path in self._finished)
+                begun = sum(step for path, step in at.items() if path.parent == trials and path not in self._finished)
+                left += ((self._trials() - finished) * (entry.trial_steps or 0) - begun) * entry.step_seconds
             for seed in range(self._grid.seeds):
                 path = self._folder.run(self._grid, entry, seed).path
                 if path not in self._finished:

@@ -4,6 +4,7 @@ Every decision is made once and kept in the grid: a comparison that goes on, gro
 """
 
 import dataclasses
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from charrnn import data, reports, settings, training
 from charrnn.checkpoint import Run
 from charrnn.compare import outcome
 from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
+from charrnn.compare.jobs import Job
 from charrnn.config import Config
 from charrnn.data import Corpus
 
@@ -27,9 +29,11 @@ TRIAL_SHARE = 1 / 3
 # ends at 1.519, at 8.4e-3 at 1.500; gru at 1.486 and 1.479, lstm at 1.498 and 1.510; rnn at 6e-3 and 4.2e-3 at 1.536
 # and 1.534.
 RATE_EXPONENT = 0.32
+RATE_FACTOR = 2  # between two learning rates that are tried, until the best one has a neighbour on either side
 PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
 
 Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
+Trials = tuple[tuple[float, float | None], ...]  # learning rate, nats of the validation part (None where it diverged)
 
 
 def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
@@ -102,7 +106,7 @@ def with_steps(grid: Grid, folder: Folder) -> Grid:
     """The grid with the length of every run decided, at the speed of its trials."""
     for i, entry in enumerate(grid.entries):
         if entry.steps is None and grid.budget is not None and grid.lr_trials > 1:
-            runs = [folder.trial(entry, lr) for lr in grid.rates()]
+            runs = [folder.trial(entry, lr) for lr, _ in tried(grid, folder, entry)]
             seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
             grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
     for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid), strict=True)):
@@ -123,13 +127,47 @@ def lengths(grid: Grid) -> list[int]:
     return [decided[0] if decided else min(fitting)] * len(grid.entries)
 
 
-def best_rate(grid: Grid, folder: Folder, entry: Entry) -> tuple[tuple[tuple[float, float | None], ...], float]:
-    """An entry's trials, and the one that validated best; the smallest rate where all diverged."""
-    if grid.lr_trials == 1:
-        return (), grid.config.lr
-    tried = tuple((lr, folder.trial(entry, lr).about()["best_val_nats"]) for lr in grid.rates())
-    good = [(nats, lr) for lr, nats in tried if nats is not None]
-    return tried, min(good)[1] if good else tried[0][0]
+def next_rate(usual: float, trials: Trials) -> float:
+    """The learning rate to try after `trials`.
+
+    The usual one first, then twice the highest or half the lowest for as long as that is the best one; once rates on
+    both sides of the best are known, the middle between it and the better of its neighbours.
+    """
+    if not trials:
+        return usual
+    nats = {lr: math.inf if cost is None else cost for lr, cost in trials}
+    best = min(nats, key=lambda lr: (nats[lr], lr))
+    higher, lower = [lr for lr in nats if lr > best], [lr for lr in nats if lr < best]
+    if not higher and nats[best] < math.inf:
+        rate = best * RATE_FACTOR
+    elif not lower:
+        rate = best / RATE_FACTOR
+    else:
+        rate = math.sqrt(best * min(max(lower), min(higher), key=lambda lr: nats[lr]))
+    return float(f"{rate:.3g}")
+
+
+def trial(grid: Grid, folder: Folder, entry: Entry, lr: float) -> Job:
+    """A learning-rate trial of an entry, not scored."""
+    return Job(folder.trial(entry, lr), grid.trial_config(entry, lr), scored=False)
+
+
+def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
+    """An entry's finished trials, in the order of the search, which follows from their results alone."""
+    trials: Trials = ()
+    while grid.lr_trials > 1 and len(trials) < grid.lr_trials:
+        lr = next_rate(grid.config.lr, trials)
+        job = trial(grid, folder, entry, lr)
+        if not job.done():
+            break
+        trials = (*trials, (lr, job.run.about()["best_val_nats"]))
+    return trials
+
+
+def best_rate(grid: Grid, trials: Trials) -> float:
+    """The rate that validated best; the smallest where all diverged, the usual one where none was tried."""
+    good = [(nats, lr) for lr, nats in trials if nats is not None]
+    return min(good)[1] if good else min((lr for lr, _ in trials), default=grid.config.lr)
 
 
 def run_rate(grid: Grid, tried: float) -> float:

@@ -18,7 +18,6 @@ from charrnn.errors import CharRNNError
 from charrnn.tokenizer import Tokenizer
 
 MATCHES = ("parameters", "hidden", "time")
-RATE_FACTOR = 2  # between two learning rates that are tried
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ class Grid:
                 "give all three shares, for instance --split 0.8,0.1,0.1",
             )
 
-    def rates(self) -> list[float]:
-        """The learning rates tried for each cell: around the configured one, evenly in their logarithms."""
-        middle = (self.lr_trials - 1) / 2
-        return [float(f"{self.config.lr * RATE_FACTOR ** (i - middle):.3g}") for i in range(self.lr_trials)]
-
     def label(self, entry: Entry) -> str:
         """What an entry is called in tables: its cell, with the sizes where cells come in several."""
         alone = sum(other.cell == entry.cell for other in self.entries) == 1
@@ -145,9 +139,13 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "grid.json", (json.dumps(grid.as_dict(), indent=1) + "\n").encode())
 
+    def trials(self, entry: Entry) -> Path:
+        """The folder of an entry's learning-rate trials."""
+        return self.path / "trials" / entry.folder
+
     def trial(self, entry: Entry, lr: float) -> Run:
         """The run of a learning-rate trial."""
-        return Run(self.path / "trials" / entry.folder / f"lr-{lr:g}")
+        return Run(self.trials(entry) / f"lr-{lr:g}")
 
     def run(self, grid: Grid, entry: Entry, seed: int) -> Run:
         """The run of an entry's seed, counted from 0."""
