@@ -84,7 +84,7 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
             assert run.about()["step"] == entry.trial_steps == 3
         assert len(list(done.folder.trials(entry).iterdir())) == 2
         best = min(trials, key=lambda trial: done.folder.trial(entry, trial[0]).about()["best_val_nats"])[0]
-        assert entry.lr == pytest.approx(best * 3**-0.32, rel=0.01)  # of a run three times as long
+        assert entry.lr == pytest.approx(best * 3**-0.41, rel=0.01)  # of a run three times as long
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,20 @@ def test_the_search_for_a_rate_leaves_what_diverges_below() -> None:
     assert decisions.next_rate(1, ((1, None), (0.5, None))) == 0.25
     assert decisions.next_rate(1, ((1, 2.0), (2, None))) == 0.5
     assert decisions.next_rate(1, ((1, 2.0), (2, None), (0.5, 2.1))) == 0.707
+
+
+def test_the_best_rate_is_where_a_parabola_is_lowest(corpus: str) -> None:
+    def best(*trials: tuple[float, float | None]) -> float:
+        return decisions.best_rate(grid(corpus, lr_trials=5), trials)
+
+    def cost(lr: float) -> float:
+        return 1.5 + 0.1 * np.log(lr / 0.0123) ** 2
+
+    assert best(*((lr, cost(lr)) for lr in (0.01, 0.02, 0.005, 0.014, 0.012))) == 0.0123
+    assert best(*((lr, cost(lr)) for lr in (0.002, 0.004, 0.008))) == 0.008  # not reached
+    assert best((0.01, 1.5), (0.02, None), (0.005, 1.6)) == 0.01
+    assert best((0.01, 1.5), (0.02, 1.5), (0.005, 1.5)) == 0.005
+    assert best((0.01, None), (0.005, None)) == 0.005
 
 
 def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: str, tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class _Show:
             tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in report.trials)
             edge = report.best in (report.trials[0][0], report.trials[-1][0])
             self._say(
-                f"{report.label:<12} learning rate {report.lr:g}: {report.best:g} was best in the trials"
+                f"{report.label:<12} learning rate {report.lr:g}: {report.best:g} would be best in the trials"
                 f"{' (an outermost one)' if edge else ''}; validation nats at {tried}"
             )
 

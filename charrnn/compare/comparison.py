@@ -55,7 +55,7 @@ class Working:
 class Tried:
     """Every trial of an entry is done. trials: from the lowest rate to the highest.
 
-    best: the rate of the best trial. lr: that of the entry's runs.
+    best: the best rate by these trials, in between where it has neighbours. lr: that of the entry's runs.
     """
 
     label: str
