@@ -123,6 +123,7 @@ def test_the_best_rate_is_where_a_parabola_is_lowest(corpus: str) -> None:
     assert best((0.01, 1.5), (0.02, None), (0.005, 1.6)) == 0.01
     assert best((0.01, 1.5), (0.02, 1.5), (0.005, 1.5)) == 0.005
     assert best((0.01, None), (0.005, None)) == 0.005
+    assert best((0.01, 1.5), (0.01, 1.5), (0.02, 1.6), (0.005, 1.6)) == 0.01  # a long search comes back to a rate
 
 
 def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: str, tmp_path: Path) -> None:

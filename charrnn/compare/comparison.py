@@ -257,15 +257,11 @@ class _Work:
         for i, entry in enumerate(self._grid.entries):
             tried = decisions.tried(self._grid, self._folder, entry)
             self._finished |= {self._folder.trial(entry, lr).path for lr, _ in tried}
-            if entry.lr is None and len(tried) < self._trials():
+            if entry.lr is None and len(tried) < self._grid.trials:
                 lr = decisions.next_rate(self._grid.config.lr, tried)
                 job = decisions.trial(self._grid, self._folder, entry, lr)
                 trials[job.run.path] = (i, f"lr {lr:g}", job)
         return trials
-
-    def _trials(self) -> int:
-        """How many rates are tried for every entry."""
-        return self._grid.lr_trials if self._grid.lr_trials > 1 else 0
 
     def _train(self) -> Iterator[Report]:
         # Seed by seed, so that an interrupted comparison has as many of every cell.
@@ -294,7 +290,7 @@ class _Work:
                 yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
 
     def _all_runs(self) -> int:
-        return len(self._grid.entries) * (self._trials() + self._grid.seeds)
+        return len(self._grid.entries) * (self._grid.trials + self._grid.seeds)
 
     def _seconds_left(self, at: dict[Path, int]) -> float:
         """What the rest takes, at the speeds measured so far, scoring left out."""
@@ -304,7 +300,7 @@ class _Work:
                 trials = self._folder.trials(entry)
                 finished = sum(path.parent == trials for path in self._finished)
                 begun = sum(step for path, step in at.items() if path.parent == trials and path not in self._finished)
-                left += ((self._trials() - finished) * (entry.trial_steps or 0) - begun) * entry.step_seconds
+                left += ((self._grid.trials - finished) * (entry.trial_steps or 0) - begun) * entry.step_seconds
             for seed in range(self._grid.seeds):
                 path = self._folder.run(self._grid, entry, seed).path
                 if path not in self._finished:

@@ -105,7 +105,7 @@ def with_trial_steps(grid: Grid) -> Grid:
 def with_steps(grid: Grid, folder: Folder) -> Grid:
     """The grid with the length of every run decided, at the speed of its trials."""
     for i, entry in enumerate(grid.entries):
-        if entry.steps is None and grid.budget is not None and grid.lr_trials > 1:
+        if entry.steps is None and grid.budget is not None and grid.trials:
             runs = [folder.trial(entry, lr) for lr, _ in tried(grid, folder, entry)]
             seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
             grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
@@ -135,8 +135,8 @@ def next_rate(usual: float, trials: Trials) -> float:
     """
     if not trials:
         return usual
-    nats = {lr: math.inf if cost is None else cost for lr, cost in trials}
-    best = min(nats, key=lambda lr: (nats[lr], lr))
+    nats = _costs(trials)
+    best = min(nats, key=nats.__getitem__)
     higher, lower = [lr for lr in nats if lr > best], [lr for lr in nats if lr < best]
     if not higher and nats[best] < math.inf:
         rate = best * RATE_FACTOR
@@ -155,7 +155,7 @@ def trial(grid: Grid, folder: Folder, entry: Entry, lr: float) -> Job:
 def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
     """An entry's finished trials, in the order of the search, which follows from their results alone."""
     trials: Trials = ()
-    while grid.lr_trials > 1 and len(trials) < grid.lr_trials:
+    while len(trials) < grid.trials:
         lr = next_rate(grid.config.lr, trials)
         job = trial(grid, folder, entry, lr)
         if not job.done():
@@ -172,8 +172,7 @@ def best_rate(grid: Grid, trials: Trials) -> float:
     """
     if not trials:
         return grid.config.lr
-    rates = sorted(lr for lr, _ in trials)
-    costs = [math.inf if nats is None else nats for _, nats in sorted(trials)]
+    rates, costs = list(_costs(trials)), list(_costs(trials).values())
     i = costs.index(min(costs))
     beside = slice(max(0, i - 1), i + 2)
     if len(rates[beside]) < 3 or math.inf in costs[beside]:
@@ -184,4 +183,9 @@ def best_rate(grid: Grid, trials: Trials) -> float:
 
 def run_rate(grid: Grid, tried: float) -> float:
     """The rate of a run in whose trials `tried` was best: lower, since it is longer; the same where none was tried."""
-    return tried if grid.lr_trials == 1 else float(f"{tried * TRIAL_SHARE**RATE_EXPONENT:.3g}")
+    return float(f"{tried * TRIAL_SHARE**RATE_EXPONENT:.3g}") if grid.trials else tried
+
+
+def _costs(trials: Trials) -> dict[float, float]:
+    """Nats by rate, from the lowest rate to the highest; infinite where it diverged. A rate tried twice comes once."""
+    return {lr: math.inf if nats is None else nats for lr, nats in sorted(trials, key=lambda trial: trial[0])}

@@ -79,6 +79,11 @@ class Grid:
                 "give all three shares, for instance --split 0.8,0.1,0.1",
             )
 
+    @property
+    def trials(self) -> int:
+        """How many learning rates are tried for each cell; a single one would leave nothing to choose."""
+        return self.lr_trials if self.lr_trials > 1 else 0
+
     def label(self, entry: Entry) -> str:
         """What an entry is called in tables: its cell, with the sizes where cells come in several."""
         alone = sum(other.cell == entry.cell for other in self.entries) == 1

@@ -25,8 +25,8 @@ def karpathy2015(
     """The grid of Karpathy, Johnson and Fei-Fei, Visualizing and understanding recurrent networks, 2015, section 4.1.
 
     config: its corpus, split, seed and device are kept, all else is the paper's. fraction: share of its 50 epochs; the
-    rate then falls as much in fewer epochs. widest: models above this width, which take longest, are left
-    out. Raises CharRNNError for a fraction outside 0 to 1, or where no width is left.
+    rate then falls as much in fewer epochs. widest: models above this width, which take longest, are left out.
+    Raises CharRNNError for a fraction outside 0 to 1, or where no width is left.
     """
     from charrnn import data, settings  # here: a command line that only lists its options needs neither
     from charrnn.compare.grid import Grid

@@ -225,7 +225,7 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
     trials = (
         f"{grid.lr_trials} learning rates tried on the validation part in shorter runs (the best times "
         f"{run_rate(grid, 1.0):g}, since longer runs need less)"
-        if grid.lr_trials > 1
+        if grid.trials
         else "no rates tried"
     )
     said = (
