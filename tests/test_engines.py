@@ -72,10 +72,10 @@ def test_the_native_engine_runs_all_cells_but_those_that_look_across_features() 
             derivative.trace(cell, {n: p.shape for n, p in cell.shapes(6, 4).items()}, 6, 4)
 
 
-@pytest.mark.parametrize("cell", NATIVE)
-def test_in_single_precision_it_is_as_near_to_the_truth_as_the_loop(cell: str) -> None:
-    # Widths with whole vectors and rest, more rows than a tile.
-    sizes = {"hidden": 40, "layers": 1}
+@pytest.mark.parametrize(("cell", "hidden"), [*((c, 40) for c in NATIVE), *(("lstm", h) for h in range(1, 35))])
+def test_in_single_precision_it_is_as_near_to_the_truth_as_the_loop(cell: str, hidden: int) -> None:
+    # Widths with whole vectors and every rest, more rows than a tile.
+    sizes = {"hidden": hidden, "layers": 1}
     truth = outcome(model(cell, "loop", **sizes), 6, 9)
     errors = {}
     for engine in ("loop", "native"):
@@ -122,16 +122,21 @@ def test_outputs_handed_out_are_never_written_again() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
-    matrix = torch.randn(6, 70, generator=torch.Generator().manual_seed(1)).to(dtype)
-    shape = Shape(dtype)
-    packed = shape.pack(matrix, transposed).view(dtype).flatten()
-    assert torch.equal(packed[packed != 0].sort().values, matrix[matrix != 0].sort().values)
-    assert packed.numel() == shape.panels(6 if transposed else 70) * shape.panel * (70 if transposed else 6)
+    for rows, columns in ((6, 70), (7, 71)):
+        matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
+        K, N = (columns, rows) if transposed else (rows, columns)
+        shape = Shape(dtype)
+        packed = shape.pack(matrix, transposed).view(dtype).flatten()
+        assert torch.equal(packed[packed != 0].sort().values, matrix[matrix != 0].sort().values)
+        steps = shape.steps(K) * (2 if dtype == torch.bfloat16 else 1)
+        assert K <= steps <= K + 1
+        assert packed.numel() == shape.panels(N) * shape.panel * steps
 
 
+@pytest.mark.parametrize("hidden", [40, 43])
 @pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])
-def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str) -> None:
-    sizes = {"hidden": 40, "layers": 2}
+def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str, hidden: int) -> None:
+    sizes = {"hidden": hidden, "layers": 2}
     truth = outcome(model(cell, "loop", **sizes), 6, 9)
     with torch.autocast("cpu", torch.bfloat16):
         errors = [
@@ -140,6 +145,16 @@ def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str) -> N
         ]
     for name in truth:  # the two round at different places: 2^-9 for one more rounding
         assert errors[1][name] < 1.5 * errors[0][name] + 2**-9, name
+
+
+@pytest.mark.parametrize("hidden", [1, 16, 17, 31])
+def test_asked_for_bf16_products_it_makes_them_at_every_width(hidden: int) -> None:
+    cell, rng = cells.get("rnn"), np.random.default_rng(0)
+    p = cell.pack([torch.tensor(v).float().requires_grad_() for v in cell.initial(rng, 6, hidden).values()])
+    x = torch.tensor(rng.standard_normal((4, 3, 6))).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layers.run("native", cell, x, (torch.zeros(3, hidden),), p)
+    assert y.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("cell", [name for name in cells.names() if "fused" in layers.engines(cells.get(name))])

@@ -105,9 +105,8 @@ class Machine:
         address = builder.add(address, I64(m.column * self._size(m.left)))
         out, out_row = self._row_of(builder, table, m.out, I64(0), first)
         packed = self._entry(builder, table, f"packed.{m.product.name}", 0)
-        steps = K // 2 if self.shape.dtype == torch.bfloat16 else K
         rows = builder.sub(end, first)
-        sizes = [rows, I64(steps), I64(self.shape.panels(N))]
+        sizes = [rows, I64(self.shape.steps(K)), I64(self.shape.panels(N))]
         builder.call(self._product, [address, row, packed, out, out_row, *sizes])
 
     def _row_of(self, builder: Any, table: Any, buffer: str, t: Any, row: Any) -> tuple[Any, Any]:
@@ -194,7 +193,7 @@ class _Kernel:
     def _emit_blocks(self, width: int, stores: list[Store]) -> None:
         lanes = 1 if self.machine.double else vector_bytes() // 4  # float64 calls the C library, number by number
         whole = width // lanes * lanes
-        for step, begin, end in ((lanes, 0, whole), (1, whole, width)):
+        for step, begin, end in ((lanes, 0, whole), (width - whole, whole, width)):  # the rest is a shorter vector
             if begin == end:
                 continue
             maths = Maths(self.builder, step, self.machine.double)

@@ -3,8 +3,9 @@
     C (rows, N) = A (rows, K) by B (K, N)
 
 B is packed in panels of PANEL columns, rows one after the other in each, so that it is read from front to back; bf16
-rows come in pairs, the two numbers of a column side by side. A tile of 4 rows by one panel stays in registers while K
-runs: 16 sums, enough to keep the multipliers busy, each panel register used four times and each number of A as often.
+rows come in pairs, the two numbers of a column side by side, the last one with a row of zeros if K is odd. A tile of 4
+rows by one panel stays in registers while K runs: 16 sums, enough to keep the multipliers busy, each panel register
+used four times and each number of A as often.
 Packing is worth it because the same matrix is used at every time step.
 """
 
@@ -62,9 +63,15 @@ class Shape:
     def panels(self, N: int) -> int:
         return -(-N // self.panel)
 
+    def steps(self, K: int) -> int:
+        """How many numbers, or pairs of bf16 ones, a row of A has."""
+        return -(-K // 2) if self.dtype == torch.bfloat16 else K
+
     def pack(self, matrix: Tensor, transposed: bool) -> Tensor:
-        """A matrix (K, N), or the transpose of (N, K), packed; K is even for bf16."""
+        """A matrix (K, N), or the transpose of (N, K), packed."""
         matrix = matrix.detach().to(self.dtype).contiguous()
+        if self.dtype == torch.bfloat16 and matrix.shape[transposed] % 2:
+            matrix = torch.nn.functional.pad(matrix, (0, 1) if transposed else (0, 0, 0, 1))
         if transposed:
             words = matrix.view(torch.int32) if self.dtype == torch.bfloat16 else matrix  # pairs are side by side
             words = words.t().contiguous()  # torch goes through a matrix in squares, through more axes it does not
@@ -116,7 +123,7 @@ def _emit_tile(module: Any, shape: Shape, rows: int) -> Any:
     b = [load(builder, builder.add(b_at, I64(i * vector_bytes())), sums) for i in range(shape.registers)]
     for r, row in enumerate(running):
         a_at = builder.add(builder.add(A, builder.mul(a_row, I64(r))), builder.mul(k, I64(size)))
-        a = load(builder, a_at, I32 if size == 4 else I64)
+        a = load(builder, a_at, I32 if size == 4 else I64, 2 if shape.dtype == torch.bfloat16 else size)
         for sum_, column in zip(row, b, strict=True):
             sum_.add_incoming(ir.Constant(sums, [0.0] * shape.lanes), entry)
             sum_.add_incoming(_multiply_add(builder, shape, a, column, sum_), body)
@@ -184,9 +191,9 @@ class loop:  # noqa: N801  # used as a statement
         self.builder.position_at_end(self.after)
 
 
-def load(builder: Any, address: Any, kind: Any) -> Any:
-    """What stands at an address, aligned as a number is."""
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=_size(kind), typ=kind)
+def load(builder: Any, address: Any, kind: Any, align: int | None = None) -> Any:
+    """What stands at an address, aligned as a number is if nothing else is said."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align or _size(kind), typ=kind)
 
 
 def store(builder: Any, value: Any, address: Any) -> None:

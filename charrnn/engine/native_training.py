@@ -18,6 +18,9 @@ The multipliers' peak, a bf16 product of vectors at every cycle, is 222 G/s (mea
 the gap is a quarter, most of it torch's products. Bytes hardly matter: a step reads U, 2 MB of bf16, from the cache at
 64 rows a time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a
 step is still 150 G/s, where torch's product, which packs U at each step, has 103.
+Odd widths, which `compare` solves for, used to fall back to float32 products where bf16 numbers want pairs, and their
+rests went number by number: rnn 351, B = 16, one core of a Zen 4, made 33,800 characters/s where 352 makes 52,700; now
+48,900 (simple 445: 40,100, now 55,900; lstm 253: 34,500, now 50,200).
 With a table of V characters the first layer's x W and both its derivatives are V / (T B) of that.
 
 Without AVX-512 (a Zen 3 core, float32, 16 rows of 512 by 512 x 1536) the tile runs at 94 G/s, where torch's product of
@@ -81,9 +84,6 @@ def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dty
     key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
     if key not in _machines:
         equations = trace(cell, shapes, I, H)
-        widths = [e.width for p in equations.products if p.per_step for e in (*p.left, *p.outputs)]
-        if dtype == torch.bfloat16 and any(width % 2 for width in widths):
-            dtype = torch.float32  # bf16 numbers are multiplied in pairs
         plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
         _machines[key] = Machine(plan, dtype)
     return _machines[key]
@@ -112,6 +112,11 @@ class _Layer:
         self.dtype = machine.shape.dtype
         self.wide = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.equations = self.plan.equations
+        # bf16 numbers are multiplied in pairs. The last of an odd number is paired with what comes next in its row, of
+        # which the matrix takes nothing: it must be there, and finite, though it may not have been computed yet.
+        per_step = [p for p in self.equations.products if p.per_step]
+        widths = [e.width for p in per_step for e in (*p.left, *p.outputs)]
+        self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
         parts = max(1, min(threads, self.B // MIN_ROWS))
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
@@ -139,10 +144,15 @@ class _Layer:
                 width = buffer.width
                 if name.startswith("out."):
                     width = self.machine.shape.panels(width) * self.machine.shape.panel
+                multiplied = name.startswith(("left.", "dout."))
+                if multiplied and self.unpaired:
+                    width += width % 2
                 dtype = self.dtype if buffer.product else self.wide
                 shape = (self._slots(buffer), self.B, width)
                 reused = name not in self._handed_out()
                 self.buffers[name] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
+                if multiplied and self.unpaired:
+                    self.buffers[name].zero_()
 
     def _handed_out(self) -> tuple[str, ...]:
         """Buffers whose numbers leave this module, and must not be written again."""
@@ -192,7 +202,7 @@ class _Layer:
         self._in_parts(self.machine.forward)
         last = [buffers[f"state.{j}"][-1 if self._kept(j) else self.T & 1] for j in range(len(states))]
         name, slot = plan.y
-        y = buffers[name][slot : slot + self.T]
+        y = buffers[name][slot : slot + self.T, :, : sum(e.width for e in self.equations.y)]
         result = (y, *(s.clone() for s in last))
         needed = {"x", "saved", name, *(f"state.{j}" for j in plan.kept), *(b for b, _ in plan.lefts.values())}
         self._release(set() if not self.training else needed | {n for n in buffers if n.startswith("vector.")})
@@ -260,7 +270,8 @@ class _Layer:
             dout = self.buffers[buffer].flatten(0, 1)[:, column : column + width]
             if product.per_step:
                 left_name, column = self.plan.lefts[product.name]
-                left = self.buffers[left_name][: self.T].flatten(0, 1)
+                K = sum(e.width for e in product.left)
+                left = self.buffers[left_name][: self.T].flatten(0, 1)[:, column : column + K]
                 _put(grads, self.params[product.weight[0]], *product.weight, left.t() @ dout)
                 continue
             matrix = self._matrix(product.weight)
