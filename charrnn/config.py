@@ -78,7 +78,10 @@ class Config:
     optimizer: str = knob("adamw", "how gradients become updates", choices=("adamw", "rmsprop"))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
-    weight_decay: float = knob(0.0, "AdamW's weight decay, of matrices alone", low=0)
+    # Validation nats with 0, 0.03, 0.1, 0.3: tiny Shakespeare, 2787 updates of 16 x 64, embedding 32: lstm 253 1.463,
+    # 1.448, 1.448, 1.483; gru 288 1.451, -, 1.442, 1.466; rnn 351 1.508, -, 1.504, 1.532; nn.GRU 512, 1500 updates of
+    # 32 x 64 at 3e-3: 1.400, -, 1.400, -. `train`, the embedded corpus: 1.515, -, 1.499, -.
+    weight_decay: float = knob(0.1, "AdamW's weight decay, of matrices alone", low=0)
     schedule: str = knob(
         "cosine",
         "how the rate falls: to zero, by `decay` every epoch, or not at all",
