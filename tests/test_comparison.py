@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import cells, checkpoint, data, evaluation, text_model, training
+from charrnn import cells, checkpoint, data, evaluation, sizing, text_model, training
 from charrnn.compare import comparison, decisions, outcome, pictures, presets, statistics
 from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden, parameters
 from charrnn.config import Config
@@ -149,6 +150,21 @@ def test_with_equal_time_a_faster_cell_takes_more_steps(corpus: str, tmp_path: P
     assert [e.trial_steps for e in decisions.with_trial_steps(timed).entries] == [200, 67]
     level = dataclasses.replace(timed, match="parameters")
     assert [e.trial_steps for e in decisions.with_trial_steps(level).entries] == [67, 67]
+
+
+def test_a_budget_becomes_no_more_passes_than_in_training(corpus: str) -> None:
+    asked = grid(corpus, budget=600.0, steps=None)
+    config = asked.config.replace(batch=4, window=16)
+    text = data.open_text(config)
+    encoded = data.encode(text, data.learn_tokenizer(text, "char", config.split), config.split)
+    entries = (Entry("simple", 24, 1, 1, "loop", step_seconds=0.01),)
+    timed = dataclasses.replace(asked, config=config, entries=entries)
+    most = decisions.longest(timed, encoded)
+    assert most == sizing.most_steps(math.ceil(math.ceil(len(encoded.ids("train")) / 4) / 16)) < 60_000
+    assert decisions.lengths(timed, most) == [most]
+    assert decisions.lengths(timed, 10 * 60_000) == [60_000]
+    assert decisions.longest(dataclasses.replace(timed, match="time"), encoded) is None
+    assert decisions.longest(dataclasses.replace(timed, budget=None, steps=9), encoded) is None
 
 
 # Going on, growing, repeating
