@@ -159,12 +159,12 @@ def test_a_budget_becomes_no_more_passes_than_in_training(corpus: str) -> None:
     encoded = data.encode(text, data.learn_tokenizer(text, "char", config.split), config.split)
     entries = (Entry("simple", 24, 1, 1, "loop", step_seconds=0.01),)
     timed = dataclasses.replace(asked, config=config, entries=entries)
-    most = decisions.longest(timed, encoded)
+    most = decisions.most_steps(timed, encoded)
     assert most == sizing.most_steps(math.ceil(math.ceil(len(encoded.ids("train")) / 4) / 16)) < 60_000
     assert decisions.lengths(timed, most) == [most]
     assert decisions.lengths(timed, 10 * 60_000) == [60_000]
-    assert decisions.longest(dataclasses.replace(timed, match="time"), encoded) is None
-    assert decisions.longest(dataclasses.replace(timed, budget=None, steps=9), encoded) is None
+    assert decisions.most_steps(dataclasses.replace(timed, match="time"), encoded) is None
+    assert decisions.most_steps(dataclasses.replace(timed, budget=None, steps=9), encoded) is None
 
 
 # Going on, growing, repeating

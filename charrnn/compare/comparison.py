@@ -166,7 +166,7 @@ def compare(
             if stop():
                 yield Stopped(folder)
                 return
-    grid = decisions.with_trial_steps(grid, decisions.longest(grid, corpus))
+    grid = decisions.with_trial_steps(grid, decisions.most_steps(grid, corpus))
     folder.write(grid)
     yield from _Work(grid, folder, corpus, jobs, baseline, look_inside, stop).carry_out()
 
@@ -195,8 +195,8 @@ class _Work:
         if self._stop():
             yield Stopped(self._folder)
             return
-        longest = decisions.longest(self._grid, self._corpus)
-        self._grid = decisions.with_steps(self._grid, self._folder, longest)
+        most = decisions.most_steps(self._grid, self._corpus)
+        self._grid = decisions.with_steps(self._grid, self._folder, most)
         self._folder.write(self._grid)
         yield Decided(self._grid)
         yield from self._train()

@@ -94,7 +94,7 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
     return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed)
 
 
-def longest(grid: Grid, corpus: Corpus) -> int | None:
+def most_steps(grid: Grid, corpus: Corpus) -> int | None:
     """The most steps that the budget becomes, as in training: so many passes teach a short text by heart.
 
     None where the same seconds, or so many steps, were asked for.
@@ -104,31 +104,31 @@ def longest(grid: Grid, corpus: Corpus) -> int | None:
     return sizing.most_steps(settings.steps_per_epoch(grid.config, corpus))
 
 
-def with_trial_steps(grid: Grid, longest: int | None = None) -> Grid:
+def with_trial_steps(grid: Grid, most: int | None = None) -> Grid:
     """The grid with the length of every trial decided: a share of what the runs will have."""
-    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, longest), strict=True)):
+    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, most), strict=True)):
         if entry.trial_steps is None:
             grid = grid.with_entry(i, trial_steps=max(1, round(TRIAL_SHARE * (entry.steps or steps))))
     return grid
 
 
-def with_steps(grid: Grid, folder: Folder, longest: int | None = None) -> Grid:
+def with_steps(grid: Grid, folder: Folder, most: int | None = None) -> Grid:
     """The grid with the length of every run decided, at the speed of its trials."""
     for i, entry in enumerate(grid.entries):
         if entry.steps is None and grid.budget is not None and grid.trials:
             runs = [folder.trial(entry, lr) for lr, _ in tried(grid, folder, entry)]
             seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
             grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
-    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, longest), strict=True)):
+    for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, most), strict=True)):
         if entry.steps is None:
             grid = grid.with_entry(i, steps=steps)
     return grid
 
 
-def lengths(grid: Grid, longest: int | None = None) -> list[int]:
+def lengths(grid: Grid, most: int | None = None) -> list[int]:
     """How many steps the runs of each entry get: as given, as fill its time, or as many as fill the slowest's.
 
-    longest: no more than these where the slowest's time decides.
+    most: no more than these where the slowest's time decides.
     """
     if grid.budget is None:
         assert grid.steps is not None
@@ -137,8 +137,8 @@ def lengths(grid: Grid, longest: int | None = None) -> list[int]:
     if grid.match == "time":
         return fitting
     decided = [entry.steps for entry in grid.entries if entry.steps is not None]
-    if longest is not None:
-        fitting.append(longest)
+    if most is not None:
+        fitting.append(most)
     return [decided[0] if decided else min(fitting)] * len(grid.entries)
 
 
