@@ -1,0 +1,70 @@
+"""One process at a time in a folder: a lock that the system lets go of when its holder dies, however it dies."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from charrnn.errors import CharRNNError
+
+LOCK, HOLDER = ".lock", ".holder.json"
+FILES = (LOCK, HOLDER)  # what holding a folder leaves in it
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold an existing folder for as long as the context lasts.
+
+    Raises CharRNNError, naming the holder, where another process or thread holds it.
+    """
+    from filelock import FileLock, Timeout  # takes a while to import, and only work that is kept needs it
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CharRNNError(
+            f"{folder} is in use by {holder(folder)}", "wait for that to end, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise CharRNNError(f"{folder} cannot be locked: {error.strerror or error}", "choose another folder") from None
+    try:
+        about = {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        about["program"] = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:3]])
+        with suppress(OSError):  # a full disk: the lock holds all the same
+            (folder / HOLDER).write_text(json.dumps(about))
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether somebody holds a folder at this moment."""
+    if not (folder / LOCK).exists():
+        return False
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # it may not be written, so nobody here could hold it
+        return False
+    lock.release()
+    return False
+
+
+def holder(folder: Path) -> str:
+    """Say in words who holds a folder."""
+    try:
+        about = json.loads((folder / HOLDER).read_text())
+        return f"process {about['pid']} on {about['host']} since {about['since']} ({about['program']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

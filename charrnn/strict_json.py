@@ -1,0 +1,54 @@
+"""JSON as the standard has it, for every file and line that is written here: no NaN, no infinity, no key twice."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from charrnn.errors import CharRNNError
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Write a value as JSON; a number that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """Read JSON. Raises ValueError for what is none, and for a key that comes twice.
+
+    NaN and infinities, which older versions wrote into runs that diverged, are read as None.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition, parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def loads_object(data: bytes, source: str, hint: str) -> dict[str, Any]:
+    """Read a JSON object from UTF-8; raises CharRNNError that names `source` for anything else."""
+    try:
+        value = loads(data.decode("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise CharRNNError(f"{source} was changed or damaged: {error}", hint) from None
+    if not isinstance(value, dict):
+        raise CharRNNError(f"{source} was changed or damaged: it holds no object", hint)
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which no key may come twice: the last one would win unseen."""
+    keys = Counter(key for key, _ in pairs)
+    if len(keys) < len(pairs):
+        raise ValueError(f"{keys.most_common(1)[0][0]!r} comes twice")
+    return dict(pairs)
