@@ -5,13 +5,13 @@ run holds it whole: with the corpus it names, it determines every weight of the 
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from charrnn import strict_json
 from charrnn.errors import CharRNNError, did_you_mean
 
 FORMAT = 1  # of config.json and run.json
@@ -159,20 +159,24 @@ class Config:
 
     def to_json(self) -> str:
         """The whole configuration as JSON, one setting a line."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+        return strict_json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Config":
         """Read what `to_json` wrote, or part of it; `source` is named in errors. Unknown settings are refused."""
         try:
-            values = json.loads(text)
+            values = strict_json.loads(text)
         except ValueError as error:
             raise CharRNNError(f"{source} is not JSON ({error})", "give the config.json of a run") from None
         if not isinstance(values, dict):
             raise CharRNNError(f"{source} holds no settings", "give the config.json of a run")
         if values.pop("format", FORMAT) != FORMAT:
             raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
-        return cls.of(values, source)
+        try:
+            return cls.of(values, source)
+        except CharRNNError as error:
+            known = error.problem.startswith(source)
+            raise CharRNNError(error.problem if known else f"{source}: {error.problem}", error.hint) from None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str = "the settings") -> "Config":

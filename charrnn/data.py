@@ -25,6 +25,7 @@ from charrnn.texts.copies import Part as Part
 from charrnn.texts.copies import Progress, let_go, silent, sources
 from charrnn.texts.copies import Text as Text
 from charrnn.texts.copies import open_text as open_text
+from charrnn.texts.copies import private_copy as private_copy
 from charrnn.texts.copies import read as read
 from charrnn.texts.corpora import Source
 from charrnn.texts.documents import Starts
@@ -36,8 +37,13 @@ MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule f
 
 
 def reopen(config: Config, tokenizer: Tokenizer, progress: Progress = silent) -> "Corpus":
-    """The encoded corpus of a run, with the tokenizer it was trained with."""
+    """The encoded corpus of a run that is to be trained on, with the tokenizer it was trained with."""
     return encode(open_text(config, progress), tokenizer, config.split, progress)
+
+
+def kept(config: Config, tokenizer: Tokenizer) -> "Corpus":
+    """The encoded corpus of a run that is only looked at: from its private copy, which must be there."""
+    return encode(private_copy(config), tokenizer, config.split)
 
 
 def learn_tokenizer(

@@ -58,6 +58,12 @@ def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> 
     return {f"{key}/{name}": value for name, w in weights.items() for key, value in optimizer.state.get(w, {}).items()}
 
 
+def moment_shapes(config: Config, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of everything `moments` gives after the first step, by its name."""
+    kept = ("step", "exp_avg", "exp_avg_sq") if config.optimizer == "adamw" else ("step", "square_avg")
+    return {f"{key}/{name}": () if key == "step" else tuple(w.shape) for name, w in weights.items() for key in kept}
+
+
 def restore_moments(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> None:

@@ -38,13 +38,17 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Validated:
-    """After a validation. nats are per character; val_nats is None without a validation part."""
+    """After a validation. nats are per character; val_nats is None without a validation part.
+
+    finite: whether the losses and weights are; if not, the run ends here.
+    """
 
     step: int
     characters: int
     train_nats: float
     val_nats: float | None
     best: bool
+    finite: bool
     weights: Tensors
 
 
@@ -65,6 +69,14 @@ class Turned:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """Something was not finite after a step, so that the run ends here, with its last finite checkpoint."""
+
+    run: Run
+    step: int
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The run was asked to stop, and is saved."""
 
@@ -80,4 +92,4 @@ class Finished:
     result: dict[str, Any]
 
 
-Report = Started | Stepped | Validated | Planned | Turned | Stopped | Finished
+Report = Started | Stepped | Validated | Planned | Turned | Diverged | Stopped | Finished

@@ -275,7 +275,7 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
         ids, starts = data.read_whole(file, model.config, model.tokenizer)
         return file, model.score_ids(ids, mode, starts)
-    corpus = data.reopen(model.config, model.tokenizer)
+    corpus = data.kept(model.config, model.tokenizer)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
     return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])

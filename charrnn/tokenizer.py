@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import strict_json
 from charrnn.errors import CharRNNError
 
 Ids = NDArray[np.unsignedinteger[Any]]  # what encode returns: 1-D, of the tokenizer's dtype
@@ -315,7 +316,7 @@ class Tokenizer:
         Anything else that the `tokenizers` library could read, and that would encode differently, raises CharRNNError.
         """
         try:
-            document = json.loads(text, object_pairs_hook=_without_repetition)
+            document = strict_json.loads(text)
             model = document["model"]
             tokens = _in_id_order(model.pop("vocab"))
             normalize: Normalize = "nfc" if document["normalizer"] == {"type": "NFC"} else "none"
@@ -425,14 +426,6 @@ def _surrogate(text: str, position: int) -> CharRNNError:
 def _continues(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Which ids are UTF-8 continuation bytes, the ones that begin no character."""
     return (ids >= 0x80) & (ids < 0xC0)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no key may come twice: the last one would win unseen."""
-    keys = Counter(key for key, _ in pairs)
-    if len(keys) < len(pairs):
-        raise ValueError(f"{keys.most_common(1)[0][0]!r} comes twice")
-    return dict(pairs)
 
 
 def _in_id_order(vocab: dict[str, Any]) -> list[str]:

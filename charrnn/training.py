@@ -25,7 +25,7 @@ from charrnn.data import Corpus, Streams
 from charrnn.errors import CharRNNError
 from charrnn.model import CharRNN, State, detach
 from charrnn.pacing import Pace
-from charrnn.reports import Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
+from charrnn.reports import Diverged, Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
 from charrnn.texts import corpora
 from charrnn.texts.copies import Progress, silent
 
@@ -33,6 +33,7 @@ from charrnn.texts.copies import Progress, silent
 TIMED_SHARE = 0.02
 # How far above its best validation must be for a run to have turned: less is the noise of a high learning rate.
 TURNED_NATS = 0.02
+DIVERGED_HINT = "train a new run with a lower --lr"
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
 EXACT_IDS = 200_000
 # And of one longer than this, so many ids spread evenly over it: a gigabyte would take longer to score than to learn.
@@ -59,9 +60,10 @@ def new_run(
     corpus = data.encode(text, tokenizer, config.split, progress)
     config = settings.resolve(config, corpus)
     trainer = Trainer(run, config, corpus, began)
-    run.create(config, tokenizer)
-    with threads_of(config):
-        yield from trainer.train(stop)
+    with run.held():
+        run.create(config, tokenizer)
+        with threads_of(config):
+            yield from trainer.train(stop)
 
 
 def resume(
@@ -73,10 +75,20 @@ def resume(
 ) -> Iterator[Report]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
-    Raises CharRNNError where the run is complete, or its corpus is gone.
+    Raises CharRNNError where the run is complete, damaged, in use or diverged, or its corpus is gone.
     """
     began = time.monotonic() if began is None else began
+    run.about()  # before anything is locked: it must be a run
+    with run.held():
+        yield from _resumed(run, steps, stop, began, progress)
+
+
+def _resumed(
+    run: Run, steps: int | None, stop: Callable[[], bool], began: float, progress: Progress
+) -> Iterator[Report]:
     about, config = run.about(), run.config()
+    if about.get("diverged") is not None and (steps is not None or about["result"]):
+        raise CharRNNError(f"{run.name} diverged at step {about['diverged']}, and would again", DIVERGED_HINT)
     step = about["step"]
     if steps is not None:
         if steps <= step:
@@ -88,7 +100,8 @@ def resume(
         )
     trainer = Trainer(run, config, data.reopen(config, run.tokenizer(), progress), began)
     trainer.restore(about, run.weights("last"), run.training_state())
-    run.truncate(step)
+    if trainer.diverged is None:
+        run.truncate(step)
     run.write_config(config)
     with threads_of(config):
         yield from trainer.train(stop)
@@ -110,6 +123,7 @@ class Trainer:
         self.characters = 0
         self._earlier_seconds = 0.0
         self.best_val = math.inf
+        self.diverged: int | None = None  # the step after which something was not finite
         self.pace = Pace(began)
         self.state: State = self.model.start(self.streams.batch)
         self._stream_seconds_per_id: float | None = None
@@ -127,7 +141,7 @@ class Trainer:
         budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
         if self.step == 0:
             yield self._validate()
-        while self.steps is None or self.step < self.steps:
+        while self.diverged is None and (self.steps is None or self.step < self.steps):
             loss = self.update()
             self.pace.stepped()
             yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
@@ -135,15 +149,22 @@ class Trainer:
                 yield self._plan(budget)
             if self._validation_is_due():
                 yield self._validate()
+                if self.diverged is not None:
+                    break
                 if self._turned():
                     yield Turned(self.step)
                     break
                 if budget and self.step != self.steps:
                     yield self._plan(budget)
             if stop() and self.step != self.steps:
+                if not self._is_finite():
+                    self._mark_diverged()
+                    break
                 self._save(best=False)
                 yield Stopped(self.run, self.step)
                 return
+        if self.diverged is not None:
+            yield Diverged(self.run, self.diverged)
         yield self._finish()
 
     def _started(self) -> Started:
@@ -190,7 +211,9 @@ class Trainer:
         return loss.detach()
 
     def restore(self, about: dict[str, Any], weights: Tensors, training: Tensors) -> None:
-        """Become what was saved."""
+        """Become what was saved. Raises CharRNNError where that is not of this configuration."""
+        self.architecture.check(weights)
+        self._check(training)
         tensors = {name: torch.from_numpy(value) for name, value in training.items()}
         with torch.no_grad():
             for name, weight in self.model.weights.items():
@@ -209,6 +232,28 @@ class Trainer:
         self._characters = int(tensors["sums/characters"])
         self.step, self.characters, self._earlier_seconds = about["step"], about["characters"], about["seconds"]
         self.best_val = math.inf if about["best_val_nats"] is None else about["best_val_nats"]
+        self.diverged = about.get("diverged")
+
+    def _check(self, training: Tensors) -> None:
+        """Raise CharRNNError unless a training state has exactly the names, shapes and dtypes it must have."""
+        one = (1,)  # a single number is stored as a row of one
+        expected: dict[str, tuple[tuple[int, ...], str]] = {
+            "sums/nats": (one, "float64"),
+            "sums/characters": (one, "int64"),
+        }
+        for i in range(self.architecture.layers):
+            for name in self.architecture.definition.state:
+                expected[f"state/{i}/{name}"] = ((self.streams.batch, self.architecture.hidden), "float32")
+        for name, shape in optimisation.moment_shapes(self.config, self.model.weights).items():
+            expected[f"moments/{name}"] = (shape or one, "float32")
+        given = {name: (tuple(value.shape), str(value.dtype)) for name, value in training.items()}
+        for name in [*expected, *given]:
+            if expected.get(name) != given.get(name):
+                shown = [" ".join(map(str, side[name])) if name in side else "none" for side in (given, expected)]
+                raise CharRNNError(
+                    f"the training state of {self.run.name} has {name}: {shown[0]}; its config.json wants {shown[1]}",
+                    "they are of different runs, or one was changed: restore both from a copy, or train a new run",
+                )
 
     def weights(self) -> Tensors:
         """A copy of the weights, on the CPU."""
@@ -270,8 +315,9 @@ class Trainer:
         val_nats = None
         if len(ids):
             val_nats = evaluation.estimate(self.model, ids, self.corpus.tokenizer, starts)
-        # Diverged weights (NaN) are never best; without a validation part the last ones are.
-        best = val_nats is None or val_nats < self.best_val
+        # Without a validation part the last weights are the best.
+        finite = self._is_finite() and (val_nats is None or math.isfinite(val_nats))
+        best = finite and (val_nats is None or val_nats < self.best_val)
         if best and val_nats is not None:
             self.best_val = val_nats
         train_nats = float(self._nats) / self._characters if self._characters else math.nan
@@ -286,10 +332,14 @@ class Trainer:
             },
         )
         self.run.append("timings.jsonl", {"step": self.step, "seconds": round(self.seconds, 3)})
-        self._forget_sums()
-        if self.step:
+        if not finite:
+            self._mark_diverged()
+        elif self.step:
+            self._forget_sums()
             self._save(best)
-        return Validated(self.step, self.characters, train_nats, val_nats, best, self.weights())
+        else:
+            self._forget_sums()
+        return Validated(self.step, self.characters, train_nats, val_nats, best, finite, self.weights())
 
     def _save(self, best: bool, result: dict[str, Any] | None = None) -> None:
         training = {f"moments/{k}": v for k, v in optimisation.moments(self.optimizer, self.model.weights).items()}
@@ -305,12 +355,24 @@ class Trainer:
             self._facts(result),
         )
 
+    def _is_finite(self) -> bool:
+        """Tell whether the losses since the last validation and all weights are finite."""
+        return math.isfinite(float(self._nats)) and all(bool(w.isfinite().all()) for w in self.model.weights.values())
+
+    def _mark_diverged(self) -> None:
+        """Write down that the run ends here; the last finite checkpoint stays, where there is one."""
+        self.diverged = self.step
+        if not self.run.exists():
+            self._save(best=False)
+        self.run.rewrite({**self.run.about(), "diverged": self.step})
+
     def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:
         return {
             "characters": self.characters,
             "seconds": round(self.seconds, 3),
             "best_val_nats": _or_null(self.best_val),
             "parameters": self.architecture.count(),
+            "diverged": self.diverged,
             "result": result,
         }
 
@@ -335,11 +397,12 @@ class Trainer:
             "precision": self.config.precision,
             "device": self.config.device,
             "train_nats": train_nats,
-            "val_nats": val and val.nats,
-            "val_bits_per_char": val and val.bits_per_char,
-            "test_nats": test and test.nats,
-            "test_bits_per_char": test and test.bits_per_char,
-            "test_perplexity": test and test.perplexity,
+            "val_nats": val and _or_null(val.nats),
+            "val_bits_per_char": val and _or_null(val.bits_per_char),
+            "test_nats": test and _or_null(test.nats),
+            "test_bits_per_char": test and _or_null(test.bits_per_char),
+            "test_perplexity": test and _or_null(test.perplexity),
+            "diverged": self.diverged,
         }
         # Kept, so that nobody who compares runs has a reason to look at the test part again.
         losses = {"test": test.per_char.astype(np.float32)} if test else {}

@@ -23,7 +23,8 @@ def test_a_run_holds_safetensors_and_json_and_nothing_else(trained: TrainedRun) 
     run = trained()
     names = {path.name for path in run.path.iterdir()}
     assert {"run.json", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl"} < names
-    for name in names - {"metrics.jsonl", "timings.jsonl"}:
+    assert (run.path / ".lock").read_bytes() == b""
+    for name in names - {"metrics.jsonl", "timings.jsonl", ".lock"}:
         if name.endswith(".json"):
             json.loads((run.path / name).read_text())
         else:

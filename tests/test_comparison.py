@@ -367,3 +367,41 @@ def test_a_comparison_goes_on_whatever_was_decided_while_running(corpus: str) ->
     assert different(dataclasses.replace(asked, config=decided), asked) is None
     other = dataclasses.replace(asked, config=asked.config.replace(lr=0.5))
     assert different(asked, other) == "lr"
+
+
+# One process at a time, and nothing outside its folder
+
+
+def test_a_second_comparison_in_one_folder_names_the_first_and_removes_nothing(corpus: str, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "c")
+    first = comparison.compare(grid(corpus, seeds=1, lr_trials=1), ["simple"], folder)
+    for report in first:
+        if isinstance(report, comparison.Working):
+            break
+    before = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
+    with pytest.raises(CharRNNError, match="in use by process"):
+        next(comparison.compare(grid(corpus, seeds=1, lr_trials=1), ["simple"], folder))
+    assert before == sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
+    assert isinstance(list(first)[-1], comparison.Compared)
+
+
+@pytest.mark.parametrize("changes", [{"cell": "../../x"}, {"hidden": "../x"}, {"lr": "/x"}, {"trial_steps": True}])
+def test_a_grid_names_no_folder_but_its_own(changes: dict[str, Any], corpus: str, tmp_path: Path) -> None:
+    done = compared(grid(corpus, seeds=1, lr_trials=1), ["simple"], tmp_path / "c")
+    values = json.loads((done.folder.path / "grid.json").read_text())
+    values["entries"][0] |= changes
+    (done.folder.path / "grid.json").write_text(json.dumps(values))
+    with pytest.raises(CharRNNError, match="no model of a comparison"):
+        done.folder.grid()
+
+
+def test_a_trial_that_diverged_is_done_and_counts_as_that(corpus: str, tmp_path: Path) -> None:
+    wild = {**TINY, "lr": 1e30, "clip": 0, "warmup": 0, "schedule": "constant", "validate_every": 2}
+    asked = Grid(
+        config=Config(corpus=(corpus,), **wild), match="hidden", seeds=1, lr_trials=2, budget=None, steps=6, prime="R"
+    )
+    done = compared(asked, ["simple"], tmp_path / "c")
+    tried = decisions.tried(done.grid, done.folder, done.grid.entries[0])
+    assert [nats for _, nats in tried] == [None, None]
+    assert done.result["cells"][0]["diverged"] == 1
+    assert math.isfinite(done.result["cells"][0]["bits_per_char"])

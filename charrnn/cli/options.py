@@ -1,7 +1,6 @@
 """Options that several commands share, and those that are derived from the settings of a run."""
 
 import dataclasses
-import json
 import os
 import sys
 import unicodedata
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from charrnn import strict_json
 from charrnn.config import Config
 from charrnn.errors import CharRNNError, did_you_mean
 
@@ -200,7 +200,7 @@ _LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # JSON le
 
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
     """One object, on one line, to stdout unless a file is given."""
-    click.echo(json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS), file=file)
+    click.echo(strict_json.dumps(value).translate(_LINE_ENDS), file=file)
 
 
 def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:

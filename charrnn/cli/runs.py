@@ -16,12 +16,7 @@ def command(as_json: bool) -> None:
     """List the runs, newest first."""
     from charrnn import checkpoint
 
-    rows = []
-    for run in checkpoint.runs():
-        try:
-            rows.append(summary(run))
-        except CharRNNError as error:  # one that is damaged must not hide the others
-            click.echo(f"note: {error.problem}", err=True)
+    rows = [_row(run) for run in checkpoint.folders()]
     if as_json:
         options.print_json({"runs": rows})
         return
@@ -30,6 +25,9 @@ def command(as_json: bool) -> None:
         return
     table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]
     for row in rows:
+        if row["damaged"] is not None:
+            table.append((row["run"], "damaged", "", "", "", "", ago(row["saved"])))
+            continue
         size, steps = f"{row['hidden']} x {row['layers']}", f"{row['step']:,}" + ("" if row["complete"] else " so far")
         scores = _figure(row["val_nats"]), _figure(row["test_bits_per_char"])
         table.append((row["run"], row["cell"], size, steps, *scores, ago(row["saved"])))
@@ -37,10 +35,13 @@ def command(as_json: bool) -> None:
     for line in table:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+    for row in rows:
+        if row["damaged"] is not None:
+            click.echo(f"note: {row['run']}: {row['damaged']}", err=True)
 
 
 def summary(run: Any) -> dict[str, Any]:
-    """A run in a line: what it is, how far it is, how good it is."""
+    """Sum up a run in a line: what it is, how far it is, how good it is. Raises CharRNNError where it is damaged."""
     about, config = run.about(), run.config()
     result = about["result"] or {}
     return {
@@ -54,12 +55,27 @@ def summary(run: Any) -> dict[str, Any]:
         "val_nats": result.get("val_nats", about["best_val_nats"]),
         "test_bits_per_char": result.get("test_bits_per_char"),
         "complete": about["result"] is not None,
-        "saved": round((run.path / "run.json").stat().st_mtime),
+        "diverged": about.get("diverged"),
+        "damaged": None,
+        "saved": round(run.saved_at()),
     }
 
 
+def _row(run: Any) -> dict[str, Any]:
+    """Sum up a run, or say why that cannot be done: one that is damaged must not hide the others."""
+    reason = run.damage()
+    if reason is None:
+        try:
+            return summary(run)
+        except CharRNNError as error:  # it has just been removed or changed
+            reason = error.problem
+    nothing = dict.fromkeys(("cell", "hidden", "layers", "parameters", "step", "val_nats", "test_bits_per_char"))
+    about = {"complete": False, "diverged": None, "damaged": reason, "saved": round(run.saved_at())}
+    return {"run": run.name, "path": str(run.path), **nothing, **about}
+
+
 def ago(saved: float) -> str:
-    """How long ago a time in seconds since 1970 was."""
+    """Say how long ago a time in seconds since 1970 was."""
     seconds = max(0.0, time.time() - saved)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:

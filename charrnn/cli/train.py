@@ -182,7 +182,7 @@ class _Show:
             )
 
     def _validated(self, report: Any) -> None:
-        if report.step == 0:
+        if report.step == 0 or not report.finite:
             return
         val = "" if report.val_nats is None else f"  val {report.val_nats:.4f} nats{' *' if report.best else ''}"
         figures = f"step {report.step:>6,}  train {report.train_nats:.4f}{val}  | "
@@ -190,16 +190,23 @@ class _Show:
         self._say(figures + self._sample(report)[: max(0, room)])
 
     def _sample(self, report: Any) -> str:
+        from charrnn.errors import CharRNNError
         from charrnn.text_model import TextModel
 
         corpus = self._context.corpus
         model = TextModel(self._context.config, corpus.tokenizer, report.weights, device=self._context.config.device)
         # After a few words: how a text begins is seen once an epoch, and learned late.
         prime = corpus.tokenizer.decode(corpus.ids("train")[:PRIME_IDS])
-        return options.one_line(model.complete(prime, SAMPLE_CHARS))
+        try:
+            return options.one_line(model.complete(prime, SAMPLE_CHARS))
+        except CharRNNError as error:  # a look at the model, which must not end its training
+            return f"({error.problem})"
 
     def _turned(self, report: Any) -> None:
         self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")
+
+    def _diverged(self, report: Any) -> None:
+        self._say(f"step {report.step:>6,}  diverged: a loss or a weight is not finite; ending here")
 
     def _stopped(self, report: Any) -> None:
         self._close()
@@ -212,6 +219,12 @@ class _Show:
         result = report.result
         if self._as_json:
             options.print_json(result)
+        if result["diverged"] is not None:
+            from charrnn.errors import CharRNNError
+            from charrnn.training import DIVERGED_HINT
+
+            raise CharRNNError(f"training diverged at step {result['diverged']:,} of {report.run.path}", DIVERGED_HINT)
+        if self._as_json:
             return
         click.echo(f"run        {result['run']}")
         click.echo(

@@ -133,6 +133,19 @@ def compare(
         raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
     if jobs > 1 and grid.match == "time":
         raise CharRNNError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
+    with folder.held():
+        yield from _compare(grid, models, folder, jobs, baseline, look_inside, stop)
+
+
+def _compare(
+    grid: Grid,
+    models: decisions.Models,
+    folder: Folder,
+    jobs: int,
+    baseline: str | None,
+    look_inside: bool,
+    stop: Callable[[], bool],
+) -> Iterator[Report]:
     text = data.open_text(grid.config)
     tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split, grid.config.normalize)
     corpus = data.encode(text, tokenizer, grid.config.split)

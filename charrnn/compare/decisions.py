@@ -117,7 +117,7 @@ def with_steps(grid: Grid, folder: Folder, most: int | None = None) -> Grid:
     for i, entry in enumerate(grid.entries):
         if entry.steps is None and grid.budget is not None and grid.trials:
             runs = [folder.trial(entry, lr) for lr, _ in tried(grid, folder, entry)]
-            seconds = sorted(outcome.training_seconds(run) / run.about()["step"] for run in runs)
+            seconds = sorted(outcome.step_seconds(run) for run in runs)
             grid = grid.with_entry(i, step_seconds=seconds[len(seconds) // 2])
     for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, most), strict=True)):
         if entry.steps is None:
@@ -175,7 +175,8 @@ def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
         job = trial(grid, folder, entry, lr)
         if not job.done():
             break
-        trials = (*trials, (lr, job.run.about()["best_val_nats"]))
+        about = job.run.about()
+        trials = (*trials, (lr, about["best_val_nats"] if about.get("diverged") is None else None))
     return trials
 
 

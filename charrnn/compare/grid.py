@@ -5,13 +5,13 @@ engines) is written down before a run depends on it, so that a comparison goes o
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn import checkpoint
+from charrnn import checkpoint, locks, strict_json
 from charrnn.checkpoint import Run, write_atomically
 from charrnn.config import FORMAT, Config
 from charrnn.errors import CharRNNError
@@ -33,6 +33,15 @@ class Entry:
     trial_steps: int | None = None
     lr: float | None = None
     steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise CharRNNError for values of a wrong kind: they name folders, which may be emptied."""
+        whole = (self.hidden, self.layers, self.parameters, self.trial_steps, self.steps)
+        right = isinstance(self.cell, str) and isinstance(self.engine, str) and not set(self.cell) & set("/\\\0")
+        right = right and all(n is None or (type(n) is int and n >= 0) for n in whole)
+        right = right and all(x is None or type(x) in (int, float) for x in (self.step_seconds, self.lr))
+        if not right:
+            raise CharRNNError(f"{dataclasses.asdict(self)} is no model of a comparison", "restore its grid.json")
 
     @property
     def folder(self) -> str:
@@ -112,7 +121,7 @@ class Grid:
 
     def as_dict(self) -> dict[str, Any]:
         """The grid as JSON holds it."""
-        return {"format": FORMAT, **dataclasses.asdict(self), "config": json.loads(self.config.to_json())}
+        return {"format": FORMAT, **dataclasses.asdict(self), "config": strict_json.loads(self.config.to_json())}
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Grid":
@@ -121,9 +130,9 @@ class Grid:
             if values["format"] != FORMAT:
                 raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
             rest = {key: value for key, value in values.items() if key not in ("format", "config", "entries")}
-            config = Config.from_json(json.dumps(values["config"]), source)
+            config = Config.from_json(strict_json.dumps(values["config"]), source)
             return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CharRNNError(f"{source} holds no comparison ({error})", "give a comparison.json") from None
 
 
@@ -136,13 +145,23 @@ class Folder:
     def exists(self) -> bool:
         return (self.path / "grid.json").is_file()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process, made if need be; raises CharRNNError where another comparison holds it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CharRNNError(f"{self.path} cannot be made: {error.strerror}", "choose another --out") from None
+        with locks.held(self.path):
+            yield
+
     def grid(self) -> Grid:
         """The grid kept here."""
         return Grid.of(read_json(self.path / "grid.json"), str(self.path / "grid.json"))
 
     def write(self, grid: Grid) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "grid.json", (json.dumps(grid.as_dict(), indent=1) + "\n").encode())
+        write_atomically(self.path / "grid.json", (strict_json.dumps(grid.as_dict(), indent=1) + "\n").encode())
 
     def trials(self, entry: Entry) -> Path:
         """The folder of an entry's learning-rate trials."""
@@ -160,7 +179,7 @@ class Folder:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CharRNNError where there is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = strict_json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CharRNNError(f"{path} cannot be read: {error}", "give the comparison.json of a comparison") from None
     if not isinstance(values, dict):

@@ -4,7 +4,6 @@ What was found for the runs of a comparison is kept as inspection.json in its fo
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import data
+from charrnn import data, strict_json
 from charrnn.checkpoint import Run, write_atomically
 from charrnn.compare import copy_task, gradients
 from charrnn.compare.grid import nearest_width
@@ -81,7 +80,7 @@ def inspect_all(
 
     kept_in: a JSON file of what was found before, which is added to. Ends without a last item when stop() is true.
     """
-    known: dict[str, Any] = json.loads(kept_in.read_text()) if kept_in.exists() else {}
+    known: dict[str, Any] = _kept(kept_in)
     found = []
     for label, run in runs.items():
         key = run.about()["files"]["best"]["sha256"]  # other weights would look different
@@ -91,7 +90,7 @@ def inspect_all(
             if inspected is None:
                 return
             known[key] = inspected.as_dict()
-            write_atomically(kept_in, (json.dumps(known) + "\n").encode())
+            write_atomically(kept_in, (strict_json.dumps(known) + "\n").encode())
         found.append(_from_dict({**known[key], "label": label}))
     yield found
 
@@ -150,7 +149,16 @@ def _from_dict(values: Mapping[str, Any]) -> Inspection:
     )
 
 
+def _kept(file: Path) -> dict[str, Any]:
+    """What was found before; nothing where the file is missing or damaged, since it can be found again."""
+    try:
+        known = strict_json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def _read(run: Run) -> NDArray[Any]:
     """The ids of the validation part of a run, or of the training part where that is empty."""
-    corpus = data.reopen(run.config(), run.tokenizer())
+    corpus = data.kept(run.config(), run.tokenizer())
     return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

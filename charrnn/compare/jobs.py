@@ -11,7 +11,7 @@ from typing import Any
 from charrnn import training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
-from charrnn.reports import Stepped, Stopped, Validated
+from charrnn.reports import Diverged, Stepped, Stopped, Validated
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
 
@@ -34,7 +34,9 @@ class Job:
         if not self.run.exists():
             return False
         about = self.run.about()
-        return about["result"] is not None if self.scored else about["step"] == self.steps
+        if self.scored:
+            return about["result"] is not None
+        return about["step"] == self.steps or about.get("diverged") is not None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
             yield Progress(job, report.step)
         elif isinstance(report, Validated) and report.step == job.steps and not job.scored:
             break  # what comes now is the score
+        elif isinstance(report, Diverged) and not job.scored:
+            break
         elif isinstance(report, Stopped):
             return
     yield Progress(job, job.steps, done=True)

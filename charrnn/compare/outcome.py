@@ -5,7 +5,6 @@ Letters: S seeds, M blocks, N characters of the test part.
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import cells
+from charrnn import cells, strict_json
 from charrnn.checkpoint import Run, write_atomically
 from charrnn.compare import baselines
 from charrnn.compare.grid import Entry, Folder, Grid
@@ -77,7 +76,7 @@ def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = No
 def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...]:
     """Write comparison.json, with the grid that `--from` repeats, and comparison.csv; gives their paths."""
     whole = {**result, "grid": grid.as_dict()}
-    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    text = strict_json.dumps(whole, indent=1) + "\n"
     write_atomically(folder.path / "comparison.json", text.encode())
     table = io.StringIO()
     writer = csv.DictWriter(table, list(result["cells"][0]), lineterminator="\n")
@@ -105,7 +104,7 @@ def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
         bits = run.losses()["test"].astype(np.float64) / math.log(2)
         useful = bool(np.isfinite(bits).all()) and float(bits.mean()) < guess
         rows.append(bits if useful else np.full(len(bits), guess))
-        last = run.rows("metrics.jsonl")[-1]
+        last = run.rows("metrics.jsonl")[-1]  # older runs do not say so themselves
         diverged += not useful or last["train_nats"] is None or last["val_nats"] is None
     return Scores(np.stack(rows), diverged)
 
@@ -116,17 +115,24 @@ def training_seconds(run: Run) -> float:
     return max(1e-9, float(rows[-1]["seconds"] - rows[0]["seconds"]))
 
 
+def step_seconds(run: Run) -> float:
+    """How long a step of a run took, validations included."""
+    return training_seconds(run) / max(1, int(run.rows("timings.jsonl")[-1]["step"]))
+
+
 def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
     """How an entry learned, from the validations after the first step. A diverged one costs NaN."""
     runs = [folder.run(grid, entry, seed) for seed in range(grid.seeds)]
     metrics = [run.rows("metrics.jsonl")[1:] for run in runs]
     timings = [run.rows("timings.jsonl") for run in runs]
-    nats = [[math.nan if row["val_nats"] is None else row["val_nats"] for row in rows] for rows in metrics]
-    seconds = [[row["seconds"] - rows[0]["seconds"] for row in rows[1:]] for rows in timings]
+    points = max(map(len, metrics))  # a run that diverged, or was stopped early, has fewer
+    nats, seconds = np.full((2, len(runs), points), math.nan)
+    for s, (rows, times) in enumerate(zip(metrics, timings, strict=True)):
+        nats[s, : len(rows)] = [math.nan if row["val_nats"] is None else row["val_nats"] for row in rows]
+        seconds[s, : len(rows)] = [row["seconds"] - times[0]["seconds"] for row in times[1:]]
+    longest = max(metrics, key=len)
     return Curve(
-        np.array([row["characters"] for row in metrics[0]], np.float64),
-        np.mean(seconds, axis=0),
-        np.array(nats) / math.log(2),
+        np.array([row["characters"] for row in longest], np.float64), np.nanmean(seconds, axis=0), nats / math.log(2)
     )
 
 

@@ -6,6 +6,7 @@ used without its global state. Letters: S seeds, P points of a curve, K steps ba
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,9 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
         bottom, top = _learned([curve.bits for curve in curves.values()])
         for i, (label, curve) in enumerate(curves.items()):
             label += " (above)" if not np.any(curve.bits <= top) else ""
-            middle, low, high = (f(curve.bits, axis=0) for f in (np.mean, np.min, np.max))
+            with warnings.catch_warnings():  # a point that no seed reached has none, and is not drawn
+                warnings.simplefilter("ignore", RuntimeWarning)
+                middle, low, high = (f(curve.bits, axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
             for axes, x in ((left, curve.characters / 1e6), (right, curve.seconds)):
                 axes.plot(x, middle, label=label, **_line(i, len(x)))
                 axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)

@@ -40,8 +40,8 @@ class TrainingText:
 
     @classmethod
     def of(cls, config: Config) -> "TrainingText":
-        """The text that a run was trained on. Raises CharRNNError where neither the copy nor the source is there."""
-        return cls(data.open_text(config), config.split)
+        """The text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
+        return cls(data.private_copy(config), config.split)
 
     def longest(self, text: str) -> Passage:
         """The longest part of `text` that stands in the training text; empty where not one character does."""

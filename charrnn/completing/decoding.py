@@ -81,4 +81,5 @@ class Decoder:
         return self._torch.tensor(value, device=self._device) if self._torch else value
 
     def _no_grad(self) -> Any:
-        return self._torch.inference_mode() if self._torch else np.errstate()
+        # What is not finite is found where a character is drawn, and said there.
+        return self._torch.inference_mode() if self._torch else np.errstate(over="ignore", invalid="ignore")

@@ -5,9 +5,9 @@ are documents, with a byte 0xFF, which no text has, between them.
 """
 
 import hashlib
-import json
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import strict_json
 from charrnn.config import Config
 from charrnn.errors import CharRNNError
 from charrnn.home import home
@@ -150,7 +151,7 @@ def read(
             path.with_name("file-starts").write_bytes(np.array(starts, np.int64).tobytes())
         os.replace(unfinished, path)
         about = {"source": name, "characters": characters, "notes": text.notes}
-        path.with_name("text.json").write_text(json.dumps(about))
+        path.with_name("text.json").write_text(strict_json.dumps(about), encoding="utf-8")
         return text
 
 
@@ -186,14 +187,33 @@ def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | None:
-    """The private copy with that fingerprint, if there is one."""
+    """The private copy with that fingerprint, 64 hexadecimal digits, if there is one and it is whole."""
+    if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        return None
     path = folder / fingerprint[:16] / "text.utf8"
     try:
-        about = json.loads(path.with_name("text.json").read_text())
+        about = strict_json.loads(path.with_name("text.json").read_text(encoding="utf-8"))
         path.stat()
-    except (OSError, ValueError):
+        characters, source, notes = about["characters"], about["source"], tuple(about["notes"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Text(path, fingerprint, about["characters"], about["source"], tuple(about["notes"]), document)
+    if type(characters) is not int or not isinstance(source, str) or not all(isinstance(n, str) for n in notes):
+        return None
+    return Text(path, fingerprint, characters, source, notes, document)
+
+
+def private_copy(config: Config) -> Text:
+    """The text a run was trained on, from its private copy alone: no path that a configuration names is opened.
+
+    Raises CharRNNError where that copy is gone.
+    """
+    text = copy_of(config.fingerprint, home() / ".corpora", config.document) if config.fingerprint else None
+    if text is None:
+        raise CharRNNError(
+            f"the private copy of the text this run was trained on is not in {home() / '.corpora'}",
+            "give the text itself as FILE to eval; train --resume and train --config read it again from its source",
+        )
+    return text
 
 
 def open_text(config: Config, progress: Progress = silent) -> Text:
