@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charrnn import cuda
 from charrnn.model import CharRNN
 from charrnn.texts import documents
 from charrnn.texts.documents import Starts
@@ -147,7 +148,8 @@ def _windows(
         documents.mark(inputs, starts, [begin + i for begin in begins], model.architecture.start)
         cuts = documents.cuts(inputs, model.architecture.start) if len(starts) else []
         previous = piece[:, -1:]
-        logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
+        with cuda.repeatable(device.type):
+            logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
         targets = torch.tensor(piece.T, device=device)
         costs = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), targets.flatten(), reduction="none"

@@ -8,12 +8,14 @@ native  machine code made from the equations and their derivative, on a CPU: see
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from charrnn import cuda
 from charrnn.cell import Cell
 from charrnn.engine import native_training
 from charrnn.errors import CharRNNError
@@ -136,8 +138,14 @@ def _native(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tens
 
 
 def multiplies_bf16(cell: Cell, device: str) -> bool:
-    """Whether the fused engine has bf16 products for a cell: torch's LSTM lacks them on CPUs without AVX-512."""
-    return device != "cpu" or cell.twin is None or cell.twin.layer != "LSTM" or _lstm_takes_bf16()
+    """Whether the fused engine has bf16 products for a cell.
+
+    cuDNN's layers have none: under autocast torch gives them float16, in which small gradients become zero. And torch's
+    LSTM lacks them on CPUs without AVX-512.
+    """
+    if cell.twin is None:
+        return True
+    return device == "cpu" and (cell.twin.layer != "LSTM" or _lstm_takes_bf16())
 
 
 @cache
@@ -165,14 +173,15 @@ def _fused(cell: Cell, x: Tensor, state: States, p: Any) -> tuple[Tensor, States
         False,
         False,
     )  # biases, layers, dropout, train, one way, time-major
-    if cell.twin.layer == "LSTM":
-        if torch.is_autocast_enabled(x.device.type) and not multiplies_bf16(cell, x.device.type):
-            with torch.autocast("cpu", enabled=False):
-                y, *last = torch.lstm(x.to(state[0].dtype), hidden, weights, *options)
-        else:
+    device = x.device.type
+    in_float32 = torch.is_autocast_enabled(device) and not multiplies_bf16(cell, device)
+    with torch.autocast(device, enabled=False) if in_float32 else nullcontext():
+        x = x.to(state[0].dtype) if in_float32 else x
+        weights = cuda.in_one_buffer(cell.twin.layer, weights) if device == "cuda" else weights
+        if cell.twin.layer == "LSTM":
             y, *last = torch.lstm(x, hidden, weights, *options)
-    else:
-        function = {"GRU": torch.gru, "RNN": torch.rnn_tanh}[cell.twin.layer]
-        y, *last = function(x, hidden[0], weights, *options)
+        else:
+            function = {"GRU": torch.gru, "RNN": torch.rnn_tanh}[cell.twin.layer]
+            y, *last = function(x, hidden[0], weights, *options)
     # Under autocast torch's layer hands its state back in bfloat16; what is carried on keeps its own precision.
     return y, tuple(after.squeeze(0).to(before.dtype) for after, before in zip(last, state, strict=True))

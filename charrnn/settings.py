@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from charrnn import cells, checkpoint, evaluation, layers, sizing
+from charrnn import cells, checkpoint, cuda, evaluation, layers, sizing
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
 from charrnn.engine import engine_choice
@@ -115,13 +115,16 @@ def products_per_s(config: Config, corpus: Corpus) -> float:
     ids = torch.zeros((16, 32), dtype=torch.int64, device=config.device)
     times: list[float] = []
     until = time.perf_counter() + PROBE_SECONDS
-    while len(times) < 3 or (time.perf_counter() < until and len(times) < 20):  # the least: other work comes and goes
-        began = time.perf_counter()
-        with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits, _ = model(ids, model.start(32))
-        torch.autograd.backward(logits.float().sum())
-        float(logits[0, 0, 0].detach())  # waits for the device
-        times.append(time.perf_counter() - began)
+    with cuda.repeatable(config.device, tf32=config.precision == "bf16"):  # as fast as training, not faster
+        # The least: other work comes and goes.
+        while len(times) < 3 or (time.perf_counter() < until and len(times) < 20):
+            cuda.wait(config.device)
+            began = time.perf_counter()
+            with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
+                logits, _ = model(ids, model.start(32))
+            torch.autograd.backward(logits.float().sum())
+            cuda.wait(config.device)
+            times.append(time.perf_counter() - began)
     return 3 * architecture.count() * ids.numel() / min(times)
 
 

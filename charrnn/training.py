@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn import checkpoint, data, evaluation, layers, optimisation, settings, sizing
+from charrnn import checkpoint, cuda, data, evaluation, layers, optimisation, settings, sizing
 from charrnn.checkpoint import Run, Tensors
 from charrnn.config import Config
 from charrnn.data import Corpus, Streams
@@ -450,7 +450,8 @@ class Trainer:
             and config.engine == "fused"
             and not layers.multiplies_bf16(definition, config.device)
         ):
-            notes.append("torch's LSTM has no bf16 on this processor: its products are float32")
+            where = "on a GPU: its products are TF32" if config.device == "cuda" else "here: its products are float32"
+            notes.append(f"torch's own layer has no bf16 {where}")
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
         longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))
@@ -463,11 +464,15 @@ class Trainer:
 
 @contextmanager
 def threads_of(config: Config) -> Iterator[None]:
-    """Compute with the threads of the configuration, for sums that repeat to the last bit; then as before."""
+    """Compute with the threads of the configuration, for sums that repeat to the last bit; then as before.
+
+    On a GPU they repeat too.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
     try:
-        yield
+        with cuda.repeatable(config.device, tf32=config.precision == "bf16"):
+            yield
     finally:
         torch.set_num_threads(before)
 

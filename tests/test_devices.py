@@ -1,0 +1,137 @@
+"""What is decided about devices, with a GPU that is not there: tests/test_cuda.py has what only a real one can show."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import config
+from torch import Tensor
+
+from charrnn import cells, cuda, layers, optimisation, pacing, settings, text_model, training
+from charrnn.checkpoint import Run
+from charrnn.completing import fastest
+from charrnn.config import Config
+from charrnn.errors import CharRNNError
+from charrnn.pacing import Pace
+from charrnn.reports import Finished, Started
+from charrnn.text_model import TextModel
+
+TWINS = [name for name in cells.names() if cells.get(name).twin]
+
+
+# The same bits every time
+
+
+def switches() -> tuple[Any, ...]:
+    """What torch was told about sums and precision."""
+    backends: Any = torch.backends
+    memory: Any = torch.utils.deterministic
+    precisions = backends.cudnn.rnn.fp32_precision, backends.cuda.matmul.fp32_precision
+    return *precisions, torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+
+
+@pytest.fixture
+def no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_refuse_late_preparation", lambda: None)
+    monkeypatch.delenv(cuda.WORKSPACE, raising=False)
+
+
+@pytest.mark.parametrize("matmul", ["highest", "high"])
+def test_what_torch_is_told_lasts_as_long_as_the_work(matmul: str, no_product: None) -> None:
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(matmul)
+        before = switches()
+        with contextlib.suppress(ZeroDivisionError), cuda.repeatable("cuda"):
+            assert switches()[0] == "ieee"
+            assert switches()[1] != "tf32"
+            assert switches()[2:] == (True, False)
+            assert os.environ[cuda.WORKSPACE] == ":4096:8"
+            with cuda.repeatable("cuda", tf32=True):
+                assert switches()[0] == "tf32"
+            assert switches()[0] == "ieee"
+            raise ZeroDivisionError
+        assert switches() == before
+        with cuda.repeatable("cpu"):
+            assert switches() == before
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def test_a_process_that_used_cublas_before_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(f"not deterministic ... {cuda.WORKSPACE}=:4096:8")
+
+    ones = torch.ones
+    monkeypatch.setenv(cuda.WORKSPACE, ":0:0")
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(torch, "mm", refuse)
+    before = switches()
+    with pytest.raises(CharRNNError, match=":0:0"), cuda.repeatable("cuda"):
+        pytest.fail("the work has begun")
+    assert switches() == before
+
+
+# cuDNN's weights
+
+
+def flatten(weights: list[Tensor], stride: int, I: int, mode: int, H: int, *rest: Any) -> Tensor:
+    """What torch's own function does: moves the weights into one buffer."""
+    assert (stride, I, H, rest) == (4, weights[0].shape[1], weights[1].shape[1], (0, 1, False, False))
+    assert mode in cuda.MODES.values()
+    buffer = torch.cat([w.reshape(-1) for w in weights])
+    offset = 0
+    for w in weights:
+        w.set_(buffer.untyped_storage(), offset, w.shape)  # type: ignore[call-overload]
+        offset += w.numel()
+    return buffer
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_weights_in_one_buffer_give_the_same_numbers_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", flatten)
+    cell, rng = cells.get(name), np.random.default_rng(0)
+    values = [torch.tensor(v, requires_grad=True) for v in cell.initial(rng, 6, 10).values()]
+    x = torch.tensor(rng.standard_normal((4, 3, 6)), requires_grad=True)
+    state = tuple(torch.zeros(3, 10).double() for _ in cell.state)
+    outcomes, addresses = [], []
+    original = cuda.in_one_buffer
+
+    def seen(layer: str, weights: list[Tensor]) -> list[Tensor]:
+        weights = original(layer, weights)
+        addresses.append({w.untyped_storage().data_ptr() for w in weights})
+        return weights
+
+    function = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[cell.twin.layer] if cell.twin else ""
+    run = getattr(torch, function)
+    for acceptable in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda _, answer=acceptable: answer)
+        # As on a GPU, where alone the buffer is made.
+        monkeypatch.setattr(torch, function, lambda x, h, w, *o: run(x, h, seen(cell.twin.layer, w), *o))  # type: ignore[union-attr]
+        y, _ = layers.run("fused", cell, x, state, cell.pack(values))
+        outcomes.append([y, *torch.autograd.grad(y.square().sum(), [x, *values], allow_unused=True)])
+    assert [len(found) for found in addresses] == [4, 1]
+    for a, b in zip(*outcomes, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_cudnns_layers_are_not_given_float16() -> None:
+    for name in cells.names():
+        assert layers.multiplies_bf16(cells.get(name), "cuda") == (name not in TWINS)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_fused_optimiser_counts_its_steps_where_the_weights_are(fused: bool) -> None:
+    weight = torch.empty(2, device="meta")
+    optimizer: Any = SimpleNamespace(defaults={"fused": True} if fused else {}, state={weight: {}})
+    saved = {"step/w": torch.tensor(3.0), "exp_avg/w": torch.zeros(2)}
+    optimisation.restore_moments(optimizer, {"w": weight}, saved)
+    devices = {key: value.device.type for key, value in optimizer.state[weight].items()}
+    assert devices == {"step": "meta" if fused else "cpu", "exp_avg": "meta"}
