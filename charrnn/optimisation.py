@@ -68,7 +68,11 @@ def restore_moments(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> None:
     """Put back what `moments` gave."""
+    # A fused optimiser counts its steps where the weights are, another one on the CPU.
+    fused = optimizer.defaults.get("fused")
     for full_name, value in saved.items():
         key, name = full_name.split("/", 1)
         weight = weights[name]
-        optimizer.state[weight][key] = value.to(weight.device) if key != "step" else value.to(torch.float32)
+        if key == "step":
+            value = value.to(torch.float32)
+        optimizer.state[weight][key] = value if key == "step" and not fused else value.to(weight.device)
