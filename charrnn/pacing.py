@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
@@ -10,11 +10,15 @@ RECENT_STEPS = 200
 
 
 class Pace:
-    """Times the steps and validations of a run. Seconds are counted from `began`, a reading of time.monotonic()."""
+    """Times the steps and validations of a run. Seconds are counted from `began`, a reading of time.monotonic().
 
-    def __init__(self, began: float) -> None:
-        self._began = began
+    wait: waits until the device has done what it was given; None where a step is done when its function returns.
+    """
+
+    def __init__(self, began: float, wait: Callable[[], None] | None = None) -> None:
+        self._began, self._wait = began, wait
         self._mark = time.monotonic()
+        self._given = 0  # steps that the device was given since the mark
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._validation_seconds = 0.0
         self.training_seconds = 0.0
@@ -23,26 +27,40 @@ class Pace:
         """Since the run began, everything included."""
         return time.monotonic() - self._began
 
-    def stepped(self) -> None:
-        """A step is done."""
-        now = time.monotonic()
-        self._recent.append(now - self._mark)
-        self.training_seconds += now - self._mark
-        self._mark = now
+    def stepped(self, every: int = 1) -> None:
+        """A step is done, or given to the device; after the first `every`, that is waited for once in so many."""
+        self._given += 1
+        if self._wait is None or self._given >= every or len(self._recent) < every:
+            self._settle()
 
     @contextmanager
     def validating(self) -> Iterator[None]:
         """Around a validation with its saving: it is not a step."""
+        self._settle()
         began = time.monotonic()
         yield
-        self._mark = time.monotonic()
+        self._mark = self._now()
         self._validation_seconds = self._mark - began
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Around what is neither a step nor a validation."""
+        self._settle()
         yield
-        self._mark = time.monotonic()
+        self._mark = self._now()
+
+    def _settle(self) -> None:
+        """Wait for the steps that the device was given; each took an equal share of the time since the mark."""
+        if self._given:
+            now = self._now()
+            self._recent.extend([(now - self._mark) / self._given] * self._given)
+            self.training_seconds += now - self._mark
+            self._mark, self._given = now, 0
+
+    def _now(self) -> float:
+        if self._wait is not None:
+            self._wait()
+        return time.monotonic()
 
     @property
     def timed_steps(self) -> int:

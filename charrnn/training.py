@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from charrnn.texts.copies import Progress, silent
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
+# A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
+WAIT_STEPS = 16
 # How far above its best validation must be for a run to have turned: less is the noise of a high learning rate.
 TURNED_NATS = 0.02
 DIVERGED_HINT = "train a new run with a lower --lr"
@@ -124,7 +127,7 @@ class Trainer:
         self._earlier_seconds = 0.0
         self.best_val = math.inf
         self.diverged: int | None = None  # the step after which something was not finite
-        self.pace = Pace(began)
+        self.pace = Pace(began, partial(cuda.wait, config.device) if config.device == "cuda" else None)
         self.state: State = self.model.start(self.streams.batch)
         self._stream_seconds_per_id: float | None = None
         self._forget_sums()
@@ -143,7 +146,7 @@ class Trainer:
             yield self._validate()
         while self.diverged is None and (self.steps is None or self.step < self.steps):
             loss = self.update()
-            self.pace.stepped()
+            self.pace.stepped(1 if self.steps is None else WAIT_STEPS)
             yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
             if budget and self.steps is None and self._timed_enough(budget):
                 yield self._plan(budget)

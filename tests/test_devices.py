@@ -135,3 +135,57 @@ def test_a_fused_optimiser_counts_its_steps_where_the_weights_are(fused: bool) -
     optimisation.restore_moments(optimizer, {"w": weight}, saved)
     devices = {key: value.device.type for key, value in optimizer.state[weight].items()}
     assert devices == {"step": "meta" if fused else "cpu", "exp_avg": "meta"}
+
+
+# The pace
+
+
+class Device:
+    """A clock, and a device that is behind: it does what it was given while it is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self._left = 0.0, 0.0
+        monkeypatch.setattr(pacing.time, "monotonic", lambda: self.now)
+
+    def give(self, seconds: float) -> None:
+        self._left += seconds
+
+    def wait(self) -> None:
+        self.now, self._left = self.now + self._left, 0.0
+
+
+def test_steps_that_a_device_is_still_doing_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    pace = Pace(0.0, device.wait)
+    for _ in range(12):
+        device.give(2.0)
+        pace.stepped()
+    assert (pace.step_seconds(), pace.timed_steps, pace.training_seconds) == (2.0, 12, 24.0)
+    assert pace.steps_in(20.0, None) == 10
+
+
+def test_a_device_is_waited_for_now_and_then_and_before_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    pace = Pace(0.0, device.wait)
+    for _ in range(4 + 4 + 2):  # the first four one by one, then four together; two are left
+        device.give(3.0)
+        pace.stepped(every=4)
+    assert (pace.timed_steps, pace.seconds(), pace.step_seconds()) == (8, 24.0, 3.0)
+    with pace.validating():  # and what it does itself
+        assert (pace.timed_steps, pace.seconds()) == (10, 30.0)
+        device.give(5.0)
+    assert pace.steps_in(3 * 100 + 5 * 11, validate_every=10) == 100
+    with pace.aside():
+        device.give(7.0)
+    device.give(3.0)
+    pace.stepped()
+    assert pace.training_seconds == 33.0
+
+
+def test_without_a_device_to_wait_for_every_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    pace = Pace(0.0)
+    for seconds in (1.0, 2.0, 9.0):
+        device.now += seconds
+        pace.stepped(every=16)
+    assert (pace.timed_steps, pace.step_seconds(), pace.training_seconds) == (3, 2.0, 12.0)
