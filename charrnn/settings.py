@@ -26,11 +26,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
 
     Raises CharRNNError for a device that is not there or an engine that cannot run the cell.
     """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
+    device = _device(config.device)
     if not config.plan and config.budget is None and config.steps is None and config.epochs is None:
         config = config.replace(budget=DEFAULT_BUDGET_SECONDS)
     asked = config
@@ -57,6 +53,36 @@ def resolve(config: Config, corpus: Corpus) -> Config:
         steps = max(1, round(config.epochs * steps_per_epoch(config, corpus)))
     assert steps is not None
     return planned(config, corpus, since=0, steps=steps)
+
+
+def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str, ...]]:
+    """The configuration that goes on with a resolved one on a device, and what the user should know about it.
+
+    device: 'cpu', 'cuda' or 'auto'; the configuration's own, where it is here, when None or 'auto'.
+    Raises CharRNNError for a device that was asked for and is not here.
+    """
+    asked = None if device == "auto" else device
+    here = config.device == "cpu" or torch.cuda.is_available()
+    device = _device(asked or (config.device if here else "cpu"))
+    if device == config.device:
+        return config, ()
+    cell = cells.get(config.cell)
+    known = layers.engines(cell, device)
+    engine = config.engine if config.engine in known else layers.choose(cell, "auto", device)
+    why = "" if asked else f"there is no {config.device.upper()} device here: "
+    note = f"{why}goes on on {device} with the {engine} engine, where the last bits of the results differ"
+    return config.replace(device=device, engine=engine, measured_us={}), (note,)
+
+
+def _device(device: str) -> str:
+    """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for one that is not."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
+        cuda.prepare()
+    return device
 
 
 def _likely_engine(config: Config, device: str) -> str:

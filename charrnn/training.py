@@ -75,19 +75,27 @@ def resume(
     stop: Callable[[], bool] = lambda: False,
     began: float | None = None,
     progress: Progress = silent,
+    device: str | None = None,
 ) -> Iterator[Report]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
-    Raises CharRNNError where the run is complete, damaged, in use or diverged, or its corpus is gone.
+    device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
+    Raises CharRNNError where the run is complete, damaged, in use or diverged, its corpus is gone, or there is no
+    such device.
     """
     began = time.monotonic() if began is None else began
     run.about()  # before anything is locked: it must be a run
     with run.held():
-        yield from _resumed(run, steps, stop, began, progress)
+        yield from _resumed(run, steps, stop, began, progress, device)
 
 
 def _resumed(
-    run: Run, steps: int | None, stop: Callable[[], bool], began: float, progress: Progress
+    run: Run,
+    steps: int | None,
+    stop: Callable[[], bool],
+    began: float,
+    progress: Progress,
+    device: str | None,
 ) -> Iterator[Report]:
     about, config = run.about(), run.config()
     if about.get("diverged") is not None and (steps is not None or about["result"]):
@@ -101,7 +109,9 @@ def _resumed(
         raise CharRNNError(
             f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
         )
+    config, moved = settings.moved(config, device)
     trainer = Trainer(run, config, data.reopen(config, run.tokenizer(), progress), began)
+    trainer.notes = moved
     trainer.restore(about, run.weights("last"), run.training_state())
     if trainer.diverged is None:
         run.truncate(step)
@@ -111,7 +121,12 @@ def _resumed(
 
 
 class Trainer:
-    """The state of a run in memory: weights, moments, carried state, running sums, and how far it is."""
+    """The state of a run in memory: weights, moments, carried state, running sums, and how far it is.
+
+    notes: what the user should know about how it came here.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, run: Run, config: Config, corpus: Corpus, began: float) -> None:
         self.run, self.config, self.corpus = run, config, corpus
@@ -440,7 +455,7 @@ class Trainer:
         self._characters = 0
 
     def _notes(self) -> tuple[str, ...]:
-        notes = []
+        notes = [*self.notes]
         if self.config.measured_us:
             figures = ", ".join(f"{name} {us / 1000:.3g}" for name, us in self.config.measured_us.items())
             notes.append(f"engines compared, milliseconds a window: {figures}")

@@ -137,6 +137,52 @@ def test_a_fused_optimiser_counts_its_steps_where_the_weights_are(fused: bool) -
     assert devices == {"step": "meta" if fused else "cpu", "exp_avg": "meta"}
 
 
+# Going on elsewhere
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv(cuda.WORKSPACE, "")
+
+
+def on(device: str, engine: str, cell: str = "gru") -> Config:
+    return Config(cell=cell, device=device, engine=engine, measured_us={"x y": 1})
+
+
+def test_a_run_stays_where_it_is_unless_asked(gpu: None) -> None:
+    for asked in (None, "auto"):
+        assert settings.moved(on("cuda", "loop"), asked) == (on("cuda", "loop"), ())
+        assert settings.moved(on("cpu", "native"), asked) == (on("cpu", "native"), ())
+
+
+def test_a_run_that_moves_takes_an_engine_that_is_there(gpu: None) -> None:
+    there, (note,) = settings.moved(on("cpu", "native"), "cuda")
+    assert (there.device, there.engine, there.measured_us) == ("cuda", "loop", {})
+    assert "loop engine" in note
+    back, (note,) = settings.moved(on("cuda", "fused", "lstm"), "cpu")
+    assert (back.device, back.engine) == ("cpu", "fused")
+    assert "last bits" in note
+
+
+def test_a_run_of_a_gpu_goes_on_without_one_and_says_so(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run = Run(tmp_path / "run")
+    calls = iter(range(1, 100))
+    list(training.new_run(config(corpus), run, stop=lambda: next(calls) >= 7))
+    written = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**written, "device": "cuda"}))
+    with pytest.raises(CharRNNError, match="no CUDA device"):
+        list(training.resume(run, device="cuda"))
+    told = list(training.resume(run))
+    (started,) = (report for report in told if isinstance(report, Started))
+    assert any("no CUDA device here: goes on on cpu" in note for note in started.notes)
+    assert isinstance(told[-1], Finished)
+    assert run.config().device == run.about()["result"]["device"] == "cpu"
+
+
 # The pace
 
 

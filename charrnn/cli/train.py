@@ -34,7 +34,7 @@ SAMPLE_CHARS = 70
     "--resume",
     metavar="RUN",
     shell_complete=options.complete_runs,
-    help="Go on with a run exactly where it was; --steps N lengthens it.",
+    help="Go on with a run exactly where it was; --steps N lengthens it, --device moves it.",
 )
 @options.as_json
 def command(
@@ -57,11 +57,12 @@ def command(
     if corpus:
         values["corpus"] = corpus
     if resume is not None:
-        extra = [key for key in values if key != "steps"] + [k for k, v in (("name", name), ("out", out)) if v]
+        extra = [key for key in values if key not in ("steps", "device")]
+        extra += [key for key, value in (("name", name), ("out", out)) if value]
         if extra or config_file:
             raise CharRNNError(
                 f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
-                "give --steps alone beside it, or train a new run with --config",
+                "give no more than --steps and --device beside it, or train a new run with --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
         show = _Show(as_json)
@@ -85,7 +86,8 @@ def _reports(
     from charrnn.errors import CharRNNError
 
     if resume is not None:
-        return training.resume(find_run(resume), values.get("steps"), stopped, cli.STARTED, prepared)
+        steps, device = values.get("steps"), values.get("device")
+        return training.resume(find_run(resume), steps, stopped, cli.STARTED, prepared, device)
     config = Config()
     if config_file is not None:
         try:
