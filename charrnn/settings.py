@@ -120,7 +120,7 @@ def _refuse_what_does_not_fit(config: Config, corpus: Corpus) -> None:
     """Raise CharRNNError for a model that this machine's memory cannot hold while it is trained."""
     needed = sizing.memory_bytes(config, checkpoint.architecture(config, corpus.tokenizer))
     if config.device == "cuda":
-        there = torch.cuda.mem_get_info()[1]
+        there = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
     elif hasattr(os, "sysconf"):
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     else:
