@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from charrnn import checkpoint, data
 from charrnn.architecture import Architecture
 from charrnn.checkpoint import Run
+from charrnn.completing import fastest
 from charrnn.completing.copying import CopyLimit, TrainingText
 from charrnn.completing.decoding import Decoder
 from charrnn.completing.sampling import (
@@ -36,6 +37,7 @@ from charrnn.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
     from charrnn.evaluation import Mode, Score
+    from charrnn.model import CharRNN
 
 Kept = Literal["float32", "bf16", "int8"]
 
@@ -43,6 +45,7 @@ Ids = Iterator[tuple[int, float]]
 
 ROWS = 64  # completions drawn side by side
 COMPILE_IDS = 4096  # a shorter text is scored by torch in less time than compiling may take
+STEPS, PIECE_IDS = 32, 512  # of one row, by which a CPU and a GPU are compared: completing, scoring
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
 
@@ -59,7 +62,8 @@ class StreamScoring(Protocol):
 class TextModel:
     """Weights with the vocabulary and the configuration they belong to.
 
-    run: where they were loaded from. kept: the dtype the matrices are kept in while completing text on a CPU.
+    run: where they were loaded from. device: 'cpu', 'cuda', or 'auto' on a machine that has a GPU: there the faster of
+    the two, measured. kept: the dtype the matrices are kept in while completing text on a CPU.
     """
 
     config: Config
@@ -76,12 +80,35 @@ class TextModel:
 
     def decoder(self) -> Decoder:
         """What computes next-character logits for this model: compiled code on a CPU, else torch."""
-        return self._decoder
+        return {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}[self.device]()
 
     @cached_property
-    def _decoder(self) -> Decoder:
+    def _faster(self) -> Decoder:
+        """The decoder that takes one row a step in less time; the CPU's where it alone keeps the weights as asked."""
+        if self.kept != "float32":
+            return self._on_cpu
+        if self._on_cpu.engine != "native":
+            return self._on_cuda
+        works = {name: partial(_step, decoder) for name, decoder in (("CPU", self._on_cpu), ("GPU", self._on_cuda))}
+        seconds = fastest.seconds(f"step {self.architecture}", works)
+        if seconds["GPU"] < seconds["CPU"]:
+            return self._on_cuda
+        ms = {name: f"{1000 * s / STEPS:.2g} ms" for name, s in seconds.items()}
+        note = f"the CPU completes: {ms['CPU']} a character, the GPU {ms['GPU']}; --device cuda takes that"
+        self._on_cpu.notes = (*self._on_cpu.notes, note)
+        return self._on_cpu
+
+    @cached_property
+    def _on_cuda(self) -> Decoder:
+        return self._made("cuda")
+
+    @cached_property
+    def _on_cpu(self) -> Decoder:
+        return self._made("cpu")
+
+    def _made(self, device: str) -> Decoder:
         note = None
-        if self.device == "cpu":
+        if device == "cpu":
             try:
                 from charrnn.native.decoder import NativeDecoder
 
@@ -94,10 +121,10 @@ class TextModel:
                 note = f"{error.problem}: torch decodes, which is slower"
         if self.kept != "float32":
             raise CharRNNError(
-                f"{self.kept} weights on {self.device}" + (f" ({note})" if note else ""),
+                f"{self.kept} weights on {device}" + (f" ({note})" if note else ""),
                 "only the compiled decoder keeps them so: use --device cpu with Numba, or float32",
             )
-        decoder = Decoder(self.architecture, self.weights, device=self.device)
+        decoder = Decoder(self.architecture, self.weights, device=device)
         decoder.notes = (note,) if note else ()
         return decoder
 
@@ -198,21 +225,43 @@ class TextModel:
 
         starts: the positions at which documents begin, each of which is read from nothing too.
         """
-        from charrnn import evaluation, layers
-        from charrnn.model import CharRNN
+        from charrnn import evaluation
 
-        decoder = self.decoder() if mode == "stream" and len(ids) >= COMPILE_IDS else None
-        if isinstance(decoder, StreamScoring):
-            return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
-        known = layers.engines(self.architecture.definition, self.device)
-        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
-        model = CharRNN(self.architecture, self.weights, engine).to(self.device)
+        if mode == "stream" and len(ids) >= COMPILE_IDS and self.device != "cuda":
+            decoder = self._on_cpu
+            if isinstance(decoder, StreamScoring) and self._scores_faster(decoder, ids):
+                return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
+        model = self._network()
         costs = (
             evaluation.stream_costs(model, ids, starts=starts)
             if mode == "stream"
             else evaluation.cold_costs(model, ids, self.config.window, starts)
         )
         return evaluation.score(costs, ids, self.tokenizer)
+
+    def _network(self) -> "CharRNN":
+        """The model under torch, on the GPU where that may be used."""
+        from charrnn import layers
+        from charrnn.model import CharRNN
+
+        device = "cpu" if self.device == "cpu" else "cuda"
+        known = layers.engines(self.architecture.definition, device)
+        engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
+        return CharRNN(self.architecture, self.weights, engine).to(device)
+
+    def _scores_faster(self, decoder: StreamScoring, ids: NDArray[Any]) -> bool:
+        """Whether a decoder reads a text in less time than torch: measured where that has a GPU."""
+        from charrnn import evaluation
+
+        if self.device != "auto" or self.kept != "float32":
+            return True
+        some = ids[:PIECE_IDS]
+        works = {
+            "CPU": partial(decoder.stream_costs, some, documents.NONE),
+            "GPU": partial(evaluation.stream_costs, self._network(), some),
+        }
+        seconds = fastest.seconds(f"score {self.architecture}", works)
+        return seconds["CPU"] <= seconds["GPU"]
 
     def _primed(self, text: str) -> Primed:
         """The prime in the model's normal form, read from where its last document begins."""
@@ -247,18 +296,25 @@ def load(
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
     """
     found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
-    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, resolve_device(device), kept)
+    where = resolve_device(device)
+    where = "auto" if (device, where) == ("auto", "cuda") else where
+    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, where, kept)
     model.architecture.check(model.weights)
     return model
 
 
-def prepare(architecture: Architecture, device: str) -> None:
+def _step(decoder: Decoder) -> None:
+    """Complete a little, as far as a decoder is concerned."""
+    state = decoder.start()
+    for id_ in np.arange(STEPS) % decoder.architecture.vocabulary:
+        _, state = decoder.step(np.array([id_]), state)
+
+
+def prepare(architecture: Architecture) -> None:
     """Compile what completing text with a model of these sizes needs, so that no completion waits for that.
 
     What was compiled before is on disk. Where torch will decode instead, nothing is done.
     """
-    if device != "cpu":
-        return
     with contextlib.suppress(ModuleNotFoundError, CharRNNError):  # whoever completes a text is told
         from charrnn.native import decoder as native
 
@@ -287,10 +343,13 @@ def resolve_device(device: str) -> str:
         return "cpu"
     import torch  # only CUDA needs it here
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cuda" or not torch.cuda.is_available():
+    from charrnn import cuda
+
+    if device == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
         raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
+    cuda.prepare()
     return "cuda"
 
 

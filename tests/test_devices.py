@@ -235,3 +235,94 @@ def test_without_a_device_to_wait_for_every_step_is_timed(monkeypatch: pytest.Mo
         device.now += seconds
         pace.stepped(every=16)
     assert (pace.timed_steps, pace.step_seconds(), pace.training_seconds) == (3, 2.0, 12.0)
+
+
+# Which completes
+
+
+@pytest.fixture
+def race(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callable[..., TextModel]:
+    """A model on a machine with a CPU and a GPU that take so many seconds for a step."""
+    run = trained()
+
+    def start(cpu: float, gpu: float, engine: str = "native", kept: Any = "float32") -> TextModel:
+        clock = SimpleNamespace(now=0.0, steps=0)
+
+        def made(model: TextModel, device: str) -> Any:
+            def step(ids: Any, state: Any) -> tuple[Any, Any]:
+                clock.now += cpu if device == "cpu" else gpu
+                clock.steps += 1
+                return None, state
+
+            return SimpleNamespace(
+                engine=engine if device == "cpu" else "torch",
+                step=step,
+                start=lambda: None,
+                architecture=model.architecture,
+                notes=(),
+            )
+
+        monkeypatch.setattr(fastest, "_measured", {})
+        monkeypatch.setattr(fastest.time, "perf_counter", lambda: clock.now)
+        monkeypatch.setattr(TextModel, "_made", made)
+        model = TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto", kept)
+        model.decoder()
+        assert clock.steps in (0, 2 * text_model.STEPS * (1 + fastest.TURNS))
+        taken = clock.steps
+        TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto", kept).decoder()
+        assert clock.steps == taken  # measured once a process
+        return model
+
+    return start
+
+
+def test_auto_completes_by_the_faster_of_cpu_and_gpu(race: Callable[..., TextModel]) -> None:
+    slow = race(cpu=0.001, gpu=0.004)
+    assert slow.decoder().engine == "native"
+    (note,) = slow.decoder().notes
+    assert "1 ms a character, the GPU 4 ms" in note
+    fast = race(cpu=0.004, gpu=0.001)
+    assert (fast.decoder().engine, fast.decoder().notes) == ("torch", ())
+
+
+def test_auto_does_not_race_where_there_is_no_choice(race: Callable[..., TextModel]) -> None:
+    model = race(cpu=0.001, gpu=0.004, engine="torch")  # nothing compiled: torch on a CPU is no match
+    assert model.decoder() is model._on_cuda
+    model = race(cpu=0.004, gpu=0.001, kept="int8")
+    assert model.decoder() is model._on_cpu
+
+
+def test_a_device_that_was_asked_for_is_taken(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained()
+    monkeypatch.setattr(TextModel, "_made", lambda model, device: device)
+    for asked, found in (("cuda", "cuda"), ("cpu", "cpu"), ("auto", "auto")):
+        monkeypatch.setattr(text_model, "resolve_device", lambda asked: "cpu" if asked == "cpu" else "cuda")
+        model = text_model.load(run, asked)
+        assert model.device == found
+        if asked != "auto":
+            assert model.decoder() == asked
+
+
+@pytest.mark.parametrize("faster", ["CPU", "GPU"])
+def test_a_long_text_is_scored_by_what_reads_faster(
+    faster: str, trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained()
+    asked: list[str] = []
+
+    def seconds(what: str, ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+        asked.append(what.split()[0])
+        for way in ways.values():
+            way()
+        return {way: 1.0 if way == faster else 2.0 for way in ways}
+
+    moved_to: list[Any] = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, device: moved_to.append(device) or model)
+    monkeypatch.setattr(fastest, "seconds", seconds)
+    model = TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto")
+    text = "Rekurentne mreže " * 300
+    score = model.score(text)
+    assert asked == ["score"]
+    assert moved_to == ["cuda"] * (1 if faster == "CPU" else 2)
+    expected = TextModel(run.config(), run.tokenizer(), run.weights(), run, "cpu").score(text)
+    assert score.nats == pytest.approx(expected.nats, abs=1e-5)

@@ -153,9 +153,7 @@ class _Show:
             self._say(f"note: {note}")
         from charrnn.text_model import prepare
 
-        prepare(
-            architecture, config.device
-        )  # now, so that a budget knows what it takes, and no completion waits for it
+        prepare(architecture)  # now, so that a budget knows what it takes, and no completion waits for it
 
     def _planned(self, report: Any) -> None:
         if report.first:
@@ -196,7 +194,9 @@ class _Show:
         from charrnn.text_model import TextModel
 
         corpus = self._context.corpus
-        model = TextModel(self._context.config, corpus.tokenizer, report.weights, device=self._context.config.device)
+        # As `sample` would without --device.
+        device = "cpu" if self._context.config.device == "cpu" else "auto"
+        model = TextModel(self._context.config, corpus.tokenizer, report.weights, device=device)
         # After a few words: how a text begins is seen once an epoch, and learned late.
         prime = corpus.tokenizer.decode(corpus.ids("train")[:PRIME_IDS])
         try:
