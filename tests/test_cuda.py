@@ -1,0 +1,399 @@
+"""On a GPU every cell computes by every engine what it computes on a CPU, and the same bits every time.
+
+    python -m pytest -m gpu tests/test_cuda.py
+
+runs it on one GPU and writes what it measures to gpu-figures.json and gpu-figures.md, or where CHARRNN_GPU_FIGURES
+says. CHARRNN_TEST_DEVICE=cpu rehearses it on a machine without one.
+
+Bounds are derived, not chosen: an error is measured against float64, and a GPU may have FACTOR times that of float32
+on a CPU, since it adds in another order, and ROUNDINGS roundings more.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPUS, config
+from gpu_figures import Figures
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charrnn import cells, cuda, data, layers, settings, text_model, training
+from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run
+from charrnn.completing import fastest
+from charrnn.config import Config
+from charrnn.data import Corpus
+from charrnn.errors import CharRNNError
+from charrnn.model import CharRNN
+from charrnn.reports import Finished, Started, Stopped
+
+pytestmark = pytest.mark.gpu
+
+ROOT = Path(__file__).parent.parent
+DEVICE = os.environ.get("CHARRNN_TEST_DEVICE", "cuda")
+PAIRS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell), "cuda")]
+ONE_OF_EACH_KIND = {tuple(layers.engines(cells.get(name), "cuda")): name for name in cells.names()}
+KINDS = [(cell, engine) for engines, cell in ONE_OF_EACH_KIND.items() for engine in engines]
+
+CHARS, STEPS, HALF = 3000, 10, 5
+SETTINGS: dict[str, Any] = {
+    "layers": 2,
+    "steps": STEPS,
+    "dropout": 0.0,
+    "validate_every": 5,
+    "split": (0.9, 0.1, 0),
+}
+EPS = float(torch.finfo(torch.float32).eps)
+FACTOR, ROUNDINGS = 4, 8
+SCORE_NATS = 1e-5
+
+Expected = Callable[[str], tuple[NDArray[Any], float]]
+
+
+@pytest.fixture(scope="module")
+def figures(request: pytest.FixtureRequest) -> Figures:
+    path = Path(os.environ.get("CHARRNN_GPU_FIGURES", "gpu-figures.json")).absolute()
+    return Figures(path, request.config.invocation_params.args, DEVICE)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A real text, ready to train on."""
+    folder = tmp_path_factory.mktemp("text")
+    path = folder / "text.txt"
+    path.write_text(CORPUS.read_text(encoding="utf-8")[:CHARS], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(folder / "home"))
+        settled = config(str(path), **SETTINGS)
+        source = data.open_text(settled)
+        return data.encode(source, data.learn_tokenizer(source, "char", settled.split), settled.split)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    """The path of that text."""
+    path = tmp_path / "text.txt"
+    path.write_text(CORPUS.read_text(encoding="utf-8")[:CHARS], encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No long look at the machine's speed before each of many short runs."""
+    monkeypatch.setattr(settings, "PROBE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions by torch on the CPU: compiling for every cell would take minutes."""
+    native = pytest.importorskip("charrnn.native.decoder")
+
+    def refuse(*_: Any) -> None:
+        raise CharRNNError("this test does not compile", "")
+
+    monkeypatch.setattr(native, "NativeDecoder", refuse)
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize(("cell", "engine"), PAIRS)
+def test_the_first_losses_are_those_of_a_cpu(
+    cell: str, engine: str, text: Corpus, expected: Expected, figures: Figures
+) -> None:
+    began = time.monotonic()
+    truth, bound = expected(cell)
+    difference = float(np.abs(losses(text, cell, engine, DEVICE) - truth).max())
+    figures.add(cell, engine, time.monotonic() - began, loss_difference=difference, loss_bound=bound)
+    assert difference <= bound
+
+
+def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, double: bool = False) -> NDArray[Any]:
+    """The losses of a run's steps in nats. nudge: a seed, by which every weight starts up to one rounding away."""
+    settled = settings.resolve(config("unused", cell=cell, engine=engine, device=device, **SETTINGS), text)
+    trainer = training.Trainer(Run(Path("unused")), settled, text, 0.0)
+    if double:
+        trainer.model.double()
+    rng = np.random.default_rng(nudge)
+    with torch.no_grad():
+        for weight in trainer.model.weights.values() if nudge else ():
+            weight *= torch.tensor(1 + rng.uniform(-EPS, EPS, weight.shape), dtype=weight.dtype)
+    with training.threads_of(settled):
+        return np.array([float(trainer.update()) for _ in range(STEPS)])
+
+
+@pytest.fixture(scope="module")
+def expected(text: Corpus) -> Expected:
+    """By cell: the losses by the equations in float64, and how far from them float32 may be.
+
+    Three runs on a CPU that begin a rounding apart say how much the steps make of roundings: AdamW divides small
+    gradients by themselves.
+    """
+
+    @cache
+    def of(cell: str) -> tuple[NDArray[Any], float]:
+        truth = losses(text, cell, "loop", "cpu", double=True)
+        own = max(float(np.abs(losses(text, cell, "loop", "cpu", nudge) - truth).max()) for nudge in range(3))
+        return truth, FACTOR * own + ROUNDINGS * EPS * float(truth.max())
+
+    return of
+
+
+@pytest.mark.parametrize(("cell", "engine"), PAIRS)
+def test_float32_is_float32(cell: str, engine: str, figures: Figures) -> None:
+    """Logits, states and all gradients. Factors rounded to TF32 would be some thousand roundings away."""
+    began = time.monotonic()
+    truth, bound = exact(cell)
+    error = largest_error(outcome(cell, engine, torch.float32, DEVICE), truth)
+    figures.add(cell, engine, time.monotonic() - began, float32_error=error, float32_bound=bound)
+    assert error <= bound
+
+
+@cache
+def exact(cell: str) -> tuple[dict[str, Tensor], float]:
+    """What `outcome` is in float64, and how far from it float32 may be."""
+    truth = outcome(cell, "loop", torch.float64, "cpu")
+    own = largest_error(outcome(cell, "loop", torch.float32, "cpu"), truth)
+    return truth, FACTOR * own + ROUNDINGS * EPS
+
+
+def network(cell: str, engine: str, dtype: torch.dtype, device: str) -> CharRNN:
+    architecture = Architecture(cell=cell, vocabulary=11, hidden=40, layers=2, embedding=12)
+    return CharRNN(architecture, architecture.initial(5), engine).to(device, dtype)
+
+
+def outcome(cell: str, engine: str, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """Logits, last states and every gradient after two windows, the second with the state of the first."""
+    model, rng, T = network(cell, engine, dtype, device), np.random.default_rng(1), 12
+    ids = torch.tensor(rng.integers(0, 12, (2 * T, 9)), device=device)
+    with cuda.repeatable(device):
+        _, state = model(ids[:T], model.start(9))
+        logits, state = model(ids[T:], tuple(tuple(s.detach() for s in layer) for layer in state))
+        last = [s for layer in state for s in layer]
+        scale = [torch.tensor(rng.standard_normal(t.shape), dtype=dtype, device=device) for t in (logits, *last)]
+        torch.autograd.backward(torch.stack([(a * b).sum() for a, b in zip((logits, *last), scale, strict=True)]).sum())
+    found = {"logits": logits.detach()} | {f"state {i}": s.detach() for i, s in enumerate(last)}
+    found |= {name: w.grad for name, w in model.weights.items() if w.grad is not None}
+    return {name: value.cpu().double() for name, value in found.items()}
+
+
+def largest_error(found: dict[str, Tensor], truth: dict[str, Tensor]) -> float:
+    """Of all tensors, relative to the norm of each. An engine may give zeros where another says: no gradient."""
+    zero = torch.zeros((), dtype=torch.float64)
+    pairs = [(found.get(name, zero), truth.get(name, zero)) for name in sorted(set(found) | set(truth))]
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-3)) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("cell", "engine"), PAIRS)
+def test_splitting_a_window_changes_nothing_and_neither_do_documents_beside_each_other(
+    cell: str, engine: str, figures: Figures
+) -> None:
+    began, T, B = time.monotonic(), 12, 3
+    model = network(cell, engine, torch.float32, DEVICE)
+    _, bound = exact(cell)
+    ids = np.random.default_rng(2).integers(0, 11, (2 * T, B))
+    begins = {0: (0, 7, 19), 1: (0,), 2: (0, 12, 13)}  # by row: where documents begin, with the start token
+    for row, places in begins.items():
+        ids[list(places), row] = model.architecture.start
+    cuts = sorted({place for places in begins.values() for place in places})
+    inputs = torch.tensor(ids, device=DEVICE)
+    with cuda.repeatable(DEVICE), torch.no_grad():
+        whole, last = model(inputs, model.start(B))
+        first, state = model(inputs[:T], model.start(B))
+        second, state = model(inputs[T:], state)
+        together, _ = model(inputs, model.start(B), cuts=cuts)
+        alone = torch.stack(
+            [
+                torch.cat(
+                    [
+                        model(inputs[a:b, row : row + 1], model.start(1))[0][:, 0]
+                        for a, b in zip(places, [*places[1:], 2 * T], strict=True)
+                    ]
+                )
+                for row, places in begins.items()
+            ],
+            dim=1,
+        )
+    split = {"logits": torch.cat([first, second])} | {f"{i}": s for i, s in enumerate(sum(state, ()))}
+    at_once = {"logits": whole} | {f"{i}": s for i, s in enumerate(sum(last, ()))}
+    carried = largest_error(split, at_once)
+    documents = largest_error({"logits": together}, {"logits": alone})
+    figures.add(cell, engine, time.monotonic() - began, carried_difference=carried, documents_difference=documents)
+    assert not torch.allclose(whole, together, atol=1e-3)  # the cuts did something
+    assert carried <= bound
+    assert documents <= bound
+
+
+# Runs
+
+
+@pytest.mark.parametrize(("cell", "engine"), PAIRS)
+def test_a_run_resumes_to_the_last_bit_and_moves_between_devices(
+    cell: str, engine: str, expected: Expected, corpus: str, tmp_path: Path, figures: Figures, not_compiled: None
+) -> None:
+    began = time.monotonic()
+    asked = config(corpus, cell=cell, engine=engine, device=DEVICE, **SETTINGS)
+    whole, parts, moved, back = (Run(tmp_path / name) for name in ("whole", "parts", "moved", "back"))
+    finish(training.new_run(asked, whole))
+    stopped(asked, parts)
+    shutil.copytree(parts.path, moved.path)
+    finish(training.resume(parts))
+    resumed_exactly = same(whole, parts)
+
+    finish(training.resume(moved, device="cpu"))
+    stopped(asked.replace(device="cpu"), back)
+    finish(training.resume(back, device=DEVICE))
+    assert (moved.config().device, back.config().device) == ("cpu", DEVICE)
+    nats = [run.about()["result"]["val_nats"] for run in (whole, moved, back)]
+    moved_difference = max(abs(nats[0] - n) for n in nats[1:])
+
+    models = [text_model.load(whole, device) for device in ("cpu", DEVICE)]
+    passage = CORPUS.read_text(encoding="utf-8")[6000:6400]
+    score_difference = abs(models[0].score(passage).nats - models[1].score(passage).nats)
+    completions = [model.complete("Re", 40) for model in models]
+    figures.add(
+        cell,
+        engine,
+        time.monotonic() - began,
+        resumed_exactly=resumed_exactly,
+        moved_difference=moved_difference,
+        score_difference=score_difference,
+        same_completion=completions[0] == completions[1],
+    )
+    assert resumed_exactly
+    assert moved_difference <= expected(cell)[1]
+    assert score_difference <= SCORE_NATS
+    assert completions[0] == completions[1]  # u would have to lie within a rounding of a border
+
+
+@pytest.mark.parametrize(("cell", "engine"), KINDS)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_with_dropout_and_either_precision_a_run_resumes_to_the_last_bit(
+    cell: str, engine: str, precision: str, corpus: str, tmp_path: Path
+) -> None:
+    changed = {**SETTINGS, "dropout": 0.3, "residual": True, "precision": precision}
+    asked = config(corpus, cell=cell, engine=engine, device=DEVICE, **changed)
+    whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))
+    finish(training.new_run(asked, whole))
+    stopped(asked, parts)
+    finish(training.resume(parts))
+    assert same(whole, parts)
+    assert {str(value.dtype) for value in whole.weights("last").values()} == {"float32"}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_each_optimizer_goes_on_with_its_moments(optimizer: str, corpus: str, tmp_path: Path) -> None:
+    asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS)
+    whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))
+    finish(training.new_run(asked, whole))
+    stopped(asked, parts)
+    finish(training.resume(parts))
+    assert same(whole, parts)
+
+
+@pytest.mark.parametrize(("cell", "engine"), KINDS)
+def test_bf16_ends_near_float32(cell: str, engine: str, corpus: str, tmp_path: Path) -> None:
+    nats = []
+    for precision in ("float32", "bf16"):
+        run = Run(tmp_path / precision)
+        changed = {**SETTINGS, "steps": 40, "lr": 1e-2, "validate_every": 40, "precision": precision}
+        finish(training.new_run(config(corpus, cell=cell, engine=engine, device=DEVICE, **changed), run))
+        nats.append(run.about()["result"]["val_nats"])
+    assert nats[0] == pytest.approx(nats[1], abs=0.05)  # 8 bits of mantissa: about 1 % of a loss of 3 nats
+
+
+def test_a_run_of_the_cpus_own_engine_goes_on_with_one_that_a_gpu_has(corpus: str, tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    run = Run(tmp_path / "run")
+    stopped(config(corpus, cell="gru", engine="native", device="cpu", **SETTINGS), run)
+    told = list(training.resume(run, device=DEVICE))
+    assert isinstance(told[-1], Finished)
+    if DEVICE == "cuda":
+        (started,) = (report for report in told if isinstance(report, Started))
+        assert any("loop engine" in note for note in started.notes)
+        assert (run.config().device, run.config().engine) == ("cuda", "loop")
+
+
+def stopped(asked: Config, run: Run) -> None:
+    """Train half of a run, and save it."""
+    calls = iter(range(1, STEPS + 1))
+    *_, last = training.new_run(asked, run, stop=lambda: next(calls) >= HALF)
+    assert isinstance(last, Stopped)
+
+
+def finish(reports: Iterator[Any]) -> None:
+    *_, last = reports
+    assert isinstance(last, Finished)
+
+
+def same(a: Run, b: Run) -> bool:
+    """Whether two runs have the same files to the last bit: models, moments, carried state, metrics."""
+    files = [{which: file["sha256"] for which, file in run.about()["files"].items()} for run in (a, b)]
+    return files[0] == files[1] and a.rows("metrics.jsonl") == b.rows("metrics.jsonl")
+
+
+# Commands, budgets, completions
+
+
+def test_the_commands_do_it_in_a_process_of_their_own(corpus: str, home: Path, figures: Figures) -> None:
+    """cuBLAS looks at its environment once: here nothing but the command itself has set it."""
+    environment = {k: v for k, v in os.environ.items() if k != cuda.WORKSPACE}
+    environment |= {"CHARRNN_HOME": str(home), "PYTHONIOENCODING": "utf-8"}
+
+    def charrnn(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+
+    sizes = ["--hidden", "24", "--steps", "6", "--precision", "float32"]
+    for arguments in (
+        ["train", corpus, *sizes, "--device", DEVICE, "--name", "run"],
+        ["train", "--resume", "run", "--steps", "8", "--device", "cpu"],
+        ["train", "--resume", "run", "--steps", "10", "--device", DEVICE],
+        ["sample", "--run", "run", "--prime", "Re", "--chars", "20"],
+    ):
+        done = charrnn(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+    figures.note(commands="train, resume on the CPU and back, sample: ended well")
+
+
+def test_a_budget_is_kept(corpus: str, figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(Path(corpus).parent / "home"))
+        began = time.monotonic()
+        model = text_model.train(corpus, hidden=64, budget=10, device=DEVICE)
+        took = time.monotonic() - began
+    figures.note(seconds_of_a_budget_of_10=round(took, 2))
+    assert 6 < took < 11
+    assert model.run is not None
+    assert model.config.plan[-1][1] == model.run.about()["step"]
+
+
+def test_auto_completes_by_what_is_faster_and_gives_the_same_text(
+    trained: Callable[..., Run], figures: Figures
+) -> None:
+    pytest.importorskip("numba")
+    model = text_model.load(trained(device=DEVICE, hidden=32))
+    engine = model.decoder().engine
+    by_hand = text_model.load("run", DEVICE).complete("Re", 40)
+    assert model.complete("Re", 40) == by_hand
+    seconds = next((s for what, s in fastest._measured.items() if what.startswith("step")), None)
+    if DEVICE == "cuda":
+        assert seconds is not None
+        assert (engine == "native") == (seconds["CPU"] <= seconds["GPU"])
+        assert any("--device cuda" in note for note in model.decoder().notes) == (engine == "native")
+    long = CORPUS.read_text(encoding="utf-8")[: text_model.COMPILE_IDS + 10]
+    scores = [text_model.load("run", device).score(long).nats for device in ("auto", "cpu", DEVICE)]
+    assert max(scores) - min(scores) <= SCORE_NATS
+    figures.note(auto_completes_on=engine, seconds_of_32_steps=seconds)
