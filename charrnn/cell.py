@@ -127,8 +127,8 @@ class Cell:
 
     @cached_property
     def _pack_type(self) -> Any:
-        identifier = "".join(c if c.isalnum() else "_" for c in self.name)
-        return namedtuple(f"{identifier}_parameters", self.shapes(2, 2))
+        identifier = "".join(c if f"a{c}".isidentifier() else "_" for c in self.name)
+        return namedtuple(f"parameters_of_{identifier}", self.shapes(2, 2))
 
     def initial(
         self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
