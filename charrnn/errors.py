@@ -24,3 +24,8 @@ def did_you_mean(given: str, known: list[str]) -> str:
     if near:
         return f"did you mean {lowered.get(near[0], near[0])!r}?"
     return f"choose from: {', '.join(known)}" if known else "there are none yet"
+
+
+def how_to_install(extra: str) -> str:
+    """A hint that says how to install the packages of an extra of charrnn: compare, plot, ppmd or bench."""
+    return f"pip install 'charrnn[{extra}]', or in a checkout: pip install -e '.[{extra}]'"

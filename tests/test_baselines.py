@@ -149,7 +149,7 @@ def test_without_pyppmd_the_table_says_so(corpus: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(builtins, "__import__", missing)
     found = baselines.compressed_ppmd(encoded(corpus))
     assert found.bits_per_char is None
-    assert "pip install pyppmd" in found.note
+    assert "pip install 'charrnn[ppmd]'" in found.note
 
 
 def test_a_run_in_the_table_costs_what_eval_says(corpus: str, trained: TrainedRun) -> None:

@@ -6,6 +6,7 @@ import click
 
 from charrnn.cli import options
 from charrnn.config import Config
+from charrnn.errors import how_to_install
 
 
 @click.command()
@@ -22,8 +23,10 @@ def command(what: str, as_json: bool, **sizes: Any) -> None:
 
     Every figure is the minimum of several, taken in turns with what it is compared to.
     """
-    from charrnn.bench import bench
+    from charrnn.bench import bench, bench_onnx
 
+    if what in ("decode", "all") and not bench_onnx.available():
+        click.echo(f"note: ONNX Runtime is not measured, since it is missing: {how_to_install('bench')}", err=True)
     result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": []}
     for kind, found in bench.run(what, **sizes):
         if kind == "machine":

@@ -12,6 +12,7 @@ import numpy as np
 
 from charrnn.compare import ngram
 from charrnn.data import Corpus, Part
+from charrnn.errors import how_to_install
 
 HIGHEST_ORDER = 9
 PPMD_ORDERS = (3, 4, 5, 6, 8, 12)
@@ -80,7 +81,7 @@ def compressed_ppmd(corpus: Corpus) -> Baseline:
     try:
         import pyppmd  # an extra
     except ImportError:
-        return Baseline("PPMd", None, "not installed: pip install pyppmd")
+        return Baseline("PPMd", None, f"not installed: {how_to_install('ppmd')}")
 
     def size(text: bytes, order: int) -> int:
         encoder = pyppmd.Ppmd7Encoder(max_order=order, mem_size=PPMD_MEMORY)

@@ -17,7 +17,7 @@ from charrnn.compare import decisions, inspection, outcome, pictures, report, st
 from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells, unrepeated
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.data import Corpus
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, how_to_install
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class _Work:
         result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
         files = outcome.write(self._folder, self._grid, result)
         if not pictures.available():
-            note = "report.html needs matplotlib: pip install matplotlib, and give the same command again"
+            note = f"report.html needs matplotlib: {how_to_install('plot')}; then give the same command again"
             yield Compared(self._folder, self._grid, self._corpus, result, files, (note,))
             return
         inspections: list[inspection.Inspection] = []

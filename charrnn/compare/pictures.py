@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.compare.outcome import Curve
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, how_to_install
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
@@ -49,7 +49,7 @@ def available() -> bool:
 def require() -> None:
     """Raise CharRNNError where matplotlib is missing."""
     if not available():
-        raise CharRNNError("pictures need matplotlib", "pip install matplotlib")
+        raise CharRNNError("pictures need matplotlib", how_to_install("plot"))
 
 
 def learning_curves(curves: Mapping[str, Curve]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, how_to_install
 
 BLOCK_CHARACTERS = 1000
 MIN_BLOCKS = 10  # of a short text, whose blocks are shorter then: a variance needs some
@@ -118,5 +118,5 @@ def _student() -> Any:
     try:
         from scipy.special import stdtrit  # only a comparison needs SciPy
     except ImportError:
-        raise CharRNNError("a comparison needs SciPy for its statistics", "pip install scipy") from None
+        raise CharRNNError("a comparison needs SciPy for its statistics", how_to_install("compare")) from None
     return stdtrit
