@@ -131,6 +131,14 @@ def _run(arguments: list[str]) -> int:
             click.echo(f"error: the system refuses: {place}{error.strerror}", err=True)
             click.echo("hint: make room, check the rights, or name another place", err=True)
             return 1
+        package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if package not in ("", "charrnn"):
+            click.echo(f"error: this needs {package}, which is not installed", err=True)
+            hint = f"pip install {package}, or all that charrnn needs: pip install -e . in its folder"
+            if package in sys.stdlib_module_names:
+                hint = f"{package} is part of Python: install Python's complete standard library"
+            click.echo(f"hint: {hint}", err=True)
+            return 1
         click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
         click.echo(
             f"hint: please report it with what `{_program()} --debug ...` and `{_program()} env` print", err=True
