@@ -42,8 +42,11 @@ def list_(as_json: bool) -> None:
     for row in rows:
         alphabet = "-" if row.alphabet is None else str(row.alphabet)
         missing = "" if row.here else "not here yet; "
+        if row.problem is not None:
+            click.echo(f"{row.name:<{width}}  {'-':>11}  {'-':>8}  {row.language:<20}  cannot be read: {row.problem}")
+            continue
         click.echo(f"{row.name:<{width}}  {row.bytes:>11,}  {alphabet:>8}  {row.language:<20}  {missing}{row.about}")
-    if not all(row.here for row in rows):
+    if not all(row.here or row.problem for row in rows):
         click.echo("fetch what is not here with: corpora fetch NAME", err=True)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from charrnn.errors import CharRNNError
 from charrnn.texts import catalogue, corpora, python_corpora
 from charrnn.texts.cleaning import Cleaning, Findings, text_of
 from charrnn.tokenizer import count_characters
@@ -19,7 +20,7 @@ ABOUT = {  # what no file says of itself
 class Named:
     """A corpus with a name. alphabet: how many different characters, None where nobody counted. here: without fetching.
 
-    bytes: of the text as UTF-8.
+    bytes: of the text as UTF-8. problem: why it cannot be read, None where it can.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Named:
     language: str
     about: str
     here: bool
+    problem: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
@@ -47,9 +49,12 @@ def describe() -> list[Named]:
 def _counted(name: str) -> Named:
     counts: Counter[str] = Counter()
     size = 0
-    for source in corpora.find(name).sources:
-        for piece in text_of(source, Cleaning(), Findings()):
-            counts.update(count_characters(piece))
-            size += len(piece.encode())
     language, about = ABOUT.get(name, ("", ""))
+    try:
+        for source in corpora.find(name).sources:
+            for piece in text_of(source, Cleaning(), Findings()):
+                counts.update(count_characters(piece))
+                size += len(piece.encode())
+    except CharRNNError as error:  # one that cannot be read must not hide the others
+        return Named(name, 0, None, language, about, here=False, problem=error.problem)
     return Named(name, size, len(counts), language, about, here=True)
