@@ -1,56 +1,108 @@
-"""The registry of cells: one file of this folder per cell, found by looking, so that adding one touches one file."""
+"""The registry of cells: one file of this folder per cell, found by looking, so that adding one touches one file.
 
-import importlib
-import pkgutil
+A file that cannot be used costs its own cell alone: `broken` says why, and asking for its cell raises with the reason.
+"""
+
+import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from charrnn import cell_files
 from charrnn.cell import Cell, State, run_cell
+from charrnn.cell_files import Broken as Broken
 from charrnn.errors import CharRNNError, did_you_mean
 
 _registry: dict[str, Cell] = {}
+_broken: list[Broken] = []
 _discovered = False
+_claimed: list[Cell] | None = None  # while files are imported: the cells that the present one registers itself
+_lock = threading.RLock()  # a file that registers its cell comes back here while it is imported
 
 
 def register(cell: Cell) -> Cell:
     """Make a cell known by its name everywhere: training, sampling, comparison, documentation and tests.
 
-    Raises CharRNNError where another cell has the name already; registering the same cell again changes nothing.
+    Raises CharRNNError for what is no cell, and where another cell has the name already; registering the same cell
+    again changes nothing.
     """
-    known = _registry.get(cell.name)
-    if known is not None and known != cell:
-        raise CharRNNError(f"a cell named {cell.name!r} is registered already", "choose another name")
-    _registry[cell.name] = cell
+    cell_files.check(cell)
+    with _lock:
+        if _claimed is not None:
+            _claimed.append(cell)
+            return cell
+        _discover()
+        known = _registry.get(cell.name)
+        if known is not None and known != cell:
+            raise CharRNNError(f"a cell named {cell.name!r} is registered already", "choose another name")
+        _registry[cell.name] = cell
     return cell
 
 
 def unregister(name: str) -> None:
     """Forget a cell that was registered with `register`."""
-    _registry.pop(get(name).name)
+    with _lock:
+        _registry.pop(get(name).name)
 
 
 def names() -> list[str]:
     """The names of every registered cell, in alphabetical order."""
-    _discover()
-    return sorted(_registry, key=str.lower)
+    with _lock:
+        _discover()
+        return sorted(_registry, key=str.lower)
+
+
+def broken() -> dict[str, Broken]:
+    """The files of this folder that cannot be used, by name: which, why, and what to do."""
+    with _lock:
+        _discover()
+        return {str(Path(each.file).relative_to(Path(__file__).parent)): each for each in _broken}
 
 
 def get(name: str) -> Cell:
-    """The cell of that name. Raises CharRNNError, with the nearest name as a hint, where there is none."""
-    _discover()
-    if name not in _registry:
-        raise CharRNNError(f"there is no cell {name!r}", did_you_mean(name, names()))
-    return _registry[name]
+    """The cell of that name.
+
+    Raises CharRNNError where there is none, with the nearest name as a hint, or with what is wrong in the cell's file.
+    """
+    with _lock:
+        _discover()
+        if name in _registry:
+            return _registry[name]
+        for file in _broken:
+            if name in file.names:
+                raise CharRNNError(
+                    f"the cell {name!r} cannot be used: {file.file}: {file.reason}", file.hint
+                ) from file.error
+        hint = did_you_mean(name, names())
+        if _broken:
+            hint += "; files of cells that cannot be used are named by `cells`"
+        raise CharRNNError(f"there is no cell {name!r}", hint)
 
 
 def _discover() -> None:
-    global _discovered
-    if not _discovered:
+    """Import every file once; an interruption in the middle leaves everything to the next call."""
+    global _discovered, _claimed
+    with _lock:
+        if _discovered or _claimed is not None:
+            return
+        claims: list[tuple[cell_files.CellFile, Cell]] = []
+        failed: list[Broken] = []
+        try:
+            for file in cell_files.find(__name__, list(__path__)):
+                _claimed = []
+                found = file.load(_OWN_NAMES)
+                if isinstance(found, Broken):
+                    failed.append(found)
+                else:
+                    claims += [(file, cell) for cell in (found, *_claimed)]
+        finally:
+            _claimed = None
+        known, nameless = cell_files.owners(claims)
+        _registry.update(known)
+        _broken.extend(sorted([*failed, *nameless], key=lambda each: each.file))
         _discovered = True
-        for module in pkgutil.iter_modules(__path__):
-            register(importlib.import_module(f"{__name__}.{module.name}").cell)
 
 
 def run(
@@ -58,3 +110,6 @@ def run(
 ) -> tuple[NDArray[Any], State]:
     """Run the equations of a cell, given or by name, over a NumPy sequence; see `charrnn.cell.run_cell`."""
     return run_cell(get(cell) if isinstance(cell, str) else cell, inputs, params, state)
+
+
+_OWN_NAMES = frozenset(globals())  # a module of such a name would take its place here

@@ -27,8 +27,10 @@ def command(name: str | None, I: int, H: int, pairs: tuple[str, ...], as_json: b
         options.print_json({"cells": [row]}) if as_json else _show(row, I, H)
         return
     rows = [_row(cells.get(each), I, H, {}) for each in cells.names()]
+    options.say_broken_cells()
     if as_json:
-        options.print_json({"cells": rows})
+        broken = [{"file": each.file, "reason": each.reason, "hint": each.hint} for each in cells.broken().values()]
+        options.print_json({"cells": rows, "broken": broken})
         return
     width = max(len(row["cell"]) for row in rows)
     click.echo(f"{'cell':<{width}}  {'parameters':>10}  over time   source   (input {I}, hidden {H})")
@@ -80,6 +82,8 @@ def _helpers(function: Any) -> list[Any]:
     """The functions marked as equations that a function calls, those they call first."""
     from charrnn.ops import EQUATIONS
 
+    if not hasattr(function, "__code__"):  # a partial, or an object that can be called
+        return []
     called = [function.__globals__.get(name) for name in function.__code__.co_names]
     return [each for helper in called if helper in EQUATIONS for each in (*_helpers(helper), helper)]
 

@@ -1,6 +1,8 @@
 """Options that several commands share, and those that are derived from the settings of a run."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import sys
 import unicodedata
@@ -39,14 +41,19 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """The names of runs that begin so, for a shell."""
     from charrnn.checkpoint import runs
 
-    return [name for name in ("latest", *(run.name for run in runs())) if name.startswith(incomplete)]
+    try:
+        known = [run.name for run in runs()]
+    except OSError:  # a folder that may not be read, a run that is just being deleted: no traceback at a prompt
+        known = []
+    return [name for name in ("latest", *known) if name.startswith(incomplete)]
 
 
 def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of cells that begin so, for a shell."""
     from charrnn import cells
 
-    return [name for name in cells.names() if name.startswith(incomplete)]
+    with contextlib.redirect_stdout(io.StringIO()):  # what a cell's file prints is no completion
+        return [name for name in cells.names() if name.startswith(incomplete)]
 
 
 def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -178,7 +185,18 @@ def cells(text: str) -> list[str]:
     """The cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
     from charrnn.cells import get, names
 
-    return names() if text == "all" else list(dict.fromkeys(get(name.strip()).name for name in text.split(",")))
+    if text == "all":
+        say_broken_cells()
+        return names()
+    return list(dict.fromkeys(get(name.strip()).name for name in text.split(",")))
+
+
+def say_broken_cells() -> None:
+    """Say on stderr which files of cells cannot be used, and why: for a command that lists or runs all cells."""
+    from charrnn.cells import broken
+
+    for each in broken().values():
+        click.echo(f"note: {each.file} is left out: {each.reason}; {each.hint}", err=True)
 
 
 def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
