@@ -30,30 +30,40 @@ def command(as_json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    import torch
-
-    from charrnn import data
+    from charrnn import cells, data
     from charrnn.checkpoint import runs
     from charrnn.texts import corpora
 
-    cuda = torch.cuda.is_available()
     return {
         "charrnn": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
         "system": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count()} threads, {_available()} available",
         **{name: _version(name) for name in PACKAGES},
-        "torch threads": torch.get_num_threads(),
-        "torch cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch libraries": ", ".join(name for name in ("mkl", "mkldnn", "openmp") if _has(torch, name)) or "none",
-        "cuda": f"{torch.version.cuda}, {torch.cuda.get_device_name()}" if cuda else "none",
+        **_torch(),
         "package": str(Path(options.__file__).parent.parent),
         "home": str(data.home().absolute()),
         "runs": len(runs()),
         "corpora": ", ".join(corpora.names()),
+        "broken cells": "; ".join(f"{file}: {each.reason}" for file, each in cells.broken().items()) or "none",
         "locale": f"{locale.setlocale(locale.LC_CTYPE)}, file names {sys.getfilesystemencoding()}",
         "output": f"{sys.stdout.encoding}, {'a terminal' if sys.stdout.isatty() else 'no terminal'}",
         "environment": ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none",
+    }
+
+
+def _torch() -> dict[str, Any]:
+    """What torch says of itself; where it cannot be imported, that is the problem to report."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library of its own that the system cannot load
+        return {"torch problem": str(error)}
+    cuda = torch.cuda.is_available()
+    return {
+        "torch threads": torch.get_num_threads(),
+        "torch cpu": torch.backends.cpu.get_cpu_capability(),
+        "torch libraries": ", ".join(name for name in ("mkl", "mkldnn", "openmp") if _has(torch, name)) or "none",
+        "cuda": f"{torch.version.cuda}, {torch.cuda.get_device_name()}" if cuda else "none",
     }
 
 
