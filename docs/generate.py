@@ -407,7 +407,8 @@ def picture(folder: str) -> Path:
         tops = []
         for i, entry in enumerate(grid.entries):
             curve = outcome.curve(grid, place, entry)
-            x, look = curve.characters / 1e6, {"color": pictures.COLOURS[i], "marker": pictures.MARKS[i], "markevery": 3}
+            x = curve.characters / 1e6
+            look = {"color": pictures.COLOURS[i], "marker": pictures.MARKS[i]}
             axes.plot(x, curve.bits.mean(axis=0), label=f"{entry.cell} {entry.hidden}", markersize=4, **look)
             axes.fill_between(x, curve.bits.min(axis=0), curve.bits.max(axis=0), color=look["color"], alpha=0.15)
             tops.append(np.median(curve.bits[:, : len(x) // 3]))
