@@ -1,13 +1,14 @@
 """The command line: click options -> library calls -> print. Results go to stdout, progress and advice to stderr.
 
 A command is a module of this folder with a `command`, imported when it is asked for, so that --help is instant.
-Exit codes: 0 done, 1 an error the library explains, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an error the library explains, 2 wrong usage; 128 and the number of a signal that ended it: 130
+Ctrl-C, 143 kill, 129 a closed terminal.
 """
 
 import errno
 import importlib
-import io
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import click
 
 from charrnn import __version__
+from charrnn.cli import streams
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.interruption import HANG_UP, Ended
 
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
 
-# What no program can help: a full disk or quota, a file too large, a device that fails, no rights.
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+# What no program can help: a full disk or quota, a file too large, a device or a pipe that fails, no rights.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EROFS, errno.EACCES, errno.EPERM)
 
 COMMANDS = {  # name -> its help in one line, as in its module
     "train": "Learn a text: train a model on CORPUS and keep it as a run.",
@@ -81,15 +84,16 @@ def main() -> None:
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Names of files need not be UTF-8: they come out as the bytes they went in.
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.stdout = streams.relayered(sys.stdout, streams.Result)
+    sys.stderr = streams.relayered(sys.stderr, streams.Lossy)
     if "_CHARRNN_COMPLETE" in os.environ:  # a shell asks, through the script that `completion` prints
         from click.shell_completion import shell_complete
 
         sys.exit(shell_complete(group, {}, "charrnn", "_CHARRNN_COMPLETE", os.environ["_CHARRNN_COMPLETE"]))
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    if code > 128 and HANG_UP is not None:
+        signal.signal(HANG_UP, signal.SIG_IGN)  # a second one is no hurry, and would change the exit code
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -112,11 +116,14 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except Ended as error:
+        click.echo(f"interrupted; {error.hint}" if error.hint else "interrupted", err=True)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        _forget_output()  # whoever read it has enough
+    except streams.ReaderGoneError:
+        _forget_output()
         return 0
     except MemoryError as error:
         click.echo(f"error: the memory does not suffice: {error or 'more was asked for than there is'}", err=True)
@@ -127,6 +134,10 @@ def _run(arguments: list[str]) -> int:
             raise
         if isinstance(error, OSError) and error.errno in REFUSED:
             _forget_output()  # it may be what cannot be written
+            if error.filename == streams.STDOUT:
+                click.echo(f"error: the result cannot be written; the system refuses: {error.strerror}", err=True)
+                click.echo("hint: send it elsewhere; a run or a file that was made before is whole", err=True)
+                return 1
             place = f"{error.filename}: " if error.filename else ""
             click.echo(f"error: the system refuses: {place}{error.strerror}", err=True)
             click.echo("hint: make room, check the rights, or name another place", err=True)

@@ -1,0 +1,65 @@
+"""The standard streams of the command line: what becomes of text that they do not take."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+STDOUT = "standard output"
+
+
+class ReaderGoneError(BrokenPipeError):
+    """Whoever read a result has closed the pipe: enough was read."""
+
+
+class _Layer(io.RawIOBase):
+    """The lowest layer of a stream, with another way to write."""
+
+    def __init__(self, raw: Any, kept: Any = None) -> None:
+        self._raw, self._kept = raw, kept  # a stream that is forgotten would close its file
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return bool(self._raw.isatty())
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+
+class Lossy(_Layer):
+    """A stream whose text may get lost: a closed pipe, a terminal that is gone or a full disk ends no work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._raw.write(data) or len(data)  # None: it would have to wait
+        except OSError:
+            return len(data)
+
+
+class Result(_Layer):
+    """A stream that a result is written to: an error names it, and a reader that has gone is told from other pipes."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            written: int | None = self._raw.write(data)
+            return written
+        except BrokenPipeError as error:
+            raise ReaderGoneError(error.errno, error.strerror, STDOUT) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
+def relayered(stream: Any, layer: Callable[[Any, Any], _Layer]) -> Any:
+    """A standard stream with another lowest layer, in UTF-8 whatever the locale says; one of another kind as it is."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # none below the buffer: `python -u`
+    lowest = layer(raw, stream)
+    return io.TextIOWrapper(
+        lowest if raw is stream.buffer else io.BufferedWriter(lowest),
+        "utf-8",
+        "surrogateescape",  # names of files need not be UTF-8: they come out as the bytes they went in
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
