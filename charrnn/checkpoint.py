@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,20 @@ class Run:
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
         self.refuse_taken()
-        self.write_config(config)
-        write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+        try:
+            self.write_config(config)
+            write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Remove what this process, which holds it, began here and never saved, so that the name is free again."""
+        for file in list(self.path.iterdir()):
+            if OWN_FILES.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            self.path.rmdir()
 
     def refuse_taken(self) -> None:
         """Raise CharRNNError where something is kept here already: before a long text is read for nothing."""
@@ -443,8 +455,12 @@ def find_folder(name: str) -> Run:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at every moment either the old or the new one is there, whole, even after a power cut."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    except BaseException:  # a full disk, an interrupt
+        unfinished.unlink(missing_ok=True)
+        raise

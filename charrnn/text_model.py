@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from charrnn.completing.sampling import (
 from charrnn.config import Config
 from charrnn.data import Part
 from charrnn.errors import CharRNNError
+from charrnn.interruption import Interruption, heard
 from charrnn.texts import documents
 from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Tokenizer
@@ -365,11 +368,30 @@ def train(*corpus: str | Path, name: str | None = None, out: str | Path | None =
 
     corpus: files, or the name of an embedded corpus, which is the default. name: of the run in the home folder.
     out: a folder for the run instead. `charrnn.training.new_run` does the same and reports on the way.
+    Raises CharRNNError, with the run saved, where the losses or weights are no longer finite.
+    Ctrl-C raises KeyboardInterrupt after the step that it came in was saved; a note on it says how to go on.
     """
     from charrnn import training
+    from charrnn.reports import Finished, Stepped
 
     config = Config.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
     run = training.open_run(config, name, out)
-    for _ in training.new_run(config, run):
-        pass
+    interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
+    reports = training.new_run(config, run, interruption)
+    with heard(interruption, [signal.SIGINT]), contextlib.closing(reports):
+        for report in reports:
+            if isinstance(report, Stepped):
+                interruption.can_save()
+            elif isinstance(report, Finished) and report.result["diverged"] is not None:
+                raise training.diverged(run, report.result["diverged"])
+    if interruption():
+        error = KeyboardInterrupt()
+        about = run.about()
+        error.add_note(
+            f"the run is complete; charrnn.load({run.typed!r}) gives the model"
+            if about["result"]
+            else f"saved after step {about['step']:,}; "
+            f"to go on: python -m charrnn train --resume {shlex.quote(run.typed)}"
+        )
+        raise error
     return load(run)

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,11 +49,12 @@ def new_run(
     stop: Callable[[], bool] = lambda: False,
     began: float | None = None,
     progress: Progress = silent,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Train from the beginning into an empty folder, yielding reports.
 
     stop() is asked after every step: when it is true the run is saved, and `resume` goes on with it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
+    Where it ends before anything was saved, the folder is removed.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
     """
     began = time.monotonic() if began is None else began
@@ -65,8 +66,12 @@ def new_run(
     trainer = Trainer(run, config, corpus, began)
     with run.held():
         run.create(config, tokenizer)
-        with threads_of(config):
-            yield from trainer.train(stop)
+        try:
+            with threads_of(config):
+                yield from trainer.train(stop)
+        finally:
+            if not run.exists():
+                run.abandon()
 
 
 def resume(
@@ -76,7 +81,7 @@ def resume(
     began: float | None = None,
     progress: Progress = silent,
     device: str | None = None,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
     device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
@@ -120,6 +125,10 @@ def _resumed(
         yield from trainer.train(stop)
 
 
+class _AskedError(Exception):
+    """The run was asked to stop while it was scored; it was saved before."""
+
+
 class Trainer:
     """The state of a run in memory: weights, moments, carried state, running sums, and how far it is.
 
@@ -159,7 +168,8 @@ class Trainer:
         budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
         if self.step == 0:
             yield self._validate()
-        while self.diverged is None and (self.steps is None or self.step < self.steps):
+        turned = self._had_turned()
+        while not turned and self.diverged is None and (self.steps is None or self.step < self.steps):
             loss = self.update()
             self.pace.stepped(1 if self.steps is None else WAIT_STEPS)
             yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
@@ -169,7 +179,7 @@ class Trainer:
                 yield self._validate()
                 if self.diverged is not None:
                     break
-                if self._turned():
+                if turned := self._turned():
                     yield Turned(self.step)
                     break
                 if budget and self.step != self.steps:
@@ -183,7 +193,13 @@ class Trainer:
                 return
         if self.diverged is not None:
             yield Diverged(self.run, self.diverged)
-        yield self._finish()
+        try:
+            with self._asking(stop):
+                finished = self._finish()
+        except _AskedError:
+            yield Stopped(self.run, self.step)
+            return
+        yield finished
 
     def _started(self) -> Started:
         products_per_s = settings.products_per_s(self.config, self.corpus)
@@ -291,6 +307,26 @@ class Trainer:
         values = [math.inf if value is None else value for value in values]  # null: the run has diverged
         best = min(values)
         return len(values) > values.index(best) + patience and values[-1] >= best + TURNED_NATS
+
+    def _had_turned(self) -> bool:
+        """Whether the run had turned when it was saved, and was cut off while it was scored."""
+        rows = self.run.rows("metrics.jsonl")
+        lengthened = bool(self.config.plan) and self.config.plan[-1][0] == self.step
+        return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._turned()
+
+    @contextmanager
+    def _asking(self, stop: Callable[[], bool]) -> Iterator[None]:
+        """Ask stop() before every pass of the model, and raise _AskedError when it is true: scoring may take long."""
+
+        def ask(*_: Any) -> None:
+            if stop():
+                raise _AskedError
+
+        hook = self.model.register_forward_pre_hook(ask)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _timed_enough(self, budget: float) -> bool:
         timed = self.pace.training_seconds
@@ -478,6 +514,11 @@ class Trainer:
         elif longest > EXACT_IDS:
             notes.append("long parts are scored in 64 parallel streams at the end; `eval` reads them as one")
         return tuple(notes)
+
+
+def diverged(run: Run, step: int) -> CharRNNError:
+    """Make the error for a run that diverged at a step."""
+    return CharRNNError(f"training diverged at step {step:,} of {run.path}", DIVERGED_HINT)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Shared by all tests: a home folder of their own, a small corpus, and runs that are quick to train."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from charrnn.config import Config
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 # What is compiled for tests is kept from one run of them to the next, and apart from the user's.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")
+# A job in the background is started with Ctrl-C ignored, and would hand that down to processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Small models are fastest on one thread, and tests that run side by side do not fight over cores.
 torch.set_num_threads(1)
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared

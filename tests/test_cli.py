@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from conftest import CORPUS
 
 from charrnn import cells, checkpoint, cli, text_model
 from charrnn.cli import options, train
+from charrnn.interruption import Interruption
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -161,7 +161,9 @@ def test_a_run_kept_elsewhere_is_resumed_by_what_an_interrupt_prints(
     run: Any, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "my folder" / "run"
-    monkeypatch.setattr(train, "interruptible", lambda: contextlib.nullcontext(lambda: True))
+    asked = Interruption()
+    asked.number = signal.SIGINT
+    monkeypatch.setattr(train, "interruptible", lambda: contextlib.nullcontext(asked))
     code, _, err = run(*TRAIN, corpus, "--out", str(place))
     assert code == 130
     monkeypatch.undo()
@@ -253,13 +255,13 @@ def test_a_closed_pipe_is_no_error(corpus: str) -> None:
 
 def test_interrupting_saves_and_says_how_to_go_on(corpus: str, home: Path) -> None:
     command = [sys.executable, str(ROOT / "cli.py"), *TRAIN[:-4], "--steps", "100000", corpus, "--name", "r"]
+    command += ["--validate-every", "50"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as training:
         assert training.stderr is not None
         for line in training.stderr:
-            if "training" in line:
+            if line.startswith("step "):  # before its first one there is nothing to save
                 break
-        time.sleep(1.5)
         training.send_signal(signal.SIGINT)
         rest = training.stderr.read()
         assert training.wait(30) == 130

@@ -301,6 +301,13 @@ def test_a_run_that_diverges_late_keeps_its_last_finite_checkpoint(
     assert len(text_model.load(run).complete("R", 20)) == 20
 
 
+def test_training_from_python_says_that_it_diverged(corpus: str, home: Path) -> None:
+    settings = {key: value for key, value in vars(config(corpus, **DIVERGING)).items() if key != "corpus"}
+    with pytest.raises(CharRNNError, match="training diverged at step"):
+        text_model.train(corpus, name="wild", **{**settings, "plan": ()})
+    assert Run(home / "wild").about()["diverged"]
+
+
 def test_a_run_that_an_older_version_let_diverge_loads(trained: TrainedRun) -> None:
     run = trained(steps=2)
     path = run.path / "run.json"

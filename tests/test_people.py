@@ -548,14 +548,15 @@ def test_too_little_memory_is_no_defect(run: Command, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def long_training(corpus: str, home: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A training process whose every step takes a second or so, past its first lines."""
+    """A training process whose every step takes a second or so, past its first one."""
     settings = "--hidden 500 --batch 32 --window 100 --steps 100000 --cell nn.LSTM --precision float32 --name r"
+    settings += " --validate-every 1"
     command = [sys.executable, str(ROOT / "cli.py"), "train", corpus, *settings.split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as training_process:
         assert training_process.stderr is not None
         for line in training_process.stderr:
-            if line.startswith("run "):
+            if line.startswith("step "):
                 break
         yield training_process
         training_process.kill()

@@ -87,8 +87,13 @@ def command(
     with interruptible() as stopped:
         show = _Show(as_json)
         for report in comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped):
+            kind = type(report).__name__
+            if kind == "Working":
+                stopped.can_save()
+            elif kind == "Scoring":  # every run is complete
+                stopped.at_once(f"everything is saved in {folder.path}. The same command goes on.")
             show(report)
-    return show.exit_code
+    return stopped.exit_code if show.stopped else 0
 
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -152,7 +157,7 @@ class _Show:
         self._as_json = as_json
         self._bar: Any = None
         self._left = ""
-        self.exit_code = 0
+        self.stopped = False
 
     def __call__(self, report: Any) -> None:
         getattr(self, f"_{type(report).__name__.lower()}")(report)
@@ -234,7 +239,7 @@ class _Show:
     def _stopped(self, report: Any) -> None:
         self._close()
         self._say(f"stopped; everything is saved in {report.folder.path}. The same command goes on.")
-        self.exit_code = 130
+        self.stopped = True
 
     def _compared(self, report: Any) -> None:
         self._close()

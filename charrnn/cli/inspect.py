@@ -42,21 +42,25 @@ def gradients(
     with interruptible() as stopped:
         for step in inspection.inspect_cells(corpus, options.cells(cells), hidden, steps, copy, stopped):
             if isinstance(step, str):
+                if step.startswith("training"):
+                    stopped.can_save()
+                else:
+                    stopped.at_once("the models are saved; the same command goes on")
                 click.echo(f"{step} ...", err=True)
             else:
                 found.append(step)
         if stopped():
             click.echo("stopped; the same command goes on", err=True)
-            return 130
-    if as_json:
-        options.print_json({"cells": [entry.as_dict() for entry in found]})
-    else:
-        click.echo(_table(found))
-    if out is not None:
+            return stopped.exit_code
+    if out is not None:  # before the table, whose reader may go
         from charrnn.compare import report
 
         report.write_inspection(out, found)
         click.echo(f"written: {out}", err=True)
+    if as_json:
+        options.print_json({"cells": [entry.as_dict() for entry in found]})
+    else:
+        click.echo(_table(found))
     return 0
 
 

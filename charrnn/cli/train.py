@@ -1,22 +1,22 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
+import os
 import re
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from charrnn import cli
 from charrnn.cli import options, progress
+from charrnn.interruption import Interruption, heard
 
 PRIME_IDS = 60
 SAMPLE_CHARS = 70
@@ -66,9 +66,13 @@ def command(
             )
     with interruptible() as stopped, progress.bars() as prepared:
         show = _Show(as_json)
-        for report in _reports(values, name, out, config_file, resume, stopped, prepared):
-            show(report)
-    return show.exit_code
+        # Closed, so that it tidies up before a signal's exception is handled.
+        with closing(_reports(values, name, out, config_file, resume, stopped, prepared)) as reports:
+            for report in reports:
+                if type(report).__name__ == "Stepped":
+                    stopped.can_save()
+                show(report)
+    return stopped.exit_code if show.stopped else 0
 
 
 def _reports(
@@ -79,7 +83,7 @@ def _reports(
     resume: str | None,
     stopped: Callable[[], bool],
     prepared: Callable[[str, int, int | None], None],
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     from charrnn import training
     from charrnn.checkpoint import find_run
     from charrnn.config import Config
@@ -106,7 +110,7 @@ class _Show:
         self._as_json = as_json
         self._bar: Any = None
         self._context: Any = None
-        self.exit_code = 0
+        self.stopped = False
 
     def __call__(self, report: Any) -> None:
         getattr(self, f"_{type(report).__name__.lower()}")(report)
@@ -214,7 +218,7 @@ class _Show:
         self._close()
         self._say(f"stopped after step {report.step:,}; everything is saved")
         self._say(f"to go on: {cli._program()} train --resume {shlex.quote(report.run.typed)}")
-        self.exit_code = 130
+        self.stopped = True
 
     def _finished(self, report: Any) -> None:
         self._close()
@@ -222,10 +226,9 @@ class _Show:
         if self._as_json:
             options.print_json(result)
         if result["diverged"] is not None:
-            from charrnn.errors import CharRNNError
-            from charrnn.training import DIVERGED_HINT
+            from charrnn.training import diverged
 
-            raise CharRNNError(f"training diverged at step {result['diverged']:,} of {report.run.path}", DIVERGED_HINT)
+            raise diverged(report.run, result["diverged"])
         if self._as_json:
             return
         click.echo(f"run        {result['run']}")
@@ -267,20 +270,12 @@ def _clock(seconds: float) -> str:
     return f"{then:%H:%M:%S}" if seconds < 24 * 3600 else f"{then:%Y-%m-%d %H:%M}"
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the run to finish its step and save; a second one stops at once."""
-    asked = False
+def interruptible() -> AbstractContextManager[Interruption]:
+    """Let Ctrl-C, `kill` and a terminal that closes end a command at once, or where it can save after its step."""
+    return heard(Interruption(saving=_say_saving))
 
-    def ask(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signum, signal.SIG_DFL)  # at once means also in the middle of a matrix product
-        click.echo("\nfinishing this step and saving; press Ctrl-C again to stop at once", err=True)
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _say_saving() -> None:
+    # Not through the stream: the signal may have come in the middle of writing to it.
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), b"\nfinishing this step and saving; press Ctrl-C again to stop at once\n")

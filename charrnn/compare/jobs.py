@@ -1,16 +1,26 @@
-"""Carry out many runs, one after the other or several side by side, going on with those that were begun before."""
+"""Carry out many runs, one after the other or several side by side, going on with those that were begun before.
+
+A process that works beside others hears no signals: the first one does, and asks. Where that one is gone, it saves and
+ends by itself.
+"""
 
 import multiprocessing
+import os
 import queue
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from charrnn import training
 from charrnn.checkpoint import Run
 from charrnn.config import Config
+from charrnn.interruption import SIGNALS, held
 from charrnn.reports import Diverged, Stepped, Stopped, Validated
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
@@ -79,10 +89,12 @@ def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
 
 def _side_by_side(jobs: list[Job], workers: int, stop: Callable[[], bool]) -> Iterator[Progress]:
     context = multiprocessing.get_context("spawn")  # a forked process would share torch's threads with this one
-    news: Any = context.Queue()
-    asked = context.Event()
+    with held():  # multiprocessing starts a process of its own for these
+        news: Any = context.Queue()
+        asked = context.Event()
     with ProcessPoolExecutor(workers, context, _enter, (news, asked)) as pool:
-        waiting: set[Future[None]] = {pool.submit(_work, job) for job in jobs}
+        with held():
+            waiting: set[Future[None]] = {pool.submit(_work, job) for job in jobs}
         try:
             while waiting:
                 finished, waiting = wait(waiting, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
@@ -106,24 +118,38 @@ def _pending(news: Any) -> Iterator[Progress]:
 
 _news: Any = None  # of a worker process, which has no other way to be given them
 _asked: Any = None
+_orphaned = threading.Event()
+_working = threading.Lock()
 
 
 def _enter(news: Any, asked: Any) -> None:
-    import signal
-
     global _news, _asked
     _news, _asked = news, asked
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first process hears it and asks
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # where they could not be held back before
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that started this one is gone; then end, once what is being done is saved."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    _orphaned.set()
+    with _working:
+        os._exit(1)
+
+
+def _stop() -> bool:
+    return _orphaned.is_set() or bool(_asked.is_set())
 
 
 def _work(job: Job) -> None:
-    import time
-
-    if _asked.is_set():
-        return
-    told = 0.0
-    for progress in _one(job, _asked.is_set):
-        if progress.done or time.monotonic() - told > REPORT_SECONDS:
-            told = time.monotonic()
-            _news.put(progress)
+    with _working:
+        if _stop():
+            return
+        told = 0.0
+        for progress in _one(job, _stop):
+            if progress.done or time.monotonic() - told > REPORT_SECONDS:
+                told = time.monotonic()
+                _news.put(progress)
