@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -52,6 +53,8 @@ STEPS, PIECE_IDS = 32, 512  # of one row, by which a CPU and a GPU are compared:
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
 
+_making = threading.Lock()  # of threads that need a model's decoder at once, one makes it and the others wait
+
 
 @runtime_checkable
 class StreamScoring(Protocol):
@@ -63,7 +66,7 @@ class StreamScoring(Protocol):
 
 @dataclass(frozen=True)
 class TextModel:
-    """Weights with the vocabulary and the configuration they belong to.
+    """Weights with the vocabulary and the configuration they belong to. Threads may share it.
 
     run: where they were loaded from. device: 'cpu', 'cuda', or 'auto' on a machine that has a GPU: there the faster of
     the two, measured. kept: the dtype the matrices are kept in while completing text on a CPU.
@@ -83,7 +86,9 @@ class TextModel:
 
     def decoder(self) -> Decoder:
         """What computes next-character logits for this model: compiled code on a CPU, else torch."""
-        return {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}[self.device]()
+        with _making:  # of two threads that ask first, one makes it
+            ways = {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}
+            return ways[self.device]()
 
     @cached_property
     def _faster(self) -> Decoder:
@@ -231,7 +236,8 @@ class TextModel:
         from charrnn import evaluation
 
         if mode == "stream" and len(ids) >= COMPILE_IDS and self.device != "cuda":
-            decoder = self._on_cpu
+            with _making:
+                decoder = self._on_cpu
             if isinstance(decoder, StreamScoring) and self._scores_faster(decoder, ids):
                 return evaluation.score(decoder.stream_costs(ids, starts), ids, self.tokenizer)
         model = self._network()

@@ -77,15 +77,18 @@ def run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Te
 
 _supported: dict[Any, bool] = {}
 _machines: dict[Any, Machine] = {}
+_compiling = threading.Lock()  # of threads that need the same loops at once, one compiles them and the others wait
 
 
 def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dtype: torch.dtype) -> Machine:
     """The compiled loops for a cell of certain sizes, compiled once in a process."""
     key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
     if key not in _machines:
-        equations = trace(cell, shapes, I, H)
-        plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
-        _machines[key] = Machine(plan, dtype)
+        with _compiling:
+            if key not in _machines:
+                equations = trace(cell, shapes, I, H)
+                plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
+                _machines[key] = Machine(plan, dtype)
     return _machines[key]
 
 

@@ -29,8 +29,9 @@ def run(address: int, parts: Sequence[Part]) -> None:
     """Call the machine code at an address once for each part, with its four whole numbers; return when all are done."""
     parallel = _parallel() if len(parts) > 1 else None
     if parallel is not None:
+        worker = _worker()  # held until the work is done: the code lives as long as its engine
         task = np.array([0, len(parts), address, *(n for part in parts for n in part)], np.int64)
-        parallel(_worker()[1], task.ctypes.data, len(parts), 0)
+        parallel(worker[1], task.ctypes.data, len(parts), 0)
         return
     function = ctypes.CFUNCTYPE(None, *PART)(address)
     others = [_threads(len(parts)).submit(function, *part) for part in parts[1:]]

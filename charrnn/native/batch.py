@@ -1,6 +1,7 @@
 """Many completions at once: rows side by side, so that every weight that is read serves all of them, on all cores."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,12 +47,15 @@ class RowsDecoder:
             for numbers in np.array_split(np.array(completions), cores)
         ]
         waiting: list[deque[tuple[int, float]]] = [queue for part in parts for queue in part.waiting]
+        moving = threading.Lock()  # rows may be asked for by different threads
 
         def row(queue: deque[tuple[int, float]]) -> Iterator[tuple[int, float]]:
             while True:
                 if not queue:
-                    with ThreadPoolExecutor(cores) as pool:
-                        list(pool.map(_Rows.move_on, parts))
+                    with moving:
+                        if not queue:  # still, after another thread moved all of them on
+                            with ThreadPoolExecutor(cores) as pool:
+                                list(pool.map(_Rows.move_on, parts))
                 yield queue.popleft()
 
         return [row(queue) for queue in waiting]
@@ -77,7 +81,7 @@ class _Rows:
         self._sources = [draws(sampling.seed, n) for n in completions]
         sums, half = driver.room
         room = np.empty(sums, np.float32), np.empty(B * half, np.uint32)
-        scratch = [aligned(np.repeat(vector[None], B, axis=0)) for vector in decoder.enter(primed.state)]
+        scratch = [aligned(np.repeat(vector[None], B, axis=0)) for vector in decoder.enter(primed.state).vectors]
         self._ids, self._position = np.full(B, primed.last, np.int64), np.zeros(B, np.int64)
         self._logits, self._us = np.empty((B, V), np.float32), np.empty((STEPS, B))
         self._drawn, self._costs = np.empty((STEPS, B), np.int64), np.empty((STEPS, B))

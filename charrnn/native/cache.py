@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _loaded: dict[str, "Function"] = {}
 _engines: list[Any] = []
+_loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
 
 
 class Function:
@@ -61,6 +63,11 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
     key = _key(text, signature)
     if key in _loaded:
         return _loaded[key], None
+    with _loading:
+        return (_loaded[key], None) if key in _loaded else _load(key, text, function, signature)
+
+
+def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
     name, note = f"native-{key}.o", None
     content = _read(folder() / name) or _read(spare_folder() / name)
     if content is None:

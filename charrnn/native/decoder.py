@@ -1,5 +1,6 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from charrnn.completing.decoding import Decoder, State
 from charrnn.completing.sampling import Primed, Sampling, filters
 from charrnn.native import cache as native_cache
 from charrnn.native import driver as native_driver
-from charrnn.native.source import Layout
+from charrnn.native.source import LINE, Layout
 from charrnn.native.trace import slot
-from charrnn.native.weights import aligned, pack
+from charrnn.native.weights import aligned, pack, room
 from charrnn.texts import documents
 from charrnn.texts.documents import Starts
 from charrnn.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ WINDOW = 1024
 DRAW = Path(__file__).parent / "draw.py"  # compiled once for all models
 
 DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64*", "int64*", "float64*")
-Scratch = list[NDArray[np.float32]]  # one vector a layer
 
 
 def prepare(
@@ -41,8 +41,29 @@ def prepare(
     return draw, driver, run, note
 
 
+class Workspace:
+    """What one text is decoded in: its state, and room to compute in.
+
+    Compiled code runs without the interpreter's lock, so that several threads decode at once: what it writes to belongs
+    to one text alone. vectors: one a layer, in which its state is. addresses: of the room and of every vector.
+    """
+
+    def __init__(self, driver: native_driver.Driver):
+        sums, rounded = driver.room
+        sizes = [sums, -(-rounded // LINE) * LINE, *(layout.size for layout in driver.layouts)]
+        ends = list(itertools.accumulate(sizes))
+        memory = room(ends[-1], np.float32)  # the rounded numbers are as large as these
+        memory[:] = 0
+        self.vectors = [memory[end - size : end] for size, end in zip(sizes[2:], ends[2:], strict=True)]
+        first = memory.ctypes.data
+        self.addresses = [first + memory.itemsize * (end - size) for size, end in zip(sizes, ends, strict=True)]
+
+
 class NativeDecoder(Decoder):
-    """A Decoder whose single rows run compiled; several rows at once go through NumPy's products."""
+    """A Decoder whose single rows run compiled; several rows at once go through NumPy's products.
+
+    It holds weights alone: threads may share it.
+    """
 
     def __init__(self, architecture: Architecture, weights: Weights, kept: str = "float32"):
         """kept: the dtype matrices are kept in while decoding: float32, bf16 or int8 with a scale per column.
@@ -51,16 +72,14 @@ class NativeDecoder(Decoder):
         """
         super().__init__(architecture, weights, "numpy")
         self.engine = "native"
-        draw, driver, self._run, note = prepare(architecture, kept)
+        draw, self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
-        self._layouts, V = driver.layouts, architecture.vocabulary
 
         # What every call is given; kept here, because compiled code knows addresses alone.
         self._source = weights
         self.table = aligned(self.first)
-        self._room = aligned(np.empty(driver.room[0], np.float32)), np.empty(driver.room[1], np.int32)
-        self._weights = self.packed(driver, kept)
-        self._work = np.empty(2 * V), np.empty(2 * V, np.int64)
+        self._weights = self.packed(self._driver, kept)
+        self._table_at, self._weights_at = address(self.table), [*map(address, self._weights)]
         self.draw_address = draw.address
 
     def packed(self, driver: native_driver.Driver, kept: str, for_rows: bool = False) -> list[NDArray[Any]]:
@@ -82,27 +101,27 @@ class NativeDecoder(Decoder):
         """As `Decoder.step`; one row alone runs compiled."""
         if len(ids) > 1:
             return super().step(ids, state)
-        scratch, logits = self.enter(state), np.empty(self.architecture.vocabulary, np.float32)
-        self._call(scratch, ids, logits=logits)
-        return logits[None, :], self._leave(scratch)
+        work, logits = self.enter(state), np.empty(self.architecture.vocabulary, np.float32)
+        self._call(work, ids, logits=logits)
+        return logits[None, :], self._leave(work)
 
     def read(self, ids: NDArray[Any], state: State) -> State:
         """As `Decoder.read`."""
-        scratch = self.enter(state)
-        self._call(scratch, ids)
-        return self._leave(scratch)
+        work = self.enter(state)
+        self._call(work, ids)
+        return self._leave(work)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
-        scratch, V = self.enter(primed.state), self.architecture.vocabulary
-        settings = np.array(filters(sampling, V))
+        work, V = self.enter(primed.state), self.architecture.vocabulary
+        settings, numbers, order = np.array(filters(sampling, V)), np.empty(2 * V), np.empty(2 * V, np.int64)
         position, ids = np.zeros(1, np.int64), np.array([primed.last])
         for n in self._chunks():
             drawn, costs = np.empty(n, np.int64), np.empty(n)
             done = self._call(
-                scratch,
+                work,
                 ids,
                 us=us.random(n),
                 filters=settings,
@@ -110,6 +129,8 @@ class NativeDecoder(Decoder):
                 allowed=tokenizer.allowed,
                 following=tokenizer.next_state,
                 drawn=drawn,
+                numbers=numbers,
+                order=order,
                 costs=costs,
             )
             yield from zip(drawn[:done].tolist(), costs[:done].tolist(), strict=True)
@@ -126,11 +147,11 @@ class NativeDecoder(Decoder):
         return np.concatenate([self._costs(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
 
     def _costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
-        scratch, costs = self.enter(self.start()), [np.empty(0)]
+        work, costs = self.enter(self.start()), [np.empty(0)]
         before = np.concatenate([[self.architecture.start], ids[:-1]])[: len(ids)]
         for i in range(0, len(ids), WINDOW):
             outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
-            self._call(scratch, before[i : i + WINDOW], outputs=outputs)
+            self._call(work, before[i : i + WINDOW], outputs=outputs)
             logits = (outputs @ self.head + self.bias).astype(np.float64)
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
@@ -145,7 +166,7 @@ class NativeDecoder(Decoder):
 
     def _call(
         self,
-        scratch: Scratch,
+        work: Workspace,
         ids: NDArray[Any],
         *,
         outputs: NDArray[np.float32] | None = None,
@@ -156,32 +177,34 @@ class NativeDecoder(Decoder):
         allowed: NDArray[np.bool_] | None = None,
         following: NDArray[np.int8] | None = None,
         drawn: NDArray[np.int64] | None = None,
+        numbers: NDArray[np.float64] | None = None,
+        order: NDArray[np.int64] | None = None,
         costs: NDArray[np.float64] | None = None,
     ) -> int:
         """Read ids (T,), then draw len(us) more; returns how many were drawn before logits were not finite.
 
-        outputs: (T, H), to be filled; else, and if nothing is drawn, logits (V,) are.
+        outputs: (T, H), to be filled; else, and if nothing is drawn, logits (V,) are. numbers, order: (2 V,), for the
+        draw to work in.
         """
         ids, V = np.ascontiguousarray(ids, np.int64), self.architecture.vocabulary
         logits = np.empty(V, np.float32) if logits is None else logits
-        calls = [ids, outputs, logits, us, position, following, drawn]
-        numbers, order = self._work
-        addresses = [*map(address, (self.table, *self._room, *scratch, *self._weights, *calls))]
-        others = [*map(address, (logits, allowed, filters, numbers, order, costs)), self.draw_address]
-        return self._run(*addresses, *others, len(ids), 0 if us is None else len(us), V, outputs is not None)
+        calls = map(address, (ids, outputs, logits, us, position, following, drawn))
+        others = map(address, (logits, allowed, filters, numbers, order, costs))
+        addresses = [self._table_at, *work.addresses, *self._weights_at, *calls, *others, self.draw_address]
+        return self._run(*addresses, len(ids), 0 if us is None else len(us), V, outputs is not None)
 
-    def enter(self, state: State) -> Scratch:
-        """Fresh scratch vectors, one a layer, that hold a state of one row."""
-        scratch = [aligned(np.zeros(layout.size, np.float32)) for layout in self._layouts]
-        for vector, layout, layer in zip(scratch, self._layouts, state, strict=True):
+    def enter(self, state: State) -> Workspace:
+        """Fresh memory to decode a text in that is in a state of one row."""
+        work = Workspace(self._driver)
+        for vector, layout, layer in zip(work.vectors, self._driver.layouts, state, strict=True):
             for name, value in zip(self._cell.state, layer, strict=True):
                 self._state(vector, layout, name)[:] = value[0]
-        return scratch
+        return work
 
-    def _leave(self, scratch: Scratch) -> State:
+    def _leave(self, work: Workspace) -> State:
         return tuple(
             tuple(self._state(vector, layout, name)[None].copy() for name in self._cell.state)
-            for vector, layout in zip(scratch, self._layouts, strict=True)
+            for vector, layout in zip(work.vectors, self._driver.layouts, strict=True)
         )
 
     def _state(self, vector: NDArray[np.float32], layout: Layout, name: str) -> NDArray[np.float32]:

@@ -57,8 +57,14 @@ def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
     """A contiguous copy that begins at a cache line, so that no vector of it lies across two."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    first = -room.ctypes.data % 64
-    copy = room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy = room(array.size, array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def room(n: int, dtype: Any) -> NDArray[Any]:
+    """Room for n numbers, which begins at a cache line; what is in it is left over."""
+    size = n * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size].view(dtype)

@@ -1,0 +1,194 @@
+"""One model, many threads: each gets what it would get alone, however many there are and whoever comes first."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charrnn import cells, text_model
+from charrnn.architecture import Architecture
+from charrnn.checkpoint import Run
+from charrnn.completing.copying import CopyLimit, TrainingText
+from charrnn.completing.decoding import Decoder
+from charrnn.completing.sampling import Sampling, draws, generate, read_prime
+from charrnn.engine import native_training
+from charrnn.native import batch as native_batch
+from charrnn.native import compiling as native_compiling
+from charrnn.native.decoder import NativeDecoder
+from charrnn.text_model import COMPILE_IDS, Kept, TextModel
+from charrnn.tokenizer import BYTES, Tokenizer
+
+ROOT = Path(__file__).parent.parent
+THREADS = 8
+KEPT: tuple[Kept, ...] = ("float32", "bf16", "int8")
+TOKENIZER = Tokenizer.char("abcdefghijklmnopqrstuvwxyz .,")
+TrainedRun = Callable[..., Run]
+
+
+def at_once(works: Iterable[Callable[[], Any]], threads: int = THREADS) -> list[Any]:
+    """What each piece of work gives, done by threads that begin together."""
+    together = threading.Barrier(threads)
+    with ThreadPoolExecutor(threads, initializer=together.wait) as pool:
+        return [done.result() for done in [pool.submit(work) for work in works]]
+
+
+def next_of(iterator: Iterator[Any], n: int) -> list[Any]:
+    return [next(iterator) for _ in range(n)]
+
+
+def ids_of(decoder: NativeDecoder, prime: str, completion: int, chars: int) -> list[tuple[int, float]]:
+    """Ids of one completion with their costs, drawn alone."""
+    primed = read_prime(decoder, TOKENIZER, prime)
+    drawn = decoder.drawn(primed, TOKENIZER, Sampling(), draws(7, completion))
+    return next_of(drawn, chars)
+
+
+def native(cell: str, kept: str, hidden: int = 25) -> NativeDecoder:
+    architecture = Architecture(cell, TOKENIZER.size, hidden, 2, 13, residual=True)
+    return NativeDecoder(architecture, architecture.initial(seed=5, bound=0.4), kept)
+
+
+def same_from_threads(cell: str, kept: str) -> None:
+    decoder = native(cell, kept)
+    numbers = range(16)
+
+    def stepped(n: int) -> list[float]:
+        logits, state = [], decoder.start()
+        for id_ in np.random.default_rng(n).integers(0, TOKENIZER.size, 40):
+            row, state = decoder.step(np.array([id_]), state)
+            logits += row[0].tolist()
+        return logits
+
+    def costs(n: int) -> list[float]:
+        return decoder.stream_costs(np.random.default_rng(n).integers(0, TOKENIZER.size, 800)).tolist()
+
+    for work in (lambda n: ids_of(decoder, "ab" * (n % 5), n, 150), stepped, costs):
+        alone = [work(n) for n in numbers]
+        assert at_once([partial(work, n) for n in numbers]) == alone
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_threads_that_share_a_decoder_get_what_each_gets_alone(kept: Kept) -> None:
+    same_from_threads("lstm", kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", cells.names())
+def test_threads_get_what_each_gets_alone_with_every_cell(cell: str) -> None:
+    same_from_threads(cell, "float32")
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_threads_that_share_a_model_get_what_each_gets_alone(trained: TrainedRun, kept: Kept) -> None:
+    run = trained(steps=30)
+    long = (ROOT / "corpora" / "rekurentne.txt").read_text(encoding="utf-8")[:COMPILE_IDS]
+
+    def works(model: TextModel) -> list[Callable[[], Any]]:
+        def completions(count: int, max_copy: int | None = None) -> list[list[tuple[str, float]]]:
+            each = model.completions("Re", 60, Sampling(), count, max_copy=max_copy)
+            return [list(characters) for characters in each]
+
+        return [
+            lambda: model.complete("Rekurentne", 200, seed=3),
+            lambda: list(model.stream("", 200, top_k=9, stop=("kv",))),
+            lambda: model.next("Rekurentn"),
+            lambda: model.score(long).per_char.tolist(),
+            lambda: model.score(long[:300]).per_char.tolist(),
+            lambda: completions(native_batch.AT_LEAST + 1),
+            lambda: completions(3, max_copy=4),
+            lambda: model.complete(long[:2000], 100),
+        ] * 2
+
+    alone = [work() for work in works(text_model.load(run, kept=kept))]
+    assert at_once(works(text_model.load(run, kept=kept))) == alone
+
+
+@pytest.mark.parametrize("engine", ["loop", "fused", "native"])
+def test_threads_that_share_a_model_score_the_same_with_every_engine(trained: TrainedRun, engine: str) -> None:
+    model = text_model.load(trained(cell="nn.GRU", engine=engine))
+    ids = np.random.default_rng(0).integers(BYTES, model.tokenizer.size, (8, 300))
+
+    def costs(row: int, mode: Any) -> list[float]:
+        return model.score_ids(ids[row], mode).per_char.tolist()
+
+    works = [partial(costs, row, mode) for row in range(8) for mode in ("stream", "cold")]
+    alone = [work() for work in works]
+    native_training._machines.clear()  # threads compile it again, all at once
+    assert at_once(works) == alone
+
+
+def test_threads_that_share_a_torch_decoder_get_what_each_gets_alone() -> None:
+    architecture = Architecture("lstm", TOKENIZER.size, 24, 2, 12)
+    decoder = Decoder(architecture, architecture.initial(seed=3, bound=0.4))
+
+    def text(n: int) -> list[tuple[str, float]]:
+        primed = read_prime(decoder, TOKENIZER, "ab" * n)
+        drawn = generate(decoder, TOKENIZER, primed, Sampling(), n)
+        return next_of(drawn, 60)
+
+    alone = [text(n) for n in range(16)]
+    assert at_once([partial(text, n) for n in range(16)]) == alone
+
+
+def test_threads_that_read_completions_of_one_call_get_what_each_is_alone() -> None:
+    decoder = native("lstm", "float32")
+    primed = read_prime(decoder, TOKENIZER, "ab")
+    rows = native_batch.RowsDecoder(decoder).drawn(primed, TOKENIZER, Sampling(), range(20))
+    works = [partial(next_of, row, 150) for row in rows]
+    assert at_once(works, 20) == [ids_of(decoder, "ab", n, 150) for n in range(20)]
+
+
+def test_threads_that_share_a_training_text_forbid_what_each_forbids_alone(trained: TrainedRun) -> None:
+    model = text_model.load(trained())
+    source, text = model.training_text(), model.complete("Re", 300)
+
+    def forbidden(source: TrainingText) -> list[list[int]]:
+        limit = CopyLimit(source, model.tokenizer, 3)
+        return [sorted(limit.forbidden(text[:n], b"")) for n in range(len(text))]
+
+    alone = forbidden(model.training_text())
+    assert at_once([lambda: forbidden(source)] * THREADS) == [alone] * THREADS
+
+
+def test_threads_that_come_first_together_compile_once(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(hidden=23)  # a shape that no other test has
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    compiled, made = [], []
+    real_compile, real_make = native_compiling.compile_source, NativeDecoder.__init__
+
+    def compile_source(text: str, *rest: Any) -> tuple[str, bytes]:
+        compiled.append(text)
+        return real_compile(text, *rest)
+
+    def make(self: NativeDecoder, *arguments: Any) -> None:
+        made.append(self)
+        real_make(self, *arguments)
+
+    monkeypatch.setattr(native_compiling, "compile_source", compile_source)
+    monkeypatch.setattr(NativeDecoder, "__init__", make)
+    model = text_model.load(run)
+    works = [partial(model.complete, "Re", 50), partial(NativeDecoder, model.architecture, model.weights)] * 4
+    assert len(set(at_once(works)[::2])) == 1
+    assert len(compiled) == len(set(compiled))
+    assert len(made) == 1 + 4  # one of the model's, and four that were asked for
+
+
+def test_threads_that_ask_first_together_see_every_cell() -> None:
+    code = (
+        "import threading; from concurrent.futures import ThreadPoolExecutor; from charrnn import cells\n"
+        "together = threading.Barrier(8)\n"
+        "with ThreadPoolExecutor(8, initializer=together.wait) as pool:\n"
+        "    print(len({tuple(done.result()) for done in [pool.submit(cells.names) for _ in range(8)]}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "1"
