@@ -20,8 +20,10 @@ DEFAULT = Config().cell
 
 
 def test_every_way_to_decode_is_measured_with_its_share_of_the_limit() -> None:
-    rows = bench_decode.measure(DEFAULT, 24, 2, 0.1, ("float32",))
+    rows = bench_decode.measure(DEFAULT, 24, 2, 0.1, ("float32", "bf16"))
     engines = [row["engine"] for row in rows]
+    at_once = [row["weights"] for row in rows if row["engine"] == "native, 64 at once"]
+    assert at_once == ["float32", "bf16"]
     assert {"nn module", "cell loop", "native", "native, 64 at once"} <= set(engines)
     assert any(name.startswith("eager") for name in engines)
     for row in rows:

@@ -1,5 +1,6 @@
 """One model, many threads: each gets what it would get alone, however many there are and whoever comes first."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from charrnn.engine import native_training
 from charrnn.native import batch as native_batch
 from charrnn.native import compiling as native_compiling
 from charrnn.native.decoder import NativeDecoder
-from charrnn.text_model import COMPILE_IDS, Kept, TextModel
+from charrnn.text_model import COMPILE_IDS, ROWS, Kept, TextModel
 from charrnn.tokenizer import BYTES, Tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -192,3 +193,53 @@ def test_threads_that_ask_first_together_see_every_cell() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "1"
+
+
+# The same text for any count
+
+
+def same_in_rows(cell: str, kept: str, **sizes: Any) -> None:
+    sizes = {"hidden": 25, "layers": 2, "embedding": 13, "residual": True, **sizes}
+    architecture = Architecture(cell, TOKENIZER.size, **sizes)
+    decoder = NativeDecoder(architecture, architecture.initial(seed=5, bound=0.4), kept)
+    primed = read_prime(decoder, TOKENIZER, "hello")
+    together = native_batch.RowsDecoder(decoder)
+    alone = [ids_of(decoder, "hello", n, 40) for n in range(ROWS + 6)]
+    for count in (1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 64, 65, 70):
+        rows = together.drawn(primed, TOKENIZER, Sampling(), range(count))
+        assert [next_of(row, 40) for row in rows] == alone[:count], count
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_rows_side_by_side_are_to_the_last_bit_as_one_alone(kept: Kept) -> None:
+    same_in_rows("lstm", kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("sizes", [{}, {"embedding": 25, "tie": True}, {"embedding": None, "layers": 1, "hidden": 38}])
+def test_rows_side_by_side_are_as_one_alone_with_every_cell(cell: str, sizes: dict[str, Any]) -> None:
+    same_in_rows(cell, "float32", **sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("kept", ["bf16", "int8"])
+def test_rows_of_fewer_bytes_are_as_one_alone_with_every_cell(cell: str, kept: Kept) -> None:
+    same_in_rows(cell, kept)
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_no_count_changes_a_completion(trained: TrainedRun, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = text_model.load(trained(steps=30), kept=kept)
+
+    def drawn(count: int, first: int = 0) -> list[list[tuple[str, float]]]:
+        return [list(c) for c in model.completions("Re", 50, Sampling(seed=5), count, first=first)]
+
+    alone = [drawn(1, n)[0] for n in range(65)]
+    assert "".join(c for c, _ in alone[0]) == model.complete("Re", 50, temperature=1.0, seed=5)
+    for count in (1, 2, 7, 8, 9, 65):
+        for cores in (1, 2, 5):
+            monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+            assert drawn(count) == alone[:count], (count, cores)
+    assert drawn(9, first=30) == alone[30:39]

@@ -68,8 +68,7 @@ def _measured(
         decoder = NativeDecoder(architecture, weights, kept)
         ways[f"native {kept}"] = kept, _native(decoder, tokenizer)
         sizes[kept] = decoder.bytes_per_character
-        if kept == "float32":
-            ways[f"native, {ROWS} at once"] = batch.kept_as(), _side_by_side(decoder, tokenizer)
+        ways[f"native {kept}, {ROWS} at once"] = kept, _side_by_side(decoder, tokenizer)
     # Windows of some milliseconds each: short enough that other programs seldom fall into the shortest of many, long
     # enough that bringing weights back into the cache, where the ways before have taken their place, does not count.
     chars = {name: _chars_in(SLICE_SECONDS, steps, _at_a_time(name)) for name, (_, steps) in ways.items()}
@@ -89,7 +88,7 @@ def _measured(
                 "hidden": architecture.hidden,
                 "layers": architecture.layers,
                 "weights": kept,
-                "engine": "native" if native else name,
+                "engine": name.replace(f"native {kept}", "native"),
                 "microseconds_per_char": per_char[name] * 1e6,
                 "ratio_to_plain": per_char["nn module"] / per_char[name] if "nn module" in ways else None,
                 "ratio_to_cell_loop": per_char["cell loop"] / per_char[name] if "cell loop" in ways else None,
@@ -102,7 +101,7 @@ def _measured(
 
 def _at_a_time(name: str) -> int:
     """What a way to decode hands out a multiple of, characters."""
-    if name.startswith("native,"):
+    if name.endswith("at once"):
         return ROWS * batch.STEPS
     return CHUNKS[-1] if name.startswith("native") else 1
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,20 +21,15 @@ STEPS = 16  # ids that every row draws at a time
 AT_LEAST = 8  # with fewer rows, one after the other is as fast
 
 
-def kept_as() -> str:
-    """What rows are multiplied in: bf16 by a processor with bf16 units, else float32, in which no bit is lost."""
-    return "bf16" if llvm.get_host_cpu_features().get("avx512bf16") else "float32"
-
-
 class RowsDecoder:
-    """Draws in several rows that begin alike; where `kept_as` says bf16, factors are rounded to that, sums are not."""
+    """Draws in several rows that begin alike; each is, to the last bit, what its decoder draws in one row alone."""
 
     def __init__(self, decoder: NativeDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
         self._decoder = decoder
-        self._driver = native_driver.write(decoder.architecture, kept_as(), rows=True)
+        self._driver = native_driver.write(decoder.architecture, decoder.kept, rows=True)
         self._run, _ = native_cache.load(self._driver.text, "run", self._driver.signature)
-        self._weights = decoder.packed(self._driver, kept_as(), for_rows=True)
+        self._weights = decoder.packed(self._driver, for_rows=True)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
@@ -80,7 +74,7 @@ class _Rows:
         self._run, self._V, self._fresh = run, V, True
         self._sources = [draws(sampling.seed, n) for n in completions]
         sums, half = driver.room
-        room = np.empty(sums, np.float32), np.empty(B * half, np.uint32)
+        room = np.empty(sums + B, np.float32), np.empty(B * half, np.int32)
         scratch = [aligned(np.repeat(vector[None], B, axis=0)) for vector in decoder.enter(primed.state).vectors]
         self._ids, self._position = np.full(B, primed.last, np.int64), np.zeros(B, np.int64)
         self._logits, self._us = np.empty((B, V), np.float32), np.empty((STEPS, B))

@@ -71,26 +71,26 @@ class NativeDecoder(Decoder):
         Raises CharRNNError where the equations cannot be compiled, and ImportError without Numba.
         """
         super().__init__(architecture, weights, "numpy")
-        self.engine = "native"
+        self.engine, self.kept = "native", kept
         draw, self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
 
         # What every call is given; kept here, because compiled code knows addresses alone.
         self._source = weights
         self.table = aligned(self.first)
-        self._weights = self.packed(self._driver, kept)
+        self._weights = self.packed(self._driver)
         self._table_at, self._weights_at = address(self.table), [*map(address, self._weights)]
         self.draw_address = draw.address
 
-    def packed(self, driver: native_driver.Driver, kept: str, for_rows: bool = False) -> list[NDArray[Any]]:
+    def packed(self, driver: native_driver.Driver, for_rows: bool = False) -> list[NDArray[Any]]:
         """The weights as a driver, for rows or not, wants them: layers, head, bias."""
         arrays: list[NDArray[Any]] = []
         for layer, leaf, is_matrix in driver.weights:
             value = self._source[f"layers.{layer}.{leaf.name}"]
             for k in leaf.index:
                 value = value[k]
-            arrays += pack(value, kept, for_rows) if is_matrix else (aligned(value),)
-        return [*arrays, *pack(self.head, kept, for_rows), aligned(self.bias)]
+            arrays += pack(value, self.kept, for_rows) if is_matrix else (aligned(value),)
+        return [*arrays, *pack(self.head, self.kept, for_rows), aligned(self.bias)]
 
     @property
     def bytes_per_character(self) -> int:

@@ -10,7 +10,7 @@ from charrnn.architecture import Architecture
 from charrnn.native.source import FunctionSource, Layout
 from charrnn.native.templates import HEADER, LOOP, ONE_ROW, ROWS, ROWS_LOOP
 from charrnn.native.trace import Leaf, trace
-from charrnn.native.weights import AT_ONCE, GROUP, PANEL
+from charrnn.native.weights import GROUP, PANEL, TILE, TILE_ROWS
 
 DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
 
@@ -32,7 +32,7 @@ class Driver:
 
     layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
     in which their addresses follow the others: (layer, leaf, whether it is a matrix). room: how many float32 and int32
-    products need to work in.
+    products need to work in; of T rows, a float32 more for each, and so many int32 for each.
     parameters: of run, all: addresses first, then numbers.
     """
 
@@ -47,7 +47,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     """The driver of a model.
 
     kept: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to decode several texts side
-    by side, for which kept must be float32 or bf16. Raises CharRNNError where the equations cannot be compiled.
+    by side. Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
@@ -85,10 +85,10 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
     table = Pointer("table", real, ("V + 1", str(below.inputs["z"])))
     half, times = (widest + 1) // 2, " * T" if rows else ""
-    sums = PANEL * (AT_ONCE if rows else 1)
+    sums = TILE * TILE_ROWS if rows else PANEL
     room = [
-        Pointer("sums", "float32", (str(sums),)),
-        Pointer("rounded", "uint32" if rows else "int32", (f"{half}{times}",)),
+        Pointer("sums", "float32", (f"{sums}{' + T' if rows else ''}",)),
+        Pointer("rounded", "int32", (f"{half}{times}",)),
     ]
     calls = [
         Pointer("bias", real, ("V",)),

@@ -47,7 +47,7 @@ def by_bf16(x, panels, y, sums, rounded):
         for j in range(min(PANEL, O - panel * PANEL)):
             y[panel * PANEL + j] = sums[j]
             if I % 2:
-                y[panel * PANEL + j] += x[I - 1] * _low_half(panels[panel, I // 2 * PANEL + j])
+                y[panel * PANEL + j] += x[I - 1] * low_half(panels[panel, I // 2 * PANEL + j])
 
 
 @njit(**FLAGS)
@@ -59,16 +59,7 @@ def by_int8(x, panels, scale, y, sums, rounded):
     """
     I, O = x.size, y.size
     pairs = (I + 1) // 2
-    largest = np.float32(0)
-    for i in range(I):
-        largest = max(largest, abs(x[i]))
-    step = largest / np.float32(32767)
-    inverse = np.float32(32767) / largest if largest > 0 else np.float32(0)
-    for i in range(I // 2):
-        low, high = np.int32(np.rint(x[2 * i] * inverse)), np.int32(np.rint(x[2 * i + 1] * inverse))
-        rounded[i] = (low & LOW_HALF) | (high << HALF)
-    if I % 2:
-        rounded[pairs - 1] = np.int32(np.rint(x[I - 1] * inverse)) & LOW_HALF
+    step = round_to_16_bits(x, rounded)
     for panel in range(panels.shape[0]):
         first = panel * PANEL
         n = min(PANEL, O - first)
@@ -80,8 +71,24 @@ def by_int8(x, panels, scale, y, sums, rounded):
             y[first + j] *= step * scale[first + j]
 
 
+@njit(**FLAGS)
+def round_to_16_bits(x, rounded):
+    """Round x (I,) to whole numbers of 16 bits, two in each of rounded (ceil(I / 2),) int32; what a step of them is."""
+    I = x.size
+    largest = np.float32(0)
+    for i in range(I):
+        largest = max(largest, abs(x[i]))
+    inverse = np.float32(32767) / largest if largest > 0 else np.float32(0)
+    for i in range(I // 2):
+        low, high = np.int32(np.rint(x[2 * i] * inverse)), np.int32(np.rint(x[2 * i + 1] * inverse))
+        rounded[i] = (low & LOW_HALF) | (high << HALF)
+    if I % 2:
+        rounded[I // 2] = np.int32(np.rint(x[I - 1] * inverse)) & LOW_HALF
+    return largest / np.float32(32767)
+
+
 @intrinsic
-def _low_half(context, pair):
+def low_half(context, pair):
     """The bf16 number in the low half of a uint32, as float32."""
 
     def generate(context, builder, signature, arguments):
@@ -116,10 +123,8 @@ def _sum_bf16(context, x, panel, sums, rows):
         firsts, seconds = accumulators[::2], accumulators[1::2]
         after = []
         for pair, a, b in zip(_row(builder, panel, i, WORDS, len(firsts)), firsts, seconds, strict=True):
-            first = builder.shl(pair, ir.Constant(WORDS, [16] * LANES))
-            second = builder.and_(pair, ir.Constant(WORDS, [0xFFFF0000] * LANES))
-            after.append(multiply_add(builder, low, builder.bitcast(first, FLOATS), a))
-            after.append(multiply_add(builder, high, builder.bitcast(second, FLOATS), b))
+            after.append(multiply_add(builder, low, low_numbers(builder, pair), a))
+            after.append(multiply_add(builder, high, high_numbers(builder, pair), b))
         return after
 
     def finish(builder, accumulators):
@@ -137,7 +142,7 @@ def _sum_int8(context, x, panel, sums, rows):
         pair = broadcast(builder, builder.load(builder.gep(_pointer(builder, x, WORD), [i])))
         both = builder.bitcast(pair, wide)
         weights = [builder.sext(w, wide) for w in _row(builder, panel, i, narrow)]
-        return [_add_products(builder, a, both, w) for w, a in zip(weights, accumulators, strict=True)]
+        return [add_products(builder, a, both, w) for w, a in zip(weights, accumulators, strict=True)]
 
     return types.void(x, panel, sums, types.int64), _loop(row, WORDS, row_bytes=2 * PANEL)
 
@@ -215,12 +220,22 @@ def _row(builder, panel, i, kind, vectors=PANEL // LANES):
     return [builder.load(builder.gep(panel, [place]), align=1) for place in places]
 
 
+def low_numbers(builder, pairs):
+    """The bf16 numbers in the low halves of 16 words, as float32."""
+    return builder.bitcast(builder.shl(pairs, ir.Constant(WORDS, [16] * LANES)), FLOATS)
+
+
+def high_numbers(builder, pairs):
+    """The bf16 numbers in the high halves of 16 words, as float32."""
+    return builder.bitcast(builder.and_(pairs, ir.Constant(WORDS, [0xFFFF0000] * LANES)), FLOATS)
+
+
 def multiply_add(builder, a, b, c):
     """a b + c, in one operation where the processor has it."""
     return builder.fadd(builder.fmul(a, b, flags=["contract"]), c, flags=["contract"])
 
 
-def _add_products(builder, sums, a, b):
+def add_products(builder, sums, a, b):
     """sums (16,) int32 + a_0 b_0 + a_1 b_1 of each pair of int16."""
     if FEATURES.get("avx512vnni"):
         name = "llvm.x86.avx512.vpdpwssd.512"

@@ -85,9 +85,8 @@ class FunctionSource:
             base, x_at = self._origin(node.arguments[0])
             assert base in self._stored, "a parameter is multiplied by a matrix"
             x_at += self._stored[base]
-            matrix = self._names(node.detail)[0]
-            I = node.arguments[0].width
-            self._lines.append(f"rows_by_{self._kept}(s, {x_at}, {I}, {matrix}, s, {at}, {node.width}, rounded, sums)")
+            weights, I = ", ".join(self._names(node.detail)), node.arguments[0].width
+            self._lines.append(f"rows_by_{self._kept}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)")
         elif node.op == "matmul":
             weights = ", ".join(self._names(node.detail))
             x = self._view(node.arguments[0])

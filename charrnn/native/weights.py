@@ -1,9 +1,11 @@
 """Matrices as `charrnn.native.products` and `rows` read them: in panels of 64 columns, the last filled up with zeros.
 
-float32   row after row; for several rows of numbers, tile after tile of TILE columns, each row after row
+float32   row after row
 bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
           upper half of a float32)
 int8      whole numbers from -127 to 127, of two rows in turn, and a scale per column
+
+For several rows of numbers a panel is cut again, into tiles of TILE columns, each laid out in that way.
 """
 
 from typing import Any
@@ -14,8 +16,7 @@ from numpy.typing import NDArray
 
 WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))  # 32 registers of 64 bytes, else (as a rule) 16 of 32
 PANEL = 64  # columns that are summed together
-AT_ONCE = 6  # rows of numbers multiplied together: 24 vectors of sums, 4 of weights, and a few to spare of 32
-TILE, TILE_ROWS = (PANEL, AT_ONCE) if WIDE else (16, 6)  # of float32: its sums fill 24 of 32 registers, or 8 of 16
+TILE, TILE_ROWS = (PANEL, 6) if WIDE else (16, 6)  # multiplied together: the sums fill 24 of 32 registers, or 12 of 16
 GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
 Packed = tuple[NDArray[Any], ...]
 
@@ -25,19 +26,22 @@ def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Pack
 
     for_rows: whether several rows of numbers will be multiplied by it, and not one.
     """
+    scales: Packed = ()
     if kept == "float32":
         panels = _panels(matrix, 1)
-        if not for_rows:
-            return (panels,)
-        tiles = panels.reshape(len(panels), len(matrix), PANEL // TILE, TILE).swapaxes(1, 2)
-        return (aligned(tiles.reshape(panels.shape)),)
-    if kept == "bf16":
+    elif kept == "bf16":
         pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
         joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
-        return (aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1)),)
-    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
-    whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
-    return _panels(whole, 2), scale
+        panels = aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1))
+    else:
+        scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
+        whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+        panels, scales = _panels(whole, 2), (scale,)
+    if for_rows and TILE < PANEL:
+        groups = -(-len(matrix) // GROUP[kept])
+        tiles = panels.reshape(len(panels), groups, PANEL // TILE, -1).swapaxes(1, 2)
+        panels = aligned(tiles.reshape(panels.shape))
+    return (panels, *scales)
 
 
 def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
