@@ -11,24 +11,27 @@ Everything is imported where it is first used, so that `import charrnn` and `--h
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from charrnn import renamed
+
 __version__ = "0.1.0"
+renamed.install()
 
 if TYPE_CHECKING:
     from charrnn import cells as cells
+    from charrnn.api import TextModel as TextModel
+    from charrnn.api import load as load
+    from charrnn.api import train as train
     from charrnn.cells import run as run
-    from charrnn.config import Config as Config
     from charrnn.errors import CharRNNError as CharRNNError
-    from charrnn.text_model import TextModel as TextModel
-    from charrnn.text_model import load as load
-    from charrnn.text_model import train as train
+    from charrnn.training.config import Config as Config
 
 _HOME = {  # public name -> the module that defines it
     "CharRNNError": "charrnn.errors",
-    "Config": "charrnn.config",
-    "TextModel": "charrnn.text_model",
-    "load": "charrnn.text_model",
+    "Config": "charrnn.training.config",
+    "TextModel": "charrnn.api",
+    "load": "charrnn.api",
     "run": "charrnn.cells",
-    "train": "charrnn.text_model",
+    "train": "charrnn.api",
 }
 
 

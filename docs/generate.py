@@ -37,15 +37,15 @@ TINY_CHARS = 30_000
 API = {  # module -> its names for users, '*' for all public functions and classes
     "charrnn": ["train", "load", "TextModel", "Config", "run", "CharRNNError"],
     "charrnn.cells": ["names", "get", "register", "unregister"],
-    "charrnn.cell": ["Cell", "Param"],
-    "charrnn.initialisation": ["glorot", "orthogonal", "uniform", "normal", "constant"],
-    "charrnn.torch_layers": ["to_torch", "from_torch"],
-    "charrnn.training": ["open_run", "new_run", "resume"],
-    "charrnn.reports": ["*"],
-    "charrnn.checkpoint": ["runs", "find_run", "Run"],
-    "charrnn.evaluation": ["Score"],
-    "charrnn.completing.sampling": ["Sampling"],
-    "charrnn.completing.transliteration": ["to_latin", "to_cyrillic"],
+    "charrnn.cells.cell": ["Cell", "Param"],
+    "charrnn.cells.initialisation": ["glorot", "orthogonal", "uniform", "normal", "constant"],
+    "charrnn.model.torch_layers": ["to_torch", "from_torch"],
+    "charrnn.training.loop": ["open_run", "new_run", "resume"],
+    "charrnn.training.events": ["*"],
+    "charrnn.training.checkpoint": ["runs", "find_run", "Run"],
+    "charrnn.model.evaluation": ["Score"],
+    "charrnn.generate.sampling": ["Sampling"],
+    "charrnn.generate.transliteration": ["to_latin", "to_cyrillic"],
     "charrnn.compare.statistics": ["in_blocks", "interval", "Interval"],
 }
 
@@ -86,7 +86,7 @@ def cells() -> str:
 
 def operations() -> str:
     """Every function that equations are written in."""
-    ops = importlib.import_module("charrnn.ops")
+    ops = importlib.import_module("charrnn.cells.ops")
     functions = [f for name, f in vars(ops).items() if inspect.isfunction(f) and not name.startswith("_")]
     rows = [
         [code(f"{f.__name__}({', '.join(inspect.signature(f).parameters)})"), escaped(_first_sentence(f))]

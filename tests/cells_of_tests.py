@@ -5,9 +5,9 @@ They are written here as a user would write a cell: nothing else in the package 
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, linear_inputs
-from charrnn.initialisation import constant, glorot, orthogonal, uniform, zeros
-from charrnn.ops import Array, equation, exp, expm1, matmul, maximum, sigmoid, softplus, split, sqrt, tanh
+from charrnn.cells.cell import Cell, Param, State, linear_inputs
+from charrnn.cells.initialisation import constant, glorot, orthogonal, uniform, zeros
+from charrnn.cells.ops import Array, equation, exp, expm1, matmul, maximum, sigmoid, softplus, split, sqrt, tanh
 
 # A mogrifier LSTM: x and h transform each other before the LSTM sees them, so that nothing depends on x alone.
 

@@ -9,10 +9,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from charrnn import cells
-from charrnn.cell import State
-from charrnn.native import arithmetic as native_math
-from charrnn.native.source import FunctionSource, Layout
-from charrnn.native.trace import Function, trace
+from charrnn.cells.cell import State
+from charrnn.compiler.decoding import arithmetic as native_math
+from charrnn.compiler.decoding.source import FunctionSource, Layout
+from charrnn.compiler.decoding.trace import Function, trace
 
 FLAGS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}  # the native decoder's
 

@@ -11,9 +11,10 @@ import torch
 from cells_of_tests import CELLS
 from hypothesis import settings
 
-from charrnn import cells, training
-from charrnn.checkpoint import Run
-from charrnn.config import Config
+from charrnn import cells
+from charrnn.training import loop
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
 
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 # What is compiled for tests is kept from one run of them to the next, and apart from the user's.
@@ -62,8 +63,8 @@ def trained(corpus: str, home: Path) -> Callable[..., Run]:
 
     def train(name: str = "run", **settings: Any) -> Run:
         settled = config(**{"corpus": corpus, **settings})
-        run = training.open_run(settled, name)
-        for _ in training.new_run(settled, run):
+        run = loop.open_run(settled, name)
+        for _ in loop.new_run(settled, run):
             pass
         return run
 

@@ -12,11 +12,11 @@ from conftest import CORPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn import data
-from charrnn.checkpoint import Run
 from charrnn.compare import baselines, ngram
-from charrnn.config import Config
-from charrnn.data import Corpus
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Corpus
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
 
 TrainedRun = Callable[..., Run]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from charrnn import cells
-from charrnn.architecture import Architecture
 from charrnn.bench import bench, bench_decode, bench_encode, bench_machine, bench_onnx, bench_train
-from charrnn.completing.decoding import Decoder
-from charrnn.config import Config
 from charrnn.errors import CharRNNError
+from charrnn.generate.decoder import Decoder
+from charrnn.model.architecture import Architecture
+from charrnn.training.config import Config
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = Config().cell

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.completing.candidates import UNITS, Candidate, Unit, candidate, end_of, ranked, up_to_end
+from charrnn.generate.candidates import UNITS, Candidate, Unit, candidate, end_of, ranked, up_to_end
 
 
 def drawn(text: str, nats: float = 0.5):  # type: ignore[no-untyped-def]

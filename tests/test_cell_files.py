@@ -13,11 +13,11 @@ import click
 import pytest
 
 from charrnn import cells, cli
-from charrnn.cell import Cell
-from charrnn.cell_files import CellFile
+from charrnn.cells.cell import Cell
+from charrnn.cells.cell_files import CellFile
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
-from charrnn.texts import named_corpora, python_corpora
+from charrnn.text import named_corpora, python_corpora
 
 ROOT = Path(__file__).parent.parent
 GRU = (ROOT / "charrnn" / "cells" / "gru.py").read_text(encoding="utf-8")
@@ -36,12 +36,12 @@ FAULTS = {  # what is written into the file -> its reason, what to do
     "import os\nx = (\n": ("line 2: '(' was never closed", "correct the file"),
     "\nimport nosuchpackage.inner\n": ("line 2: it imports nosuchpackage", "pip install nosuchpackage,"),
     "from charrnn.nosuch import x\n": ("line 1: ModuleNotFoundError: No module named 'charrnn.nosuch'", "correct"),
-    "from charrnn.ops import sigmod\n": ("line 1: ImportError: cannot import name 'sigmod'", "correct the file"),
+    "from charrnn.cells.ops import sigmod\n": ("line 1: ImportError: cannot import name 'sigmod'", "correct the file"),
     "def f():\n    1 / 0\n\n\nf()\n": ("line 2: ZeroDivisionError: division by zero", "correct the file"),
     "raise SystemExit(3)\n": ("line 1: it ends the program", "correct the file"),
     "from charrnn.cells import register\nregister(None)\n": ("line 2: its `cell` is of type NoneType", "Cell"),
     "": ("it defines no `cell`", "cell = Cell(...)"),
-    "cell = {'name': 'bad'}\n": ("its `cell` is of type dict", "give a charrnn.cell.Cell"),
+    "cell = {'name': 'bad'}\n": ("its `cell` is of type dict", "give a charrnn.cells.cell.Cell"),
     GRU: ("it names its cell 'gru', and so does gru.py", "choose another name"),
     GRU.replace('"gru"', '"my bad"'): ("its cell is named 'my bad'", "without spaces"),
     GRU.replace('name="gru"', "name=7"): ("its cell is named 7", "give it a name"),
@@ -301,7 +301,7 @@ def test_runs_that_cannot_be_read_leave_completion_alone(monkeypatch: pytest.Mon
     def refuse() -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("charrnn.checkpoint.runs", refuse)
+    monkeypatch.setattr("charrnn.training.checkpoint.runs", refuse)
     context = click.Context(click.Command("x"))
     assert options.complete_runs(context, click.Argument(["run"]), "la") == ["latest"]
 

@@ -9,9 +9,11 @@ import torch
 from compiled import compiled
 from numpy.typing import NDArray
 
-from charrnn import cells, layers, torch_layers
-from charrnn.cell import Cell, run_cell
+from charrnn import cells
+from charrnn.cells.cell import Cell, run_cell
+from charrnn.engines import layers
 from charrnn.errors import CharRNNError
+from charrnn.model import torch_layers
 
 T, B, I, H = 7, 3, 5, 6
 FLOAT64 = 1e-12

@@ -13,9 +13,9 @@ from cells_of_tests import CELLS
 from numpy.typing import NDArray
 
 from charrnn import cells
-from charrnn.architecture import Architecture
-from charrnn.completing.decoding import Decoder
-from charrnn.native.decoder import NativeDecoder
+from charrnn.generate.compiled import NativeDecoder
+from charrnn.generate.decoder import Decoder
+from charrnn.model.architecture import Architecture
 
 Matrix = NDArray[np.float64]
 Paper = Callable[[Matrix, dict[str, Matrix], int], Matrix]

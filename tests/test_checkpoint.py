@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from charrnn import checkpoint, text_model, training
-from charrnn.checkpoint import Run
-from charrnn.config import Config, parse_seconds
+from charrnn import api
 from charrnn.errors import CharRNNError
+from charrnn.training import checkpoint, loop
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config, parse_seconds
 
 TrainedRun = Callable[..., Run]
 
@@ -52,7 +53,7 @@ def test_a_save_that_dies_at_any_write_leaves_the_run_whole(
             run.save(99 + survive, weights, training_state, True, {"result": None})
         monkeypatch.undo()
         assert run.about() == about
-        text_model.load(Run(run.path))
+        api.load(Run(run.path))
 
 
 @pytest.mark.parametrize("which", ["best", "training"])
@@ -71,7 +72,7 @@ def test_weights_of_another_shape_are_refused(trained: TrainedRun) -> None:
     values = json.loads((run.path / "config.json").read_text())
     (run.path / "config.json").write_text(json.dumps({**values, "hidden": 25}))
     with pytest.raises(CharRNNError, match="the configuration asks for"):
-        text_model.load(run)
+        api.load(run)
 
 
 def test_runs_are_found_by_name_path_and_age(trained: TrainedRun, home: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_taken_name_is_refused_and_nothing_in_it_is_touched(trained: TrainedRu
 def test_a_taken_name_is_refused_before_the_text_is_read(trained: TrainedRun) -> None:
     run = trained("taken", steps=2)
     with pytest.raises(CharRNNError, match="exists already"):
-        list(training.new_run(Config(corpus=("no-such-text.txt",)), run))
+        list(loop.new_run(Config(corpus=("no-such-text.txt",)), run))
 
 
 def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumable(
@@ -118,7 +119,7 @@ def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumabl
 @pytest.mark.parametrize("name", ["", "..", "a/b", "latest"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(CharRNNError, match="name of a run"):
-        training.open_run(Config(), name)
+        loop.open_run(Config(), name)
 
 
 @given(

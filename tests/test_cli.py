@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from conftest import CORPUS
 
-from charrnn import cells, checkpoint, cli, text_model
+from charrnn import api, cells, cli
 from charrnn.cli import options, train
 from charrnn.interruption import Interruption
+from charrnn.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -82,7 +83,7 @@ def test_sample_json_holds_texts_without_the_prime(run: Any, corpus: str) -> Non
     assert (result["prime"], result["seed"]) == ("Re", 5)
     assert [len(c["text"]) for c in result["completions"]] == [12, 12]
     assert all(c["nats"] > 0 for c in result["completions"])
-    assert result["completions"][0]["text"] == text_model.load("r").complete("Re", 12, seed=5)
+    assert result["completions"][0]["text"] == api.load("r").complete("Re", 12, seed=5)
 
 
 def test_eval_json_and_per_character_costs(run: Any, corpus: str, tmp_path: Path) -> None:

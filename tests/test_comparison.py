@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from charrnn import cells, checkpoint, data, evaluation, sizing, text_model, training
+from charrnn import api, cells
 from charrnn.compare import comparison, decisions, outcome, pictures, presets, statistics
 from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden, parameters
-from charrnn.config import Config
 from charrnn.errors import CharRNNError
+from charrnn.model import evaluation
+from charrnn.text import corpus as data
+from charrnn.training import checkpoint, loop, sizing
+from charrnn.training.config import Config
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
 
@@ -283,7 +286,7 @@ def test_a_model_that_cannot_complete_says_why(corpus: str, tmp_path: Path, monk
     def refuse(*_: Any) -> str:
         raise CharRNNError("the model's logits are not finite")
 
-    monkeypatch.setattr(text_model.TextModel, "complete", refuse)
+    monkeypatch.setattr(api.TextModel, "complete", refuse)
     done = compared(grid(corpus, lr_trials=1, seeds=1), ["simple"], tmp_path / "c")
     completed = list(outcome.completions(done.grid, done.folder, "Re", 20))
     assert completed == [("simple", " [the model's logits are not finite]")]
@@ -356,7 +359,7 @@ def test_a_comparison_needs_parts_to_choose_and_to_score_by(corpus: str) -> None
 def test_training_keeps_no_losses_without_a_test_part(trained: Any) -> None:
     run = trained(split=(0.9, 0.1, 0.0))
     assert run.losses() == {}
-    for _ in training.resume(run, steps=20):
+    for _ in loop.resume(run, steps=20):
         pass
     assert [path.name for path in run.path.glob("losses-*")] == ["losses-00000020.safetensors"]
 

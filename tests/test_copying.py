@@ -9,13 +9,14 @@ from conftest import CORPUS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn import data, text_model
-from charrnn.completing import copying
-from charrnn.completing.copying import CopyLimit, TrainingText
-from charrnn.completing.sampling import Sampling
+from charrnn import api
 from charrnn.errors import CharRNNError
-from charrnn.texts import copies as texts
-from charrnn.tokenizer import Tokenizer
+from charrnn.generate import copying
+from charrnn.generate.copying import CopyLimit, TrainingText
+from charrnn.generate.sampling import Sampling
+from charrnn.text import copies as texts
+from charrnn.text import corpus as data
+from charrnn.text.tokenizer import Tokenizer
 
 SERBIAN = CORPUS.read_text(encoding="utf-8")
 
@@ -92,7 +93,7 @@ def test_exactly_the_characters_that_would_copy_too_much_are_forbidden(tokenizer
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
 def test_no_completion_copies_more_than_it_may(tokenizer: str, trained: Callable[..., Any]) -> None:
-    model = text_model.load(trained(steps=40, hidden=32, lr=0.02, tokenizer=tokenizer))
+    model = api.load(trained(steps=40, hidden=32, lr=0.02, tokenizer=tokenizer))
     training = model.training_text()
 
     def longest(limit: int | None) -> int:
@@ -107,6 +108,6 @@ def test_no_completion_copies_more_than_it_may(tokenizer: str, trained: Callable
 
 
 def test_a_limit_that_cannot_be_kept_is_refused(trained: Callable[..., Any]) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     with pytest.raises(CharRNNError, match="2 or more"):
         list(next(model.completions("", 5, Sampling(), max_copy=1)))

@@ -21,11 +21,12 @@ from conftest import CORPUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import cli, data
-from charrnn.completing.transliteration import to_cyrillic
+from charrnn import cli
 from charrnn.errors import CharRNNError
-from charrnn.texts import catalogue, corpora, corpus_stats, named_corpora, python_corpora, repeats
-from charrnn.texts.catalogue import Download, Entry
+from charrnn.generate.transliteration import to_cyrillic
+from charrnn.text import catalogue, corpora, named_corpora, python_corpora, repeats, statistics
+from charrnn.text import corpus as data
+from charrnn.text.catalogue import Download, Entry
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -216,10 +217,10 @@ def test_the_catalogue_is_whole() -> None:
 # Statistics
 
 
-def measure(text: str, home: Path) -> corpus_stats.Stats:
+def measure(text: str, home: Path) -> statistics.Stats:
     path = home.parent / "measured.txt"
     path.write_text(text, encoding="utf-8", newline="")
-    return corpus_stats.measure(data.read((str(path),), home))
+    return statistics.measure(data.read((str(path),), home))
 
 
 def test_entropies_are_those_of_counting_contexts(home: Path) -> None:
@@ -242,7 +243,7 @@ def test_the_model_to_beat_never_saw_what_it_is_tested_on(home: Path) -> None:
     stats = measure(text, home)
     split = 2700
     probability = [1 / len(set(text))] * 300
-    for k in range(corpus_stats.ORDERS):
+    for k in range(statistics.ORDERS):
         seen: dict[str, Counter[str]] = {}
         for i in range(k, split):
             seen.setdefault(text[i - k : i], Counter())[text[i]] += 1
@@ -322,7 +323,7 @@ def test_the_smallest_texts_are_described_in_plain_words(text: str, to_beat: str
 
 
 def test_a_longer_text_is_sampled_evenly_and_counted_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_stats, "SAMPLE_CHARACTERS", 16_000)
+    monkeypatch.setattr(statistics, "SAMPLE_CHARACTERS", 16_000)
     text = CORPUS.read_text(encoding="utf-8")
     stats = measure(text, home)
     assert (stats.characters, stats.sampled) == (len(text), 16_000)

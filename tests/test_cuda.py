@@ -27,15 +27,18 @@ from gpu_figures import Figures
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charrnn import cells, cuda, data, layers, settings, text_model, training
-from charrnn.architecture import Architecture
-from charrnn.checkpoint import Run
-from charrnn.completing import fastest
-from charrnn.config import Config
-from charrnn.data import Corpus
+from charrnn import api, cells
+from charrnn.engines import cuda, layers
 from charrnn.errors import CharRNNError
-from charrnn.model import CharRNN
-from charrnn.reports import Finished, Started, Stopped
+from charrnn.generate import fastest
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Corpus
+from charrnn.training import loop, resolve
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
+from charrnn.training.events import Finished, Started, Stopped
 
 pytestmark = pytest.mark.gpu
 
@@ -90,13 +93,13 @@ def corpus(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long look at the machine's speed before each of many short runs."""
-    monkeypatch.setattr(settings, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(resolve, "PROBE_SECONDS", 0.0)
 
 
 @pytest.fixture
 def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Completions by torch on the CPU: compiling for every cell would take minutes."""
-    native = pytest.importorskip("charrnn.native.decoder")
+    native = pytest.importorskip("charrnn.generate.compiled")
 
     def refuse(*_: Any) -> None:
         raise CharRNNError("this test does not compile", "")
@@ -120,15 +123,15 @@ def test_the_first_losses_are_those_of_a_cpu(
 
 def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, double: bool = False) -> NDArray[Any]:
     """The losses of a run's steps in nats. nudge: a seed, by which every weight starts up to one rounding away."""
-    settled = settings.resolve(config("unused", cell=cell, engine=engine, device=device, **SETTINGS), text)
-    trainer = training.Trainer(Run(Path("unused")), settled, text, 0.0)
+    settled = resolve.resolve(config("unused", cell=cell, engine=engine, device=device, **SETTINGS), text)
+    trainer = loop.Trainer(Run(Path("unused")), settled, text, 0.0)
     if double:
         trainer.model.double()
     rng = np.random.default_rng(nudge)
     with torch.no_grad():
         for weight in trainer.model.weights.values() if nudge else ():
             weight *= torch.tensor(1 + rng.uniform(-EPS, EPS, weight.shape), dtype=weight.dtype)
-    with training.threads_of(settled):
+    with loop.threads_of(settled):
         return np.array([float(trainer.update()) for _ in range(STEPS)])
 
 
@@ -267,20 +270,20 @@ def test_a_run_resumes_to_the_last_bit_and_moves_between_devices(
     began = time.monotonic()
     asked = config(corpus, cell=cell, engine=engine, device=DEVICE, **SETTINGS)
     whole, parts, moved, back = (Run(tmp_path / name) for name in ("whole", "parts", "moved", "back"))
-    finish(training.new_run(asked, whole))
+    finish(loop.new_run(asked, whole))
     stopped(asked, parts)
     shutil.copytree(parts.path, moved.path)
-    finish(training.resume(parts))
+    finish(loop.resume(parts))
     resumed_exactly = same(whole, parts)
 
-    finish(training.resume(moved, device="cpu"))
+    finish(loop.resume(moved, device="cpu"))
     stopped(asked.replace(device="cpu"), back)
-    finish(training.resume(back, device=DEVICE))
+    finish(loop.resume(back, device=DEVICE))
     assert (moved.config().device, back.config().device) == ("cpu", DEVICE)
     nats = [run.about()["result"]["val_nats"] for run in (whole, moved, back)]
     moved_difference = max(abs(nats[0] - n) for n in nats[1:])
 
-    models = [text_model.load(whole, device) for device in ("cpu", DEVICE)]
+    models = [api.load(whole, device) for device in ("cpu", DEVICE)]
     passage = CORPUS.read_text(encoding="utf-8")[6000:6400]
     score_difference = abs(models[0].score(passage).nats - models[1].score(passage).nats)
     completions = [model.complete("Re", 40) for model in models]
@@ -307,9 +310,9 @@ def test_with_dropout_and_either_precision_a_run_resumes_to_the_last_bit(
     changed = {**SETTINGS, "dropout": 0.3, "residual": True, "precision": precision}
     asked = config(corpus, cell=cell, engine=engine, device=DEVICE, **changed)
     whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))
-    finish(training.new_run(asked, whole))
+    finish(loop.new_run(asked, whole))
     stopped(asked, parts)
-    finish(training.resume(parts))
+    finish(loop.resume(parts))
     assert same(whole, parts)
     assert {str(value.dtype) for value in whole.weights("last").values()} == {"float32"}
 
@@ -318,9 +321,9 @@ def test_with_dropout_and_either_precision_a_run_resumes_to_the_last_bit(
 def test_each_optimizer_goes_on_with_its_moments(optimizer: str, corpus: str, tmp_path: Path) -> None:
     asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS)
     whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))
-    finish(training.new_run(asked, whole))
+    finish(loop.new_run(asked, whole))
     stopped(asked, parts)
-    finish(training.resume(parts))
+    finish(loop.resume(parts))
     assert same(whole, parts)
 
 
@@ -330,7 +333,7 @@ def test_bf16_ends_near_float32(cell: str, engine: str, corpus: str, tmp_path: P
     for precision in ("float32", "bf16"):
         run = Run(tmp_path / precision)
         changed = {**SETTINGS, "steps": 40, "lr": 1e-2, "validate_every": 40, "precision": precision}
-        finish(training.new_run(config(corpus, cell=cell, engine=engine, device=DEVICE, **changed), run))
+        finish(loop.new_run(config(corpus, cell=cell, engine=engine, device=DEVICE, **changed), run))
         nats.append(run.about()["result"]["val_nats"])
     assert nats[0] == pytest.approx(nats[1], abs=0.05)  # 8 bits of mantissa: about 1 % of a loss of 3 nats
 
@@ -339,7 +342,7 @@ def test_a_run_of_the_cpus_own_engine_goes_on_with_one_that_a_gpu_has(corpus: st
     pytest.importorskip("llvmlite")
     run = Run(tmp_path / "run")
     stopped(config(corpus, cell="gru", engine="native", device="cpu", **SETTINGS), run)
-    told = list(training.resume(run, device=DEVICE))
+    told = list(loop.resume(run, device=DEVICE))
     assert isinstance(told[-1], Finished)
     if DEVICE == "cuda":
         (started,) = (report for report in told if isinstance(report, Started))
@@ -350,7 +353,7 @@ def test_a_run_of_the_cpus_own_engine_goes_on_with_one_that_a_gpu_has(corpus: st
 def stopped(asked: Config, run: Run) -> None:
     """Train half of a run, and save it."""
     calls = iter(range(1, STEPS + 1))
-    *_, last = training.new_run(asked, run, stop=lambda: next(calls) >= HALF)
+    *_, last = loop.new_run(asked, run, stop=lambda: next(calls) >= HALF)
     assert isinstance(last, Stopped)
 
 
@@ -396,7 +399,7 @@ def test_a_budget_is_kept(corpus: str, figures: Figures, monkeypatch: pytest.Mon
         patch.setenv("CHARRNN_HOME", str(Path(corpus).parent / "home"))
         began = time.monotonic()
         # So many small steps that no bound on passes through the text ends them sooner.
-        model = text_model.train(CORPUS, hidden=64, batch=4, window=16, budget=10, device=DEVICE)
+        model = api.train(CORPUS, hidden=64, batch=4, window=16, budget=10, device=DEVICE)
         took = time.monotonic() - began
     figures.note(seconds_of_a_budget_of_10=round(took, 2))
     assert 6 < took < 11
@@ -408,16 +411,16 @@ def test_auto_completes_by_what_is_faster_and_gives_the_same_text(
     trained: Callable[..., Run], figures: Figures
 ) -> None:
     pytest.importorskip("numba")
-    model = text_model.load(trained(device=DEVICE, hidden=32))
+    model = api.load(trained(device=DEVICE, hidden=32))
     engine = model.decoder().engine
-    by_hand = text_model.load("run", DEVICE).complete("Re", 40)
+    by_hand = api.load("run", DEVICE).complete("Re", 40)
     assert model.complete("Re", 40) == by_hand
     seconds = next((s for what, s in fastest._measured.items() if what.startswith("step")), None)
     if DEVICE == "cuda":
         assert seconds is not None
         assert (engine == "native") == (seconds["CPU"] <= seconds["GPU"])
         assert any("--device cuda" in note for note in model.decoder().notes) == (engine == "native")
-    long = CORPUS.read_text(encoding="utf-8")[: text_model.COMPILE_IDS + 10]
-    scores = [text_model.load("run", device).score(long).nats for device in ("auto", "cpu", DEVICE)]
+    long = CORPUS.read_text(encoding="utf-8")[: api.COMPILE_IDS + 10]
+    scores = [api.load("run", device).score(long).nats for device in ("auto", "cpu", DEVICE)]
     assert max(scores) - min(scores) <= SCORE_NATS
     figures.note(auto_completes_on=engine, seconds_of_32_steps=seconds)

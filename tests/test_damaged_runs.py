@@ -15,9 +15,10 @@ import pytest
 from conftest import config
 from safetensors.numpy import load_file, save_file
 
-from charrnn import checkpoint, locks, strict_json, text_model, training
-from charrnn.checkpoint import Run
+from charrnn import api, locks, strict_json
 from charrnn.errors import CharRNNError
+from charrnn.training import checkpoint, loop
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ def test_a_run_names_no_file_but_its_own(kind: str, outside: str, trained: Train
     about = json.loads((run.path / "run.json").read_text())
     about["files"][kind]["name"] = outside.format(absolute=tmp_path / "victim.txt")
     (run.path / "run.json").write_text(json.dumps(about))
-    for attempt in (lambda: list(training.resume(run, steps=6)), lambda: text_model.load(run), run.about):
+    for attempt in (lambda: list(loop.resume(run, steps=6)), lambda: api.load(run), run.about):
         with pytest.raises(CharRNNError, match="changed or damaged"):
             attempt()
     assert all(victim.read_text() == "mine" for victim in victims)
@@ -60,10 +61,10 @@ def test_a_link_in_a_run_leads_nowhere(trained: TrainedRun, tmp_path: Path) -> N
         kept = (run.path / name).rename(tmp_path / Path(name).name)
         (run.path / name).symlink_to(kept)
         with pytest.raises(CharRNNError, match="no file of its own"):
-            text_model.load(run)
+            api.load(run)
         (run.path / name).unlink()
         kept.rename(run.path / name)
-    text_model.load(run)
+    api.load(run)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
@@ -86,7 +87,7 @@ def test_what_a_strangers_configuration_names_is_never_opened(trained: TrainedRu
     for fingerprint in ("../../../../etc", str(trap), "0" * 63, "0" * 64 + "/", "A" * 64, None):
         edit(run, "config.json", fingerprint=fingerprint)
         with pytest.raises(CharRNNError, match="fingerprint"):
-            text_model.load(run)
+            api.load(run)
 
 
 # Damage is said, and stays where it is
@@ -208,7 +209,7 @@ def test_an_edited_configuration_is_refused_when_resuming(
     edit(run, "config.json", **changes)
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(CharRNNError, match=message):
-        list(training.resume(run, steps=6))
+        list(loop.resume(run, steps=6))
     assert before == {path.name: path.read_bytes() for path in run.path.iterdir()}
 
 
@@ -224,7 +225,7 @@ def test_weights_of_another_dtype_are_refused_by_name(dtype: str, trained: Train
     about["files"]["best"]["sha256"] = about["files"]["last"]["sha256"] = digest
     run.rewrite(about)
     with pytest.raises(CharRNNError, match=f"is {dtype}, where float32 is expected"):
-        text_model.load(run)
+        api.load(run)
 
 
 # Figures that are not numbers
@@ -282,29 +283,29 @@ def test_a_run_that_diverges_late_keeps_its_last_finite_checkpoint(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(home / "late")
-    real = training.Trainer.update
+    real = loop.Trainer.update
 
-    def update(self: training.Trainer) -> Any:
+    def update(self: loop.Trainer) -> Any:
         loss = real(self)
         if self.step == 7:
             self.model.weights["head.b"].data[0] = math.nan
         return loss
 
-    monkeypatch.setattr(training.Trainer, "update", update)
-    told = list(training.new_run(config(corpus, steps=12, validate_every=3), run))
+    monkeypatch.setattr(loop.Trainer, "update", update)
+    told = list(loop.new_run(config(corpus, steps=12, validate_every=3), run))
     about = run.about()
     assert about["diverged"] == 9
     assert about["step"] == 6
     assert all(np.isfinite(w).all() for which in ("last", "best") for w in run.weights(which).values())
     assert math.isfinite(about["result"]["test_nats"])
     assert [type(report).__name__ for report in told[-2:]] == ["Diverged", "Finished"]
-    assert len(text_model.load(run).complete("R", 20)) == 20
+    assert len(api.load(run).complete("R", 20)) == 20
 
 
 def test_training_from_python_says_that_it_diverged(corpus: str, home: Path) -> None:
     settings = {key: value for key, value in vars(config(corpus, **DIVERGING)).items() if key != "corpus"}
     with pytest.raises(CharRNNError, match="training diverged at step"):
-        text_model.train(corpus, name="wild", **{**settings, "plan": ()})
+        api.train(corpus, name="wild", **{**settings, "plan": ()})
     assert Run(home / "wild").about()["diverged"]
 
 
@@ -322,9 +323,9 @@ def test_a_run_that_an_older_version_let_diverge_loads(trained: TrainedRun) -> N
 
 def test_a_second_training_in_one_folder_names_the_first(corpus: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    first = training.new_run(config(corpus), run)
+    first = loop.new_run(config(corpus), run)
     next(first)
-    for attempt in (lambda: list(training.resume(run)), lambda: next(training.new_run(config(corpus), run))):
+    for attempt in (lambda: list(loop.resume(run)), lambda: next(loop.new_run(config(corpus), run))):
         with pytest.raises(CharRNNError, match=rf"process {os.getpid()} on|cannot be read"):
             attempt()
     with pytest.raises(CharRNNError, match="in use"):
@@ -336,7 +337,7 @@ def test_a_second_training_in_one_folder_names_the_first(corpus: str, tmp_path: 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(corpus: str, tmp_path: Path) -> None:
     code = (
-        "import sys, os, pathlib; from charrnn.checkpoint import Run\n"
+        "import sys, os, pathlib; from charrnn.training.checkpoint import Run\n"
         "with Run(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
     )
     run = Run(tmp_path / "run")

@@ -16,14 +16,16 @@ from conftest import CORPUS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import data, text_model, training
-from charrnn.checkpoint import Run
-from charrnn.config import Config
+from charrnn import api
 from charrnn.errors import CharRNNError
-from charrnn.texts import copies as texts
-from charrnn.texts import corpora, documents
-from charrnn.texts.cleaning import Cleaning, Findings, text_of
-from charrnn.tokenizer import Tokenizer
+from charrnn.text import copies as texts
+from charrnn.text import corpora, documents
+from charrnn.text import corpus as data
+from charrnn.text.cleaning import Cleaning, Findings, text_of
+from charrnn.text.tokenizer import Tokenizer
+from charrnn.training import loop
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
 
 TrainedRun = Callable[..., Run]
 
@@ -153,8 +155,8 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
 
 def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
     code = (
-        "import sys; from charrnn import data; from charrnn.texts import copies as texts;"
-        "from charrnn.config import Config; c = Config(corpus=('-',));"
+        "import sys; from charrnn.text import corpus as data, copies as texts;"
+        "from charrnn.training.config import Config; c = Config(corpus=('-',));"
         "t = data.open_text(c); again = data.open_text(c.replace(fingerprint=t.fingerprint));"
         "assert again.path == t.path; print(''.join(again.chunks()), end='')"
     )
@@ -191,8 +193,8 @@ def test_a_source_that_is_none_is_refused_in_words(
 def test_a_source_that_shrinks_while_it_is_trained_on_changes_nothing(corpus: str, trained: TrainedRun) -> None:
     run = trained(steps=10)
     Path(corpus).write_text("short")
-    list(training.resume(run, steps=12))
-    assert text_model.score_run(text_model.load(run), None, "val", "stream")[1].characters == 600
+    list(loop.resume(run, steps=12))
+    assert api.score_run(api.load(run), None, "val", "stream")[1].characters == 600
 
 
 def test_progress_is_told_to_the_end(corpus: str, home: Path) -> None:
@@ -282,7 +284,7 @@ def test_a_model_of_composed_text_reads_primes_and_scores_composed(trained: Trai
     notes = data.read((str(path),), tmp_path).notes
     assert any("--normalize nfc" in note for note in notes)
     run = trained(corpus=(str(path),), normalize="nfc")
-    model = text_model.load(run)
+    model = api.load(run)
     assert model.tokenizer.normalize == "nfc"
     assert set("čšž") <= set(model.tokenizer.characters)
     assert not set("\u030c") & set(model.tokenizer.characters)
@@ -291,9 +293,9 @@ def test_a_model_of_composed_text_reads_primes_and_scores_composed(trained: Trai
     assert model.next(nfd) == model.next("Mreža čuva")
     assert model.score(nfd).nats == model.score("Mreža čuva").nats
     (tmp_path / "other.txt").write_text(nfd, encoding="utf-8")
-    _, scored = text_model.score_run(model, str(tmp_path / "other.txt"), None, "stream")
+    _, scored = api.score_run(model, str(tmp_path / "other.txt"), None, "stream")
     assert scored.nats == pytest.approx(model.score(nfd).nats, abs=1e-9)
-    list(training.resume(run, steps=14))
+    list(loop.resume(run, steps=14))
 
 
 # Documents
@@ -372,14 +374,15 @@ def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_pa
         for number in range(200_000_000 // len(page) + 1):
             stream.write(b"%d\n" % number + page)
     code = (
-        "import re, sys; from charrnn import data; from charrnn.config import Config;"
+        "import re, sys; from charrnn.text import corpus as data; from charrnn.training.config import Config;"
         # Not getrusage: its peak is inherited from the process that started this one.
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024;"
         "c = Config(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = data.open_text(c);"
         "e = data.encode(t, data.learn_tokenizer(t, 'char', c.split), c.split);"
         "s = data.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
         "[s.at(k) for k in range(500)]; print(peak());"
-        "from charrnn import training; r = training.open_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)));"
+        "from charrnn.training import loop as training;"
+        "r = training.open_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)));"
         "[None for _ in training.new_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)), r)]; print(peak())"
     )
     for document in ("none", "line"):

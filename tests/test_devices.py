@@ -14,14 +14,16 @@ import torch
 from conftest import config
 from torch import Tensor
 
-from charrnn import cells, cuda, layers, optimisation, pacing, settings, text_model, training
-from charrnn.checkpoint import Run
-from charrnn.completing import fastest
-from charrnn.config import Config
+from charrnn import api, cells
+from charrnn.api import TextModel
+from charrnn.engines import cuda, layers
 from charrnn.errors import CharRNNError
-from charrnn.pacing import Pace
-from charrnn.reports import Finished, Started
-from charrnn.text_model import TextModel
+from charrnn.generate import fastest
+from charrnn.training import loop, optimizers, pacing, resolve
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
+from charrnn.training.events import Finished, Started
+from charrnn.training.pacing import Pace
 
 TWINS = [name for name in cells.names() if cells.get(name).twin]
 
@@ -132,7 +134,7 @@ def test_a_fused_optimiser_counts_its_steps_where_the_weights_are(fused: bool) -
     weight = torch.empty(2, device="meta")
     optimizer: Any = SimpleNamespace(defaults={"fused": True} if fused else {}, state={weight: {}})
     saved = {"step/w": torch.tensor(3.0), "exp_avg/w": torch.zeros(2)}
-    optimisation.restore_moments(optimizer, {"w": weight}, saved)
+    optimizers.restore_moments(optimizer, {"w": weight}, saved)
     devices = {key: value.device.type for key, value in optimizer.state[weight].items()}
     assert devices == {"step": "meta" if fused else "cpu", "exp_avg": "meta"}
 
@@ -152,15 +154,15 @@ def on(device: str, engine: str, cell: str = "gru") -> Config:
 
 def test_a_run_stays_where_it_is_unless_asked(gpu: None) -> None:
     for asked in (None, "auto"):
-        assert settings.moved(on("cuda", "loop"), asked) == (on("cuda", "loop"), ())
-        assert settings.moved(on("cpu", "native"), asked) == (on("cpu", "native"), ())
+        assert resolve.moved(on("cuda", "loop"), asked) == (on("cuda", "loop"), ())
+        assert resolve.moved(on("cpu", "native"), asked) == (on("cpu", "native"), ())
 
 
 def test_a_run_that_moves_takes_an_engine_that_is_there(gpu: None) -> None:
-    there, (note,) = settings.moved(on("cpu", "native"), "cuda")
+    there, (note,) = resolve.moved(on("cpu", "native"), "cuda")
     assert (there.device, there.engine, there.measured_us) == ("cuda", "loop", {})
     assert "loop engine" in note
-    back, (note,) = settings.moved(on("cuda", "fused", "lstm"), "cpu")
+    back, (note,) = resolve.moved(on("cuda", "fused", "lstm"), "cpu")
     assert (back.device, back.engine) == ("cpu", "fused")
     assert "last bits" in note
 
@@ -171,12 +173,12 @@ def test_a_run_of_a_gpu_goes_on_without_one_and_says_so(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = Run(tmp_path / "run")
     calls = iter(range(1, 100))
-    list(training.new_run(config(corpus), run, stop=lambda: next(calls) >= 7))
+    list(loop.new_run(config(corpus), run, stop=lambda: next(calls) >= 7))
     written = json.loads((run.path / "config.json").read_text())
     (run.path / "config.json").write_text(json.dumps({**written, "device": "cuda"}))
     with pytest.raises(CharRNNError, match="no CUDA device"):
-        list(training.resume(run, device="cuda"))
-    told = list(training.resume(run))
+        list(loop.resume(run, device="cuda"))
+    told = list(loop.resume(run))
     (started,) = (report for report in told if isinstance(report, Started))
     assert any("no CUDA device here: goes on on cpu" in note for note in started.notes)
     assert isinstance(told[-1], Finished)
@@ -267,7 +269,7 @@ def race(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(TextModel, "_made", made)
         model = TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto", kept)
         model.decoder()
-        assert clock.steps in (0, 2 * text_model.STEPS * (1 + fastest.TURNS))
+        assert clock.steps in (0, 2 * api.STEPS * (1 + fastest.TURNS))
         taken = clock.steps
         TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto", kept).decoder()
         assert clock.steps == taken  # measured once a process
@@ -296,8 +298,8 @@ def test_a_device_that_was_asked_for_is_taken(trained: Callable[..., Run], monke
     run = trained()
     monkeypatch.setattr(TextModel, "_made", lambda model, device: device)
     for asked, found in (("cuda", "cuda"), ("cpu", "cpu"), ("auto", "auto")):
-        monkeypatch.setattr(text_model, "resolve_device", lambda asked: "cpu" if asked == "cpu" else "cuda")
-        model = text_model.load(run, asked)
+        monkeypatch.setattr(api, "resolve_device", lambda asked: "cpu" if asked == "cpu" else "cuda")
+        model = api.load(run, asked)
         assert model.device == found
         if asked != "auto":
             assert model.decoder() == asked

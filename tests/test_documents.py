@@ -11,11 +11,15 @@ from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import cells, data, evaluation, layers, text_model, training
-from charrnn.architecture import Architecture
-from charrnn.checkpoint import Run
-from charrnn.data import Streams
-from charrnn.model import CharRNN
+from charrnn import api, cells
+from charrnn.engines import layers
+from charrnn.model import evaluation
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Streams
+from charrnn.training import loop
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 ENGINES = [(name, engine) for name in cells.names() for engine in layers.engines(cells.get(name))]
@@ -100,23 +104,23 @@ def test_a_run_on_documents_scores_each_alone_and_resumes_exactly(
     calls = iter(range(100))
     parts = Run(tmp_path / "parts")
     settled = config(corpus, document=document, dropout=0.2, cell="nn.LSTM")
-    list(training.new_run(settled, parts, stop=lambda: next(calls) >= 6))
-    list(training.resume(parts))
+    list(loop.new_run(settled, parts, stop=lambda: next(calls) >= 6))
+    list(loop.resume(parts))
     for which in ("last", "best"):
         a, b = whole.weights(which), parts.weights(which)
         assert all(np.array_equal(a[name], b[name]) for name in a)
-    model = text_model.load(whole)
+    model = api.load(whole)
     encoded = data.reopen(model.config, model.tokenizer)
     ids, starts = encoded.ids("val"), encoded.starts["val"]
     assert len(starts) >= 2
-    _, score = text_model.score_run(model, None, "val", "stream")
+    _, score = api.score_run(model, None, "val", "stream")
     assert score.nats == pytest.approx(whole.about()["result"]["val_nats"], abs=1e-6)
     alone = [model.score_ids(ids[a:b]) for a, b in itertools.pairwise([*starts, len(ids)])]
     assert score.per_char.sum() == pytest.approx(sum(s.per_char.sum() for s in alone), abs=1e-6 * len(ids))
     assert np.allclose(score.per_char, np.concatenate([s.per_char for s in alone]), atol=1e-5, rtol=0)
     # A file is cut into documents as the corpus was.
     (tmp_path / "val.txt").write_text(model.tokenizer.decode(ids), encoding="utf-8")
-    _, of_file = text_model.score_run(model, str(tmp_path / "val.txt"), None, "stream")
+    _, of_file = api.score_run(model, str(tmp_path / "val.txt"), None, "stream")
     assert of_file.nats == pytest.approx(score.nats, abs=1e-9)
 
 
@@ -134,10 +138,9 @@ def test_what_comes_before_a_document_cannot_help_to_predict_it(tmp_path: Any) -
         "window": 16,
     }
     models = [
-        text_model.train(tmp_path / "pairs.txt", document=document, name=document, **settings)
-        for document in ("none", "line")
+        api.train(tmp_path / "pairs.txt", document=document, name=document, **settings) for document in ("none", "line")
     ]
-    bits = [text_model.score_run(model, None, "val", "stream")[1].bits_per_char for model in models]
+    bits = [api.score_run(model, None, "val", "stream")[1].bits_per_char for model in models]
     assert bits[0] < 1.5  # on its way to 3 bits in 4 characters, 0.75
     assert bits[1] == pytest.approx(2.0, abs=0.05)  # one of 16 letters, 4 bits in 2 characters
 

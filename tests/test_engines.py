@@ -10,12 +10,16 @@ import torch
 from conftest import config
 from torch import Tensor
 
-from charrnn import cells, data, layers, settings, training
-from charrnn.architecture import Architecture
-from charrnn.checkpoint import Run
-from charrnn.engine import derivative, engine_choice, team
-from charrnn.engine.machine_products import Shape, fast_bf16
-from charrnn.model import CharRNN
+from charrnn import cells
+from charrnn.compiler.training import derivative
+from charrnn.compiler.training import threads as team
+from charrnn.compiler.training.products import Shape, fast_bf16
+from charrnn.engines import layers
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.text import corpus as data
+from charrnn.training import loop, resolve, speed
+from charrnn.training.checkpoint import Run
 
 OTHERS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell)) if engine != "loop"]
 NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
@@ -176,27 +180,27 @@ def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monk
 def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
     text = data.open_text(config(corpus))
     encoded = data.encode(text, data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1))
-    short = settings.resolve(config(corpus, cell="gru"), encoded)
+    short = resolve.resolve(config(corpus, cell="gru"), encoded)
     assert (short.engine, short.measured_us) == ("loop", {})
-    long = settings.resolve(config(corpus, cell="gru", budget=60.0), encoded)
+    long = resolve.resolve(config(corpus, cell="gru", budget=60.0), encoded)
     assert f"{long.engine} {long.precision}" in long.measured_us
     assert "auto" not in (long.engine, long.precision)
     planned = long.with_plan(0, 10)
-    assert settings.resolve(planned, encoded) == planned  # what is decided is not measured again
+    assert resolve.resolve(planned, encoded) == planned  # what is decided is not measured again
 
 
 def test_bf16_has_to_be_clearly_faster() -> None:
-    assert engine_choice.fastest({("a", "bf16"): 0.95, ("b", "float32"): 1.0}) == ("b", "float32")
-    assert engine_choice.fastest({("a", "bf16"): 0.5, ("b", "float32"): 1.0}) == ("a", "bf16")
-    assert engine_choice.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
+    assert speed.fastest({("a", "bf16"): 0.95, ("b", "float32"): 1.0}) == ("b", "float32")
+    assert speed.fastest({("a", "bf16"): 0.5, ("b", "float32"): 1.0}) == ("a", "bf16")
+    assert speed.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
 
 
 def test_a_native_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:
     wanted = config(corpus, cell="gru", layers=2, engine="native", precision="bf16", dropout=0.2)
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
-    list(training.new_run(wanted, whole))
-    list(training.new_run(wanted, parts, stop=iter([False] * 6 + [True]).__next__))
-    list(training.resume(parts))
+    list(loop.new_run(wanted, whole))
+    list(loop.new_run(wanted, parts, stop=iter([False] * 6 + [True]).__next__))
+    list(loop.resume(parts))
     a, b = (run.weights("last") for run in (whole, parts))
     assert all(np.array_equal(a[name], b[name]) for name in a)
     assert whole.config().engine == "native"

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import cells, data, evaluation, text_model
-from charrnn.architecture import Architecture
-from charrnn.cell import run_cell
-from charrnn.checkpoint import Run
-from charrnn.completing.sampling import cost
-from charrnn.model import CharRNN
+from charrnn import api, cells
+from charrnn.cells.cell import run_cell
+from charrnn.generate.sampling import cost
+from charrnn.model import evaluation
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.text import corpus as data
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 TEXT = "Rekurentne mreže čuvaju stanje; 日本 i — crtica."
@@ -57,7 +59,7 @@ def test_the_model_is_its_equations(cell: str, weights: dict[str, CharRNN]) -> N
 def test_decoding_scoring_and_training_read_a_prime_alike(
     settings: dict[str, object], layers: int, trained: TrainedRun
 ) -> None:
-    model = text_model.load(trained(layers=layers, residual=True, dropout=0.1, **settings))
+    model = api.load(trained(layers=layers, residual=True, dropout=0.1, **settings))
     ids = model.tokenizer.encode(TEXT)
     decoder, state = model.decoder(), model.decoder().start()
     costs = []
@@ -75,7 +77,7 @@ def test_decoding_scoring_and_training_read_a_prime_alike(
 
 
 def test_costs_are_of_characters_not_of_bytes(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     score = model.score(TEXT)
     assert score.characters == len(TEXT)
     assert score.spelled_characters == sum(c not in model.tokenizer.characters for c in TEXT) > 2
@@ -87,11 +89,11 @@ def test_costs_are_of_characters_not_of_bytes(trained: TrainedRun) -> None:
 
 
 def test_an_empty_text_costs_nothing(trained: TrainedRun) -> None:
-    assert text_model.load(trained()).score("").characters == 0
+    assert api.load(trained()).score("").characters == 0
 
 
 def test_cold_windows_each_start_from_nothing(trained: TrainedRun) -> None:
-    model = text_model.load(trained(steps=40))
+    model = api.load(trained(steps=40))
     ids = model.tokenizer.encode(TEXT)
     network = CharRNN(model.architecture, model.weights)
     cold = evaluation.cold_costs(network, ids, 10)
@@ -102,7 +104,7 @@ def test_cold_windows_each_start_from_nothing(trained: TrainedRun) -> None:
 
 def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
     run = trained(steps=60, lr=1e-2)
-    model = text_model.load(run)
+    model = api.load(run)
     ids = data.reopen(run.config(), run.tokenizer()).ids("train")[:4003]
     network = CharRNN(model.architecture, model.weights)
     exact = evaluation.stream_costs(network, ids)
@@ -116,9 +118,9 @@ def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
 
 def test_the_result_of_training_is_what_eval_says(trained: TrainedRun) -> None:
     run = trained()
-    result, model = run.about()["result"], text_model.load(run)
+    result, model = run.about()["result"], api.load(run)
     for part in ("val", "test"):
-        _, score = text_model.score_run(model, None, part, "stream")  # type: ignore[arg-type]
+        _, score = api.score_run(model, None, part, "stream")  # type: ignore[arg-type]
         assert result[f"{part}_nats"] == pytest.approx(score.nats, abs=1e-6)
 
 

@@ -11,10 +11,10 @@ import torch
 from conftest import config
 
 from charrnn import cells
-from charrnn.architecture import Architecture
-from charrnn.checkpoint import Run
 from charrnn.compare import copy_task, gradients, inspection
-from charrnn.model import CharRNN
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from charrnn import cells
-from charrnn.initialisation import constant, describe, glorot, normal, orthogonal, uniform, zeros
+from charrnn.cells.initialisation import constant, describe, glorot, normal, orthogonal, uniform, zeros
 
 RNG = np.random.default_rng(0)
 

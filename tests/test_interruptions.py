@@ -19,10 +19,12 @@ import pytest
 from conftest import config
 
 import charrnn
-from charrnn import checkpoint, cli, evaluation, reports, training
-from charrnn.checkpoint import Run
+from charrnn import cli
 from charrnn.compare import jobs
 from charrnn.interruption import SIGNALS, Ended, Interruption, heard
+from charrnn.model import evaluation
+from charrnn.training import checkpoint, events, loop
+from charrnn.training.checkpoint import Run
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -220,9 +222,9 @@ def test_what_was_begun_is_removed_when_the_reports_are_left(corpus: str, home: 
         if made_before:
             run.path.mkdir(parents=True)
             (run.path.parent / "other").touch()
-        begun = training.new_run(config(corpus), run)
+        begun = loop.new_run(config(corpus), run)
         for report in begun:
-            if isinstance(report, reports.Validated):
+            if isinstance(report, events.Validated):
                 break
         assert (run.path / "config.json").exists()
         begun.close()
@@ -231,12 +233,12 @@ def test_what_was_begun_is_removed_when_the_reports_are_left(corpus: str, home: 
 
 def test_a_folder_that_another_process_trains_into_is_left_alone(corpus: str, home: Path) -> None:
     run = Run(home / "r")
-    first = training.new_run(config(corpus), run)
+    first = loop.new_run(config(corpus), run)
     next(first)
     with pytest.raises(charrnn.CharRNNError, match="holds no checkpoint"):
-        next(training.new_run(config(corpus), run))
+        next(loop.new_run(config(corpus), run))
     assert (run.path / "config.json").exists()
-    assert [r for r in first if isinstance(r, reports.Finished)]
+    assert [r for r in first if isinstance(r, events.Finished)]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -249,13 +251,13 @@ def test_a_resumed_run_is_left_as_it_was_before_its_first_step(
     def hit(self: Any) -> Any:
         signal.raise_signal(number)
 
-    monkeypatch.setattr(training.Trainer, "update", hit)
+    monkeypatch.setattr(loop.Trainer, "update", hit)
     with heard(Interruption()) as stop, pytest.raises(Ended) as ended:
-        list(training.resume(run, 12, stop))
+        list(loop.resume(run, 12, stop))
     assert ended.value.exit_code == 128 + number
     assert run.about() == before
     monkeypatch.undo()
-    assert list(training.resume(run, 12))[-1].result["steps"] == 12
+    assert list(loop.resume(run, 12))[-1].result["steps"] == 12
 
 
 # Signals while training
@@ -322,11 +324,11 @@ def test_a_run_stopped_while_it_is_scored_is_completed_by_resuming(
     patience: int, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(corpus, steps=60, lr=0.5, warmup=0, patience=patience, validate_every=5)
-    whole = training.open_run(settings, "whole")
-    *_, expected = training.new_run(settings, whole)
-    assert isinstance(expected, reports.Finished)
+    whole = loop.open_run(settings, "whole")
+    *_, expected = loop.new_run(settings, whole)
+    assert isinstance(expected, events.Finished)
     assert (expected.result["steps"] < 60) == bool(patience)  # with patience it has turned
-    run, scoring = training.open_run(settings, "cut"), False
+    run, scoring = loop.open_run(settings, "cut"), False
 
     def slow(*arguments: Any, **options: Any) -> Any:
         nonlocal scoring
@@ -335,12 +337,12 @@ def test_a_run_stopped_while_it_is_scored_is_completed_by_resuming(
 
     stream_costs = evaluation.stream_costs
     monkeypatch.setattr(evaluation, "stream_costs", slow)
-    *_, last = training.new_run(settings, run, lambda: scoring)
-    assert isinstance(last, reports.Stopped)
+    *_, last = loop.new_run(settings, run, lambda: scoring)
+    assert isinstance(last, events.Stopped)
     assert run.about()["result"] is None
     monkeypatch.undo()
-    *_, last = training.resume(run)
-    assert isinstance(last, reports.Finished)
+    *_, last = loop.resume(run)
+    assert isinstance(last, events.Finished)
     different = ("run", "seconds", "chars_per_s")
     results = [{k: v for k, v in r.items() if k not in different} for r in (last.result, expected.result)]
     assert results[0] == results[1]
@@ -367,7 +369,7 @@ def test_a_signal_during_the_last_scoring_ends_soon(start: Start, tmp_path: Path
 
 def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> None:
     before = signal.getsignal(signal.SIGINT)
-    update, done = training.Trainer.update, 0
+    update, done = loop.Trainer.update, 0
 
     def hit(self: Any) -> Any:
         nonlocal done
@@ -377,14 +379,14 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
         return update(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Trainer, "update", hit)
+        patch.setattr(loop.Trainer, "update", hit)
         with pytest.raises(KeyboardInterrupt) as interrupt:
             charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
     assert "train --resume r" in interrupt.value.__notes__[0]
     assert signal.getsignal(signal.SIGINT) == before
     run = checkpoint.find_run("r")
     assert run.about()["step"] == 7
-    list(training.resume(run))
+    list(loop.resume(run))
     charrnn.train(corpus, name="whole", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
     assert weights_of("r") == weights_of("whole")
 
@@ -392,7 +394,7 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
 def test_an_interrupt_before_the_first_step_leaves_nothing(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(loop.Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40)
     assert not (home / "r").exists()

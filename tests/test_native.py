@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 from numba import njit
 
-from charrnn import cells, ops, text_model
-from charrnn.architecture import Architecture
-from charrnn.cell import Cell, Param, run_cell
-from charrnn.checkpoint import Run
-from charrnn.completing import sampling
-from charrnn.completing.decoding import Decoder
-from charrnn.completing.sampling import Primed, Sampling, draws
+from charrnn import api, cells
+from charrnn.cells import ops
+from charrnn.cells.cell import Cell, Param, run_cell
+from charrnn.cells.initialisation import glorot, zeros
+from charrnn.compiler.decoding import arithmetic as native_math
+from charrnn.compiler.decoding import cache as native_cache
+from charrnn.compiler.decoding import draw as native_draw
+from charrnn.compiler.decoding import driver as native_driver
+from charrnn.compiler.decoding import products as native_products
+from charrnn.compiler.decoding import rows as native_rows
+from charrnn.compiler.decoding import weights as native_weights
 from charrnn.errors import CharRNNError
-from charrnn.initialisation import glorot, zeros
-from charrnn.native import arithmetic as native_math
-from charrnn.native import cache as native_cache
-from charrnn.native import draw as native_draw
-from charrnn.native import driver as native_driver
-from charrnn.native import products as native_products
-from charrnn.native import rows as native_rows
-from charrnn.native import weights as native_weights
-from charrnn.native.decoder import NativeDecoder
+from charrnn.generate import sampling
+from charrnn.generate.compiled import NativeDecoder
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.sampling import Primed, Sampling, draws
+from charrnn.model.architecture import Architecture
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -248,7 +249,7 @@ def test_equal_logits_give_equal_draws() -> None:
 
 
 class _OneRow(Decoder):
-    """A NativeDecoder seen as any other: the characters are drawn by `charrnn.completing.sampling`."""
+    """A NativeDecoder seen as any other: the characters are drawn by `charrnn.generate.sampling`."""
 
     def __init__(self, native: NativeDecoder):
         self.architecture, self.start = native.architecture, native.start  # type: ignore[method-assign]
@@ -256,7 +257,7 @@ class _OneRow(Decoder):
 
 
 def test_the_compiled_loop_draws_what_python_draws_from_the_same_logits(trained: TrainedRun) -> None:
-    model = text_model.load(trained(steps=30))
+    model = api.load(trained(steps=30))
     decoder = model.decoder()
     assert isinstance(decoder, NativeDecoder)
     primed = sampling.read_prime(decoder, model.tokenizer, "Rekurentne")
@@ -270,17 +271,17 @@ def test_the_compiled_loop_draws_what_python_draws_from_the_same_logits(trained:
 
 
 def test_logits_that_are_not_finite_are_refused(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     model.weights["head.b"][0] = np.nan
     with pytest.raises(CharRNNError, match="diverged"):
         model.complete("Re", 5)
 
 
 def test_costs_of_a_text_are_evaluations(trained: TrainedRun) -> None:
-    from charrnn import evaluation
-    from charrnn.model import CharRNN
+    from charrnn.model import evaluation
+    from charrnn.model.rnn import CharRNN
 
-    model = text_model.load(trained(steps=20, layers=2))
+    model = api.load(trained(steps=20, layers=2))
     decoder = model.decoder()
     assert isinstance(decoder, NativeDecoder)
     ids = model.tokenizer.encode("Rekurentne mreže pamte. " * 60)
@@ -298,7 +299,7 @@ def test_fewer_bytes_cost_hardly_any_bits(trained: TrainedRun, kept: Any, bits: 
     text = (ROOT / "corpora" / "rekurentne.txt").read_text(encoding="utf-8")[6000:9000]
     scores = []
     for each in ("float32", kept):
-        model = text_model.load(run, kept=each)
+        model = api.load(run, kept=each)
         decoder = model.decoder()
         assert isinstance(decoder, NativeDecoder)
         scores.append(decoder.stream_costs(model.tokenizer.encode(text)).sum() / len(text) / math.log(2))
@@ -310,10 +311,10 @@ def test_fewer_bytes_cost_hardly_any_bits(trained: TrainedRun, kept: Any, bits: 
 
 def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> None:
     run = trained()
-    expected = text_model.load(run).complete("Re", 30)
+    expected = api.load(run).complete("Re", 30)
     code = (
         "import sys; sys.modules['numba'] = sys.modules['torch'] = None\n"
-        "from charrnn import text_model\n"
+        "from charrnn import api\n"
         f"sys.stdout.buffer.write(text_model.load({str(run.path)!r}).complete('Re', 30).encode())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
@@ -351,7 +352,7 @@ def test_code_that_others_could_have_written_is_not_run(tmp_path: Path, monkeypa
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:
     code = (
-        "from charrnn.native import cache\n"
+        "from charrnn.compiler.decoding import cache\n"
         "print(cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
@@ -370,7 +371,7 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
 
     def call(*added: int) -> list[str]:
         loads = [f"cache.load('def one(n):\\n    return n + {k}\\n', 'one', ('int64',))[0](4)" for k in added]
-        code = f"from charrnn.native import cache\nprint({', '.join(loads)})"
+        code = f"from charrnn.compiler.decoding import cache\nprint({', '.join(loads)})"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
         return run.stdout.split()
 
@@ -380,20 +381,20 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
 
 def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained()
-    compiled = text_model.load(run).complete("Re", 20)
-    monkeypatch.setitem(sys.modules, "charrnn.native.decoder", None)
+    compiled = api.load(run).complete("Re", 20)
+    monkeypatch.setitem(sys.modules, "charrnn.generate.compiled", None)
     monkeypatch.setattr("builtins.__import__", _without("llvmlite", __import__))
-    model = text_model.load(run)
+    model = api.load(run)
     assert model.decoder().engine == "torch"
     assert ["Numba is not installed" in note for note in model.decoder().notes] == [True]
     assert len(model.complete("Re", 20)) == len(compiled)
     with pytest.raises(CharRNNError, match="bf16"):
-        text_model.load(run, kept="bf16").decoder()
+        api.load(run, kept="bf16").decoder()
 
 
 def _without(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def missing(wanted: str, *rest: Any) -> Any:
-        if wanted == "charrnn.native.decoder":
+        if wanted == "charrnn.generate.compiled":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(wanted, *rest)
 
@@ -401,7 +402,7 @@ def _without(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     decoder = model.decoder()
     assert isinstance(decoder, NativeDecoder)
     source = draws(7, 0)
@@ -413,9 +414,9 @@ def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> 
 
 def test_completing_imports_neither_torch_nor_numba(trained: TrainedRun) -> None:
     run = trained()
-    text_model.load(run).decoder()
+    api.load(run).decoder()
     code = (
-        f"import sys; from charrnn import text_model; text_model.load({str(run.path)!r}).complete('Re', 3)\n"
+        f"import sys; from charrnn import api; api.load({str(run.path)!r}).complete('Re', 3)\n"
         "next(iter(text_model.load('latest').completions('Re', 3, text_model.Sampling())))\n"
         "print([m for m in ('torch', 'numba') if m in sys.modules])"
     )

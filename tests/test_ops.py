@@ -7,8 +7,8 @@ import pytest
 import torch
 from compiled import MachineCode
 
-from charrnn import ops
-from charrnn.native.trace import Function, Graph
+from charrnn.cells import ops
+from charrnn.compiler.decoding.trace import Function, Graph
 
 EDGES = [0.0, -0.0, 1e-300, -1e-300, 1e-8, 0.5, -0.5, 1, -1, 20, -20, 25, -25, 37, -37, 300, -300, 700]
 UNARY = ["sigmoid", "tanh", "exp", "expm1", "relu", "softplus"]

@@ -14,12 +14,13 @@ from conftest import CORPUS, config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charrnn import cli, training
-from charrnn.architecture import Architecture, Weights
-from charrnn.completing.decoding import Decoder
-from charrnn.config import Config
+from charrnn import cli
 from charrnn.errors import CharRNNError
-from charrnn.native import decoder as native
+from charrnn.generate import compiled as native
+from charrnn.generate.decoder import Decoder
+from charrnn.model.architecture import Architecture, Weights
+from charrnn.training import loop
+from charrnn.training.config import Config
 
 LONG = {"bench", "compare", "inspect", "train"}  # commands that take minutes with most of their options
 INTEGERS = ["1", "2", "3", "5", "0", "-1", "many", "", "1.5"]
@@ -65,8 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CHARRNN_HOME", str(folder / "home"))
         patch.chdir(folder)
         small = config("TEXT", hidden=8, steps=3)
-        small_run = training.open_run(small, "small")
-        for _ in training.new_run(small, small_run):
+        small_run = loop.open_run(small, "small")
+        for _ in loop.new_run(small, small_run):
             pass
         patch.setattr(native, "NativeDecoder", compiled_for(small_run.architecture()))
         (folder / "CONFIG").write_bytes((folder / "home" / "small" / "config.json").read_bytes())

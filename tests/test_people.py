@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 from conftest import CORPUS, config
 
-from charrnn import checkpoint, cli, data, text_model, training
+from charrnn import api, cli
 from charrnn.cli import options, surprise
+from charrnn.text import corpus as data
+from charrnn.training import checkpoint, loop
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -36,7 +38,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARRNN_HOME", str(folder / "home"))
         settings = config(str(text), hidden=24, steps=40, lr=0.02)
-        for _ in training.new_run(settings, training.open_run(settings, "small")):
+        for _ in loop.new_run(settings, loop.open_run(settings, "small")):
             pass
     return folder / "home"
 
@@ -152,7 +154,7 @@ def test_complete_ranks_distinct_completions_that_end(run: Command) -> None:
 
 def test_next_shows_bars_as_long_as_its_probabilities(run: Command) -> None:
     rows = last_json(run("next", "Rekurentn", "--k", "4", "--json")[1])["next"]
-    assert [(r["character"], r["probability"]) for r in rows] == text_model.load("small").next("Rekurentn", 4)
+    assert [(r["character"], r["probability"]) for r in rows] == api.load("small").next("Rekurentn", 4)
     code, out, _ = run("next", "Rekurentn", "--k", "4")
     assert code == 0
     lengths = [line.count("█") for line in out.splitlines()]
@@ -294,7 +296,7 @@ def test_chat_streams_remembers_and_obeys(shared_home: Path) -> None:
     chat.wait_for("> ")
     chat.type("Rekurentne\n")
     chat.wait_for("> ")
-    model = text_model.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(checkpoint.Run(shared_home / "small"))
     completion = options.one_line(model.complete("Rekurentne", 12)).split("↵")[0]
     assert "\x1b[1mRekurentne\x1b[0m" + completion in chat.seen  # what was typed is bold
     for command, said in [
@@ -347,7 +349,7 @@ def test_chat_reads_lines_from_a_pipe_without_a_prompt(shared_home: Path) -> Non
     environment = {**os.environ, "CHARRNN_HOME": str(shared_home)}
     done = subprocess.run(command, input="Rek\n\n/again\n", capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0
-    model = text_model.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(checkpoint.Run(shared_home / "small"))
     assert done.stdout.startswith("Rek" + model.complete("Rek", 5) + "\nRek")
 
 

@@ -7,9 +7,9 @@ from conftest import CORPUS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.completing.primes import Prime, examine
-from charrnn.completing.transliteration import to_cyrillic, to_latin
-from charrnn.tokenizer import Tokenizer
+from charrnn.generate.primes import Prime, examine
+from charrnn.generate.transliteration import to_cyrillic, to_latin
+from charrnn.text.tokenizer import Tokenizer
 
 SERBIAN = CORPUS.read_text(encoding="utf-8")
 LATIN = Tokenizer.char(SERBIAN)

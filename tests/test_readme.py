@@ -95,7 +95,6 @@ def test_the_two_set_up_commands_are_plain_pip() -> None:
     assert second.endswith("python -m pytest -n auto")
 
 
-@pytest.mark.xfail(reason="the package has its former folders still", strict=True)
 def test_what_is_where_names_every_folder_and_no_other() -> None:
     tree = README.split("## What is where")[1].split("\n## ")[0]
     named = set(re.findall(r"charrnn/(\w+)/ ", tree))

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import text_model
-from charrnn.checkpoint import Run
-from charrnn.completing import sampling
-from charrnn.completing.sampling import Sampling, distribution, draw, draws, until
+from charrnn import api
 from charrnn.errors import CharRNNError
-from charrnn.texts import documents
+from charrnn.generate import sampling
+from charrnn.generate.sampling import Sampling, distribution, draw, draws, until
+from charrnn.text import documents
+from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
@@ -116,7 +116,7 @@ def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
 
 
 def test_a_completion_is_valid_text_of_the_length_asked_for(trained: TrainedRun) -> None:
-    model = text_model.load(trained(steps=1))
+    model = api.load(trained(steps=1))
     for seed in range(3):
         text = model.complete("Re", 300, temperature=1.5, seed=seed)
         assert len(text) == 300
@@ -125,7 +125,7 @@ def test_a_completion_is_valid_text_of_the_length_asked_for(trained: TrainedRun)
 
 
 def test_the_same_seed_gives_the_same_text_and_streams_it(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     text = model.complete("Re", 80, seed=3)
     assert text == model.complete("Re", 80, seed=3) == "".join(model.stream("Re", 80, seed=3))
     assert text != model.complete("Re", 80, seed=4)
@@ -133,14 +133,14 @@ def test_the_same_seed_gives_the_same_text_and_streams_it(trained: TrainedRun) -
 
 
 def test_completions_of_one_call_differ_and_the_first_is_completes(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     texts = ["".join(c for c, _ in one) for one in model.completions("Re", 60, Sampling(0.8), count=3)]
     assert len(set(texts)) == 3
     assert texts[0] == model.complete("Re", 60)
 
 
 def test_the_cost_of_a_completion_is_the_models_own(trained: TrainedRun) -> None:
-    model = text_model.load(trained(steps=40))
+    model = api.load(trained(steps=40))
     drawn = list(next(iter(model.completions("Re", 50, Sampling(0.3, top_k=5)))))
     text = "".join(c for c, _ in drawn)
     if all(c in model.tokenizer.characters for c in text):  # else it may be spelled in another way than score's
@@ -148,14 +148,14 @@ def test_the_cost_of_a_completion_is_the_models_own(trained: TrainedRun) -> None
 
 
 def test_an_empty_prime_and_no_characters_are_legal(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     assert len(model.complete("", 10)) == 10
     assert model.complete("Re", 0) == ""
 
 
 def test_numpy_and_torch_decoding_agree(trained: TrainedRun) -> None:
-    model = text_model.load(trained(layers=2))
-    numpy, torch = (text_model.Decoder(model.architecture, model.weights, library) for library in ("numpy", "torch"))
+    model = api.load(trained(layers=2))
+    numpy, torch = (api.Decoder(model.architecture, model.weights, library) for library in ("numpy", "torch"))
     ids, a, b = np.array([model.architecture.start]), numpy.start(), torch.start()
     for _ in range(50):
         (x, a), (y, b) = numpy.step(ids, a), torch.step(ids, b)
@@ -165,7 +165,7 @@ def test_numpy_and_torch_decoding_agree(trained: TrainedRun) -> None:
 
 
 def test_next_gives_the_likeliest_characters_with_their_probabilities(trained: TrainedRun) -> None:
-    model = text_model.load(trained(steps=60, lr=1e-2))
+    model = api.load(trained(steps=60, lr=1e-2))
     pairs = model.next("Rekurentn", k=5)
     assert len(pairs) == 5
     probabilities = [p for _, p in pairs]
@@ -175,7 +175,7 @@ def test_next_gives_the_likeliest_characters_with_their_probabilities(trained: T
 
 
 def test_bad_requests_are_refused(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     with pytest.raises(CharRNNError, match="chars"):
         model.complete("Re", -1)
     with pytest.raises(CharRNNError, match="stop"):
@@ -194,7 +194,7 @@ def test_a_completion_of_a_document_ends_with_it(trained: TrainedRun, tmp_path: 
     names = "".join(f"{a}{b}\n" for a in ("Mar", "Jov", "Mil", "Dan") for b in ("ko", "an", "ica", "ka")) * 40
     (tmp_path / "names.txt").write_text(names)
     settings: dict[str, Any] = {"document": "line", "steps": 150, "lr": 1e-2}
-    model = text_model.load(trained(corpus=(str(tmp_path / "names.txt"),), **settings))
+    model = api.load(trained(corpus=(str(tmp_path / "names.txt"),), **settings))
     drawn = [model.complete("", 100, seed=seed) for seed in range(5)]
     assert all(text.endswith("\n") and text.count("\n") == 1 for text in drawn)
     assert len(set(drawn)) > 1

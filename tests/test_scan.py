@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from charrnn import cells, layers
-from charrnn.cell import Cell
-from charrnn.scan import scan
+from charrnn import cells
+from charrnn.cells.cell import Cell
+from charrnn.engines import layers
+from charrnn.engines.recurrence import scan
 
 LINEAR = [name for name in cells.names() if cells.get(name).linear]
 BLOCKS = [None, 1, 7, 64, 4096]

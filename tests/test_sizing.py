@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import cells, checkpoint, sizing
-from charrnn.config import Config
-from charrnn.tokenizer import Tokenizer
+from charrnn import cells
+from charrnn.text.tokenizer import Tokenizer
+from charrnn.training import checkpoint, sizing
+from charrnn.training.config import Config
 
 TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
 

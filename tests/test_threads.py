@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charrnn import cells, text_model
-from charrnn.architecture import Architecture
-from charrnn.checkpoint import Run
-from charrnn.completing.copying import CopyLimit, TrainingText
-from charrnn.completing.decoding import Decoder
-from charrnn.completing.sampling import Sampling, draws, generate, read_prime
-from charrnn.engine import native_training
-from charrnn.native import batch as native_batch
-from charrnn.native import compiling as native_compiling
-from charrnn.native.decoder import NativeDecoder
-from charrnn.text_model import COMPILE_IDS, ROWS, Kept, TextModel
-from charrnn.tokenizer import BYTES, Tokenizer
+from charrnn import api, cells
+from charrnn.api import COMPILE_IDS, ROWS, Kept, TextModel
+from charrnn.compiler.decoding import compiling as native_compiling
+from charrnn.engines import compiled as native_training
+from charrnn.generate import rows as native_batch
+from charrnn.generate.compiled import NativeDecoder
+from charrnn.generate.copying import CopyLimit, TrainingText
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.sampling import Sampling, draws, generate, read_prime
+from charrnn.model.architecture import Architecture
+from charrnn.text.tokenizer import BYTES, Tokenizer
+from charrnn.training.checkpoint import Run
 
 ROOT = Path(__file__).parent.parent
 THREADS = 8
@@ -107,13 +107,13 @@ def test_threads_that_share_a_model_get_what_each_gets_alone(trained: TrainedRun
             lambda: model.complete(long[:2000], 100),
         ] * 2
 
-    alone = [work() for work in works(text_model.load(run, kept=kept))]
-    assert at_once(works(text_model.load(run, kept=kept))) == alone
+    alone = [work() for work in works(api.load(run, kept=kept))]
+    assert at_once(works(api.load(run, kept=kept))) == alone
 
 
 @pytest.mark.parametrize("engine", ["loop", "fused", "native"])
 def test_threads_that_share_a_model_score_the_same_with_every_engine(trained: TrainedRun, engine: str) -> None:
-    model = text_model.load(trained(cell="nn.GRU", engine=engine))
+    model = api.load(trained(cell="nn.GRU", engine=engine))
     ids = np.random.default_rng(0).integers(BYTES, model.tokenizer.size, (8, 300))
 
     def costs(row: int, mode: Any) -> list[float]:
@@ -147,7 +147,7 @@ def test_threads_that_read_completions_of_one_call_get_what_each_is_alone() -> N
 
 
 def test_threads_that_share_a_training_text_forbid_what_each_forbids_alone(trained: TrainedRun) -> None:
-    model = text_model.load(trained())
+    model = api.load(trained())
     source, text = model.training_text(), model.complete("Re", 300)
 
     def forbidden(source: TrainingText) -> list[list[int]]:
@@ -177,7 +177,7 @@ def test_threads_that_come_first_together_compile_once(
 
     monkeypatch.setattr(native_compiling, "compile_source", compile_source)
     monkeypatch.setattr(NativeDecoder, "__init__", make)
-    model = text_model.load(run)
+    model = api.load(run)
     works = [partial(model.complete, "Re", 50), partial(NativeDecoder, model.architecture, model.weights)] * 4
     assert len(set(at_once(works)[::2])) == 1
     assert len(compiled) == len(set(compiled))
@@ -231,7 +231,7 @@ def test_rows_of_fewer_bytes_are_as_one_alone_with_every_cell(cell: str, kept: K
 
 @pytest.mark.parametrize("kept", KEPT)
 def test_no_count_changes_a_completion(trained: TrainedRun, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = text_model.load(trained(steps=30), kept=kept)
+    model = api.load(trained(steps=30), kept=kept)
 
     def drawn(count: int, first: int = 0) -> list[list[tuple[str, float]]]:
         return [list(c) for c in model.completions("Re", 50, Sampling(seed=5), count, first=first)]

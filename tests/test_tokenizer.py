@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.errors import CharRNNError
-from charrnn.tokenizer import BLOCK, TextStream, Tokenizer, count_characters
+from charrnn.text.tokenizer import BLOCK, TextStream, Tokenizer, count_characters
 
 CORPUS = Path(__file__).parents[1] / "corpora" / "rekurentne.txt"
 # Whatever a vocabulary or an encoder is likely to trip over: controls, BOM, private use, combining marks, the ends of

@@ -15,11 +15,14 @@ from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import cells, data, layers, optimisation, reports, text_model, training
-from charrnn.checkpoint import Run
-from charrnn.config import Config
-from charrnn.data import Streams
+from charrnn import api, cells
+from charrnn.engines import layers
 from charrnn.errors import CharRNNError
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Streams
+from charrnn.training import events, loop, optimizers
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
 
 TrainedRun = Callable[..., Run]
 
@@ -56,7 +59,7 @@ def test_a_task_that_only_the_carried_state_can_solve_is_solved(tmp_path: Path) 
     text = "".join(f"{letter}-{letter.upper()}" for letter in np.random.default_rng(0).choice(list("ab"), 700))
     (tmp_path / "task.txt").write_text(text)
     settings: dict[str, Any] = {"cell": "lstm", "hidden": 64, "embedding": 16, "batch": 32, "window": 1, "lr": 1e-2}
-    model = text_model.train(tmp_path / "task.txt", steps=1000, validate_every=1000, **settings)
+    model = api.train(tmp_path / "task.txt", steps=1000, validate_every=1000, **settings)
     ids = model.tokenizer.encode(text)
     assert model.score_ids(ids).per_char[2::3].mean() < 0.05
     assert model.score_ids(ids, "cold").per_char[2::3].mean() > np.log(2)  # no better than a coin toss
@@ -92,40 +95,40 @@ def test_gradients_stop_at_the_window(corpus: str) -> None:
 def test_resuming_in_a_new_process_changes_nothing_at_all(cell: str, corpus: str, tmp_path: Path) -> None:
     settings = {"cell": cell, "layers": 2, "dropout": 0.3, "residual": True}
     whole = Run(tmp_path / "whole")
-    list(training.new_run(config(corpus, **settings), whole))
+    list(loop.new_run(config(corpus, **settings), whole))
     parts = Run(tmp_path / "parts")
-    *_, last = training.new_run(config(corpus, **settings), parts, stop=_after(7))
-    assert isinstance(last, reports.Stopped)
+    *_, last = loop.new_run(config(corpus, **settings), parts, stop=_after(7))
+    assert isinstance(last, events.Stopped)
     assert parts.about()["step"] == 7
     if cell == "lstm":  # one cell pays for a real process; the others start from the same files
         code = (
-            "import sys, pathlib, torch; from charrnn import training, checkpoint; torch.set_num_threads(1);"
-            "list(training.resume(checkpoint.Run(pathlib.Path(sys.argv[1]))))"
+            "import sys, pathlib, torch; from charrnn.training import checkpoint, loop; torch.set_num_threads(1);"
+            "list(loop.resume(checkpoint.Run(pathlib.Path(sys.argv[1]))))"
         )
         subprocess.run([sys.executable, "-c", code, str(parts.path)], check=True)
     else:
-        list(training.resume(parts))
+        list(loop.resume(parts))
     _assert_same(whole, parts)
 
 
 def test_resuming_twice_and_at_a_validation_changes_nothing(trained: TrainedRun, corpus: str, tmp_path: Path) -> None:
     whole = trained()
     parts = Run(tmp_path / "parts")
-    list(training.new_run(config(corpus), parts, stop=_after(5)))
-    list(training.resume(parts, stop=_after(1)))
-    list(training.resume(parts))
+    list(loop.new_run(config(corpus), parts, stop=_after(5)))
+    list(loop.resume(parts, stop=_after(1)))
+    list(loop.resume(parts))
     _assert_same(whole, parts)
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, corpus: str, tmp_path: Path) -> None:
     whole = trained()
     died = Run(tmp_path / "died")
-    for report in training.new_run(config(corpus), died):
-        if isinstance(report, reports.Stepped) and report.step == 8:
+    for report in loop.new_run(config(corpus), died):
+        if isinstance(report, events.Stepped) and report.step == 8:
             break  # nothing is saved: the last checkpoint is of step 5
     assert died.about()["step"] == 5
     died.append("metrics.jsonl", {"step": 8, "torn": True})
-    list(training.resume(died))
+    list(loop.resume(died))
     _assert_same(whole, died)
 
 
@@ -134,7 +137,7 @@ def test_lengthening_a_run_equals_a_longer_run(optimizer: str, trained: TrainedR
     settings = {"schedule": "constant", "optimizer": optimizer, "clip_by": "value", "clip": 0.5, "dropout": 0.2}
     longer = trained("longer", steps=15, **settings)
     short = trained("short", steps=10, **settings)
-    list(training.resume(short, steps=15))
+    list(loop.resume(short, steps=15))
     for a, b in ((longer.weights(w), short.weights(w)) for w in ("last", "best")):
         assert all(np.array_equal(a[name], b[name]) for name in a)
     assert _tensors_equal(longer.training_state(), short.training_state())
@@ -142,10 +145,10 @@ def test_lengthening_a_run_equals_a_longer_run(optimizer: str, trained: TrainedR
 
 def test_a_run_repeated_from_its_config_is_the_same_to_the_last_byte(corpus: str, tmp_path: Path) -> None:
     first, again = Run(tmp_path / "first"), Run(tmp_path / "again")
-    list(training.new_run(config(corpus, budget=4.0, validate_every=None), first))
+    list(loop.new_run(config(corpus, budget=4.0, validate_every=None), first))
     written = (first.path / "config.json").read_text()
     assert json.loads(written)["plan"]  # what was decided by timing is in it
-    list(training.new_run(Config.from_json(written, "config.json"), again))
+    list(loop.new_run(Config.from_json(written, "config.json"), again))
     _assert_same(first, again)
     assert written == (again.path / "config.json").read_text()
 
@@ -153,11 +156,11 @@ def test_a_run_repeated_from_its_config_is_the_same_to_the_last_byte(corpus: str
 def test_a_changed_corpus_is_refused_unless_its_copy_is_there(corpus: str, trained: TrainedRun, home: Path) -> None:
     run = trained(steps=10)
     Path(corpus).write_text("another text altogether, and long enough to train on")
-    list(training.resume(run, steps=11))  # the private copy is what was trained on
+    list(loop.resume(run, steps=11))  # the private copy is what was trained on
     for file in (home / ".corpora").rglob("text.utf8"):
         file.unlink()
     with pytest.raises(CharRNNError, match="not the text"):
-        list(training.resume(run, steps=12))
+        list(loop.resume(run, steps=12))
 
 
 def test_training_leaves_the_global_random_state_alone(corpus: str, trained: TrainedRun) -> None:
@@ -173,7 +176,7 @@ def test_training_leaves_the_global_random_state_alone(corpus: str, trained: Tra
 
 def test_a_budget_is_kept(corpus: str) -> None:
     began = time.monotonic()
-    model = text_model.train(corpus, hidden=32, budget="6s")
+    model = api.train(corpus, hidden=32, budget="6s")
     took = time.monotonic() - began
     assert 4 < took < 6.6  # a noisy machine is given 10 %; issue-sized budgets are measured, not tested
     assert model.run is not None
@@ -190,43 +193,43 @@ def test_epochs_are_passes_over_the_training_part(corpus: str, trained: TrainedR
 def test_a_plan_changes_the_rate_from_its_step_on_alone() -> None:
     base = Config(steps=100, warmup=10, lr=1.0).with_plan(0, 100)
     later = base.with_plan(50, 60)
-    rates = [[optimisation.learning_rate(c, k, 10) for k in range(60)] for c in (base, later)]
+    rates = [[optimizers.learning_rate(c, k, 10) for k in range(60)] for c in (base, later)]
     assert rates[0][:50] == rates[1][:50]
     assert rates[0][50:] != rates[1][50:]
 
 
 def test_schedules_rise_then_fall_as_they_say() -> None:
     cosine = Config(steps=100, warmup=10, lr=1.0).with_plan(0, 100)
-    rates = [optimisation.learning_rate(cosine, k, 10) for k in range(100)]
+    rates = [optimizers.learning_rate(cosine, k, 10) for k in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == 1.0
     assert all(np.diff(rates[10:]) < 0)
     assert rates[-1] < 0.001
     step = Config(steps=100, warmup=0, lr=1.0, schedule="step", decay=0.5, decay_after=2)
-    assert [optimisation.learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
+    assert [optimizers.learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
     constant = Config(steps=100, warmup=0, lr=1.0, schedule="constant")
-    assert {optimisation.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
+    assert {optimizers.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
 
 
 def test_a_run_whose_validation_has_turned_ends_and_keeps_its_best(corpus: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     settings = {"hidden": 64, "lr": 3e-2, "schedule": "constant", "steps": 3000, "validate_every": 20, "patience": 3}
-    told = list(training.new_run(config(corpus, **settings), run))
-    (turned,) = (report for report in told if isinstance(report, reports.Turned))
-    assert isinstance(told[-1], reports.Finished)
+    told = list(loop.new_run(config(corpus, **settings), run))
+    (turned,) = (report for report in told if isinstance(report, events.Turned))
+    assert isinstance(told[-1], events.Finished)
     rows = run.rows("metrics.jsonl")
     values = [row["val_nats"] for row in rows]
     assert rows[-1]["step"] == turned.step < 3000
-    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + training.TURNED_NATS
+    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + loop.TURNED_NATS
     assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
     with pytest.raises(CharRNNError, match="complete"):
-        list(training.resume(run))
+        list(loop.resume(run))
 
 
 def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_made(corpus: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     with pytest.raises(CharRNNError, match="GB of memory"):
-        list(training.new_run(config(corpus, hidden=10**6), run))
+        list(loop.new_run(config(corpus, hidden=10**6), run))
     assert not run.exists()
 
 
@@ -261,9 +264,9 @@ def test_with_bf16_products_weights_and_state_stay_float32_and_resuming_stays_ex
 ) -> None:
     settings = {"cell": cell, "layers": 2, "precision": "bf16", "dropout": 0.2}
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
-    list(training.new_run(config(corpus, **settings), whole))
-    list(training.new_run(config(corpus, **settings), parts, stop=_after(7)))
-    list(training.resume(parts))
+    list(loop.new_run(config(corpus, **settings), whole))
+    list(loop.new_run(config(corpus, **settings), parts, stop=_after(7)))
+    list(loop.resume(parts))
     _assert_same(whole, parts)
     stored = {**whole.weights("last"), **whole.training_state()}
     assert {str(v.dtype) for name, v in stored.items() if not name.startswith("sums/")} == {"float32"}
@@ -280,12 +283,12 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(calls) >= steps
 
 
-def _trainer(corpus: str, **settings: Any) -> training.Trainer:
+def _trainer(corpus: str, **settings: Any) -> loop.Trainer:
     settled = config(corpus, **settings)
     text = data.open_text(settled)
     encoded = data.encode(text, data.learn_tokenizer(text, "char", settled.split), settled.split)
-    settled = training.settings.resolve(settled, encoded)
-    return training.Trainer(Run(Path("unused")), settled, encoded, 0.0)
+    settled = loop.settings.resolve(settled, encoded)
+    return loop.Trainer(Run(Path("unused")), settled, encoded, 0.0)
 
 
 def _tensors_equal(a: Any, b: Any) -> bool:
@@ -301,4 +304,4 @@ def _assert_same(a: Run, b: Run) -> None:
     timed = ("run", "seconds", "chars_per_s")
     results = [{k: v for k, v in r.about()["result"].items() if k not in timed} for r in (a, b)]
     assert results[0] == results[1]
-    assert text_model.load(a).complete("Re", 40) == text_model.load(b).complete("Re", 40)
+    assert api.load(a).complete("Re", 40) == api.load(b).complete("Re", 40)

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn.architecture import Architecture
 from charrnn.bench import bench_onnx
 from charrnn.bench.bench_machine import reader, seconds_of
-from charrnn.cell import Cell
-from charrnn.completing.decoding import Decoder
-from charrnn.completing.sampling import Sampling, draws, read_prime
-from charrnn.native import batch
-from charrnn.native.decoder import CHUNKS, NativeDecoder
-from charrnn.tokenizer import Tokenizer
-from charrnn.torch_layers import to_torch
+from charrnn.cells.cell import Cell
+from charrnn.generate import rows as batch
+from charrnn.generate.compiled import CHUNKS, NativeDecoder
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.sampling import Sampling, draws, read_prime
+from charrnn.model.architecture import Architecture
+from charrnn.model.torch_layers import to_torch
+from charrnn.text.tokenizer import Tokenizer
 
 CHARACTERS = "\n !\"'(),-.0123456789:;?" + "".join(chr(c) for c in [*range(65, 91), *range(97, 123)]) + "čćđšžČĆĐŠŽ"
 SLICE_SECONDS = 8e-3

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from charrnn.bench.bench_machine import seconds_of
-from charrnn.texts import corpora
-from charrnn.tokenizer import Tokenizer
+from charrnn.text import corpora
+from charrnn.text.tokenizer import Tokenizer
 
 SLICE = 20_000  # characters the slower ways are given
 

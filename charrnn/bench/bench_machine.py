@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.native import cache as native_cache
+from charrnn.compiler.decoding import cache as native_cache
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256
 
 READ = """
 import numpy as np
-from charrnn.native.views import vector
+from charrnn.compiler.decoding.views import vector
 
 
 def read(data_, n, times):

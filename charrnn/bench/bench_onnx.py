@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.architecture import Architecture
-from charrnn.completing.decoding import Decoder
-from charrnn.native.trace import Function, Node, slot, trace
+from charrnn.compiler.decoding.trace import Function, Node, slot, trace
+from charrnn.generate.decoder import Decoder
+from charrnn.model.architecture import Architecture
 
 NAMES = {"truediv": "Div", "maximum": "Max", "minimum": "Min"}
 

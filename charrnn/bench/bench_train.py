@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from charrnn import cells, layers
-from charrnn.architecture import Architecture
+from charrnn import cells
 from charrnn.bench.bench_machine import seconds_of
-from charrnn.cell import Cell
-from charrnn.model import CharRNN
-from charrnn.torch_layers import to_torch
+from charrnn.cells.cell import Cell
+from charrnn.engines import layers
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+from charrnn.model.torch_layers import to_torch
 
 VOCABULARY = 330
 

@@ -7,9 +7,9 @@ stronger input, which helps the LSTMs, takes that gain back (1.574).
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import constant, glorot, orthogonal
-from charrnn.ops import Array, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import constant, glorot, orthogonal
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

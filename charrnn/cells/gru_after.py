@@ -5,9 +5,9 @@ It starts as `nn.GRU` does.
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import constant, glorot, orthogonal
-from charrnn.ops import Array, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State, Twin
+from charrnn.cells.initialisation import constant, glorot, orthogonal
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

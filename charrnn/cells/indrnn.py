@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import glorot, zeros
-from charrnn.ops import Array, relu, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import glorot, zeros
+from charrnn.cells.ops import Array, relu, tanh
 
 
 def memories(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:

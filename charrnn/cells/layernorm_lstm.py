@@ -5,9 +5,9 @@ The paper's three shifts of the gates (one for each norm, and b) are one sum, an
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import constant, glorot, orthogonal, zeros
-from charrnn.ops import Array, layernorm, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import constant, glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, layernorm, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

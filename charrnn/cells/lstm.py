@@ -9,9 +9,9 @@ width 170, rate 1.2e-2, bias 0, 1.605 with W twice as large, 1.595 with three ti
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import glorot, orthogonal, zeros
-from charrnn.ops import Array, concat, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State, Twin
+from charrnn.cells.initialisation import glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, concat, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

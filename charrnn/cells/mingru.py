@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from charrnn.cell import Cell, Param
-from charrnn.initialisation import glorot, zeros
-from charrnn.ops import Array, sigmoid, split
+from charrnn.cells.cell import Cell, Param
+from charrnn.cells.initialisation import glorot, zeros
+from charrnn.cells.ops import Array, sigmoid, split
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

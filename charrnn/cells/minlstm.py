@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from charrnn.cell import Cell, Param
-from charrnn.initialisation import constant, glorot
-from charrnn.ops import Array, sigmoid, softplus, split
+from charrnn.cells.cell import Cell, Param
+from charrnn.cells.initialisation import constant, glorot
+from charrnn.cells.ops import Array, sigmoid, softplus, split
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

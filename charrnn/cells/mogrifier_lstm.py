@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import constant, glorot, orthogonal
-from charrnn.ops import Array, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import constant, glorot, orthogonal
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int, rounds: int) -> dict[str, Param]:

@@ -7,9 +7,9 @@ biases of 0, 1.603 with -1 for z, 1.594 with -1 for both; `gru-after`, the same 
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import constant, glorot, orthogonal, zeros
-from charrnn.ops import Array, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State, Twin
+from charrnn.cells.initialisation import constant, glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import glorot, orthogonal, zeros
-from charrnn.ops import Array, matmul, sigmoid, split, tanh
+from charrnn.cells.cell import Cell, Param, State, Twin
+from charrnn.cells.initialisation import glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

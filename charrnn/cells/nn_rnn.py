@@ -8,9 +8,9 @@ gave nothing clear.
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State, Twin
-from charrnn.initialisation import glorot, orthogonal, zeros
-from charrnn.ops import Array, matmul, tanh
+from charrnn.cells.cell import Cell, Param, State, Twin
+from charrnn.cells.initialisation import glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, matmul, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

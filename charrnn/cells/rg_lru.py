@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.cell import Cell, Param
-from charrnn.initialisation import glorot, zeros
-from charrnn.ops import Array, concat, exp, expm1, matmul, maximum, sigmoid, softplus, split, sqrt
+from charrnn.cells.cell import Cell, Param
+from charrnn.cells.initialisation import glorot, zeros
+from charrnn.cells.ops import Array, concat, exp, expm1, matmul, maximum, sigmoid, softplus, split, sqrt
 
 
 def decays(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -5,9 +5,9 @@ The input starts three times as strong as Glorot's; `nn_rnn.py` says what that g
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import glorot, orthogonal, zeros
-from charrnn.ops import Array, matmul, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import glorot, orthogonal, zeros
+from charrnn.cells.ops import Array, matmul, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

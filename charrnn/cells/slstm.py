@@ -6,9 +6,9 @@ is the paper's sigmoid (it allows exp too); the recurrent matrix is one full hea
 
 from typing import Any
 
-from charrnn.cell import Cell, Param, State
-from charrnn.initialisation import constant, glorot, orthogonal
-from charrnn.ops import Array, exp, matmul, maximum, sigmoid, softplus, split, tanh
+from charrnn.cells.cell import Cell, Param, State
+from charrnn.cells.initialisation import constant, glorot, orthogonal
+from charrnn.cells.ops import Array, exp, matmul, maximum, sigmoid, softplus, split, tanh
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

@@ -6,9 +6,9 @@ and so the paper's scaling of x is the projection's to learn.
 
 from typing import Any
 
-from charrnn.cell import Cell, Param
-from charrnn.initialisation import glorot, zeros
-from charrnn.ops import Array, matmul, sigmoid, split
+from charrnn.cells.cell import Cell, Param
+from charrnn.cells.initialisation import glorot, zeros
+from charrnn.cells.ops import Array, matmul, sigmoid, split
 
 
 def parameters(I: int, H: int, O: int) -> dict[str, Param]:

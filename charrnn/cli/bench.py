@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from charrnn.cli import options
-from charrnn.config import Config
 from charrnn.errors import how_to_install
+from charrnn.training.config import Config
 
 
 @click.command()

@@ -56,8 +56,8 @@ def _row(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:
 
 def _whole(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:
     """A row with the shapes, the initialisation and the equations beside it."""
-    from charrnn.cell import letters
-    from charrnn.initialisation import describe
+    from charrnn.cells.cell import letters
+    from charrnn.cells.initialisation import describe
 
     in_letters = letters(cell, **given)
     shapes = [
@@ -80,7 +80,7 @@ def _equations(cell: Any) -> str | None:
 
 def _helpers(function: Any) -> list[Any]:
     """The functions marked as equations that a function calls, those they call first."""
-    from charrnn.ops import EQUATIONS
+    from charrnn.cells.ops import EQUATIONS
 
     if not hasattr(function, "__code__"):  # a partial, or an object that can be called
         return []

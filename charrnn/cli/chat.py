@@ -47,7 +47,7 @@ def command(
     /help shows the commands: /again, /more, /temperature, /seed, /chars, /until, /quit. Ctrl-C stops a completion,
     Ctrl-D leaves.
     """
-    from charrnn.completing.sampling import Sampling
+    from charrnn.generate.sampling import Sampling
 
     talk = _Talk(options.loaded(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
     talk.check()
@@ -102,7 +102,7 @@ class _Talk:
         return priming.examined(text, self.model.tokenizer, self._as_is, "type: {}".format)
 
     def _complete(self, prime: str, number: int) -> None:
-        from charrnn.completing.candidates import up_to_end
+        from charrnn.generate.candidates import up_to_end
 
         self._prime, self._drawn, self._number = prime, "", number
         characters = next(
@@ -187,7 +187,7 @@ def _history() -> Iterator[None]:
     except ImportError:
         yield
         return
-    from charrnn import data
+    from charrnn.text import corpus as data
 
     file = data.home() / ".chat-history"
     with contextlib.suppress(OSError):

@@ -99,7 +99,7 @@ def command(
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
     """The grid and the cells that the options ask for."""
     from charrnn.compare.grid import Grid
-    from charrnn.config import parse_seconds
+    from charrnn.training.config import parse_seconds
 
     if given["fraction"] is not None:
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
@@ -135,7 +135,7 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
 
 
 def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
-    from charrnn.config import Config
+    from charrnn.training.config import Config
 
     own = {"match", "seeds", "parameters", "budget", "steps", "lr_trials", "preset", "fraction", "prime"}
     values = options.given({name: value for name, value in given.items() if name not in own})
@@ -144,8 +144,8 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
 
 def _folder(grid: Any, kind: str) -> Path:
     """Where a comparison is kept unless --out says otherwise."""
-    from charrnn import data
-    from charrnn.texts import corpora
+    from charrnn.text import corpora
+    from charrnn.text import corpus as data
 
     return data.home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
 

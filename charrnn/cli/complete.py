@@ -46,8 +46,8 @@ def command(
 
     They are ranked by their likelihood per character: nats, fewer are better. '-' reads PRIME from standard input.
     """
-    from charrnn.completing.candidates import ranked
-    from charrnn.completing.sampling import Sampling
+    from charrnn.generate.candidates import ranked
+    from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)

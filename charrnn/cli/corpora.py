@@ -8,11 +8,11 @@ import click
 from charrnn.cli import options, progress
 
 if TYPE_CHECKING:
-    from charrnn.texts.corpus_stats import Stats
+    from charrnn.text.statistics import Stats
 
 
 def _complete_catalogue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from charrnn.texts import catalogue
+    from charrnn.text import catalogue
 
     return [name for name in catalogue.ENTRIES if name.startswith(incomplete)]
 
@@ -31,7 +31,7 @@ def command() -> None:
 @options.as_json
 def list_(as_json: bool) -> None:
     """Show the corpora that have a name: size, alphabet, language."""
-    from charrnn.texts.named_corpora import describe
+    from charrnn.text.named_corpora import describe
 
     rows = describe()
     if as_json:
@@ -55,7 +55,7 @@ def list_(as_json: bool) -> None:
 @options.as_json
 def fetch(name: str, as_json: bool) -> None:
     """Download a corpus of the catalogue, going on where it was cut off, and verify it."""
-    from charrnn.texts import catalogue
+    from charrnn.text import catalogue
 
     with progress.bars() as show:
         path = catalogue.fetch(name, lambda done, total: show("fetching", done, total))
@@ -74,12 +74,12 @@ def stats(file: tuple[str, ...], as_json: bool) -> None:
 
     FILE is what `train` takes: files, folders, patterns, - or a name.
     """
-    from charrnn import data
-    from charrnn.texts import corpus_stats
+    from charrnn.text import corpus as data
+    from charrnn.text import statistics
 
     with progress.bars() as show:
         text = data.read(file, data.home() / ".corpora", progress=show)
-        measured = corpus_stats.measure(text, show)
+        measured = statistics.measure(text, show)
     if as_json:
         options.print_json({"corpus": text.source, **measured.as_dict(), "notes": list(text.notes)})
         return

@@ -30,9 +30,10 @@ def command(as_json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    from charrnn import cells, data
-    from charrnn.checkpoint import runs
-    from charrnn.texts import corpora
+    from charrnn import cells
+    from charrnn.text import corpora
+    from charrnn.text import corpus as data
+    from charrnn.training.checkpoint import runs
 
     return {
         "charrnn": __version__,

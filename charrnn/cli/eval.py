@@ -28,7 +28,7 @@ def command(
 
     All figures are per character of text, also where a character is spelled in several bytes.
     """
-    from charrnn.text_model import load, score_run
+    from charrnn.api import load, score_run
 
     model = load(run, device)
     assert model.run is not None

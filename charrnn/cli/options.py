@@ -14,8 +14,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn import strict_json
-from charrnn.config import Config
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.training.config import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ class Subcommands(click.Group):
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of runs that begin so, for a shell."""
-    from charrnn.checkpoint import runs
+    from charrnn.training.checkpoint import runs
 
     try:
         known = [run.name for run in runs()]
@@ -58,7 +58,7 @@ def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The named corpora that begin so, and files, for a shell."""
-    from charrnn.texts import corpora
+    from charrnn.text import corpora
 
     names = [CompletionItem(name) for name in corpora.names() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]
@@ -77,7 +77,7 @@ max_copy = click.option(
 
 
 def sampling(function: F) -> F:
-    """Give a command the options of `charrnn.completing.sampling.Sampling`, under its names."""
+    """Give a command the options of `charrnn.generate.sampling.Sampling`, under its names."""
     for decorator in (
         click.option("--seed", default=7, show_default=True, metavar="N", help="The same seed gives the same text."),
         click.option("--min-p", type=float, metavar="X", help="Drop what is less likely than X times the likeliest."),
@@ -99,7 +99,7 @@ def sampling(function: F) -> F:
 
 def loaded(run: str, device: str, kept: Any = "float32") -> Any:
     """The model of a run, ready to complete text; what there is to know about how is said."""
-    from charrnn.text_model import load
+    from charrnn.api import load
 
     model = load(run, device, kept=kept)
     for note in model.decoder().notes:

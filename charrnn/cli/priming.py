@@ -58,7 +58,7 @@ def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str
     tokenizer.encode(text)  # refuses what is not text before anything is printed
     if as_is:
         return text
-    from charrnn.completing.primes import examine
+    from charrnn.generate.primes import examine
 
     found = examine(text, tokenizer)
     for note in found.notes:

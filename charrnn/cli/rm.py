@@ -14,7 +14,7 @@ from charrnn.errors import CharRNNError
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 def command(names: tuple[str, ...], yes: bool) -> None:
     """Delete runs, after asking; damaged ones too, and those that never got a checkpoint."""
-    from charrnn import checkpoint
+    from charrnn.training import checkpoint
 
     found = [checkpoint.find_run() if name == "latest" else checkpoint.find_folder(name) for name in names]
     runs = {run.path.resolve(): run for run in found}

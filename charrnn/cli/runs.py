@@ -14,7 +14,7 @@ from charrnn.errors import CharRNNError
 @options.as_json
 def command(as_json: bool) -> None:
     """List the runs, newest first."""
-    from charrnn import checkpoint
+    from charrnn.training import checkpoint
 
     rows = [_row(run) for run in checkpoint.folders()]
     if as_json:

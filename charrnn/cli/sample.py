@@ -53,7 +53,7 @@ def command(
     Without --prime or --prime-file the prime is read from standard input when something is piped in, and is empty
     otherwise.
     """
-    from charrnn.completing.sampling import Sampling
+    from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file)

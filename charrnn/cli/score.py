@@ -35,7 +35,7 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
     each character: its bits, a tab, and the character. '-' reads standard input. A file is read as the run's own text
     was: line ends, normal form, gzip.
     """
-    from charrnn.text_model import load
+    from charrnn.api import load
 
     read, source = _found(what, is_text)
     model = load(run, device)
@@ -68,8 +68,8 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
 
 def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
     """What reads the text for a run of some configuration, and what to call it."""
-    from charrnn import data
-    from charrnn.texts import corpora
+    from charrnn.text import corpora
+    from charrnn.text import corpus as data
 
     path = Path(what)
     try:

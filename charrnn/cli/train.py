@@ -84,14 +84,14 @@ def _reports(
     stopped: Callable[[], bool],
     prepared: Callable[[str, int, int | None], None],
 ) -> Generator[Any, None, None]:
-    from charrnn import training
-    from charrnn.checkpoint import find_run
-    from charrnn.config import Config
     from charrnn.errors import CharRNNError
+    from charrnn.training import loop
+    from charrnn.training.checkpoint import find_run
+    from charrnn.training.config import Config
 
     if resume is not None:
         steps, device = values.get("steps"), values.get("device")
-        return training.resume(find_run(resume), steps, stopped, cli.STARTED, prepared, device)
+        return loop.resume(find_run(resume), steps, stopped, cli.STARTED, prepared, device)
     config = Config()
     if config_file is not None:
         try:
@@ -100,7 +100,7 @@ def _reports(
             raise CharRNNError(f"{config_file} cannot be read: {error}", "give the config.json of a run") from None
         config = Config.from_json(text, str(config_file))
     config = config.replace(**values)
-    return training.new_run(config, training.open_run(config, name, out), stopped, cli.STARTED, prepared)
+    return loop.new_run(config, loop.open_run(config, name, out), stopped, cli.STARTED, prepared)
 
 
 class _Show:
@@ -155,7 +155,7 @@ class _Show:
             self._say(f"resuming  after step {report.step:,}")
         for note in (*corpus.text.notes, *report.notes):
             self._say(f"note: {note}")
-        from charrnn.text_model import prepare
+        from charrnn.api import prepare
 
         prepare(architecture)  # now, so that a budget knows what it takes, and no completion waits for it
 
@@ -194,8 +194,8 @@ class _Show:
         self._say(figures + self._sample(report)[: max(0, room)])
 
     def _sample(self, report: Any) -> str:
+        from charrnn.api import TextModel
         from charrnn.errors import CharRNNError
-        from charrnn.text_model import TextModel
 
         corpus = self._context.corpus
         # As `sample` would without --device.
@@ -226,7 +226,7 @@ class _Show:
         if self._as_json:
             options.print_json(result)
         if result["diverged"] is not None:
-            from charrnn.training import diverged
+            from charrnn.training.loop import diverged
 
             raise diverged(report.run, result["diverged"])
         if self._as_json:

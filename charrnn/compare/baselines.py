@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from charrnn.compare import ngram
-from charrnn.data import Corpus, Part
 from charrnn.errors import how_to_install
+from charrnn.text.corpus import Corpus, Part
 
 HIGHEST_ORDER = 9
 PPMD_ORDERS = (3, 4, 5, 6, 8, 12)
@@ -95,7 +95,7 @@ def compressed_ppmd(corpus: Corpus) -> Baseline:
 
 def trained(corpus: Corpus, split: tuple[float, ...], run: str) -> Baseline:
     """A trained run on the test part, read as one stream."""
-    from charrnn.text_model import load  # it wakes torch
+    from charrnn.api import load  # it wakes torch
 
     model = load(run)
     note = "another run"

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn import checkpoint, data
-from charrnn.checkpoint import Run
 from charrnn.compare import decisions, inspection, outcome, pictures, report, statistics
 from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells, unrepeated
 from charrnn.compare.jobs import Job, carry_out
-from charrnn.data import Corpus
 from charrnn.errors import CharRNNError, how_to_install
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Corpus
+from charrnn.training import checkpoint
+from charrnn.training.checkpoint import Run
 
 
 @dataclass(frozen=True)

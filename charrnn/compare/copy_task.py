@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charrnn.architecture import Architecture
-from charrnn.model import CharRNN
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
 
 SYMBOLS = 8  # a guess is right once in so many times
 REMEMBERED = 4

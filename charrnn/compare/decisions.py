@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from charrnn import data, reports, settings, sizing, training
-from charrnn.checkpoint import Run
 from charrnn.compare import outcome
 from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
 from charrnn.compare.jobs import Job
-from charrnn.config import Config
-from charrnn.data import Corpus
+from charrnn.text import corpus as data
+from charrnn.text.corpus import Corpus
+from charrnn.training import events, loop, resolve, sizing
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
 
 # Of a run's steps, in a learning-rate trial. Short runs like higher rates than long ones, and plain cells most of all:
 # with a fifth, nn.RNN was given 1.3e-2 and scored 0.13 bits behind the same equations at 4e-3.
@@ -45,8 +46,8 @@ def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
     if config.threads is None:
         config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
     length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
-    with training.threads_of(config):
-        resolved = settings.resolve(config.replace(**length), corpus)
+    with loop.threads_of(config):
+        resolved = resolve.resolve(config.replace(**length), corpus)
     # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
     return resolved.replace(
         steps=None, patience=0, validate_every=config.validate_every, engine=config.engine, threads=config.threads
@@ -78,15 +79,15 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
     The engine is what training would choose for the length of the runs: the fastest, where they are long enough.
     """
     whole = grid.trial_config(grid.entries[i], grid.config.lr)
-    with training.threads_of(whole):
+    with loop.threads_of(whole):
         length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
-        grid = grid.with_entry(i, engine=settings.resolve(whole.replace(**length), corpus).engine)
+        grid = grid.with_entry(i, engine=resolve.resolve(whole.replace(**length), corpus).engine)
     with tempfile.TemporaryDirectory(dir=data.home()) as folder:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
         began, speed = 0.0, 0.0
-        for report in training.new_run(config, Run(Path(folder) / "pilot")):
-            if isinstance(report, reports.Stepped):
+        for report in loop.new_run(config, Run(Path(folder) / "pilot")):
+            if isinstance(report, events.Stepped):
                 began = began or time.monotonic()
                 speed = report.chars_per_s
                 if time.monotonic() - began > PILOT_SECONDS or report.step == steps:
@@ -101,7 +102,7 @@ def most_steps(grid: Grid, corpus: Corpus) -> int | None:
     """
     if grid.match == "time" or grid.budget is None:
         return None
-    return sizing.most_steps(settings.steps_per_epoch(grid.config, corpus))
+    return sizing.most_steps(resolve.steps_per_epoch(grid.config, corpus))
 
 
 def with_trial_steps(grid: Grid, most: int | None = None) -> Grid:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charrnn.model import CharRNN
+from charrnn.model.rnn import CharRNN
 
 STEPS_BACK = 200
 ROWS = 16

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn import checkpoint, locks, strict_json
-from charrnn.checkpoint import Run, write_atomically
-from charrnn.config import FORMAT, Config
+from charrnn import locks, strict_json
 from charrnn.errors import CharRNNError
-from charrnn.tokenizer import Tokenizer
+from charrnn.text.tokenizer import Tokenizer
+from charrnn.training import checkpoint
+from charrnn.training.checkpoint import Run, write_atomically
+from charrnn.training.config import FORMAT, Config
 
 MATCHES = ("parameters", "hidden", "time")
 

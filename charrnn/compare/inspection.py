@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import data, strict_json
-from charrnn.checkpoint import Run, write_atomically
+from charrnn import strict_json
 from charrnn.compare import copy_task, gradients
 from charrnn.compare.grid import nearest_width
 from charrnn.compare.jobs import Job, carry_out
-from charrnn.config import Config
-from charrnn.model import CharRNN
+from charrnn.model.rnn import CharRNN
+from charrnn.text import corpus as data
+from charrnn.training.checkpoint import Run, write_atomically
+from charrnn.training.config import Config
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
 COPY_PARAMETERS = 20_000  # as many as an LSTM of width 64 has

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
-from charrnn import training
-from charrnn.checkpoint import Run
-from charrnn.config import Config
 from charrnn.interruption import SIGNALS, held
-from charrnn.reports import Diverged, Stepped, Stopped, Validated
+from charrnn.training import loop
+from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
+from charrnn.training.events import Diverged, Stepped, Stopped, Validated
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
 
@@ -74,7 +74,7 @@ def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     if job.run.path.exists() and not job.run.exists():
         shutil.rmtree(job.run.path)  # cut off before its first checkpoint
     begun = job.run.exists()
-    reports = training.resume(job.run, stop=stop) if begun else training.new_run(job.config, job.run, stop)
+    reports = loop.resume(job.run, stop=stop) if begun else loop.new_run(job.config, job.run, stop)
     for report in reports:
         if isinstance(report, Stepped):
             yield Progress(job, report.step)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import cells, strict_json
-from charrnn.checkpoint import Run, write_atomically
 from charrnn.compare import baselines
 from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
-from charrnn.data import Corpus
 from charrnn.errors import CharRNNError
+from charrnn.text.corpus import Corpus
+from charrnn.training.checkpoint import Run, write_atomically
 
 SIGNIFICANT = 0.05
 PASSAGE_CHARACTERS = 700
@@ -164,7 +164,7 @@ def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[
 
     A diverged run has no text; its problem stands there instead.
     """
-    from charrnn.text_model import load
+    from charrnn.api import load
 
     for entry in grid.entries:
         model = load(folder.run(grid, entry, 0), device="cpu")

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from charrnn.config import Config
 from charrnn.errors import CharRNNError
+from charrnn.training.config import Config
 
 if TYPE_CHECKING:
     from charrnn.compare.grid import Grid
@@ -28,8 +28,9 @@ def karpathy2015(
     rate then falls as much in fewer epochs. widest: models above this width, which take longest, are left out.
     Raises CharRNNError for a fraction outside 0 to 1, or where no width is left.
     """
-    from charrnn import data, settings  # here: a command line that only lists its options needs neither
     from charrnn.compare.grid import Grid
+    from charrnn.text import corpus as data
+    from charrnn.training import resolve  # here: a command line that only lists its options needs neither
 
     if not 0 < fraction <= 1:
         raise CharRNNError(f"fraction is {fraction}", "expected a number above 0, up to 1")
@@ -61,7 +62,7 @@ def karpathy2015(
     corpus = data.encode(
         text, data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize), config.split
     )
-    steps = max(1, round(EPOCHS * fraction * settings.steps_per_epoch(config, corpus)))
+    steps = max(1, round(EPOCHS * fraction * resolve.steps_per_epoch(config, corpus)))
     grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
     return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in widths]
 

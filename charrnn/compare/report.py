@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charrnn.checkpoint import write_atomically
 from charrnn.compare import copy_task, outcome, pictures
 from charrnn.compare.decisions import run_rate
 from charrnn.compare.grid import Folder, Grid
 from charrnn.compare.inspection import Inspection
 from charrnn.compare.outcome import Gains
-from charrnn.data import Corpus
+from charrnn.text.corpus import Corpus
+from charrnn.training.checkpoint import write_atomically
 
 COMPLETION_CHARS = 240
 MARKED_LOSS_BITS = 0.5

@@ -1,0 +1,211 @@
+"""What a recurrent cell is: a few functions of arrays, and the parameters and state they need.
+
+Letters: T time steps, B rows, I input features, H hidden features, O output features. The functions see arrays whose
+last axis is features; leading axes (none, B, or T and B) are carried along, so the same equation serves one row, a
+batch and a whole sequence. `p` has one attribute per parameter; `state` is a tuple of (..., H) arrays.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.cells.initialisation import Init
+from charrnn.cells.ops import Array, matmul
+from charrnn.errors import CharRNNError, did_you_mean
+
+State = tuple[Array, ...]
+Step = Callable[[Array, State, Any], tuple[Array, State]]
+
+
+class Param(NamedTuple):
+    """A parameter's shape and how it starts."""
+
+    shape: tuple[int, ...]
+    init: Init
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The torch layer that computes exactly the same numbers as a cell's equations.
+
+    layer: 'RNN', 'LSTM' or 'GRU'. to_torch(p) gives weight_ih (k H, I), weight_hh (k H, H), bias_ih, bias_hh (k H,)
+    from the cell's parameters, differentiably; from_torch(weight_ih, weight_hh, bias_ih, bias_hh) gives the cell's
+    parameters in their declared order, or is None where the torch layer can hold what the cell cannot.
+    """
+
+    layer: str
+    to_torch: Callable[[Any], tuple[Array, Array, Array, Array]]
+    from_torch: Callable[[Array, Array, Array, Array], tuple[Array, ...]] | None = None
+
+
+def linear_inputs(x: Array, p: Any) -> Array:
+    """The usual part of a cell that depends on x_t alone: x W + b."""
+    return matmul(x, p.W) + p.b
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent cell: its equations and what they need. Made once per cell, in the cell's own file.
+
+    parameters(I, H, O, **options) -> {name: Param}, in the order they are stored and counted.
+    state: the start value of each state, in order; the start of a text is a state of those values.
+    inputs(x, p) -> z: all that depends on x_t alone; called on (T, B, I) at once.
+    step(z, state, p) -> (y, state): one time step, z = inputs(x_t, p).
+    A linear recurrence h_t = a_t h_{t-1} + b_t gives gates(z, p) -> (a, b) and readout(z, h, p) -> y instead of step;
+    its step is derived from them, and so is its parallel scan.
+    options: the cell's own knobs with their defaults, handed to `parameters`; equations see them only as shapes.
+    twin: the torch layer that is the same function, if there is one.
+    """
+
+    name: str
+    summary: str
+    source: str
+    parameters: Callable[..., dict[str, Param]]
+    state: Mapping[str, float]
+    step: Step = field(default=None)  # type: ignore  # derived from gates and readout when not given
+    inputs: Callable[[Array, Any], Array] = linear_inputs
+    gates: Callable[[Array, Any], tuple[Array, Array]] | None = None
+    readout: Callable[[Array, Array, Any], Array] | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
+    twin: Twin | None = None
+
+    def __post_init__(self) -> None:
+        linear = self.gates is not None and self.readout is not None
+        if (self.step is None) != linear or (self.gates is None) != (self.readout is None):
+            raise CharRNNError(
+                f"cell {self.name!r} gives neither or both of a step and a linear recurrence",
+                "give step=..., or gates=... and readout=...",
+            )
+        if linear and len(self.state) != 1:
+            raise CharRNNError(
+                f"cell {self.name!r} is a linear recurrence with {len(self.state)} states", "give it exactly one"
+            )
+        if self.gates is not None and self.readout is not None:
+            object.__setattr__(self, "step", _linear_step(self.gates, self.readout))
+
+    @property
+    def linear(self) -> bool:
+        """Whether the cell is a linear recurrence, which can be trained in parallel over time."""
+        return self.gates is not None
+
+    def shapes(self, I: int, H: int, O: int | None = None, **options: int) -> dict[str, Param]:
+        """The parameters at a given size; O is H unless the cell has an output layer of its own size.
+
+        Raises CharRNNError for an option the cell does not have, or one that is not a positive integer.
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                hint = did_you_mean(name, list(self.options)) if self.options else "leave it out"
+                raise CharRNNError(f"cell {self.name!r} has no option {name!r}", hint)
+            if not isinstance(value, int) or value < 1:
+                raise CharRNNError(
+                    f"option {name} of cell {self.name!r} is {value!r}, expected a whole number of 1 or more",
+                    f"for instance {name}={self.options[name]}",
+                )
+        return self.parameters(I, H, H if O is None else O, **{**self.options, **options})
+
+    def count(self, I: int, H: int, O: int | None = None, **options: int) -> int:
+        """How many numbers the parameters hold."""
+        return sum(int(np.prod(param.shape)) for param in self.shapes(I, H, O, **options).values())
+
+    def pack(self, values: Mapping[str, Array] | Sequence[Array]) -> Any:
+        """The `p` that equations see: a named tuple with one field per parameter, in declared order."""
+        fields = self._pack_type._fields
+        if isinstance(values, Mapping):
+            if set(values) != set(fields):
+                raise CharRNNError(
+                    f"cell {self.name!r} was given parameters {', '.join(sorted(values)) or 'none'}",
+                    f"it needs exactly {', '.join(fields)}",
+                )
+            return self._pack_type(*(values[name] for name in fields))
+        return self._pack_type(*values)
+
+    @cached_property
+    def _pack_type(self) -> Any:
+        identifier = "".join(c if f"a{c}".isidentifier() else "_" for c in self.name)
+        return namedtuple(f"parameters_of_{identifier}", self.shapes(2, 2))
+
+    def initial(
+        self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
+    ) -> dict[str, NDArray[np.float64]]:
+        """Fresh float64 parameters, each by its own rule, drawn in declared order from `rng`."""
+        return {name: init(rng, shape) for name, (shape, init) in self.shapes(I, H, O, **options).items()}
+
+    def start(self, shape: tuple[int, ...], dtype: Any = np.float64) -> tuple[NDArray[Any], ...]:
+        """The state before any input, as NumPy arrays of `shape`, usually (B, H)."""
+        return tuple(np.full(shape, value, dtype=dtype) for value in self.state.values())
+
+
+def _linear_step(
+    gates: Callable[[Array, Any], tuple[Array, Array]], readout: Callable[[Array, Array, Any], Array]
+) -> Step:
+    def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
+        a, b = gates(z, p)
+        h = a * state[0] + b
+        return readout(z, h, p), (h,)
+
+    return step
+
+
+def run_cell(
+    cell: Cell, inputs: NDArray[Any], params: Mapping[str, NDArray[Any]], state: State | None = None
+) -> tuple[NDArray[Any], State]:
+    """Run a cell's equations over a NumPy sequence: the reference that every other way is checked against.
+
+    inputs: (T, I) for one row or (T, B, I) for several. params: by name, as from `Cell.initial`. state: a tuple of
+    (H,) or (B, H) arrays, the cell's start when None; not modified.
+    Returns outputs (T, O) or (T, B, O) and the state after the last step. Raises CharRNNError for wrong shapes.
+    """
+    p = cell.pack(params)
+    if inputs.ndim not in (2, 3) or len(inputs) == 0:
+        raise CharRNNError(
+            f"inputs have shape {inputs.shape}", "give (T, I) for one row or (T, B, I) for several, with T at least 1"
+        )
+    z = cell.inputs(inputs, p)
+    if state is None:
+        state = cell.start((*inputs.shape[1:-1], hidden_size(cell, params)), inputs.dtype)
+    outputs = []
+    for z_t in z:
+        y, state = cell.step(z_t, state, p)
+        outputs.append(y)
+    return np.stack(outputs), state
+
+
+def letters(cell: Cell, **options: int) -> dict[str, tuple[str, ...]]:
+    """Every parameter's shape in letters: ('I', '4 H'); an axis that an option of the cell sets stays a number."""
+    return {name: tuple(map(_in_letters, shape)) for name, (shape, _) in cell.shapes(**_PROBE, **options).items()}
+
+
+# Primes: an axis of k H has exactly one of them as a factor, and one that an option sets has none.
+_PROBE = {"I": 10007, "H": 10009, "O": 10037}
+
+
+def _in_letters(n: int) -> str:
+    for letter, prime in _PROBE.items():
+        if n % prime == 0:
+            return letter if n == prime else f"{n // prime} {letter}"
+    return str(n)
+
+
+def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
+    """H, read off the shapes of the parameters; raises CharRNNError where they disagree with the cell's own."""
+    sizes: dict[str, int] = {}
+    for name, expected in letters(cell).items():
+        given = tuple(params[name].shape)
+        fits = len(given) == len(expected)
+        for n, axis in zip(given, expected, strict=fits):
+            *times, letter = axis.split()
+            if letter in _PROBE:  # else an option sets it: any size will do
+                blocks = int(times[0]) if times else 1
+                fits = fits and sizes.setdefault(letter, n // blocks) * blocks == n
+        if not fits:
+            raise CharRNNError(
+                f"parameter {name} of cell {cell.name!r} has shape {given}, expected ({', '.join(expected)})",
+                f"where {', '.join(f'{x} is {n}' for x, n in sizes.items())}" if sizes else "",
+            )
+    return sizes["H"]

@@ -1,0 +1,155 @@
+"""Machine code on disk, in the user's cache folder, so that only the first use of a shape has to compile.
+
+A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
+compiles it, and the processor. It is written once, whole, and never changed; so processes that start together may
+compile the same twice, and never see half a file. It holds the function's symbol, a line break and an object file,
+which llvmlite loads in milliseconds; Numba, which takes ten times as long to import, is needed to compile alone.
+"""
+
+import ctypes
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+PACKAGE = Path(__file__).parent
+SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_loaded: dict[str, "Function"] = {}
+_engines: list[Any] = []
+_loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
+
+
+class Function:
+    """A compiled function: `function(*arguments)` with addresses and whole numbers gives an int64."""
+
+    def __init__(self, address: int, signature: tuple[str, ...]):
+        self.address = address
+        kinds = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in signature]
+        # Numba's own convention: where the result goes, where an exception would go, the arguments; 0 is success.
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(address)
+
+    def __call__(self, *arguments: float) -> int:
+        result, trouble = ctypes.c_int64(), ctypes.c_void_p()
+        status = self._call(ctypes.addressof(result), ctypes.addressof(trouble), *arguments)
+        assert status == 0
+        return result.value
+
+
+def folder() -> Path:
+    """Where this user's programs keep what they can make again: charrnn's part of it."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "charrnn"
+
+
+def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
+    """A function of some source, compiled unless it was before, and what the user should know, if anything.
+
+    signature: as for `compile_source`. Raises ImportError where it must be compiled and there is no Numba, and
+    CharRNNError where Numba cannot compile it.
+    """
+    key = _key(text, signature)
+    if key in _loaded:
+        return _loaded[key], None
+    with _loading:
+        return (_loaded[key], None) if key in _loaded else _load(key, text, function, signature)
+
+
+def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
+    name, note = f"native-{key}.o", None
+    content = _read(folder() / name) or _read(spare_folder() / name)
+    if content is None:
+        from charrnn.compiler.decoding.compiling import compile_source
+
+        symbol, code = compile_source(text, function, signature)
+        content = symbol.encode() + b"\n" + code
+        note = _keep(name, content)
+    _loaded[key] = Function(_link(*content.split(b"\n", 1)), signature)
+    return _loaded[key], note
+
+
+def _key(text: str, signature: tuple[str, ...]) -> str:
+    # Every release of Numba goes with one of llvmlite.
+    parts = [text, *signature, PYTHON, llvmlite.__version__, sys.platform]
+    parts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for source in SOURCES:
+        digest.update((PACKAGE / source).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def spare_folder() -> Path:
+    """Where code is kept when `folder` cannot be written: a folder of this user's own among the temporary files."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"charrnn-{user}"
+
+
+def _read(path: Path) -> bytes | None:
+    """A file of ours; never one that somebody else put there, since what it holds will be run."""
+    try:
+        if hasattr(os, "getuid"):
+            for place in (path, path.parent):
+                status = place.stat()
+                if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                    return None
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _keep(name: str, content: bytes) -> str | None:
+    """Write a file that is whole at every moment; a note where it is not in the user's cache folder."""
+    try:
+        _write(folder() / name, content)
+    except OSError as error:
+        note = f"compiled code cannot be kept in {folder()} ({error.strerror})"
+        try:
+            _write(spare_folder() / name, content)
+        except OSError:
+            return f"{note}; it will be compiled anew next time"
+        return f"{note}; it is in {spare_folder()}"
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    os.replace(unfinished, path)
+
+
+def _link(symbol: bytes, code: bytes) -> int:
+    """Load an object file into this process; the address of its function."""
+    if not _engines:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        # Numba's code could free arrays of its own; it owns none here, so this is never called.
+        llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_never, ctypes.c_void_p).value)
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    # An engine for each: files from different processes may define the same symbols, and only the first would count.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    _engines.append(engine)  # the code lives as long as its engine
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address: int = engine.get_function_address(symbol.decode())
+    return address
+
+
+def _freed(memory: int) -> None:
+    raise AssertionError("compiled code freed an array")
+
+
+_never = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_freed)

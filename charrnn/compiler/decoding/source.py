@@ -1,0 +1,210 @@
+"""Turn traced equations into the source of plain loops, which Numba compiles to vector code.
+
+Everything a layer computes lives in one scratch vector: its inputs, states and intermediate results each have a fixed
+place there. So the compiler knows that they do not overlap, and nothing is allocated while decoding. Element-wise ops
+of one width are computed together in one loop, as late as somebody needs them; results are kept in memory only where
+another loop or a product reads them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from charrnn.compiler.decoding.trace import Function, Leaf, Node
+
+LINE = 16  # numbers; places begin at multiples of it, a cache line in float32
+
+CODE = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "truediv": "{} / {}",
+    "neg": "-{}",
+    "abs": "abs({})",
+    "maximum": "({0} if {0} > {1} or {0} != {0} else {1})",  # either NaN is kept, unlike by max
+    "minimum": "({0} if {0} < {1} or {0} != {0} else {1})",
+    "relu": "max({}, real(0))",
+    "sqrt": "math.sqrt({})",
+}  # other ops are functions of `charrnn.compiler.decoding.arithmetic`, named with their dtype
+
+
+@dataclass
+class Layout:
+    """Where in the scratch vector things are. size: of the vector."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+
+    def place(self, name: str, width: int) -> int:
+        """Where `name` is, with room for `width` numbers made for it when it is new."""
+        if name not in self.places:
+            self.places[name] = self.size
+            self.size += -(-width // LINE) * LINE
+        return self.places[name]
+
+
+class FunctionSource:
+    """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
+
+    leaves: the parameters. matrices: those of them that are multiplied by, which are kept as `kept` says; an int8 one
+    arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
+    """
+
+    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str, rows: bool = False):
+        self.name, self._function, self._layout, self._real, self._kept = name, function, layout, real, kept
+        self._rows = rows
+        self._order = _reachable(function.outputs.values())
+        self._stored: dict[Node, int] = {}
+        self._lines: list[str] = []
+        self.leaves = list(dict.fromkeys(n.detail for n in self._order if n.op in ("parameter", "matmul")))
+        self.matrices = {n.detail for n in self._order if n.op == "matmul"}
+        for node in self._order:
+            if node.op == "input":
+                self._stored[node] = layout.place(node.detail, function.inputs[node.detail])
+
+    def text(self) -> str:
+        """The function's source; outputs go to the places of their names."""
+        for node in self._order:
+            if not node.elementwise and node.op not in ("input", "parameter", "constant", "slice"):
+                self._compute(node)
+        self._finish()
+        names = [name for leaf in self.leaves for name in self._names(leaf)]
+        head = f"def {self.name}({', '.join(['s', 'sums', 'rounded', *names])}):"
+        return "\n".join([head, *(f"    {line}" for line in self._lines), ""])
+
+    def _names(self, leaf: Leaf) -> list[str]:
+        k = self.leaves.index(leaf)
+        return [f"p{k}", f"scale{k}"] if self._kept == "int8" and leaf in self.matrices else [f"p{k}"]
+
+    def _compute(self, node: Node) -> None:
+        """Emit a product, a layer normalisation or a join; what it reads is put in memory first."""
+        for argument in node.arguments:
+            self._materialise(argument)
+        at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", node.width)
+        target = self._part(at, node.width)
+        if node.op == "matmul" and self._rows:
+            base, x_at = self._origin(node.arguments[0])
+            assert base in self._stored, "a parameter is multiplied by a matrix"
+            x_at += self._stored[base]
+            weights, I = ", ".join(self._names(node.detail)), node.arguments[0].width
+            self._lines.append(f"rows_by_{self._kept}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)")
+        elif node.op == "matmul":
+            weights = ", ".join(self._names(node.detail))
+            x = self._view(node.arguments[0])
+            self._lines.append(f"by_{self._kept}({x}, {weights}, {target}, sums, rounded)")
+        elif node.op == "layernorm":
+            line = f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})"
+            self._lines += ["for r in range(s.shape[0]):", f"    {line}"] if self._rows else [line]
+        else:
+            for argument in node.arguments:
+                self._loop(argument.width, [f"{self._number(at)} = {self._element(argument)}"])
+                at += argument.width
+
+    def _materialise(self, node: Node) -> None:
+        """Put an element-wise result in memory, with those it is made of that others need too."""
+        if not node.elementwise or node in self._stored:
+            return
+        wanted = self._pending([node])
+        here = set(wanted)
+        users = {n: [u for u in self._order if n in u.arguments] for n in wanted}
+        outputs = set(self._function.outputs.values())
+        kept = [n for n in wanted if n is node or n in outputs or any(u not in here for u in users[n])]
+        stores = {n: self._layout.place(f"{self.name} {self._order.index(n)}", n.width) for n in kept}
+        self._emit(wanted, list(stores.items()))
+        self._stored |= stores
+
+    def _set_aside(self, node: Node) -> None:
+        """Put a result where no output is written."""
+        self._materialise(node)
+        if not node.elementwise:
+            at = self._layout.place(f"{self.name} copy {self._order.index(node)}", node.width)
+            self._emit([], [(node, at)])
+            self._stored[node] = at
+
+    def _finish(self) -> None:
+        """Emit what is still wanted, a loop for each width, and bring every output to its place."""
+        outputs = self._function.outputs
+        widths = list(dict.fromkeys(node.width for node in outputs.values()))
+        # A state may be written in the loop that reads its old value, but then at the same index alone.
+        cut = any(n.op == "slice" and n.arguments[0].detail in outputs for n in self._order)
+        if cut or len(widths) > 1:
+            for node in outputs.values():
+                self._set_aside(node)
+        for width in widths:
+            here = {name: node for name, node in outputs.items() if node.width == width}
+            stores = [(node, self._layout.place(name, width)) for name, node in here.items()]
+            self._emit(self._pending(here.values()), stores)
+
+    def _emit(self, wanted: Sequence[Node], stores: Sequence[tuple[Node, int]]) -> None:
+        """One loop that computes the nodes of one width and stores some."""
+        names = {node: f"v{k}" for k, node in enumerate(wanted)}
+        loads: dict[Node, str] = {}
+        body = []
+        for node in wanted:
+            terms = [names.get(a) or loads.setdefault(a, f"w{len(loads)}") for a in node.arguments]
+            template = CODE.get(node.op) or f"{node.op}_{self._real}({{}})"
+            body.append(f"{names[node]} = {template.format(*terms)}")
+        for node, _ in stores:
+            if node not in names:
+                loads.setdefault(node, f"w{len(loads)}")
+        reads = [f"{name} = {self._element(node)}" for node, name in loads.items()]
+        writes = [f"{self._number(at)} = {names.get(node) or loads[node]}" for node, at in stores]
+        self._loop(stores[0][0].width, [*reads, *body, *writes])
+
+    def _loop(self, width: int, body: Iterable[str]) -> None:
+        lines = [f"for i in range({width}):", *(f"    {line}" for line in body)]
+        self._lines += ["for r in range(s.shape[0]):", *(f"    {line}" for line in lines)] if self._rows else lines
+
+    def _pending(self, nodes: Iterable[Node]) -> list[Node]:
+        """The element-wise nodes not in memory yet that these need, themselves included, in order."""
+        found: set[Node] = set()
+
+        def visit(node: Node) -> None:
+            if node.elementwise and node not in self._stored and node not in found:
+                found.add(node)
+                for argument in node.arguments:
+                    visit(argument)
+
+        for node in nodes:
+            visit(node)
+        return [node for node in self._order if node in found]
+
+    def _element(self, node: Node) -> str:
+        """The i-th number of something that is in memory."""
+        if node.op == "constant":
+            return f"real({node.detail!r})"
+        base, first = self._origin(node)
+        if base.op == "parameter":
+            return f"p{self.leaves.index(base.detail)}[{first} + i]"
+        return self._number(self._stored[base] + first)
+
+    def _number(self, at: int) -> str:
+        return f"s[r, {at} + i]" if self._rows else f"s[{at} + i]"
+
+    def _part(self, at: int, width: int) -> str:
+        return f"s[r, {at}:{at + width}]" if self._rows else f"s[{at}:{at + width}]"
+
+    def _origin(self, node: Node) -> tuple[Node, int]:
+        """What is in memory that this is or is part of, and where in it."""
+        return (node.arguments[0], node.detail) if node.op == "slice" and node not in self._stored else (node, 0)
+
+    def _view(self, node: Node) -> str:
+        """Something in memory, as an array."""
+        base, first = self._origin(node)
+        if base.op == "parameter":
+            return f"p{self.leaves.index(base.detail)}[{first}:{first + node.width}]"
+        return self._part(self._stored[base] + first, node.width)
+
+
+def _reachable(outputs: Iterable[Node]) -> list[Node]:
+    """Every node that the outputs need, arguments before their users."""
+    order: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node not in order:
+            for argument in node.arguments:
+                visit(argument)
+            order[node] = None
+
+    for node in outputs:
+        visit(node)
+    return list(order)

@@ -1,0 +1,1 @@
+"""The equations and their derivative as LLVM: what the compiled engine trains with."""

@@ -1,0 +1,428 @@
+"""How a step and its derivative are cut into stages of machine code, and what is kept in which buffer.
+
+Matrix products cut a step: whatever can be computed before the first of them is one stage, and so on. A stage is a
+list of stores, each of one expression into a column of a buffer; between two stages stand products. The last stage of
+a step and the first of the next one are merged, so that a step of the lstm is one stage and one product.
+
+The derivative needs numbers of the step itself. Results of functions (gates) are saved; what a few operations make of
+the saved ones and the states is made again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from charrnn.compiler.training.derivative import Derivative, Equations, Expr, Product, ordered
+
+Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
+CHEAP = 3  # so many operations are repeated in a later stage rather than kept
+COSTS = {"sigmoid": 10, "tanh": 10, "exp": 8, "expm1": 8, "log1p": 10, "sqrt": 4, "div": 4}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Numbers in rows. product: in the products' dtype, else in the state's. width: columns.
+
+    slots: what there is for each time step. 'history' a slot each; 'state' one more, kept where `kept`; 'turns' two
+    that take turns; 'one' for all; 'rows' a row looked up by index for each; 'fixed' one row for all.
+    """
+
+    name: str
+    width: int
+    product: bool
+    slots: Slots
+
+
+@dataclass(frozen=True)
+class Store:
+    """expr into columns from `column` of the buffer's slot t + shift; add: onto what is there."""
+
+    expr: Expr
+    buffer: str
+    column: int
+    shift: int = 0
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """rows of slot t of `left`, from a column on, K wide, by a packed matrix into `out`."""
+
+    product: Product
+    left: str
+    column: int
+    out: str
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction through time. step: 1 or -1.
+
+    Stages `head`, `middle` and `tail` make up a step, `multiply[s]` follows stage s; `merged` is the tail of a step
+    and the head of the next. Without products there is `tail` alone.
+    """
+
+    step: int
+    head: tuple[Store, ...]
+    middle: tuple[tuple[Store, ...], ...]
+    tail: tuple[Store, ...]
+    merged: tuple[Store, ...]
+    multiply: tuple[tuple[Multiply, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is done for a layer, and where it is kept.
+
+    lefts, douts: of each product by name, the buffer and first column of its left operand and of the derivative by
+    its outputs. y: buffer and slot of the first output. kept: the states whose history the derivative reads. vectors:
+    for each vector parameter (name, which of a stack) the buffer of its derivative.
+    """
+
+    equations: Equations
+    derivative: Derivative
+    buffers: Mapping[str, Buffer]
+    forward: Way
+    backward: Way
+    lefts: Mapping[str, tuple[str, int]]
+    douts: Mapping[str, tuple[str, int]]
+    y: tuple[str, int]
+    kept: frozenset[int]
+    vectors: Mapping[tuple[str, int | None], str]
+
+
+def make_plan(equations: Equations, derivative: Derivative, same_dtype: bool) -> Plan:
+    """same_dtype: whether products are in the state's dtype, so that a state can be a left operand as it is."""
+    maker = _Maker(equations, derivative, same_dtype)
+    return maker.plan()
+
+
+class _Maker:
+    def __init__(self, equations: Equations, derivative: Derivative, same_dtype: bool) -> None:
+        self.equations, self.derivative, self.same_dtype = equations, derivative, same_dtype
+        self.graph = equations.graph
+        self.buffers: dict[str, Buffer] = {}
+        self.kept: set[int] = set()
+        self.levels: dict[Expr, int] = {}
+        self.products = (*equations.products, *derivative.products)
+        self.made_by = {out: product for product in self.products for out in product.outputs}
+        self.state_leaves = [self.graph.leaf(s.width, "state", j) for j, s in enumerate(equations.states)]
+
+    def plan(self) -> Plan:
+        for j, leaf in enumerate(self.state_leaves):
+            self._buffer(f"state.{j}", leaf.width, False, "state")
+            self._buffer(f"dstate.{j}", leaf.width, False, "turns")
+        self._buffer("x", sum(e.width for e in self.equations.x), True, "rows")
+        for product in self.products:
+            slots: Slots = "one" if product.per_step else "rows"
+            self._buffer(f"out.{product.name}", sum(e.width for e in product.outputs), not product.per_step, slots)
+        saved = self._saved()
+        stores, stored, lefts, y = self._forward_stores(saved)
+        forward = self._way(1, self.equations.products, stores, stored, lefts)
+        stores, douts, vectors = self._backward_stores()
+        stored = {e: (load, -1) for e, load in self._from_forward(saved).items()}
+        backward = self._way(-1, self.derivative.products, stores, stored, {f"d{n}": at for n, at in douts.items()})
+        return Plan(
+            self.equations,
+            self.derivative,
+            self.buffers,
+            forward,
+            backward,
+            lefts,
+            douts,
+            y,
+            frozenset(self.kept),
+            vectors,
+        )
+
+    def _buffer(self, name: str, width: int, product: bool, slots: Slots) -> str:
+        self.buffers.setdefault(name, Buffer(name, width, product, slots))
+        return name
+
+    def _load(self, buffer: str, column: int, width: int, shift: int = 0) -> Expr:
+        return self.graph.node("load", width=width, data=(buffer, column, shift))
+
+    def _leaf(self, leaf: Expr) -> Expr:
+        """Where a leaf of the equations or the derivative is read."""
+        kind, *key = leaf.data
+        if kind == "state":
+            return self._load(f"state.{key[0]}", 0, leaf.width)
+        if kind == "dstate":
+            return self._load(f"dstate.{key[0]}", 0, leaf.width, 1)
+        if kind == "vector":
+            name, index, block = key
+            widths = [b.width for b in self._blocks_of_vector(name, index)]
+            buffer = self._buffer(f"vector.{name}.{index}", sum(widths), False, "fixed")
+            return self._load(buffer, sum(widths[:block]), leaf.width)
+        if kind == "dy":
+            widths = [e.width for e in self.equations.y]
+            return self._load(self._buffer("dy", sum(widths), True, "history"), sum(widths[: key[0]]), leaf.width)
+        blocks = self.equations.x if kind == "x" else self.made_by[leaf].outputs
+        column = sum(e.width for e in blocks[: blocks.index(leaf)])
+        return self._load("x" if kind == "x" else f"out.{key[0]}", column, leaf.width)
+
+    def _blocks_of_vector(self, name: str, index: int | None) -> list[Expr]:
+        return [e for e in self.graph.leaves("vector") if e.data[1:3] == (name, index)]
+
+    # What the derivative reads of the step.
+
+    def _saved(self) -> dict[Expr, Expr]:
+        """Which results of the step are saved, and the load of each."""
+        step = self._of_step()
+        needed: set[Expr] = set()
+        waiting = [e for d in self.derivative.douts.values() for e in d]
+        waiting += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
+        seen: set[Expr] = set()
+        while waiting:
+            node = waiting.pop()
+            if node in step:
+                needed.add(node)
+            elif node not in seen:
+                seen.add(node)
+                waiting += node.args
+        free = {*self.state_leaves, *self.equations.states}
+        saved: dict[Expr, Expr] = {}
+        self._buffer("saved", 0, False, "history")
+        for node in sorted(needed, key=lambda e: e.number):
+            if not self._made_again(node, free, saved):
+                saved[node] = self._load("saved", self._widen("saved", node.width), node.width)
+        # A state is kept for all steps only where the derivative reads it.
+        self._keep_states(needed, saved)
+        return saved
+
+    def _of_step(self) -> set[Expr]:
+        return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
+
+    def _made_again(self, node: Expr, free: set[Expr], saved: Mapping[Expr, Expr]) -> bool:
+        if node in free or node in saved or node.op == "constant":
+            return True
+        if node.op == "leaf":
+            return bool(node.data[0] == "vector")
+        return all(self._made_again(a, free, saved) for a in node.args)
+
+    def _keep_states(self, needed: set[Expr], saved: Mapping[Expr, Expr]) -> None:
+        waiting = list(needed)
+        after = {e: j for j, e in reversed(list(enumerate(self.equations.states)))}
+        while waiting:
+            node = waiting.pop()
+            if node in saved:
+                continue
+            if node in after:
+                self.kept.add(after[node])
+            elif node.op == "leaf" and node.data[0] == "state":
+                self.kept.add(node.data[1])
+            else:
+                waiting += node.args
+
+    def _from_forward(self, saved: Mapping[Expr, Expr]) -> dict[Expr, Expr]:
+        """Loads that stand for results of the step in its derivative."""
+        loads = dict(saved)
+        for j, state in enumerate(self.equations.states):
+            if state not in loads and state.op != "leaf" and j in self.kept:
+                loads[state] = self._load(f"state.{j}", 0, state.width, 1)
+        return loads
+
+    def _widen(self, name: str, width: int) -> int:
+        """Room for one more block in a buffer; its column."""
+        old = self.buffers[name]
+        self.buffers[name] = Buffer(name, old.width + width, old.product, old.slots)
+        return old.width
+
+    # Stores
+
+    def _forward_stores(
+        self, saved: Mapping[Expr, Expr]
+    ) -> tuple[list[Store], dict[Expr, tuple[Expr, int]], dict[str, tuple[str, int]], tuple[str, int]]:
+        stores = [Store(e, *load.data[:2]) for e, load in saved.items()]
+        stored = {e: (load, self._level(e)) for e, load in saved.items()}
+        for j, state in enumerate(self.equations.states):
+            stores.append(Store(state, f"state.{j}", 0, 1))
+            if state.op != "leaf":
+                stored.setdefault(state, (self._load(f"state.{j}", 0, state.width, 1), self._level(state)))
+        lefts: dict[str, tuple[str, int]] = {}
+        y: tuple[str, int] | None = None
+        for product in self.equations.products:
+            if not product.per_step:
+                lefts[product.name] = ("x", 0)
+                continue
+            state_index = self._is_state(product.left)
+            if state_index is not None and self.same_dtype:
+                lefts[product.name] = (f"state.{state_index}", 0)
+                self.kept.add(state_index)
+                continue
+            same = next((p for p in self.equations.products if p.left == product.left and p.name in lefts), None)
+            if same is not None:
+                lefts[product.name] = lefts[same.name]
+                continue
+            name = self._buffer(f"left.{product.name}", sum(e.width for e in product.left), True, "history")
+            lefts[product.name] = (name, 0)
+            stores += _columns(product.left, name)
+            if state_index is not None and self.equations.y == (self.equations.states[state_index],) and y is None:
+                # The output is what the next step's product reads: one buffer for both, of one slot more.
+                self.buffers[name] = Buffer(name, self.buffers[name].width, True, "state")
+                stores.append(Store(self.equations.y[0], name, 0, 1))
+                y = (name, 1)
+        for j in sorted(self.kept):
+            if y is None and self.same_dtype and self.equations.y == (self.equations.states[j],):
+                y = (f"state.{j}", 1)
+        if y is None:
+            y = (self._buffer("y", sum(e.width for e in self.equations.y), True, "history"), 0)
+            stores += _columns(self.equations.y, "y")
+        return stores, stored, lefts, y
+
+    def _is_state(self, left: tuple[Expr, ...]) -> int | None:
+        return self.state_leaves.index(left[0]) if len(left) == 1 and left[0] in self.state_leaves else None
+
+    def _backward_stores(
+        self,
+    ) -> tuple[list[Store], dict[str, tuple[str, int]], dict[tuple[str, int | None], str]]:
+        widths = [e.width for e in self.state_leaves]
+        stores = [Store(_wide(d, widths[j]), f"dstate.{j}", 0) for j, d in enumerate(self.derivative.dstates)]
+        placed: list[tuple[tuple[Expr, ...], str]] = []
+        douts: dict[str, tuple[str, int]] = {}
+        for name, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
+            at = next(((b, i) for whole, b in placed if (i := _find(blocks, whole)) is not None), None)
+            if at is None:
+                widths = [e.width for p in self.equations.products if p.name == name for e in p.outputs]
+                at = self._buffer(f"dout.{name}", sum(widths), True, "history"), 0
+                stores += _columns(blocks, at[0], widths)
+                placed.append((blocks, at[0]))
+            douts[name] = at
+        if any(not d.is_constant(0) for d in self.derivative.dx):
+            self._buffer("dx", self.buffers["x"].width, False, "history")
+            stores += _columns(self.derivative.dx, "dx", [e.width for e in self.equations.x])
+        vectors: dict[tuple[str, int | None], str] = {}
+        sums: dict[tuple[Expr, ...], str] = {}
+        for leaf in self.derivative.dvectors:
+            name, index = leaf.data[1:3]
+            if (name, index) in vectors:
+                continue
+            leaves = self._blocks_of_vector(name, index)
+            blocks = tuple(self.derivative.dvectors.get(e, self.graph.constant(0)) for e in leaves)
+            if blocks not in sums:
+                widths = [e.width for e in leaves]
+                sums[blocks] = self._buffer(f"dvector.{name}.{index}", sum(widths), False, "fixed")
+                stores += [
+                    Store(s.expr, s.buffer, s.column, add=True)
+                    for s in _columns(blocks, sums[blocks], widths)
+                    if not s.expr.is_constant(0)
+                ]
+            vectors[name, index] = sums[blocks]
+        return stores, douts, vectors
+
+    # Stages
+
+    def _level(self, node: Expr) -> int:
+        """How many products have to be made before it can be computed."""
+        if node not in self.levels:
+            product = self.made_by.get(node)
+            if product is not None and product.per_step:
+                self.levels[node] = 1 + max(self._level(e) for e in product.left)
+            else:
+                self.levels[node] = max((self._level(a) for a in node.args), default=0)
+        return self.levels[node]
+
+    def _way(
+        self,
+        step: int,
+        products: tuple[Product, ...],
+        stores: list[Store],
+        stored: dict[Expr, tuple[Expr, int]],
+        lefts: Mapping[str, tuple[str, int]],
+    ) -> Way:
+        if step < 0:  # within the derivative, what the step has made costs no product
+            for node in self._of_step():
+                self.levels[node] = 0
+        per_step = [p for p in products if p.per_step]
+        level_of = {p.name: max(self._level(e) for e in p.left) for p in per_step}
+        last = max([1 + level for level in level_of.values()], default=0)
+        stages: list[list[Store]] = [[] for _ in range(last + 1)]
+        for store in stores:
+            stages[self._level(store.expr)].append(store)
+        self._spill(step, stages, stored)
+        rewritten = [
+            tuple(Store(self._rewrite(s.expr, level, stored), s.buffer, s.column, s.shift, s.add) for s in stage)
+            for level, stage in enumerate(stages)
+        ]
+        multiply = tuple(
+            tuple(Multiply(p, *lefts[p.name], f"out.{p.name}") for p in per_step if level_of[p.name] == level)
+            for level in range(last)
+        )
+        head, tail = rewritten[0], rewritten[-1]
+        if last == 0:
+            return Way(step, (), (), tail, (), ())
+        return Way(step, head, tuple(rewritten[1:-1]), tail, self._merge(step, head, tail), multiply)
+
+    def _spill(self, step: int, stages: list[list[Store]], stored: dict[Expr, tuple[Expr, int]]) -> None:
+        """Keep what a later stage would have to compute again, where that is costly."""
+        first: dict[Expr, int] = {}
+        for level, stage in enumerate(stages):
+            seen: set[Expr] = set()
+            waiting = [s.expr for s in stage]
+            while waiting:
+                node = waiting.pop()
+                if node in seen or (node in stored and stored[node][1] < level):
+                    continue
+                seen.add(node)
+                if first.setdefault(node, level) < level and self._cost(node, stored) > CHEAP:
+                    name = self._buffer(f"between.{'+' if step > 0 else '-'}", 0, False, "one")
+                    load = self._load(name, self._widen(name, node.width), node.width)
+                    stored[node] = (load, first[node])
+                    stages[first[node]].append(Store(node, *load.data[:2]))
+                else:
+                    waiting += node.args
+
+    def _cost(self, node: Expr, stored: Mapping[Expr, tuple[Expr, int]]) -> int:
+        own = 0 if not node.args else COSTS.get(node.op, 1)
+        return own + sum(self._cost(a, stored) for a in node.args if a not in stored)
+
+    def _rewrite(self, node: Expr, level: int, stored: Mapping[Expr, tuple[Expr, int]]) -> Expr:
+        """The same with leaves as loads, and loads of what an earlier stage has stored."""
+        if node in stored and stored[node][1] < level:
+            return stored[node][0]
+        if node.op == "leaf":
+            return self._leaf(node)
+        if not node.args:
+            return node
+        args = (self._rewrite(a, level, stored) for a in node.args)
+        return self.graph.node(node.op, *args, width=node.width, data=node.data)
+
+    def _merge(self, step: int, head: tuple[Store, ...], tail: tuple[Store, ...]) -> tuple[Store, ...]:
+        """The tail of step t and the head of step t + step: what the one stores the other has at hand."""
+        at_hand = {(s.buffer, s.column, s.shift): s.expr for s in tail if not s.add}
+
+        def moved(node: Expr) -> Expr:
+            if node.op == "load":
+                buffer, column, shift = node.data
+                return at_hand.get((buffer, column, shift + step)) or self._load(
+                    buffer, column, node.width, shift + step
+                )
+            return self.graph.node(node.op, *map(moved, node.args), width=node.width, data=node.data)
+
+        merged = {(s.buffer, s.column, s.shift): s for s in tail}
+        for store in head:
+            expr, key = moved(store.expr), (store.buffer, store.column, store.shift + step)
+            if store.add:
+                key = (store.buffer, store.column, 0)
+                expr = merged[key].expr + expr if key in merged else expr
+            merged[key] = Store(expr, *key, store.add)
+        return tuple(merged.values())
+
+
+def _columns(blocks: tuple[Expr, ...], buffer: str, widths: list[int] | None = None) -> list[Store]:
+    """Blocks side by side."""
+    widths = widths or [e.width for e in blocks]
+    return [Store(_wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))]
+
+
+def _wide(e: Expr, width: int) -> Expr:
+    """A constant as one of a certain width; anything else has one."""
+    return e if e.width else e.graph.node(e.op, width=width, data=e.data)
+
+
+def _find(part: tuple[Expr, ...], whole: tuple[Expr, ...]) -> int | None:
+    """The column at which blocks stand within others."""
+    for i in range(len(whole) - len(part) + 1):
+        if whole[i : i + len(part)] == part:
+            return sum(e.width for e in whole[:i])
+    return None

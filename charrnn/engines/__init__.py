@@ -1,0 +1,1 @@
+"""Run a cell along time: four engines, the same numbers."""

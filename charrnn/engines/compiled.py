@@ -1,0 +1,348 @@
+"""The native engine: a whole layer, forwards and backwards, as one call of machine code made from a cell's equations.
+
+What autograd would do step by step is planned once (`derivative` and `schedule` of `charrnn.compiler.training`) and
+compiled once (`llvm` there). Products that do not wait for the state (x W, and every matrix's derivative) are left
+to torch, one large product each. Pointwise arithmetic and the carried state are float32 (float64 for float64 weights);
+products are bf16 under autocast, with float32 sums.
+
+The roofline, for lstm at H = I = 512, B = T = 64, one layer on one core of a Zen 4 (AVX-512, bf16 units; 2 operations
+a weight and character forwards, 4 backwards, of 2.1 million weights):
+
+                                              operations  measured      rate
+    the time loop's products, both directions   17.2 G     97 ms       177 G/s, all pointwise arithmetic included
+    x W, dx, and the derivatives by W and U     34.4 G    190 ms       180 G/s, torch's products
+    packing, casts, copies                                 20 ms
+    all                                         51.6 G    307 ms       168 G/s
+
+The multipliers' peak, a bf16 product of vectors at every cycle, is 222 G/s (measured as the best tile; 107 in float32):
+the gap is a quarter, most of it torch's products. Bytes hardly matter: a step reads U, 2 MB of bf16, from the cache at
+64 rows a time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a
+step is still 150 G/s, where torch's product, which packs U at each step, has 103.
+Odd widths, which `compare` solves for, used to fall back to float32 products where bf16 numbers want pairs, and their
+rests went number by number: rnn 351, B = 16, one core of a Zen 4, made 33,800 characters/s where 352 makes 52,700; now
+48,900 (simple 445: 40,100, now 55,900; lstm 253: 34,500, now 50,200).
+With a table of V characters the first layer's x W and both its derivatives are V / (T B) of that.
+
+Without AVX-512 (a Zen 3 core, float32, 16 rows of 512 by 512 x 1536) the tile runs at 94 G/s, where torch's product of
+1024 squared has 90: higher tiles were slower. Two cores: a step of nn.GRU 512 takes 83 ms, 152 ms on one.
+"""
+
+import itertools
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charrnn.cells.cell import Cell
+from charrnn.compiler.training import threads as team
+from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
+from charrnn.compiler.training.llvm import Machine
+from charrnn.compiler.training.products import ROWS
+from charrnn.compiler.training.schedule import Buffer, make_plan
+
+States = tuple[Tensor, ...]
+MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
+
+
+def supports(cell: Cell) -> bool:
+    """Whether the engine can run a cell's equations."""
+    key = (cell.name, cell.step, cell.inputs)
+    if key not in _supported:
+        shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
+        try:
+            trace(cell, shapes, 6, 4)
+            _supported[key] = True
+        except UnsupportedError:
+            _supported[key] = False
+    return _supported[key]
+
+
+def run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
+    """Run a layer over a sequence of T steps.
+
+    x: rows (R, I). index: (T, B) int64, which row is read where. state: (B, H) tensors, not modified. p: from
+    `Cell.pack`. Returns outputs (T, B, O), in the products' dtype, and the state after the last step.
+    """
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") and state[0].dtype == torch.float32 else state[0].dtype
+    params = {name: getattr(p, name) for name in p._fields}
+    machine = _machine(cell, {n: tuple(w.shape) for n, w in params.items()}, x.shape[1], state[0].shape[1], dtype)
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *params.values()))
+    layer = _Layer(machine, list(params), index, training, torch.get_num_threads())
+    y, *last = _Run.apply(layer, x, *state, *params.values())  # type: ignore[no-untyped-call]
+    return y, tuple(last)
+
+
+_supported: dict[Any, bool] = {}
+_machines: dict[Any, Machine] = {}
+_compiling = threading.Lock()  # of threads that need the same loops at once, one compiles them and the others wait
+
+
+def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dtype: torch.dtype) -> Machine:
+    """The compiled loops for a cell of certain sizes, compiled once in a process."""
+    key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
+    if key not in _machines:
+        with _compiling:
+            if key not in _machines:
+                equations = trace(cell, shapes, I, H)
+                plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
+                _machines[key] = Machine(plan, dtype)
+    return _machines[key]
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, layer: "_Layer", x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.layer = layer
+        with torch.autocast("cpu", enabled=False):
+            return layer.forward(x, tensors)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast("cpu", enabled=False):
+            return None, *ctx.layer.backward(dy, dstates, ctx.needs_input_grad[1:])
+
+
+class _Layer:
+    """One run of a layer: its buffers from the way forwards to the way back."""
+
+    def __init__(self, machine: Machine, names: list[str], index: Tensor, training: bool, threads: int) -> None:
+        self.machine, self.plan, self.names = machine, machine.plan, names
+        self.index, self.training = index.contiguous(), training
+        self.T, self.B = index.shape
+        self.dtype = machine.shape.dtype
+        self.wide = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
+        self.equations = self.plan.equations
+        # bf16 numbers are multiplied in pairs. The last of an odd number is paired with what comes next in its row, of
+        # which the matrix takes nothing: it must be there, and finite, though it may not have been computed yet.
+        per_step = [p for p in self.equations.products if p.per_step]
+        widths = [e.width for p in per_step for e in (*p.left, *p.outputs)]
+        self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
+        parts = max(1, min(threads, self.B // MIN_ROWS))
+        cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
+        self.parts = list(itertools.pairwise(cuts))
+        self.buffers: dict[str, Tensor] = {}
+
+    # Buffers
+
+    def _slots(self, buffer: Buffer) -> int:
+        if buffer.name == self.plan.y[0]:
+            return self.T + self.plan.y[1]
+        if buffer.name.startswith("state."):
+            return self.T + 1 if self._kept(int(buffer.name.split(".")[1])) else 2
+        if buffer.slots == "turns":
+            return 2
+        return (self.T + (buffer.slots == "state")) if self.training and buffer.slots in ("history", "state") else 1
+
+    def _kept(self, j: int) -> bool:
+        """Whether a state is kept for every step, or only the last one."""
+        return self.plan.y[0] == f"state.{j}" or (self.training and j in self.plan.kept)
+
+    def _allocate(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self.buffers:
+                buffer = self.plan.buffers[name]
+                width = buffer.width
+                if name.startswith("out."):
+                    width = self.machine.shape.panels(width) * self.machine.shape.panel
+                multiplied = name.startswith(("left.", "dout."))
+                if multiplied and self.unpaired:
+                    width += width % 2
+                dtype = self.dtype if buffer.product else self.wide
+                shape = (self._slots(buffer), self.B, width)
+                reused = name not in self._handed_out()
+                self.buffers[name] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
+                if multiplied and self.unpaired:
+                    self.buffers[name].zero_()
+
+    def _handed_out(self) -> tuple[str, ...]:
+        """Buffers whose numbers leave this module, and must not be written again."""
+        return self.plan.y[0], "dx"
+
+    def _table(self, part: int) -> np.ndarray[Any, Any]:
+        """Address, bytes of a slot, bytes of a row, and mask of every buffer there is."""
+        table = np.zeros((len(self.machine.lines), 4), np.int64)
+        for name, tensor in self.buffers.items():
+            size, line = tensor.element_size(), self.machine.lines[name]
+            slots = self.plan.buffers[name].slots if name in self.plan.buffers else "one"
+            address = tensor.data_ptr()
+            if slots == "fixed":
+                table[line] = address + (part * tensor.stride(0) * size if name.startswith("dvector.") else 0), 0, 0, 0
+            elif slots == "rows":
+                table[line] = address, 0, tensor.stride(0) * size, 0
+            elif tensor.ndim == 3:
+                mask = 0 if len(tensor) == 1 else 1 if len(tensor) == 2 and slots in ("state", "turns") else -1
+                table[line] = address, tensor.stride(0) * size, tensor.stride(1) * size, mask
+            else:
+                table[line] = address, 0, 0, 0
+        table[self.machine.lines["index"]] = self.index.data_ptr(), 8 * self.B, 8, -1
+        return table
+
+    def _in_parts(self, address: int) -> None:
+        """Run all rows through time, shared out among threads."""
+        tables = [self._table(i) for i in range(len(self.parts))]
+        team.run(address, [(t.ctypes.data, self.T, *rows) for t, rows in zip(tables, self.parts, strict=True)])
+
+    # Forwards
+
+    def forward(self, x: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states, params = tensors[: len(self.equations.states)], tensors[len(self.equations.states) :]
+        self.params = dict(zip(self.names, params, strict=True))
+        self.x_dtype = x.dtype
+        plan, buffers = self.plan, self.buffers
+        buffers["x"] = x.detach().to(self.dtype).contiguous()
+        for product in self.equations.products:
+            if product.per_step:
+                buffers[f"packed.{product.name}"] = self.machine.shape.pack(self._matrix(product.weight), False)
+            else:
+                buffers[f"out.{product.name}"] = buffers["x"] @ self._matrix(product.weight).to(self.dtype)
+        self._give_vectors()
+        self._allocate([n for n in plan.buffers if _on_the_way(n, forwards=True) and n not in buffers])
+        for j, state in enumerate(states):
+            buffers[f"state.{j}"][0].copy_(state)
+        self._in_parts(self.machine.forward)
+        last = [buffers[f"state.{j}"][-1 if self._kept(j) else self.T & 1] for j in range(len(states))]
+        name, slot = plan.y
+        y = buffers[name][slot : slot + self.T, :, : sum(e.width for e in self.equations.y)]
+        result = (y, *(s.clone() for s in last))
+        needed = {"x", "saved", name, *(f"state.{j}" for j in plan.kept), *(b for b, _ in plan.lefts.values())}
+        self._release(set() if not self.training else needed | {n for n in buffers if n.startswith("vector.")})
+        return result
+
+    def _matrix(self, weight: tuple[str, int | None]) -> Tensor:
+        name, k = weight
+        return self.params[name].detach() if k is None else self.params[name].detach()[k]
+
+    def _give_vectors(self) -> None:
+        for buffer in self.plan.buffers.values():
+            if buffer.name.startswith("vector."):
+                name, k = buffer.name.removeprefix("vector.").rsplit(".", 1)
+                vector = self._matrix((name, None if k == "None" else int(k)))
+                self.buffers[buffer.name] = vector.to(self.wide).contiguous()
+
+    def _release(self, keep: set[str]) -> None:
+        """Let go of buffers; those of a size that is worth it are used again by the next run."""
+        for name in [n for n in self.buffers if n not in keep]:
+            tensor = self.buffers.pop(name)
+            allocated = name in self.plan.buffers and self.plan.buffers[name].slots not in ("fixed", "rows")
+            if allocated and name != "dy" and name not in self._handed_out():
+                _spare.give(tensor)
+
+    # Backwards
+
+    def backward(self, dy: Tensor, dstates: tuple[Tensor, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        plan, buffers = self.plan, self.buffers
+        buffers["dy"] = dy.to(self.dtype).contiguous()
+        for product in self.plan.derivative.products:
+            buffers[f"packed.{product.name}"] = self.machine.shape.pack(self._matrix(product.weight), True)
+        for buffer in plan.buffers.values():
+            if buffer.name.startswith("dvector."):
+                buffers[buffer.name] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
+        self._allocate([n for n in plan.buffers if _on_the_way(n, forwards=False) and n not in buffers])
+        for j, dstate in enumerate(dstates):
+            buffers[f"dstate.{j}"][self.T & 1].copy_(dstate)
+        self._in_parts(self.machine.backward)
+        grads: dict[str, Tensor] = {}
+        dx = self._products(grads, needed[0])
+        for (name, k), buffer_name in plan.vectors.items():
+            _put(grads, self.params[name], name, k, buffers[buffer_name].sum(0))
+        before = [buffers[f"dstate.{j}"][0].clone() for j in range(len(dstates))]
+        result = (
+            dx,
+            *before,
+            *(None if name not in grads else grads[name].to(self.params[name].dtype) for name in self.names),
+        )
+        self._release(set())
+        return tuple(g if wanted else None for g, wanted in zip(result, needed, strict=True))
+
+    def _products(self, grads: dict[str, Tensor], dx_needed: bool) -> Tensor | None:
+        """The derivatives by all matrices, and by x where needed."""
+        n, x = self.T * self.B, self.buffers["x"]
+        looked_up = len(x) < n
+        dx: Tensor | None = None
+        if "dx" in self.buffers:
+            dx = self.buffers["dx"].flatten(0, 1)
+            dx = self._add_rows(dx) if looked_up else dx
+        for product in self.equations.products:
+            if product.name not in self.plan.douts:
+                continue
+            buffer, column = self.plan.douts[product.name]
+            width = sum(e.width for e in product.outputs)
+            dout = self.buffers[buffer].flatten(0, 1)[:, column : column + width]
+            if product.per_step:
+                left_name, column = self.plan.lefts[product.name]
+                K = sum(e.width for e in product.left)
+                left = self.buffers[left_name][: self.T].flatten(0, 1)[:, column : column + K]
+                _put(grads, self.params[product.weight[0]], *product.weight, left.t() @ dout)
+                continue
+            matrix = self._matrix(product.weight)
+            if looked_up:
+                dout, x, matrix = self._add_rows(dout), x.to(self.wide), matrix.to(self.wide)
+            else:
+                matrix = matrix.to(self.dtype)
+            _put(grads, self.params[product.weight[0]], *product.weight, x.t() @ dout)
+            if dx_needed:
+                share = dout @ matrix.t()
+                dx = share if dx is None else dx + share
+        return dx.to(self.x_dtype) if dx is not None and dx_needed else None
+
+    def _add_rows(self, rows: Tensor) -> Tensor:
+        """(T B, N) summed by the row of x each has read: (R, N), in the same order every time."""
+        R, N = len(self.buffers["x"]), rows.shape[1]
+        sums = torch.zeros(R, N, dtype=self.wide)
+        if rows.dtype != self.dtype:
+            return sums.index_add_(0, self.index.flatten(), rows)
+        size = rows.element_size()
+        where = (rows.data_ptr(), rows.stride(0) * size, self.index.data_ptr(), len(rows))
+        self.machine.add_rows(*where, sums.data_ptr(), N * sums.element_size(), 0, N)
+        return sums
+
+
+def _on_the_way(name: str, forwards: bool) -> bool:
+    kind, _, rest = name.partition(".")
+    if kind in ("out", "packed", "between"):
+        return (not rest.startswith(("d", "-"))) == forwards
+    return (kind in ("left", "saved", "state", "y", "x", "vector")) == forwards
+
+
+def _put(grads: dict[str, Tensor], param: Tensor, name: str, k: int | None, grad: Tensor) -> None:
+    """Add a derivative, of a whole parameter or of one in a stack."""
+    if k is None:
+        grads[name] = grads[name] + grad if name in grads else grad
+    else:
+        if name not in grads:
+            grads[name] = torch.zeros_like(param)
+        grads[name][k] += grad
+
+
+class _Spare:
+    """Large buffers between runs: memory that is new to the process costs as much as the arithmetic done in it."""
+
+    KEPT = 64  # of a dtype
+
+    def __init__(self) -> None:
+        self._waiting: dict[torch.dtype, list[Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        n = math.prod(shape)
+        with self._lock:
+            waiting = self._waiting.setdefault(dtype, [])
+            fits = [i for i, flat in enumerate(waiting) if n <= len(flat) <= n + n // 4]
+            flat = waiting.pop(fits[-1]) if fits else None
+        with torch.inference_mode(False):  # what is made while validating will be written to while training
+            if flat is None:  # windows differ by a character: one buffer will do for all
+                flat = torch.empty(n + n // 16, dtype=dtype)
+            return flat[:n].view(shape)
+
+    def give(self, tensor: Tensor) -> None:
+        with torch.inference_mode(False), self._lock:
+            flat = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+            waiting = self._waiting.setdefault(tensor.dtype, [])
+            waiting.append(flat)
+            del waiting[: -self.KEPT]
+
+
+_spare = _Spare()

@@ -1,0 +1,85 @@
+"""Next-character logits, one character at a time, straight from the equations: on NumPy arrays or torch tensors."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.model.architecture import Architecture, Weights
+
+State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
+Library = Literal["numpy", "torch"]
+
+
+class Decoder:
+    """Steps a model by one character in every row. It keeps no state: the state goes in and comes out.
+
+    engine: what computes. notes: what the user should know about it. first (V + 1, ...): all that the first layer
+    makes of a character alone. head (H, V), bias (V,): what makes logits of the last layer's output.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, architecture: Architecture, weights: Weights, library: Library = "torch", device: str = "cpu"):
+        """weights: checked against the architecture. device: where torch computes; NumPy knows only 'cpu'."""
+        architecture.check(weights)
+        self.architecture, self.engine = architecture, str(library)
+        self._torch: Any = None
+        if library == "torch":
+            import torch  # sampling on NumPy does without it
+
+            self._torch = torch
+        self._device = device
+        w = {name: self._array(value) for name, value in weights.items()}
+        cell = architecture.definition
+        self._cell = cell
+        names = list(cell.shapes(2, 2, **architecture.cell_options))
+        self._p = [cell.pack([w[f"layers.{i}.{name}"] for name in names]) for i in range(architecture.layers)]
+        table = (
+            w["embedding"] if "embedding" in w else self._array(np.eye(architecture.vocabulary + 1, dtype=np.float32))
+        )
+        with self._no_grad():
+            # All that the first layer makes of a character alone is looked up, not computed: (V + 1, ...).
+            self.first = cell.inputs(table, self._p[0])
+        self.head = table[:-1].T if architecture.tie else w["head.W"]
+        self.bias = w["head.b"]
+
+    def start(self, B: int = 1) -> State:
+        """The state of B rows before any character."""
+        one = tuple(self._array(s) for s in self._cell.start((B, self.architecture.hidden), np.float32))
+        return (one,) * self.architecture.layers
+
+    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+        """Advance every row by one character.
+
+        ids: (B,), V for the start row. state: as from `start(B)`; not modified.
+        Returns logits (B, V) in nats, a NumPy array, and the new state.
+        """
+        with self._no_grad():
+            y, after = self._layers(ids, state)
+            logits = y @ self.head + self.bias
+        return (logits.cpu().numpy() if self._torch else logits), after
+
+    def read(self, ids: NDArray[Any], state: State) -> State:
+        """Advance one row through ids (T,) whose logits nobody needs; state: as from `start(1)`."""
+        with self._no_grad():
+            for i in range(len(ids)):
+                state = self._layers(ids[i : i + 1], state)[1]
+        return state
+
+    def _layers(self, ids: NDArray[Any], state: State) -> tuple[Any, State]:
+        index = ids.astype(np.int64)
+        z = self.first[self._torch.from_numpy(index).to(self._device) if self._torch else index]
+        after, x = [], None
+        for layer, p in enumerate(self._p):
+            y, new = self._cell.step(z if x is None else self._cell.inputs(x, p), state[layer], p)
+            after.append(new)
+            x = y + x if self.architecture.residual and x is not None else y
+        return x, tuple(after)
+
+    def _array(self, value: NDArray[Any]) -> Any:
+        return self._torch.tensor(value, device=self._device) if self._torch else value
+
+    def _no_grad(self) -> Any:
+        # What is not finite is found where a character is drawn, and said there.
+        return self._torch.inference_mode() if self._torch else np.errstate(over="ignore", invalid="ignore")

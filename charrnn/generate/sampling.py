@@ -1,0 +1,225 @@
+"""Choose the next character, and the next: filters, the draw, stopping, streaming.
+
+The draw, which every decoder obeys, so that equal logits give equal text: the p-th id of completion n is drawn with
+u = the p-th number (from 0) of numpy's Generator(Philox(key=(seed, n))).random(); probabilities are the float64
+softmax of logits / temperature over the ids that the UTF-8 automaton allows, cut by top-k, top-p and min-p in that
+order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.errors import CharRNNError
+from charrnn.generate.decoder import Decoder, State
+from charrnn.text import documents
+from charrnn.text.tokenizer import TextStream, Tokenizer
+
+Forbidden = Callable[[str, bytes], list[int]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a character is chosen. temperature: 0 takes the likeliest. None is off. Raises CharRNNError out of range."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("temperature", self.temperature, 0 <= self.temperature < float("inf"), "a number of 0 or more"),
+            ("top-k", self.top_k, self.top_k is None or self.top_k >= 1, "a whole number of 1 or more"),
+            ("top-p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "a number above 0, up to 1"),
+            ("min-p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "a number from 0 to 1"),
+            ("seed", self.seed, 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1"),
+        ]
+        for name, value, good, expected in checks:
+            if not good:
+                raise CharRNNError(f"{name} is {value}", f"expected {expected}")
+
+
+def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sampling) -> NDArray[np.float64]:
+    """Probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
+    masked = np.where(allowed, logits.astype(np.float64), -np.inf)
+    if not np.isfinite(masked.max()):
+        raise _diverged()
+    if sampling.temperature == 0:
+        p = np.zeros(len(masked))
+        p[masked.argmax()] = 1.0
+        return p
+    with np.errstate(over="ignore"):  # next to no temperature: -inf, whose exp is the right 0
+        p = np.exp((masked - masked.max()) / sampling.temperature)
+    p /= _sum(p)
+    if sampling.top_k is not None or sampling.top_p is not None:
+        order = np.argsort(-p, kind="stable")  # ties go to the lower id
+        keep = np.ones(len(p), bool)
+        if sampling.top_k is not None:
+            keep[order[sampling.top_k :]] = False
+            p = np.where(keep, p, 0.0)
+            p /= _sum(p)
+        if sampling.top_p is not None:
+            before = np.cumsum(p[order]) - p[order]
+            keep[order[before >= sampling.top_p]] = False
+            p = np.where(keep, p, 0.0)
+            p /= _sum(p)
+    if sampling.min_p is not None:
+        p = np.where(p >= sampling.min_p * p.max(), p, 0.0)
+        p /= _sum(p)
+    return p
+
+
+def filters(sampling: Sampling, V: int) -> tuple[float, float, float, float]:
+    """Temperature, top-k, top-p and min-p as numbers, of which some are off: k of V, p above 1, min-p below 0."""
+    return (
+        float(sampling.temperature),
+        float(V if sampling.top_k is None else min(sampling.top_k, V)),
+        2.0 if sampling.top_p is None else float(sampling.top_p),
+        -1.0 if sampling.min_p is None else float(sampling.min_p),
+    )
+
+
+def _sum(p: NDArray[np.float64]) -> float:
+    return float(np.cumsum(p)[-1])
+
+
+def _diverged() -> CharRNNError:
+    return CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
+
+
+def draw(p: NDArray[np.float64], u: float) -> int:
+    """The first id at which the running sum of p (V,) exceeds u in [0, 1)."""
+    cumulative = np.cumsum(p)
+    # The last sum may round below 1: an id of probability 0 must not be drawn for it.
+    return int(min(np.searchsorted(cumulative, u, side="right"), np.flatnonzero(p)[-1]))
+
+
+def draws(seed: int, completion: int) -> np.random.Generator:
+    """The source of u for one completion; its `random()` gives them in order of position."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, completion], dtype=np.uint64)))
+
+
+def cost(logits: NDArray[Any], id_: int) -> float:
+    """Nats of an id under logits (V,): no temperature, no filter, no automaton."""
+    x = logits.astype(np.float64)
+    top = x.max()
+    return float(np.log(np.exp(x - top).sum()) + top - x[id_])
+
+
+@dataclass(frozen=True)
+class Primed:
+    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them.
+
+    text: what was read.
+    """
+
+    last: int
+    state: State
+    text: str
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A decoder that draws by itself."""
+
+    def drawn(
+        self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
+    ) -> Iterator[tuple[int, float]]:
+        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+
+
+def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
+    """Read the text that is to be completed, from the start row on; it may be empty."""
+    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
+    return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()), text)
+
+
+def generate(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    primed: Primed,
+    sampling: Sampling,
+    completion: int = 0,
+    forbidden: Forbidden | None = None,
+    ids: Iterator[tuple[int, float]] | None = None,
+) -> Iterator[tuple[str, float]]:
+    """Characters after a prime, without end, each with its cost in nats.
+
+    ids: what was drawn already, as `Drawing.drawn` gives it.
+
+    forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
+    taken out before the filters, like what UTF-8 does not allow.
+    """
+    source, stream, nats = draws(sampling.seed, completion), TextStream(tokenizer), 0.0
+    if ids is not None:
+        pass
+    elif isinstance(decoder, Drawing) and forbidden is None:
+        ids = decoder.drawn(primed, tokenizer, sampling, source)
+    else:
+        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden)
+    for id_, cost_ in ids:
+        if id_ < 0:
+            raise _diverged()
+        nats += cost_
+        if character := stream.push(id_):
+            yield character, nats
+            nats = 0.0
+
+
+def _drawn(
+    decoder: Decoder,
+    primed: Primed,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    us: np.random.Generator,
+    forbidden: Forbidden | None,
+) -> Iterator[tuple[int, float]]:
+    id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
+    while True:
+        logits, state = decoder.step(np.array([id_]), state)
+        allowed = tokenizer.allowed[stream.state]
+        if forbidden is not None and (ids := forbidden(text, stream.pending)):
+            allowed = allowed.copy()
+            allowed[ids] = False
+        id_ = draw(distribution(logits[0], allowed, sampling), us.random())
+        text += stream.push(id_)
+        yield id_, cost(logits[0], id_)
+
+
+def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -> Iterator[tuple[str, float]]:
+    """The characters that go on from `text` up to the end of its document, which is the last of them."""
+    for character, nats in characters:
+        yield character, nats
+        text += character
+        if character == "\n" and documents.ends(text, kind):
+            return
+
+
+def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
+    """The first `chars` characters, or those before the first of the `stop` strings, which is left out.
+
+    A character that may be the beginning of a stop string is held back until that is known.
+    """
+    held: list[tuple[str, float]] = []
+    for character_and_nats in itertools.islice(characters, chars):
+        held.append(character_and_nats)
+        text = "".join(character for character, _ in held)
+        found = [text.find(s) for s in stop if s in text]
+        if found:
+            yield from held[: min(found)]
+            return
+        keep = max((_overlap(text, s) for s in stop), default=0)
+        yield from held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield from held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of text are the beginning of stop."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

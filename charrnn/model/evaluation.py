@@ -1,0 +1,157 @@
+"""How well a model predicts a text: nats and bits per character, perplexity.
+
+All figures are per CHARACTER of text: one that is spelled in three bytes costs the sum of three ids and counts once.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charrnn.engines import cuda
+from charrnn.model.rnn import CharRNN
+from charrnn.text import documents
+from charrnn.text.documents import Starts
+from charrnn.text.tokenizer import Tokenizer
+
+Mode = Literal["stream", "cold"]
+
+# While training, validation reads this many ids at the most, in so many rows, each led in by so many ids.
+ESTIMATE_IDS, ESTIMATE_ROWS, ESTIMATE_LEAD = 1 << 15, 64, 128
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a text cost a model. per_char: nats of each character (N,), float64. spelled_*: of characters in bytes."""
+
+    per_char: NDArray[np.float64]
+    spelled_characters: int
+    spelled_nats: float
+
+    @property
+    def characters(self) -> int:
+        return len(self.per_char)
+
+    @property
+    def nats(self) -> float:
+        """Nats per character, the mean."""
+        return float(self.per_char.mean()) if self.characters else math.nan
+
+    @property
+    def bits_per_char(self) -> float:
+        return self.nats / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """Per character: e to the nats."""
+        return math.exp(min(self.nats, 700))
+
+
+def score(costs: NDArray[np.float64], ids: NDArray[Any], tokenizer: Tokenizer) -> Score:
+    """Sum costs of ids (N,), in nats, to costs of characters."""
+    index = tokenizer.character_index(ids)
+    per_char: NDArray[Any] = np.bincount(index, weights=costs) if len(ids) else np.empty(0)
+    in_bytes = ids < 256
+    return Score(per_char, tokenizer.spelled_in_bytes(ids), float(costs[in_bytes].sum()))
+
+
+def stream_costs(
+    model: CharRNN, ids: NDArray[Any], window: int = 1024, starts: Starts = documents.NONE
+) -> NDArray[np.float64]:
+    """Nats of every id of a text (N,), read as one stream from its first character, nothing dropped.
+
+    The state is carried from window to window, so that the window changes speed and memory alone. starts: the
+    positions of documents, each of which is read from nothing: the costs are those of the documents one by one.
+    """
+    pieces = _windows(model, ids[None, :], window, starts, [0])
+    costs: NDArray[np.float64] = np.concatenate([*pieces, np.empty((1, 0))], axis=1)
+    whole: NDArray[np.float64] = costs[0]
+    return whole
+
+
+def cold_costs(model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = documents.NONE) -> NDArray[np.float64]:
+    """Nats of every id when each window of `window` ids starts from nothing, for comparison with models that must."""
+    whole = len(ids) // window * window
+    costs: list[NDArray[np.float64]] = []
+    for group in range(0, whole, 64 * window):
+        begins = range(group, min(group + 64 * window, whole), window)
+        rows = np.stack([ids[begin : begin + window] for begin in begins])
+        costs.extend(np.concatenate(list(_windows(model, rows, window, starts, begins)), axis=1))
+    if whole < len(ids):
+        costs.extend(np.concatenate(list(_windows(model, ids[None, whole:], window, starts, [whole])), axis=1))
+    return np.concatenate([*costs, np.empty(0)])
+
+
+def parallel_costs(
+    model: CharRNN, ids: NDArray[Any], streams: int, lead: int, starts: Starts = documents.NONE
+) -> NDArray[np.float64]:
+    """Nats of every id, estimated fast: `streams` rows side by side, each led in by the `lead` ids before its own.
+
+    What the model remembers from further back than the lead is lost; the first row alone is exact.
+    """
+    streams = max(1, min(streams, len(ids) // max(1, lead)))
+    length = -(-len(ids) // streams)
+    costs = _segment_costs(model, ids, [r * length for r in range(streams)], length, lead, starts)
+    return costs.reshape(-1)[: len(ids)]
+
+
+def estimate(model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, starts: Starts = documents.NONE) -> float:
+    """Nats per character of a text, estimated from up to ESTIMATE_IDS ids in segments spread evenly over it."""
+    if len(ids) <= ESTIMATE_IDS:
+        return score(parallel_costs(model, ids, ESTIMATE_ROWS, ESTIMATE_LEAD, starts), ids, tokenizer).nats
+    return sampled(model, ids, tokenizer, ESTIMATE_IDS, ESTIMATE_LEAD, starts).nats
+
+
+def sampled(
+    model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, most: int, lead: int, starts: Starts = documents.NONE
+) -> Score:
+    """The score of about `most` ids of a longer text, in ESTIMATE_ROWS segments spread evenly over it."""
+    length = most // ESTIMATE_ROWS
+    begins = [r * (len(ids) - length) // (ESTIMATE_ROWS - 1) for r in range(ESTIMATE_ROWS)]
+    costs = _segment_costs(model, ids, begins, length, lead, starts)
+    read = np.concatenate([ids[begin : begin + length] for begin in begins])
+    return score(costs.reshape(-1), read, tokenizer)
+
+
+def _segment_costs(
+    model: CharRNN, ids: NDArray[Any], begins: list[int], length: int, lead: int, starts: Starts
+) -> NDArray[np.float64]:
+    """Costs (R, length) of R segments of a text, each led in by the `lead` ids before it where there are as many."""
+    leads = [min(lead, begin) for begin in begins]
+    # Rows are as long as the longest; what stands past a row's own segment, or past the text, is not looked at.
+    span = np.arange(max(leads) + length)
+    rows = np.stack([ids[np.minimum(begin - n + span, len(ids) - 1)] for begin, n in zip(begins, leads, strict=True)])
+    firsts = [begin - n for begin, n in zip(begins, leads, strict=True)]
+    costs = np.concatenate(list(_windows(model, rows, 256, starts, firsts)), axis=1)
+    return np.stack([costs[r, n : n + length] for r, n in enumerate(leads)])
+
+
+@torch.inference_mode()
+def _windows(
+    model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, begins: Sequence[int]
+) -> Iterator[NDArray[np.float64]]:
+    """Costs (B, t) of the ids of B rows (B, N), window by window, with the state carried along.
+
+    A row is preceded by the start row, and so is a document inside it; row b begins at begins[b] of the text that
+    `starts` is of.
+    """
+    device = model.weights["head.b"].device
+    state = model.start(len(rows))
+    previous = np.full((len(rows), 1), model.architecture.start)
+    for i in range(0, rows.shape[1], window):
+        piece = rows[:, i : i + window].astype(np.int64)
+        inputs = np.concatenate([previous, piece[:, :-1]], axis=1).T
+        documents.mark(inputs, starts, [begin + i for begin in begins], model.architecture.start)
+        cuts = documents.cuts(inputs, model.architecture.start) if len(starts) else []
+        previous = piece[:, -1:]
+        with cuda.repeatable(device.type):
+            logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
+        targets = torch.tensor(piece.T, device=device)
+        costs = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
+        ).view(targets.shape)
+        yield costs.t().double().cpu().numpy()

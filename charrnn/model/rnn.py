@@ -1,0 +1,100 @@
+"""CharRNN: embedding -> L layers of one cell -> softmax head. The state goes in and comes out; the module keeps none.
+
+Letters: T time steps, B rows, V vocabulary, E embedding, H hidden, L layers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from charrnn.engines import layers
+from charrnn.engines.layers import Looked
+from charrnn.model.architecture import Architecture
+
+State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
+
+
+class CharRNN(nn.Module):
+    """A character model under autograd. Weights are named as `Architecture.shapes` names them."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, NDArray[np.float32]],
+        engine: str = "auto",
+        dropout: float = 0.0,
+    ) -> None:
+        """Copy `weights` (checked against the architecture) into parameters; engine: see `charrnn.engines.layers`."""
+        super().__init__()
+        architecture.check(weights)
+        self.architecture, self.dropout = architecture, dropout
+        self.cell = architecture.definition
+        self.engine = layers.choose(self.cell, engine)
+        # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside.
+        self.weights = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
+        for name, parameter in self.weights.items():
+            self.register_parameter(name.replace(".", "/"), parameter)
+        if architecture.embedding is None:
+            self.register_buffer("one_hot", torch.eye(architecture.vocabulary + 1), persistent=False)
+            self.one_hot: Tensor
+
+    def start(self, B: int) -> State:
+        """The state of B rows before any character."""
+        like = self.weights["head.b"]
+        return tuple(
+            tuple(torch.tensor(s).to(like) for s in self.cell.start((B, self.architecture.hidden)))
+            for _ in range(self.architecture.layers)
+        )
+
+    def forward(
+        self, ids: Tensor, state: State, generator: torch.Generator | None = None, cuts: Sequence[int] = ()
+    ) -> tuple[Tensor, State]:
+        """Read T characters in every row.
+
+        ids: (T, B) int64, V for the start row. state: as from `start(B)` or an earlier call, not modified. generator:
+        source of the dropout masks, one per window; without it nothing is dropped. cuts: the time steps, rising, at
+        which some row has the start row inside its text: there that row begins anew.
+        Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character.
+        """
+        x: Tensor | Looked = (self._table(), ids)
+        last = []
+        for i in range(self.architecture.layers):
+            if cuts:
+                begins = ids == self.architecture.start
+                y, after = layers.run_documents(self.engine, self.cell, x, state[i], self._pack(i), cuts, begins)
+            else:
+                y, after = layers.run(self.engine, self.cell, x, state[i], self._pack(i))
+            last.append(after)
+            if self.architecture.residual and isinstance(x, Tensor):
+                y = y + x
+            x = self._drop(y, generator)
+        assert isinstance(x, Tensor)
+        logits = x @ self._head() + self.weights["head.b"]
+        return logits, tuple(last)
+
+    def _table(self) -> Tensor:
+        """What each id is to the first layer: (V + 1, E), or (V + 1, V + 1) with one-hot input."""
+        return self.one_hot if self.architecture.embedding is None else self.weights["embedding"]
+
+    def _head(self) -> Tensor:
+        return self.weights["embedding"][:-1].t() if self.architecture.tie else self.weights["head.W"]
+
+    def _pack(self, layer: int) -> object:
+        prefix = f"layers.{layer}."
+        names = self.cell.shapes(2, 2, **self.architecture.cell_options)
+        return self.cell.pack([self.weights[prefix + name] for name in names])
+
+    def _drop(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None or self.dropout == 0:
+            return y
+        keep = 1 - self.dropout
+        mask = torch.empty(y.shape, dtype=y.dtype, device=y.device).bernoulli_(keep, generator=generator)
+        return y * mask.div_(keep)
+
+
+def detach(state: State) -> State:
+    """The same state, cut from the graph: gradients stop at the window."""
+    return tuple(tuple(s.detach() for s in layer) for layer in state)

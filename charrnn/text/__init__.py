@@ -1,0 +1,1 @@
+"""Text: where it comes from, how it is cleaned, split, encoded and served as streams."""

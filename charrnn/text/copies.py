@@ -1,0 +1,240 @@
+"""Private copies of texts: read from their sources once, cleaned, and kept in the home folder by fingerprint.
+
+The source may change, shrink or vanish afterwards. The fingerprint is the SHA-256 of the text as UTF-8; where files
+are documents, with a byte 0xFF, which no text has, between them.
+"""
+
+import hashlib
+import mmap
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import strict_json
+from charrnn.errors import CharRNNError
+from charrnn.home import home
+from charrnn.text import corpora, documents
+from charrnn.text.cleaning import Cleaning, Findings, text_of
+from charrnn.text.documents import Starts
+from charrnn.training.config import Config
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
+CHUNK_CHARACTERS = 1 << 20
+# A part that would begin inside a document begins with the next one instead, where that is within this share of it all.
+SNAP_SHARE = 0.01
+
+# Called while a corpus is prepared: what is done ('reading', 'counting', 'encoding'), how much of it, and of how much
+# where that is known; reading in bytes, the others in characters.
+Progress = Callable[[str, int, int | None], None]
+
+
+AS_IT_IS = Cleaning()
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    """The progress that nobody watches."""
+
+
+def let_go(mapped: NDArray[Any]) -> None:
+    """Give the pages of a memory-mapped array back to the system, where it has a way to; they are read again at need.
+
+    A system maps up to 2 MiB around what is read, and would in the end hold the whole file resident.
+    """
+    if isinstance(mapped.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A private copy of a corpus's text. characters: its length. source: what it was read from. notes: what to know.
+
+    document: what stands alone in it, as in the settings.
+    """
+
+    path: Path
+    fingerprint: str
+    characters: int
+    source: str
+    notes: tuple[str, ...] = ()
+    document: str = "none"
+
+    def chunks(self) -> Iterator[str]:
+        """The text in pieces of CHUNK_CHARACTERS, the last one shorter."""
+        with self.path.open(encoding="utf-8", newline="") as stream:
+            while chunk := stream.read(CHUNK_CHARACTERS):
+                yield chunk
+
+    def starts(self) -> Starts:
+        """The offsets, in characters and rising, at which documents begin, memory-mapped; none without documents."""
+        if self.document == "none":
+            return documents.NONE
+        path = self.path.with_name(f"{self.document}-starts")
+        if not path.exists():
+            with _unfinished(path.parent) as (stream, unfinished):
+                for found in documents.starts(self.chunks(), self.document):
+                    stream.write(found.astype(np.int64).tobytes())
+                stream.close()
+                os.replace(unfinished, path)
+        return np.memmap(path, np.int64, mode="r")
+
+    def boundaries(self, split: tuple[float, ...]) -> list[int]:
+        """Where the parts begin and end: four character offsets, contiguous, nothing left out."""
+        bounds = [round(self.characters * share) for share in (0, split[0], split[0] + split[1])] + [self.characters]
+        starts = self.starts()
+        for i, after in ((i, int(np.searchsorted(starts, bounds[i]))) for i in (1, 2)):
+            if after < len(starts) and starts[after] - bounds[i] <= SNAP_SHARE * self.characters:
+                bounds[i] = int(starts[after])
+        return bounds
+
+    def part_chunks(self, split: tuple[float, ...]) -> Iterator[tuple[Part, str]]:
+        """The text in order, in pieces that never cross the boundary of a part."""
+        bounds = self.boundaries(split)
+        position = 0
+        for chunk in self.chunks():
+            for part, begin, end in zip(PARTS, bounds[:-1], bounds[1:], strict=True):
+                piece = chunk[max(begin - position, 0) : max(end - position, 0)]
+                if piece:
+                    yield part, piece
+            position += len(chunk)
+
+
+def read(
+    corpus: tuple[str, ...],
+    folder: Path,
+    cleaning: Cleaning = AS_IT_IS,
+    document: str = "none",
+    progress: Progress = silent,
+) -> Text:
+    """Copy a corpus's cleaned text into `folder`, once; raises CharRNNError where it is missing, empty or no text.
+
+    Several sources follow each other; one that does not end its last line has that done, unless files are documents.
+    """
+    findings = Findings()
+    found = sources(corpus, findings)
+    sizes = [source.bytes for source in found]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    digest, characters, done, starts = hashlib.sha256(), 0, 0, []
+    with _unfinished(folder) as (spool, unfinished):
+        last = "\n"
+        for source in found:
+            begun = False
+            for piece in text_of(source, cleaning, findings):
+                if not begun and document == "file":
+                    starts.append(characters)
+                    digest.update(b"\xff" if characters else b"")
+                elif not begun and last != "\n":
+                    findings.joined += 1
+                    piece = "\n" + piece
+                begun, last = True, piece[-1]
+                encoded = piece.encode("utf-8")
+                digest.update(encoded)
+                spool.write(encoded)
+                characters, done = characters + len(piece), done + len(encoded)
+                progress("reading", done, total)
+        spool.close()
+        name = ", ".join("standard input" if part == corpora.STDIN else part for part in corpus)
+        if characters == 0:
+            raise CharRNNError(f"{name} is empty", "give a text to learn: some thousands of characters at least")
+        path = folder / digest.hexdigest()[:16] / "text.utf8"
+        text = Text(path, digest.hexdigest(), characters, name, findings.notes(cleaning), document)
+        path.parent.mkdir(exist_ok=True)
+        if document == "file":
+            path.with_name("file-starts").write_bytes(np.array(starts, np.int64).tobytes())
+        os.replace(unfinished, path)
+        about = {"source": name, "characters": characters, "notes": text.notes}
+        path.with_name("text.json").write_text(strict_json.dumps(about), encoding="utf-8")
+        return text
+
+
+def sources(corpus: tuple[str, ...], findings: Findings) -> list[corpora.Source]:
+    """Everything that the names of a corpus stand for, in order; what to know about the choice goes to `findings`."""
+    if corpus.count(corpora.STDIN) > 1:
+        raise CharRNNError("standard input is named twice", "it can be read once: give '-' one time")
+    every: list[corpora.Source] = []
+    for name in corpus:
+        found = corpora.find(name)
+        every.extend(found.sources)
+        findings.others.extend(found.notes)
+    return every
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file to write in `folder`, open and with its path, which is gone afterwards unless it was renamed."""
+    path = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="unfinished-", delete=False) as stream:
+            path = Path(stream.name)
+            yield stream.file, path
+    except OSError as error:
+        raise CharRNNError(
+            f"a copy of the text cannot be written in {folder}: {error.strerror or error}",
+            "make room there, or name another folder in CHARRNN_HOME",
+        ) from None
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | None:
+    """The private copy with that fingerprint, 64 hexadecimal digits, if there is one and it is whole."""
+    if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        return None
+    path = folder / fingerprint[:16] / "text.utf8"
+    try:
+        about = strict_json.loads(path.with_name("text.json").read_text(encoding="utf-8"))
+        path.stat()
+        characters, source, notes = about["characters"], about["source"], tuple(about["notes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if type(characters) is not int or not isinstance(source, str) or not all(isinstance(n, str) for n in notes):
+        return None
+    return Text(path, fingerprint, characters, source, notes, document)
+
+
+def private_copy(config: Config) -> Text:
+    """The text a run was trained on, from its private copy alone: no path that a configuration names is opened.
+
+    Raises CharRNNError where that copy is gone.
+    """
+    text = copy_of(config.fingerprint, home() / ".corpora", config.document) if config.fingerprint else None
+    if text is None:
+        raise CharRNNError(
+            f"the private copy of the text this run was trained on is not in {home() / '.corpora'}",
+            "give the text itself as FILE to eval; train --resume and train --config read it again from its source",
+        )
+    return text
+
+
+def open_text(config: Config, progress: Progress = silent) -> Text:
+    """The text of a configuration: its private copy by fingerprint where there is one, else read from its sources.
+
+    Raises CharRNNError where the sources now hold another text than the configuration was made for.
+    """
+    folder = home() / ".corpora"
+    if config.fingerprint:
+        text = copy_of(config.fingerprint, folder, config.document)
+        if text is not None:
+            return text
+        if corpora.STDIN in config.corpus:
+            raise CharRNNError(
+                "the text came from standard input, and its private copy is gone",
+                f"save the text whose SHA-256 is {config.fingerprint} as a file, and train a new run on that",
+            )
+    text = read(config.corpus, folder, Cleaning.of(config), config.document, progress)
+    if config.fingerprint not in (None, text.fingerprint):
+        raise CharRNNError(
+            f"{text.source} is not the text this configuration was made for: its SHA-256 is {text.fingerprint}",
+            f"restore the text whose SHA-256 is {config.fingerprint}, or train a new run on this one",
+        )
+    return text

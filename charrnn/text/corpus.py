@@ -1,0 +1,225 @@
+"""A corpus on its way to training: read once, split in order, encoded to disk, served as contiguous streams.
+
+The ids of each part lie beside the private copy of the text, memory-mapped: a text larger than memory trains.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.errors import CharRNNError
+from charrnn.home import home as home
+from charrnn.text import documents
+from charrnn.text.cleaning import Cleaning, Findings, text_of
+from charrnn.text.copies import PARTS as PARTS
+from charrnn.text.copies import Part as Part
+from charrnn.text.copies import Progress, let_go, silent, sources
+from charrnn.text.copies import Text as Text
+from charrnn.text.copies import open_text as open_text
+from charrnn.text.copies import private_copy as private_copy
+from charrnn.text.copies import read as read
+from charrnn.text.corpora import Source
+from charrnn.text.documents import Starts
+from charrnn.text.tokenizer import Normalize, Tokenizer, count_characters
+from charrnn.training.config import Config
+
+# Of a part larger than this, no more than so many rows' pages are held at a time.
+RELEASED_BYTES, RELEASED_ROWS = 1 << 26, 8
+MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule for sizes breaks down
+
+
+def reopen(config: Config, tokenizer: Tokenizer, progress: Progress = silent) -> "Corpus":
+    """The encoded corpus of a run that is to be trained on, with the tokenizer it was trained with."""
+    return encode(open_text(config, progress), tokenizer, config.split, progress)
+
+
+def kept(config: Config, tokenizer: Tokenizer) -> "Corpus":
+    """The encoded corpus of a run that is only looked at: from its private copy, which must be there."""
+    return encode(private_copy(config), tokenizer, config.split)
+
+
+def learn_tokenizer(
+    text: Text, kind: str, split: tuple[float, ...], normalize: str = "none", progress: Progress = silent
+) -> Tokenizer:
+    """The tokenizer of a text: its vocabulary comes from the training part alone. normalize: what primes go through."""
+    form: Normalize = "nfc" if normalize == "nfc" else "none"
+    if kind == "byte":
+        return Tokenizer.byte(form)
+    counts: Counter[str] = Counter()
+    done = 0
+    for part, piece in text.part_chunks(split):
+        if part == "train":
+            counts.update(count_characters(piece))
+        done += len(piece)
+        progress("counting", done, text.characters)
+    return Tokenizer.from_counts(counts, normalize=form)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An encoded corpus. parts: the ids of each part, memory-mapped, in order; a part may be empty.
+
+    starts: the positions in a part's ids at which documents begin, rising; none where the text is one.
+    """
+
+    text: Text
+    tokenizer: Tokenizer
+    split: tuple[float, ...]
+    parts: dict[Part, NDArray[Any]]
+    starts: dict[Part, Starts]
+
+    def characters(self, part: Part) -> int:
+        """How many characters a part has; of a long one that is far sooner said than counted."""
+        bounds = self.text.boundaries(self.split)
+        return bounds[PARTS.index(part) + 1] - bounds[PARTS.index(part)]
+
+    def ids(self, part: Part) -> NDArray[Any]:
+        """The ids of a part; raises CharRNNError where the split left it empty."""
+        ids = self.parts[part]
+        if len(ids) == 0:
+            raise CharRNNError(f"{self.text.source} has no {part} part", "its share of the split is 0: choose another")
+        return ids
+
+
+def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress = silent) -> Corpus:
+    """Encode every part to disk beside the text, once per tokenizer and split, and map it into memory.
+
+    Raises CharRNNError where the training part is too short to learn from.
+    """
+    begin, end = text.boundaries(split)[:2]
+    if end - begin < MIN_TRAIN_CHARACTERS:
+        raise CharRNNError(
+            f"{text.source} leaves too little to train on: {end - begin} of at least {MIN_TRAIN_CHARACTERS} characters",
+            "give a longer text, or a larger training share with --split",
+        )
+    key = hashlib.sha256(f"{tokenizer.to_json()}{split}{text.document}".encode()).hexdigest()[:16]
+    folder = text.path.parent / f"ids-{key}"
+    if not folder.is_dir():
+        unfinished = Path(tempfile.mkdtemp(dir=text.path.parent, prefix="encoding-"))
+        try:
+            _encode_into(unfinished, text, tokenizer, split, progress)
+            os.replace(unfinished, folder)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was faster with the same ids
+                raise CharRNNError(
+                    f"the encoded text cannot be written in {text.path.parent}: {error.strerror or error}",
+                    "make room there, or name another folder in CHARRNN_HOME",
+                ) from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    parts = {part: _mapped(folder / part, tokenizer.dtype) for part in PARTS}
+    starts = {part: _mapped(folder / f"{part}-starts", np.int64) for part in PARTS}
+    return Corpus(text, tokenizer, split, parts, starts)
+
+
+def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress) -> None:
+    starts, position, written = text.starts(), 0, dict.fromkeys(PARTS, 0)
+    for part in PARTS:  # all of them are there, also where nothing is in them
+        (folder / part).touch()
+        (folder / f"{part}-starts").touch()
+    for part, piece in text.part_chunks(split):
+        ids = tokenizer.encode(piece)
+        with (folder / part).open("ab") as stream:
+            stream.write(ids.tobytes())
+        if len(starts):
+            inside = documents.in_span(starts, position, position + len(piece))
+            if written[part] == 0:
+                inside = np.union1d([0], inside)  # a part begins anew, even inside a document
+            with (folder / f"{part}-starts").open("ab") as stream:
+                stream.write((_id_positions(inside, ids, len(piece), tokenizer) + written[part]).tobytes())
+        written[part] += len(ids)
+        position += len(piece)
+        progress("encoding", position, text.characters)
+
+
+def read_whole(file: str, config: Config, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+    """The ids of a text that is not a run's own corpus, cleaned as that was, and where documents begin in them.
+
+    Raises CharRNNError where it is missing, empty or no text.
+    """
+    whole = [text for source in sources((file,), Findings()) if (text := cleaned(source, config))]
+    if not whole:
+        raise CharRNNError(f"{file} is empty", "give a text of at least one character")
+    if config.document != "file":
+        lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
+        return encode_whole("".join([*lines, whole[-1]]), config.document, tokenizer)
+    ids = [tokenizer.encode(text) for text in whole]
+    lengths = [len(of_file) for of_file in ids]
+    return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
+
+
+def cleaned(source: Source, config: Config) -> str:
+    """The text of a source that is not a run's own corpus, cleaned as that was; CharRNNError for what is no text."""
+    return "".join(text_of(source, replace(Cleaning.of(config), settable=False), Findings()))
+
+
+def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+    """The ids of a text, and the positions in them at which documents of that kind begin."""
+    ids = tokenizer.encode(text)
+    return ids, _id_positions(documents.all_starts(text, document), ids, len(text), tokenizer)
+
+
+def _id_positions(offsets: Starts, ids: NDArray[Any], characters: int, tokenizer: Tokenizer) -> Starts:
+    """Where in ids (N,) the characters at these offsets of their text begin."""
+    if len(ids) == characters or not len(offsets):
+        return offsets
+    return np.searchsorted(tokenizer.character_index(ids), offsets).astype(np.int64)
+
+
+def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
+    if path.stat().st_size == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, mode="r")
+
+
+class Streams:
+    """B contiguous streams over a part, cut into windows: the batch of step k is a pure function of k.
+
+    Every stream has ceil(N / B) ids and starts at its B-th of the part, so that together they cover all of it; an
+    epoch is cut into windows that differ by at most one id, none longer than `window`, nothing dropped. All streams
+    end together: the next epoch begins anew.
+    """
+
+    def __init__(self, ids: NDArray[Any], batch: int, window: int, start: int, starts: Starts = documents.NONE) -> None:
+        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start row.
+
+        starts: where documents begin; their first targets are preceded by the start row too.
+        """
+        self._ids, self._start, self._starts = np.asarray(ids), start, starts
+        self._mapped = ids if ids.nbytes > RELEASED_BYTES else None
+        self.batch = min(batch, len(ids))
+        self._length = -(-len(ids) // self.batch)
+        self._begins = np.arange(self.batch) * len(ids) // self.batch
+        self.steps_per_epoch = -(-self._length // window)
+
+    def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+        """The inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
+
+        An input is the id before its target; the part's first target is preceded by the start row.
+        """
+        index = step % self.steps_per_epoch
+        begin = index * self._length // self.steps_per_epoch
+        end = (index + 1) * self._length // self.steps_per_epoch
+        positions = np.arange(begin, end)[:, None] + self._begins[None, :]
+        inputs, targets = np.empty((2, *positions.shape), np.int64)
+        together = self.batch if self._mapped is None else RELEASED_ROWS
+        for rows in (slice(first, first + together) for first in range(0, self.batch, together)):
+            at = positions[:, rows]
+            targets[:, rows] = self._ids[at]
+            inputs[:, rows] = np.where(at == 0, self._start, self._ids[np.maximum(at - 1, 0)])
+            if self._mapped is not None:
+                let_go(self._mapped)
+        documents.mark(inputs, self._starts, self._begins + begin, self._start)
+        return inputs, targets, index == 0
+
+    def cuts(self, inputs: NDArray[np.int64]) -> list[int]:
+        """The time steps at which some row of `inputs`, as from `at`, begins a document, so that its state must too."""
+        return documents.cuts(inputs, self._start) if len(self._starts) else []

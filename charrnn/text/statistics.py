@@ -1,0 +1,186 @@
+"""What a text is like before anything is learned from it: its alphabet, how predictable it is, what repeats in it.
+
+Entropies are in bits per character. The conditional entropy of a character given the k before it, counted on the text
+itself, falls with k for a reason that is not the text's: contexts seen once seem to foretell their character with
+certainty. So beside it stands how many are, and what a model made of the same counts, on the first nine tenths, pays
+on the last tenth, which it never saw: that is what a trained model should beat.
+"""
+
+import lzma
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.text import repeats
+from charrnn.text.copies import Progress, Text, silent
+from charrnn.text.repeats import Repeat
+from charrnn.text.tokenizer import count_characters
+
+Codes = NDArray[np.uint32]
+
+ORDERS = 6  # contexts of 0 to 5 characters
+RARE = 3  # characters that occur less often are spelled in bytes
+# From a longer text so many characters are looked at, in so many blocks spread evenly over it.
+SAMPLE_CHARACTERS, BLOCKS = 1 << 21, 16
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Order:
+    """Contexts of `context` characters. empirical_bits: counted and paid on the same text. once: the share of its
+    characters whose context occurs only once. held_out_bits: paid on the last tenth by a model of the first nine.
+    """
+
+    context: int
+    empirical_bits: float
+    once: float
+    held_out_bits: float
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What `measure` found. sampled: how many characters the entropies and xz were taken from.
+
+    repeated: the share of passages of SEED_BYTES that occurred before. beat_bits: the least that a model
+    which was not trained pays, and `beat` which one that is.
+    """
+
+    characters: int
+    bytes: int
+    lines: int
+    alphabet: str
+    common: list[tuple[str, float]]
+    rare: str
+    rare_characters: int
+    sampled: int
+    orders: list[Order]
+    xz_bits: float
+    repeated: float
+    repeats: list[Repeat]
+    beat_bits: float
+    beat: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return asdict(self)
+
+
+def measure(text: Text, progress: Progress = silent) -> Stats:
+    """Measure a text; one that is longer than SAMPLE_CHARACTERS is counted whole, but its entropies are a sample's."""
+    counts: Counter[str] = Counter()
+    lines, done = 0, 0
+    kept: list[str] = []
+    last = ""
+    for piece in text.chunks():
+        counts.update(count_characters(piece))
+        lines += piece.count("\n")
+        kept += _sampled(piece, done, text.characters)
+        done, last = done + len(piece), piece[-1]
+        progress("counting", done, text.characters)
+    total = sum(counts.values())
+    sample = "".join(kept)
+    orders = _orders(_ranks(sample))
+    xz = 8 * len(lzma.compress(sample.encode(), preset=6)) / len(sample)
+    share, longest = repeats.find(text.path, progress)
+    best = min(orders, key=lambda order: order.held_out_bits)
+    last_ones = {0: "how often each character occurs", 1: "a model of the last character"}
+    beat = (best.held_out_bits, last_ones.get(best.context, f"a model of the last {best.context} characters"))
+    rare = sorted(character for character, n in counts.items() if n < RARE)
+    return Stats(
+        characters=total,
+        bytes=text.path.stat().st_size,
+        lines=lines + (last != "\n"),
+        alphabet="".join(sorted(counts)),
+        common=[(character, n / total) for character, n in counts.most_common(10)],
+        rare="".join(rare),
+        rare_characters=sum(counts[character] for character in rare),
+        sampled=len(sample),
+        orders=orders,
+        xz_bits=xz,
+        repeated=share,
+        repeats=longest,
+        beat_bits=min(beat[0], xz),
+        beat=beat[1] if beat[0] <= xz else "xz",
+    )
+
+
+def _sampled(piece: str, position: int, characters: int) -> Iterator[str]:
+    """What the sample takes from a piece of the text: all of it, or its share of the blocks."""
+    if characters <= SAMPLE_CHARACTERS:
+        yield piece
+        return
+    length = SAMPLE_CHARACTERS // BLOCKS
+    for block in range(BLOCKS):
+        begin = block * (characters - length) // (BLOCKS - 1) - position
+        yield piece[max(begin, 0) : max(begin + length, 0)]
+
+
+def _codes(text: str) -> Codes:
+    return np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint32)
+
+
+def _ranks(text: str) -> NDArray[np.int64]:
+    """The characters of a text numbered from 0, in the order of their code points."""
+    return np.unique(_codes(text), return_inverse=True)[1].astype(np.int64)
+
+
+# How predictable a character is
+
+
+def _orders(ranks: NDArray[np.int64]) -> list[Order]:
+    """For contexts of 0 to ORDERS - 1 characters: counted on the text itself, and paid by a model on its last tenth."""
+    alphabet = int(ranks.max()) + 1
+    split = len(ranks) - max(1, round(HELD_OUT * len(ranks)))
+    cost = np.full(len(ranks) - split, 1 / alphabet)  # before any counting every character is as likely
+    context = np.zeros(len(ranks), np.int64)  # of the characters before each, numbered; none are all alike
+    orders = []
+    for k in range(min(ORDERS, len(ranks))):
+        whole = context[k:] * alphabet + ranks[k:]
+        distinct, gram = np.unique(whole, return_inverse=True)
+        seen = np.bincount(context[k:])
+        of_gram = np.bincount(gram)
+        bits = np.log2(seen[distinct // alphabet] / of_gram)
+        cost = _witten_bell(context, gram, distinct // alphabet, split, k, cost)
+        orders.append(
+            Order(
+                context=k,
+                empirical_bits=float((bits * of_gram).sum() / len(gram)),
+                once=float(np.count_nonzero(seen == 1) / len(gram)),
+                held_out_bits=float(-np.log2(cost).mean()) + 0.0,  # never -0.0
+            )
+        )
+        # The context of the next character is this one's, with the character itself; numbers stay below N.
+        following = np.zeros(len(ranks), np.int64)
+        following[k + 1 :] = gram[:-1]
+        context = following
+    return orders
+
+
+def _witten_bell(
+    context: NDArray[np.int64],
+    gram: NDArray[np.int64],
+    context_of_gram: NDArray[np.int64],
+    split: int,
+    k: int,
+    lower: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Probabilities of the characters from `split` on, by counts before it, mixed with those of a shorter context.
+
+    Witten and Bell (1991): a context seen n times with t different characters after it trusts the shorter one t / (n
+    + t). context, gram: of every character, the latter from the k-th on. lower: the shorter context's probabilities.
+    """
+    before = max(split - k, 0)
+    n_gram = np.bincount(gram[:before], minlength=len(context_of_gram))
+    n = np.bincount(context[k : k + before], minlength=int(context.max()) + 1)
+    t = np.bincount(context_of_gram[n_gram > 0], minlength=len(n))
+    begin = max(k, split)
+    here, seen = context[begin:], n_gram[gram[begin - k :]]
+    mixed = lower.copy()
+    known = n[here] > 0
+    tail = mixed[begin - split :]
+    tail[known] = (seen + t[here] * tail)[known] / (n[here] + t[here])[known]
+    return mixed

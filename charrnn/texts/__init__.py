@@ -1,1 +1,0 @@
-"""Where text comes from, what it is like, and the private copies that runs are trained on."""

@@ -1,0 +1,118 @@
+"""How big a model a text and a budget deserve, and how it is trained: the rule behind every setting left open.
+
+hidden     the widest of WIDTHS whose model (a) would read at least CHARS_PER_PARAMETER characters for each of its
+           parameters in the time there is, and (b) has at most PARAMETERS_PER_CHAR for each character of the text.
+           The time is what was asked for (steps, epochs or a budget); a budget becomes characters by the measured
+           speed of this machine: a model of P parameters costs 3 P multiply-adds a character, forward and backward.
+layers     1: in runs of minutes a second layer cost more than it gave.
+window     64 characters.
+batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS updates, and once where the whole run
+           would have fewer than FEW_STEPS: with few updates, twice as many of half the size learn more.
+warmup     50 steps, or a tenth of the run where that is shorter.
+lr         3e-3 at widths of 384 to 512, otherwise that of the nearer end times the square root of (its width / width):
+           in runs of 4000 updates gru 217 with an embedding of 32 validates at 1.476 nats with 4e-3, 1.456 with 7e-3.
+dropout    by how often the text is read: see DROPOUT.
+length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS updates): after so
+           many a model learns the text by heart, and a rate that falls to zero by then scores better than one that
+           would take longer.
+
+Everything the rule decides is printed, can be set, and is written into config.json.
+"""
+
+from charrnn.model.architecture import Architecture
+from charrnn.text.tokenizer import Tokenizer
+from charrnn.training import checkpoint
+from charrnn.training.config import Config
+
+WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+CHARS_PER_PARAMETER = 3
+PARAMETERS_PER_CHAR = 20
+MOST_STREAMS, EPOCH_STEPS = 32, 16
+FEW_STEPS = 2000
+DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
+MOST_EPOCHS, LEAST_STEPS = 15, 1000
+
+TOO_FEW_CHARS = 10_000
+USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
+START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
+
+
+def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s: float) -> Config:
+    """The configuration with every setting the rule is about filled in; those that were given stay as they are.
+
+    characters: of the training part. products_per_s: multiply-adds this machine does in training, per second.
+    """
+    window = config.window or 64
+    batch = config.batch or _batch(characters, window)
+    layers = config.layers or 1
+    budget = config.budget or 0
+
+    def read(hidden: int) -> float:
+        """Characters a model of this width would be trained on."""
+        if config.steps is not None:
+            return config.steps * batch * window
+        if config.epochs is not None:
+            return config.epochs * characters
+        seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
+        return seconds * chars_per_s(sized(hidden), products_per_s)
+
+    def sized(hidden: int) -> Architecture:
+        return checkpoint.architecture(config.replace(hidden=hidden, layers=layers), tokenizer)
+
+    def deserved(hidden: int) -> bool:
+        parameters = sized(hidden).count()
+        enough_time = read(hidden) >= CHARS_PER_PARAMETER * parameters
+        return enough_time and parameters <= PARAMETERS_PER_CHAR * characters
+
+    given = config.hidden or (config.embedding if config.tie else None)
+    hidden = given or max(filter(deserved, WIDTHS), default=WIDTHS[0])
+    useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
+    if config.batch is None and config.steps is None and batch == MOST_STREAMS and useful < FEW_STEPS * batch * window:
+        batch //= 2
+    lr = config.lr if config.lr is not None else float(f"{3e-3 * (min(max(hidden, 384), 512) / hidden) ** 0.5:.2g}")
+    steps = read(hidden) / (batch * window)
+    warmup = config.warmup if config.warmup is not None else int(min(50, steps / 10))
+    epochs = read(hidden) / max(1, characters)
+    dropout = config.dropout if config.dropout is not None else max(d for n, d in DROPOUT if epochs >= n)
+    decided = {"hidden": hidden, "layers": layers, "window": window, "batch": batch}
+    return config.replace(**decided, lr=lr, warmup=warmup, dropout=dropout)
+
+
+def most_steps(steps_per_epoch: int) -> int:
+    """The longest run that a budget becomes."""
+    return max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
+
+
+def chars_per_s(architecture: Architecture, products_per_s: float) -> float:
+    """Characters a second in training, expected: each costs one multiply-add per parameter forward, two backward."""
+    return products_per_s / (3 * architecture.count())
+
+
+def memory_bytes(config: Config, architecture: Architecture) -> int:
+    """What training holds, estimated: weights with gradients and moments, and the activations of one window.
+
+    A layer keeps about 16 values per character and feature for going backward, the head 4 per character and id.
+    """
+    H, L, V = architecture.hidden, architecture.layers, architecture.vocabulary
+    activations = config.batch * config.window * (16 * H * L + 4 * V)
+    return 4 * (4 * architecture.count() + activations)
+
+
+def warnings(architecture: Architecture, characters: int) -> list[str]:
+    """What is out of proportion between a text of so many training characters and a model."""
+    if characters < TOO_FEW_CHARS:
+        return [
+            f"{characters:,} characters are very few: the model will recite them rather than write; "
+            f"from about {TOO_FEW_CHARS:,} on it begins to generalise"
+        ]
+    share = architecture.count() / characters
+    if share > 5 * PARAMETERS_PER_CHAR:
+        return [f"the model has {share:,.0f} parameters for each character of the text: a smaller --hidden will do"]
+    return []
+
+
+def _batch(characters: int, window: int) -> int:
+    batch = MOST_STREAMS
+    while batch > 4 and characters < EPOCH_STEPS * batch * window:
+        batch //= 2
+    return batch
