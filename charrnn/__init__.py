@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from charrnn.cells import run as run
     from charrnn.errors import CharRNNError as CharRNNError
     from charrnn.training.config import Config as Config
+    from charrnn.training.settings import Settings as Settings
 
 _HOME = {  # public name -> the module that defines it
     "CharRNNError": "charrnn.errors",
     "Config": "charrnn.training.config",
+    "Settings": "charrnn.training.settings",
     "TextModel": "charrnn.api",
     "load": "charrnn.api",
     "run": "charrnn.cells",

@@ -83,7 +83,7 @@ class TextModel:
     @property
     def architecture(self) -> Architecture:
         """The shape of the model."""
-        return checkpoint.architecture(self.config, self.tokenizer)
+        return Architecture.of(self.config, self.tokenizer.size)
 
     def decoder(self) -> Decoder:
         """What computes next-character logits for this model: compiled code on a CPU, else torch."""
@@ -341,7 +341,7 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
         ids, starts = data.read_whole(file, model.config, model.tokenizer)
         return file, model.score_ids(ids, mode, starts)
-    corpus = data.kept(model.config, model.tokenizer)
+    corpus = data.prepare(model.config, model.tokenizer, private=True)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
     return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
@@ -371,7 +371,7 @@ def _has_nvidia_driver() -> bool:
 
 
 def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:
-    """Train to the end, silently, and return the best model; settings are those of `charrnn.training.config.Config`.
+    """Train to the end, silently, and return the best model; settings are those of `charrnn.Settings`.
 
     corpus: files, or the name of an embedded corpus, which is the default. name: of the run in the home folder.
     out: a folder for the run instead. `charrnn.training.loop.new_run` does the same and reports on the way.
@@ -380,11 +380,12 @@ def train(*corpus: str | Path, name: str | None = None, out: str | Path | None =
     """
     from charrnn.training import loop
     from charrnn.training.events import Finished, Stepped
+    from charrnn.training.settings import Settings
 
-    config = Config.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
-    run = loop.open_run(config, name, out)
+    asked = Settings.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
+    run = loop.open_run(asked, name, out)
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
-    reports = loop.new_run(config, run, interruption)
+    reports = loop.new_run(asked, run, interruption)
     with heard(interruption, [signal.SIGINT]), contextlib.closing(reports):
         for report in reports:
             if isinstance(report, Stepped):

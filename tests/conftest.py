@@ -15,6 +15,7 @@ from charrnn import cells
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 # What is compiled for tests is kept from one run of them to the next, and apart from the user's.
@@ -71,9 +72,24 @@ def trained(corpus: str, home: Path) -> Callable[..., Run]:
     return train
 
 
-def config(corpus: str | tuple[str, ...], **settings: Any) -> Config:
+def config(corpus: str | tuple[str, ...], **settings: Any) -> Settings:
     """The configuration of a small run."""
     values = {**SMALL, **settings}
     if {"epochs", "budget"} & set(settings):
         values.pop("steps")
-    return Config(corpus=corpus, **values)  # type: ignore[arg-type]
+    return Settings(corpus=corpus, **values)  # type: ignore[arg-type]
+
+
+def decided(**changes: Any) -> Config:
+    """A configuration in which nothing is open, of no run in particular."""
+    values: dict[str, Any] = {
+        "fingerprint": "0" * 64,
+        "hidden": 8,
+        "layers": 1,
+        "dropout": 0.0,
+        "batch": 4,
+        "window": 16,
+    }
+    values |= {"lr": 1e-2, "warmup": 3, "patience": 0, "threads": 1}
+    values |= {"device": "cpu", "precision": "float32", "engine": "loop"}
+    return Config(**{**values, **changes})

@@ -16,13 +16,13 @@ from charrnn.compare import baselines, ngram
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training.checkpoint import Run
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 TrainedRun = Callable[..., Run]
 
 
 def encoded(corpus: str) -> Corpus:
-    config = Config(corpus=(corpus,))
+    config = Settings(corpus=(corpus,))
     text = data.open_text(config)
     return data.encode(text, data.learn_tokenizer(text, config.tokenizer, config.split), config.split)
 

@@ -13,10 +13,10 @@ from charrnn.bench import bench, bench_decode, bench_encode, bench_machine, benc
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder
 from charrnn.model.architecture import Architecture
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-DEFAULT = Config().cell
+DEFAULT = Settings().cell
 
 
 def test_every_way_to_decode_is_measured_with_its_share_of_the_limit() -> None:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import decided
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
 from charrnn import api
 from charrnn.errors import CharRNNError
+from charrnn.knobs import parse_seconds
 from charrnn.training import checkpoint, loop
 from charrnn.training.checkpoint import Run
-from charrnn.training.config import Config, parse_seconds
+from charrnn.training.config import Config
+from charrnn.training.settings import Plan, Settings
 
 TrainedRun = Callable[..., Run]
 
@@ -102,7 +105,7 @@ def test_a_taken_name_is_refused_and_nothing_in_it_is_touched(trained: TrainedRu
 def test_a_taken_name_is_refused_before_the_text_is_read(trained: TrainedRun) -> None:
     run = trained("taken", steps=2)
     with pytest.raises(CharRNNError, match="exists already"):
-        list(loop.new_run(Config(corpus=("no-such-text.txt",)), run))
+        list(loop.new_run(Settings(corpus=("no-such-text.txt",)), run))
 
 
 def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumable(
@@ -119,19 +122,19 @@ def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumabl
 @pytest.mark.parametrize("name", ["", "..", "a/b", "latest"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(CharRNNError, match="name of a run"):
-        loop.open_run(Config(), name)
+        loop.open_run(Settings(), name)
 
 
 @given(
     st.builds(
-        Config,
+        decided,
         hidden=st.integers(1, 10**6),
         dropout=st.floats(0, 0.95),
         corpus=st.lists(st.text(max_size=5), min_size=1, max_size=3).map(tuple),
         clip=st.none() | st.floats(1e-9, 100),
         cell_options=st.dictionaries(st.text(max_size=5), st.integers(1, 9), max_size=2),
         seed=st.integers(0, 2**63 - 1),
-        plan=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=3).map(tuple),
+        plan=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)), max_size=3).map(tuple),
     )
 )
 def test_a_configuration_survives_json(config: Config) -> None:
@@ -140,6 +143,26 @@ def test_a_configuration_survives_json(config: Config) -> None:
     except UnicodeEncodeError:
         return  # a lone surrogate cannot be written; no path or name holds one
     assert Config.from_json(text, "config.json") == config
+
+
+def test_a_configuration_of_format_1_is_read_with_its_validations_in_the_plan() -> None:
+    values = {**json.loads(decided(steps=9).to_json()), "format": 1, "plan": [[0, 9], [4, 12]], "validate_every": 3}
+    config = Config.from_json(json.dumps(values), "config.json")
+    assert config.plan == (Plan(0, 9, 3), Plan(4, 12, 3))
+    assert Config.from_json(json.dumps({**values, "plan": []}), "config.json").plan == ()
+
+
+@pytest.mark.parametrize("name", ["hidden", "lr", "dropout", "threads", "fingerprint"])
+def test_a_configuration_leaves_nothing_open(name: str) -> None:
+    with pytest.raises(CharRNNError, match=f"{name} is null"):
+        decided(**{name: None})
+
+
+@pytest.mark.parametrize("name", ["device", "precision", "engine"])
+def test_a_configuration_says_nothing_but_what_was_decided(name: str) -> None:
+    Settings(**{name: "auto"})
+    with pytest.raises(CharRNNError, match=f"{name} is 'auto'"):
+        decided(**{name: "auto"})
 
 
 @pytest.mark.parametrize(
@@ -162,7 +185,7 @@ def test_a_configuration_survives_json(config: Config) -> None:
 )
 def test_a_bad_setting_is_refused_in_words(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(CharRNNError, match=message):
-        Config.of(bad)
+        Settings.of(bad)
 
 
 def test_a_length_of_time_is_read_as_people_write_it() -> None:

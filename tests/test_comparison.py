@@ -18,7 +18,7 @@ from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.text import corpus as data
 from charrnn.training import checkpoint, loop, sizing
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
 
@@ -30,7 +30,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def grid(corpus: str, **changes: Any) -> Grid:
     settings: dict[str, Any] = {"match": "parameters", "seeds": 2, "lr_trials": 2, "budget": None, "steps": 10}
-    return Grid(config=Config(corpus=(corpus,), **TINY), prime="Re", **{**settings, **changes})
+    return Grid(config=Settings(corpus=(corpus,), **TINY), prime="Re", **{**settings, **changes})
 
 
 def compared(asked: Grid, models: Sequence[Any], path: Path, **options: Any) -> comparison.Compared:
@@ -51,7 +51,7 @@ def timeless(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("target", [9_000, 100_000, 1_000_000])
 @pytest.mark.parametrize("name", cells.names())
 def test_no_other_width_comes_nearer_to_the_parameters_asked_for(corpus: str, name: str, target: int) -> None:
-    config = Config(corpus=(corpus,), cell=name, embedding=16, layers=1)
+    config = Settings(corpus=(corpus,), cell=name, embedding=16, layers=1)
     tokenizer = data.learn_tokenizer(data.open_text(config), config.tokenizer, config.split)
     width = matching_hidden(config, tokenizer, target)
     misses = [abs(parameters(config, tokenizer, width + d) - target) for d in (-1, 0, 1) if width + d > 0]
@@ -215,7 +215,7 @@ def test_a_folder_with_other_settings_is_refused(corpus: str, tmp_path: Path) ->
     compared(grid(corpus, seeds=1, lr_trials=1), ["simple"], tmp_path / "c")
     with pytest.raises(CharRNNError, match="another steps"):
         compared(grid(corpus, seeds=1, lr_trials=1, steps=11), ["simple"], tmp_path / "c")
-    other = dataclasses.replace(grid(corpus, lr_trials=1), config=Config(corpus=(corpus,), **{**TINY, "batch": 5}))
+    other = dataclasses.replace(grid(corpus, lr_trials=1), config=Settings(corpus=(corpus,), **{**TINY, "batch": 5}))
     with pytest.raises(CharRNNError, match="another batch"):
         compared(other, ["simple"], tmp_path / "c")
 
@@ -273,7 +273,7 @@ def test_equal_time_and_jobs_do_not_go_together(corpus: str, tmp_path: Path) -> 
 
 def test_a_diverged_run_is_counted_and_costs_as_much_as_a_blank_model(corpus: str, tmp_path: Path) -> None:
     asked = dataclasses.replace(
-        grid(corpus, lr_trials=1), config=Config(corpus=(corpus,), **{**TINY, "lr": 1e30, "clip": 0, "warmup": 0})
+        grid(corpus, lr_trials=1), config=Settings(corpus=(corpus,), **{**TINY, "lr": 1e30, "clip": 0, "warmup": 0})
     )
     done = compared(asked, ["nn.RNN"], tmp_path / "c")
     (row,) = done.result["cells"]
@@ -322,16 +322,16 @@ def test_the_result_has_the_fields_it_promises(corpus: str, tmp_path: Path) -> N
 
 
 def test_the_preset_is_the_papers_grid(corpus: str) -> None:
-    asked, models = presets.karpathy2015(Config(corpus=(corpus,)), fraction=0.1)
+    asked, models = presets.karpathy2015(Settings(corpus=(corpus,)), fraction=0.1)
     assert len(models) == 3 * 3 * 4
     config = asked.config
     assert (config.batch, config.window, config.optimizer, config.lr) == (100, 100, "rmsprop", 2e-3)
     assert (config.clip, config.clip_by, config.uniform, config.one_hot) == (5.0, "value", 0.08, True)
     assert config.decay**5 == pytest.approx(0.95**50)  # a tenth of the epochs, as much decay
-    full, _ = presets.karpathy2015(Config(corpus=(corpus,)))
+    full, _ = presets.karpathy2015(Settings(corpus=(corpus,)))
     assert full.steps is not None
     assert asked.steps == pytest.approx(full.steps / 10, abs=1)
-    _, narrow = presets.karpathy2015(Config(corpus=(corpus,)), widest=128)
+    _, narrow = presets.karpathy2015(Settings(corpus=(corpus,)), widest=128)
     assert narrow == [model for model in models if model[1] in (64, 128)]
 
 
@@ -353,7 +353,7 @@ def test_settings_that_make_no_sense_are_refused(corpus: str, changes: dict[str,
 
 def test_a_comparison_needs_parts_to_choose_and_to_score_by(corpus: str) -> None:
     with pytest.raises(CharRNNError, match="one of them is empty"):
-        dataclasses.replace(grid(corpus), config=Config(corpus=(corpus,), split=(0.9, 0.1, 0.0)))
+        dataclasses.replace(grid(corpus), config=Settings(corpus=(corpus,), split=(0.9, 0.1, 0.0)))
 
 
 def test_training_keeps_no_losses_without_a_test_part(trained: Any) -> None:
@@ -401,7 +401,7 @@ def test_a_grid_names_no_folder_but_its_own(changes: dict[str, Any], corpus: str
 def test_a_trial_that_diverged_is_done_and_counts_as_that(corpus: str, tmp_path: Path) -> None:
     wild = {**TINY, "lr": 1e30, "clip": 0, "warmup": 0, "schedule": "constant", "validate_every": 2}
     asked = Grid(
-        config=Config(corpus=(corpus,), **wild), match="hidden", seeds=1, lr_trials=2, budget=None, steps=6, prime="R"
+        config=Settings(corpus=(corpus,), **wild), match="hidden", seeds=1, lr_trials=2, budget=None, steps=6, prime="R"
     )
     done = compared(asked, ["simple"], tmp_path / "c")
     tried = decisions.tried(done.grid, done.folder, done.grid.entries[0])

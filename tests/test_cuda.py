@@ -37,8 +37,8 @@ from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training import loop, resolve
 from charrnn.training.checkpoint import Run
-from charrnn.training.config import Config
 from charrnn.training.events import Finished, Started, Stopped
+from charrnn.training.speed import Machine
 
 pytestmark = pytest.mark.gpu
 
@@ -123,8 +123,10 @@ def test_the_first_losses_are_those_of_a_cpu(
 
 def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, double: bool = False) -> NDArray[Any]:
     """The losses of a run's steps in nats. nudge: a seed, by which every weight starts up to one rounding away."""
-    settled = resolve.resolve(config("unused", cell=cell, engine=engine, device=device, **SETTINGS), text)
-    trainer = loop.Trainer(Run(Path("unused")), settled, text, 0.0)
+    asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS)
+    machine = Machine(asked, text)
+    settled = resolve.resolve(asked, text, machine)
+    trainer = loop.Trainer(Run(Path("unused")), settled, text, 0.0, machine)
     if double:
         trainer.model.double()
     rng = np.random.default_rng(nudge)
@@ -350,7 +352,7 @@ def test_a_run_of_the_cpus_own_engine_goes_on_with_one_that_a_gpu_has(corpus: st
         assert (run.config().device, run.config().engine) == ("cuda", "loop")
 
 
-def stopped(asked: Config, run: Run) -> None:
+def stopped(asked: Settings, run: Run) -> None:
     """Train half of a run, and save it."""
     calls = iter(range(1, STEPS + 1))
     *_, last = loop.new_run(asked, run, stop=lambda: next(calls) >= HALF)

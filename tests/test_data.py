@@ -25,7 +25,7 @@ from charrnn.text.cleaning import Cleaning, Findings, text_of
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 TrainedRun = Callable[..., Run]
 
@@ -80,12 +80,12 @@ def test_characters_seen_once_or_twice_are_spelled_in_bytes(tmp_path: Path, home
 
 
 def test_a_corpus_is_encoded_once_and_its_source_may_vanish(corpus: str, home: Path) -> None:
-    config = Config(corpus=(corpus,))
+    config = Settings(corpus=(corpus,))
     text = data.open_text(config)
     first = data.encode(text, Tokenizer.byte(), config.split)
     Path(corpus).unlink()
     config = config.replace(fingerprint=text.fingerprint)
-    again = data.reopen(config, Tokenizer.byte())
+    again = data.prepare(config, Tokenizer.byte())
     assert isinstance(again.parts["train"], np.memmap)
     assert again.parts["train"].filename == first.parts["train"].filename  # type: ignore[attr-defined]
 
@@ -156,7 +156,7 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
 def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
     code = (
         "import sys; from charrnn.text import corpus as data, copies as texts;"
-        "from charrnn.training.config import Config; c = Config(corpus=('-',));"
+        "from charrnn.training.settings import Settings; c = Settings(corpus=('-',));"
         "t = data.open_text(c); again = data.open_text(c.replace(fingerprint=t.fingerprint));"
         "assert again.path == t.path; print(''.join(again.chunks()), end='')"
     )
@@ -203,7 +203,7 @@ def test_progress_is_told_to_the_end(corpus: str, home: Path) -> None:
     def progress(what: str, done: int, total: int | None) -> None:
         told.setdefault(what, []).append((done, total))
 
-    config = Config(corpus=(corpus,))
+    config = Settings(corpus=(corpus,))
     text = data.open_text(config, progress)
     tokenizer = data.learn_tokenizer(text, "char", config.split, progress=progress)
     data.encode(text, tokenizer, config.split, progress)
@@ -341,7 +341,7 @@ def test_documents_stand_where_their_ids_are_also_where_characters_are_bytes(
         cuts = [*encoded.starts[part].tolist(), len(encoded.parts[part])]  # type: ignore[index]
         pieces = [tokenizer.decode(encoded.parts[part][a:b]) for a, b in itertools.pairwise(cuts)]  # type: ignore[index]
         assert pieces == tokenizer.decode(encoded.parts[part]).splitlines(keepends=True)  # type: ignore[index]
-    ids, starts = data.read_whole(write(tmp_path, content.encode()), Config(document="line"), tokenizer)
+    ids, starts = data.read_whole(write(tmp_path, content.encode()), Settings(document="line"), tokenizer)
     assert np.array_equal(starts, np.searchsorted(tokenizer.character_index(ids), text.starts()))
 
 
@@ -349,7 +349,7 @@ def test_files_are_documents_and_their_borders_are_part_of_what_a_run_is_made_fo
     (tmp_path / "a").write_text("one, two")
     (tmp_path / "b").write_text("three")
     (tmp_path / "c").write_text("")
-    both = Config(corpus=(str(tmp_path / "a"), str(tmp_path / "c"), str(tmp_path / "b")), document="file")
+    both = Settings(corpus=(str(tmp_path / "a"), str(tmp_path / "c"), str(tmp_path / "b")), document="file")
     text = data.open_text(both)
     assert "".join(text.chunks()) == "one, twothree"
     assert text.starts().tolist() == [0, 8]
@@ -374,10 +374,10 @@ def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_pa
         for number in range(200_000_000 // len(page) + 1):
             stream.write(b"%d\n" % number + page)
     code = (
-        "import re, sys; from charrnn.text import corpus as data; from charrnn.training.config import Config;"
+        "import re, sys; from charrnn.text import corpus as data; from charrnn.training.settings import Settings;"
         # Not getrusage: its peak is inherited from the process that started this one.
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024;"
-        "c = Config(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = data.open_text(c);"
+        "c = Settings(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = data.open_text(c);"
         "e = data.encode(t, data.learn_tokenizer(t, 'char', c.split), c.split);"
         "s = data.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
         "[s.at(k) for k in range(500)]; print(peak());"

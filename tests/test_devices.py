@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config
+from conftest import config, decided
 from torch import Tensor
 
 from charrnn import api, cells
@@ -149,7 +149,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on(device: str, engine: str, cell: str = "gru") -> Config:
-    return Config(cell=cell, device=device, engine=engine, measured_us={"x y": 1})
+    return decided(cell=cell, device=device, engine=engine, measured_us={"x y": 1})
 
 
 def test_a_run_stays_where_it_is_unless_asked(gpu: None) -> None:

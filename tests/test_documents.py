@@ -110,7 +110,7 @@ def test_a_run_on_documents_scores_each_alone_and_resumes_exactly(
         a, b = whole.weights(which), parts.weights(which)
         assert all(np.array_equal(a[name], b[name]) for name in a)
     model = api.load(whole)
-    encoded = data.reopen(model.config, model.tokenizer)
+    encoded = data.prepare(model.config, model.tokenizer)
     ids, starts = encoded.ids("val"), encoded.starts["val"]
     assert len(starts) >= 2
     _, score = api.score_run(model, None, "val", "stream")

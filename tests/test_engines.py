@@ -20,6 +20,8 @@ from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.training import loop, resolve, speed
 from charrnn.training.checkpoint import Run
+from charrnn.training.config import Config
+from charrnn.training.settings import Plan, Settings
 
 OTHERS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell)) if engine != "loop"]
 NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
@@ -178,15 +180,18 @@ def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monk
 
 
 def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
-    text = data.open_text(config(corpus))
-    encoded = data.encode(text, data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1))
-    short = resolve.resolve(config(corpus, cell="gru"), encoded)
+    encoded = data.prepare(config(corpus))
+
+    def resolved(settings: Settings) -> Config:
+        return resolve.resolve(settings, encoded, speed.Machine(settings, encoded))
+
+    short = resolved(config(corpus, cell="gru"))
     assert (short.engine, short.measured_us) == ("loop", {})
-    long = resolve.resolve(config(corpus, cell="gru", budget=60.0), encoded)
+    long = resolved(config(corpus, cell="gru", budget=60.0))
     assert f"{long.engine} {long.precision}" in long.measured_us
     assert "auto" not in (long.engine, long.precision)
-    planned = long.with_plan(0, 10)
-    assert resolve.resolve(planned, encoded) == planned  # what is decided is not measured again
+    planned = long.planned(Plan(0, 10, 5))
+    assert resolved(planned) == planned  # what is decided is not measured again
 
 
 def test_bf16_has_to_be_clearly_faster() -> None:

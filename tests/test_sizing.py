@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import cells
+from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import checkpoint, sizing
-from charrnn.training.config import Config
+from charrnn.training import sizing
+from charrnn.training.settings import Settings
 
 TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
 
 
-def decided(characters: int = 1_000_000, products_per_s: float = 3e10, **settings: Any) -> Config:
-    return sizing.decide(Config(**settings), TOKENIZER, characters, products_per_s)
+def decided(characters: int = 1_000_000, products_per_s: float = 3e10, **settings: Any) -> Settings:
+    return sizing.decide(Settings(**settings), TOKENIZER, characters, lambda: products_per_s)
 
 
 @given(st.integers(1, 10**9), st.floats(1e6, 1e15), st.floats(1, 1e6), st.sampled_from(cells.names()), st.booleans())
@@ -80,8 +81,8 @@ def test_a_tied_model_is_as_wide_as_the_embedding_that_was_given() -> None:
 
 
 def test_what_is_out_of_proportion_is_said() -> None:
-    small = checkpoint.architecture(Config(hidden=16, layers=1), TOKENIZER)
-    large = checkpoint.architecture(Config(hidden=1024, layers=1), TOKENIZER)
+    small = Architecture.of(Settings(hidden=16, layers=1), TOKENIZER.size)
+    large = Architecture.of(Settings(hidden=1024, layers=1), TOKENIZER.size)
     assert sizing.warnings(small, 1_000_000) == []
     assert "few" in sizing.warnings(small, 1_000)[0]
     assert "--hidden" in sizing.warnings(large, 20_000)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config
+from conftest import config, decided
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +20,11 @@ from charrnn.engines import layers
 from charrnn.errors import CharRNNError
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
-from charrnn.training import events, loop, optimizers
+from charrnn.training import events, loop, optimizers, resolve
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.settings import Plan
+from charrnn.training.speed import Machine
 
 TrainedRun = Callable[..., Run]
 
@@ -186,28 +188,28 @@ def test_a_budget_is_kept(corpus: str) -> None:
 
 def test_epochs_are_passes_over_the_training_part(corpus: str, trained: TrainedRun) -> None:
     run = trained(epochs=2)
-    corpus_ids = data.reopen(run.config(), run.tokenizer()).ids("train")
+    corpus_ids = data.prepare(run.config(), run.tokenizer()).ids("train")
     assert run.about()["characters"] == pytest.approx(2 * len(corpus_ids), rel=0.01)
 
 
 def test_a_plan_changes_the_rate_from_its_step_on_alone() -> None:
-    base = Config(steps=100, warmup=10, lr=1.0).with_plan(0, 100)
-    later = base.with_plan(50, 60)
+    base = decided(warmup=10, lr=1.0, plan=[(0, 100, 10)])
+    later = base.planned(Plan(50, 60, 10))
     rates = [[optimizers.learning_rate(c, k, 10) for k in range(60)] for c in (base, later)]
     assert rates[0][:50] == rates[1][:50]
     assert rates[0][50:] != rates[1][50:]
 
 
 def test_schedules_rise_then_fall_as_they_say() -> None:
-    cosine = Config(steps=100, warmup=10, lr=1.0).with_plan(0, 100)
+    cosine = decided(warmup=10, lr=1.0, plan=[(0, 100, 10)])
     rates = [optimizers.learning_rate(cosine, k, 10) for k in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == 1.0
     assert all(np.diff(rates[10:]) < 0)
     assert rates[-1] < 0.001
-    step = Config(steps=100, warmup=0, lr=1.0, schedule="step", decay=0.5, decay_after=2)
+    step = decided(warmup=0, lr=1.0, schedule="step", decay=0.5, decay_after=2)
     assert [optimizers.learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
-    constant = Config(steps=100, warmup=0, lr=1.0, schedule="constant")
+    constant = decided(warmup=0, lr=1.0, schedule="constant")
     assert {optimizers.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
 
 
@@ -283,12 +285,11 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(calls) >= steps
 
 
-def _trainer(corpus: str, **settings: Any) -> loop.Trainer:
-    settled = config(corpus, **settings)
-    text = data.open_text(settled)
-    encoded = data.encode(text, data.learn_tokenizer(text, "char", settled.split), settled.split)
-    settled = loop.settings.resolve(settled, encoded)
-    return loop.Trainer(Run(Path("unused")), settled, encoded, 0.0)
+def _trainer(corpus: str, **changes: Any) -> loop.Trainer:
+    asked = config(corpus, **changes)
+    encoded = data.prepare(asked)
+    machine = Machine(asked, encoded)
+    return loop.Trainer(Run(Path("unused")), resolve.resolve(asked, encoded, machine), encoded, 0.0, machine)
 
 
 def _tensors_equal(a: Any, b: Any) -> bool:

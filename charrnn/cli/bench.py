@@ -6,12 +6,12 @@ import click
 
 from charrnn.cli import options
 from charrnn.errors import how_to_install
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 
 @click.command()
 @click.argument("what", type=click.Choice(["train", "decode", "encode", "all"]), default="all")
-@click.option("--cell", default=Config.cell, show_default=True, metavar="NAME", help="The cell to measure.")
+@click.option("--cell", default=Settings.cell, show_default=True, metavar="NAME", help="The cell to measure.")
 @click.option("--hidden", type=int, metavar="N", help="Its hidden size, instead of the usual ones.")
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
 @click.option("--batch", type=int, metavar="N", help="In training, streams side by side.")

@@ -99,7 +99,7 @@ def command(
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
     """The grid and the cells that the options ask for."""
     from charrnn.compare.grid import Grid
-    from charrnn.training.config import parse_seconds
+    from charrnn.knobs import parse_seconds
 
     if given["fraction"] is not None:
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
@@ -135,11 +135,11 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
 
 
 def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
-    from charrnn.training.config import Config
+    from charrnn.training.settings import Settings
 
     own = {"match", "seeds", "parameters", "budget", "steps", "lr_trials", "preset", "fraction", "prime"}
     values = options.given({name: value for name, value in given.items() if name not in own})
-    return Config.of({**values, **({"corpus": corpus} if corpus else {})})
+    return Settings.of({**values, **({"corpus": corpus} if corpus else {})})
 
 
 def _folder(grid: Any, kind: str) -> Path:

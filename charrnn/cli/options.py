@@ -15,7 +15,8 @@ from click.shell_completion import CompletionItem
 
 from charrnn import strict_json
 from charrnn.errors import CharRNNError, did_you_mean
-from charrnn.training.config import Config
+from charrnn.knobs import hints, plain
+from charrnn.training.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -163,8 +164,8 @@ def settings_but(*names: str) -> Callable[[F], F]:
     """As `settings`, without those of these names, which the command sets itself or offers in its own way."""
 
     def decorate(function: F) -> F:
-        for knob in reversed(dataclasses.fields(Config)):
-            if "resolved" not in knob.metadata and knob.name not in ("corpus", *names):
+        for knob in reversed(dataclasses.fields(Settings)):
+            if "recorded" not in knob.metadata and knob.name not in ("corpus", *names):
                 function = _option(knob)(function)
         return function
 
@@ -172,7 +173,7 @@ def settings_but(*names: str) -> Callable[[F], F]:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that were given, as `Config` takes them."""
+    """The settings that were given, as `Settings` takes them."""
     values = {name: value for name, value in options.items() if value is not None and value != ()}
     if "split" in values:
         values["split"] = _shares(values["split"])
@@ -222,7 +223,7 @@ def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
 
 
 def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
-    data, kind = knob.metadata, str(knob.type)
+    data, kind = knob.metadata, plain(hints(Settings)[knob.name])
     name = "--" + knob.name.replace("_", "-")
     default = knob.default if knob.default is not dataclasses.MISSING else None
     text = data["help"]
@@ -233,7 +234,7 @@ def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
     text = text[0].upper() + text[1:]
     if knob.name == "cell_options":
         return click.option("--cell-option", knob.name, multiple=True, metavar="NAME=VALUE", help=text)
-    if "bool" in kind:
+    if kind is bool:
         return click.option(f"{name}/--no-{name[2:]}", default=None, help=text)
     if knob.name == "cell":
         return click.option(name, metavar="NAME", shell_complete=complete_cells, help=text)
@@ -243,11 +244,9 @@ def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
         return click.option(name, metavar="TIME", help=text)
     if knob.name == "split":
         return click.option(name, metavar="A,B,C", help=text)
-    if "int" in kind:
+    if kind is int:
         return click.option(name, type=int, metavar="N", help=text)
-    return click.option(
-        name, type=float if "float" in kind else str, metavar="X" if "float" in kind else "NAME", help=text
-    )
+    return click.option(name, type=kind, metavar="X" if kind is float else "NAME", help=text)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -87,20 +87,21 @@ def _reports(
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
     from charrnn.training.checkpoint import find_run
-    from charrnn.training.config import Config
+    from charrnn.training.config import settings_from_json
+    from charrnn.training.settings import Settings
 
     if resume is not None:
         steps, device = values.get("steps"), values.get("device")
         return loop.resume(find_run(resume), steps, stopped, cli.STARTED, prepared, device)
-    config = Config()
+    settings = Settings()
     if config_file is not None:
         try:
             text = config_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CharRNNError(f"{config_file} cannot be read: {error}", "give the config.json of a run") from None
-        config = Config.from_json(text, str(config_file))
-    config = config.replace(**values)
-    return loop.new_run(config, loop.open_run(config, name, out), stopped, cli.STARTED, prepared)
+        settings = settings_from_json(text, str(config_file))
+    settings = settings.replace(**values)
+    return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
 
 
 class _Show:
@@ -136,7 +137,7 @@ class _Show:
             f"model     {config.cell}, hidden {config.hidden} x {config.layers}, {shape}: "
             f"{architecture.count():,} parameters"
         )
-        steps = config.plan[-1][1] if config.plan else None
+        steps = config.steps_in_all
         self._say(
             f"training  {f'{steps:,} steps' if steps else f'{config.budget:g} s'} of {config.batch} x {config.window} "
             f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}, "

@@ -147,16 +147,14 @@ def _compare(
     look_inside: bool,
     stop: Callable[[], bool],
 ) -> Iterator[Report]:
-    text = data.open_text(grid.config)
-    tokenizer = data.learn_tokenizer(text, grid.config.tokenizer, grid.config.split, grid.config.normalize)
-    corpus = data.encode(text, tokenizer, grid.config.split)
+    corpus = data.prepare(grid.config)
     before: Grid | None = folder.grid() if folder.exists() else None
     if before is not None:
         if name := different(before, grid):
             raise CharRNNError(
                 f"{folder.path} holds a comparison with another {name.replace('_', '-')}", "give another --out"
             )
-        if before.config.fingerprint != text.fingerprint:
+        if before.config.fingerprint != corpus.text.fingerprint:
             raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
         if grid.entries and (name := unrepeated(before, grid)):
             raise CharRNNError(f"{folder.path} holds a comparison with {name}", "give another --out")
@@ -175,7 +173,7 @@ def _compare(
     for i, entry in enumerate(grid.entries):
         if entry.trial_steps is None:
             grid = decisions.timed(grid, i, corpus)
-            speed = grid.config.batch * grid.config.window / grid.entries[i].step_seconds
+            speed = grid.base.batch * grid.base.window / grid.entries[i].step_seconds
             yield Timed(grid.label(grid.entries[i]), speed)
             if stop():
                 yield Stopped(folder)
@@ -273,7 +271,7 @@ class _Work:
             tried = decisions.tried(self._grid, self._folder, entry)
             self._finished |= {self._folder.trial(entry, lr).path for lr, _ in tried}
             if entry.lr is None and len(tried) < self._grid.trials:
-                lr = decisions.next_rate(self._grid.config.lr, tried)
+                lr = decisions.next_rate(self._grid.base.lr, tried)
                 job = decisions.trial(self._grid, self._folder, entry, lr)
                 trials[job.run.path] = (i, f"lr {lr:g}", job)
         return trials

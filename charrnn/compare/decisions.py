@@ -21,6 +21,8 @@ from charrnn.text.corpus import Corpus
 from charrnn.training import events, loop, resolve, sizing
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.settings import Settings
+from charrnn.training.speed import Machine
 
 # Of a run's steps, in a learning-rate trial. Short runs like higher rates than long ones, and plain cells most of all:
 # with a fifth, nn.RNN was given 1.3e-2 and scored 0.13 bits behind the same equations at 4e-3.
@@ -37,7 +39,7 @@ Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidd
 Trials = tuple[tuple[float, float | None], ...]  # learning rate, nats of the validation part (None where it diverged)
 
 
-def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
+def shared(grid: Grid, corpus: Corpus, jobs: int) -> Settings:
     """The settings of all runs, with everything decided that does not depend on the cell.
 
     What is left open follows the rule of training for the configured cell in the time of one run.
@@ -47,28 +49,32 @@ def shared(grid: Grid, corpus: Corpus, jobs: int) -> Config:
         config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
     length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
     with loop.threads_of(config):
-        resolved = resolve.resolve(config.replace(**length), corpus)
+        resolved = _resolved(config.replace(**length), corpus).as_settings()
     # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
     return resolved.replace(
         steps=None, patience=0, validate_every=config.validate_every, engine=config.engine, threads=config.threads
     )
 
 
+def _resolved(settings: Settings, corpus: Corpus) -> Config:
+    return resolve.resolve(settings, corpus, Machine(settings, corpus))
+
+
 def target(grid: Grid, corpus: Corpus) -> int | None:
     """The parameters every model shall have; without a number, those of the configuration's own cell and width."""
     if grid.match == "hidden":
         return None
-    return grid.target or parameters(grid.config, corpus.tokenizer, grid.config.hidden)
+    return grid.target or parameters(grid.config, corpus.tokenizer, grid.base.hidden)
 
 
 def sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> list[Entry]:
     """The entries of models, sized for `target` parameters, or of the configured width where there is no target."""
     entries = []
     for model in models:
-        cell, hidden, layers = model if not isinstance(model, str) else (model, None, grid.config.layers)
+        cell, hidden, layers = (model, None, grid.base.layers) if isinstance(model, str) else model
         config = grid.config.replace(cell=cell, layers=layers)
         if hidden is None:
-            hidden = config.hidden if target is None else matching_hidden(config, corpus.tokenizer, target)
+            hidden = grid.base.hidden if target is None else matching_hidden(config, corpus.tokenizer, target)
         entries.append(Entry(cell, hidden, layers, parameters(config, corpus.tokenizer, hidden), grid.config.engine))
     return entries
 
@@ -78,13 +84,13 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
 
     The engine is what training would choose for the length of the runs: the fastest, where they are long enough.
     """
-    whole = grid.trial_config(grid.entries[i], grid.config.lr)
+    whole = grid.trial_config(grid.entries[i], grid.base.lr)
     with loop.threads_of(whole):
         length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
-        grid = grid.with_entry(i, engine=resolve.resolve(whole.replace(**length), corpus).engine)
+        grid = grid.with_entry(i, engine=_resolved(whole.replace(**length), corpus).engine)
     with tempfile.TemporaryDirectory(dir=data.home()) as folder:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
-        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.config.lr)
+        config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.base.lr)
         began, speed = 0.0, 0.0
         for report in loop.new_run(config, Run(Path(folder) / "pilot")):
             if isinstance(report, events.Stepped):
@@ -92,7 +98,7 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
                 speed = report.chars_per_s
                 if time.monotonic() - began > PILOT_SECONDS or report.step == steps:
                     break
-    return grid.with_entry(i, step_seconds=grid.config.batch * grid.config.window / speed)
+    return grid.with_entry(i, step_seconds=grid.base.batch * grid.base.window / speed)
 
 
 def most_steps(grid: Grid, corpus: Corpus) -> int | None:
@@ -172,7 +178,7 @@ def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
     """An entry's finished trials, in the order of the search, which follows from their results alone."""
     trials: Trials = ()
     while len(trials) < grid.trials:
-        lr = next_rate(grid.config.lr, trials)
+        lr = next_rate(grid.base.lr, trials)
         job = trial(grid, folder, entry, lr)
         if not job.done():
             break
@@ -188,7 +194,7 @@ def best_rate(grid: Grid, trials: Trials) -> float:
     where all diverged, the usual one where none was tried.
     """
     if not trials:
-        return grid.config.lr
+        return grid.base.lr
     rates, costs = list(_costs(trials)), list(_costs(trials).values())
     i = costs.index(min(costs))
     beside = slice(max(0, i - 1), i + 2)

@@ -8,16 +8,20 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from charrnn import locks, strict_json
 from charrnn.errors import CharRNNError
+from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import checkpoint
 from charrnn.training.checkpoint import Run, write_atomically
-from charrnn.training.config import FORMAT, Config
+from charrnn.training.config import FORMAT as CONFIG_FORMAT
+from charrnn.training.config import Config, settings_from_json, values_of
+from charrnn.training.settings import Settings
 
+FORMAT = 1  # of grid.json
 MATCHES = ("parameters", "hidden", "time")
 
 
@@ -60,7 +64,7 @@ class Grid:
     cell's, whose number of steps all the others get as well.
     """
 
-    config: Config
+    config: Settings
     match: str
     seeds: int
     lr_trials: int
@@ -89,6 +93,11 @@ class Grid:
                 "give all three shares, for instance --split 0.8,0.1,0.1",
             )
 
+    @cached_property
+    def base(self) -> Config:
+        """What all runs share, once it is decided; the engine is each entry's own."""
+        return Config.decided(self.config.replace(engine="loop"))
+
     @property
     def trials(self) -> int:
         """How many learning rates are tried for each cell; a single one would leave nothing to choose."""
@@ -99,15 +108,15 @@ class Grid:
         alone = sum(other.cell == entry.cell for other in self.entries) == 1
         return entry.cell if alone else f"{entry.cell} {entry.hidden}x{entry.layers}"
 
-    def trial_config(self, entry: Entry, lr: float) -> Config:
+    def trial_config(self, entry: Entry, lr: float) -> Settings:
         """The configuration of a learning-rate trial."""
         return self._config(entry).replace(lr=lr, steps=entry.trial_steps)
 
-    def run_config(self, entry: Entry, seed: int) -> Config:
+    def run_config(self, entry: Entry, seed: int) -> Settings:
         """The configuration of one run of an entry. seed: counted from 0."""
         return self._config(entry).replace(lr=entry.lr, steps=entry.steps, seed=self.config.seed + seed)
 
-    def _config(self, entry: Entry) -> Config:
+    def _config(self, entry: Entry) -> Settings:
         return self.config.replace(cell=entry.cell, hidden=entry.hidden, layers=entry.layers, engine=entry.engine)
 
     def with_entry(self, i: int, **changes: Any) -> "Grid":
@@ -122,7 +131,11 @@ class Grid:
 
     def as_dict(self) -> dict[str, Any]:
         """The grid as JSON holds it."""
-        return {"format": FORMAT, **dataclasses.asdict(self), "config": strict_json.loads(self.config.to_json())}
+        return {
+            "format": FORMAT,
+            **dataclasses.asdict(self),
+            "config": {"format": CONFIG_FORMAT, **values_of(self.config)},
+        }
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Grid":
@@ -131,7 +144,7 @@ class Grid:
             if values["format"] != FORMAT:
                 raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
             rest = {key: value for key, value in values.items() if key not in ("format", "config", "entries")}
-            config = Config.from_json(strict_json.dumps(values["config"]), source)
+            config = settings_from_json(strict_json.dumps(values["config"]), source)
             return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CharRNNError(f"{source} holds no comparison ({error})", "give a comparison.json") from None
@@ -188,12 +201,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def parameters(config: Config, tokenizer: Tokenizer, hidden: int) -> int:
+def parameters(config: Settings, tokenizer: Tokenizer, hidden: int) -> int:
     """How many parameters the configured cell's model has at a width, embedding and head included."""
-    return checkpoint.architecture(config.replace(hidden=hidden), tokenizer).count()
+    return Architecture.of(config.replace(hidden=hidden), tokenizer.size).count()
 
 
-def matching_hidden(config: Config, tokenizer: Tokenizer, target: int) -> int:
+def matching_hidden(config: Settings, tokenizer: Tokenizer, target: int) -> int:
     """The width at which the configured cell's model is nearest to `target` parameters.
 
     Raises CharRNNError where even a width of 1 has more than twice as many.
@@ -226,7 +239,7 @@ def different(old: Grid, new: Grid) -> str | None:
         if getattr(old, name) != getattr(new, name):
             return name
     a, b = (dataclasses.asdict(grid.config) for grid in (old, new))
-    decided = {field.name for field in dataclasses.fields(Config) if field.metadata.get("resolved")}
+    decided = {field.name for field in dataclasses.fields(Settings) if field.metadata.get("recorded")}
     decided |= {"device", "precision", "engine"}
     return next((name for name in a if name not in decided and b[name] not in (None, a[name])), None)
 

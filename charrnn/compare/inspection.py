@@ -20,7 +20,8 @@ from charrnn.compare.jobs import Job, carry_out
 from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.training.checkpoint import Run, write_atomically
-from charrnn.training.config import Config
+from charrnn.training.config import values_of
+from charrnn.training.settings import Settings
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
 COPY_PARAMETERS = 20_000  # as many as an LSTM of width 64 has
@@ -105,9 +106,9 @@ def inspect_cells(
     it ends early, with all saved, when stop() is true.
     """
     for cell in cells:
-        config = Config(corpus or Config().corpus, cell=cell, hidden=hidden, steps=steps)
-        config = config.replace(fingerprint=data.open_text(config).fingerprint)
-        digest = hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
+        config = Settings(corpus=corpus or Settings().corpus, cell=cell, hidden=hidden, steps=steps)
+        config = config.replace(fingerprint=data.prepare(config).text.fingerprint)
+        digest = hashlib.sha256(strict_json.dumps(values_of(config)).encode()).hexdigest()[:12]
         job = Job(Run(data.home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
         yield f"training {cell} for {steps:,} steps"
         for _ in carry_out([job], 1, stop):
@@ -161,5 +162,5 @@ def _kept(file: Path) -> dict[str, Any]:
 
 def _read(run: Run) -> NDArray[Any]:
     """The ids of the validation part of a run, or of the training part where that is empty."""
-    corpus = data.kept(run.config(), run.tokenizer())
+    corpus = data.prepare(run.config(), run.tokenizer(), private=True)
     return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

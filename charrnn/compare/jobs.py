@@ -20,8 +20,8 @@ from typing import Any
 from charrnn.interruption import SIGNALS, held
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
-from charrnn.training.config import Config
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
+from charrnn.training.settings import Settings
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
 
@@ -31,7 +31,7 @@ class Job:
     """A run to carry out. scored: whether to its end; if not, the test part is left alone."""
 
     run: Run
-    config: Config
+    config: Settings
     scored: bool
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from charrnn.errors import CharRNNError
-from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 if TYPE_CHECKING:
     from charrnn.compare.grid import Grid
@@ -20,7 +20,7 @@ Models = list[tuple[str, int, int]]
 
 
 def karpathy2015(
-    config: Config, fraction: float = 1.0, seeds: int = 1, prime: str = "", widest: int = WIDTHS[-1]
+    config: Settings, fraction: float = 1.0, seeds: int = 1, prime: str = "", widest: int = WIDTHS[-1]
 ) -> "tuple[Grid, Models]":
     """The grid of Karpathy, Johnson and Fei-Fei, Visualizing and understanding recurrent networks, 2015, section 4.1.
 
@@ -58,10 +58,7 @@ def karpathy2015(
         clip_by="value",
         uniform=0.08,
     )
-    text = data.open_text(config)
-    corpus = data.encode(
-        text, data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize), config.split
-    )
+    corpus = data.prepare(config)
     steps = max(1, round(EPOCHS * fraction * resolve.steps_per_epoch(config, corpus)))
     grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
     return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in widths]

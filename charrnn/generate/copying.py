@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.text import corpus as data
+from charrnn.text.settings import TextSettings
 from charrnn.text.tokenizer import BYTES, Tokenizer
-from charrnn.training.config import Config
 
 PIECE = 1 << 16  # characters compared at a time, so that they stay in cache
 PAIRS = 1 << 20  # places compared at a time, so that a text that repeats itself does not fill the memory
@@ -39,9 +39,9 @@ class TrainingText:
         self._known_followers: dict[bytes, frozenset[str]] = {}
 
     @classmethod
-    def of(cls, config: Config) -> "TrainingText":
+    def of(cls, settings: TextSettings) -> "TrainingText":
         """The text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
-        return cls(data.private_copy(config), config.split)
+        return cls(data.private_copy(settings), settings.split)
 
     def longest(self, text: str) -> Passage:
         """The longest part of `text` that stands in the training text; empty where not one character does."""

@@ -19,6 +19,7 @@ from charrnn import cells
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import Init, constant, normal, uniform, zeros
 from charrnn.errors import CharRNNError
+from charrnn.model.settings import ModelSettings
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -38,6 +39,22 @@ class Architecture:
     tie: bool = False
     residual: bool = False
     cell_options: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: ModelSettings, vocabulary: int) -> "Architecture":
+        """Give the architecture that settings and a vocabulary determine; hidden and layers must be decided."""
+        assert settings.hidden is not None
+        assert settings.layers is not None
+        return cls(
+            cell=settings.cell,
+            vocabulary=vocabulary,
+            hidden=settings.hidden,
+            layers=settings.layers,
+            embedding=settings.embedding_size,
+            tie=settings.tie,
+            residual=settings.residual,
+            cell_options=settings.cell_options,
+        )
 
     def __post_init__(self) -> None:
         if self.tie and self.embedding != self.hidden:

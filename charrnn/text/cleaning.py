@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from charrnn.errors import CharRNNError
 from charrnn.text.corpora import Source
-from charrnn.training.config import Config
+from charrnn.text.settings import TextSettings
 
 CHUNK_BYTES = 1 << 22
 BYTE_ORDER_MARK = "\ufeff"
@@ -37,10 +37,10 @@ class Cleaning:
     settable: bool = False
 
     @classmethod
-    def of(cls, config: Config) -> "Cleaning":
+    def of(cls, settings: TextSettings) -> "Cleaning":
         """What the settings of a run that is to be trained ask for."""
-        binary = config.tokenizer == "byte"
-        return cls(config.newline, config.errors, config.normalize, binary=binary, settable=True)
+        binary = settings.tokenizer == "byte"
+        return cls(settings.newline, settings.errors, settings.normalize, binary=binary, settable=True)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from charrnn.home import home
 from charrnn.text import corpora, documents
 from charrnn.text.cleaning import Cleaning, Findings, text_of
 from charrnn.text.documents import Starts
-from charrnn.training.config import Config
+from charrnn.text.settings import TextSettings
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
@@ -202,12 +202,12 @@ def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | No
     return Text(path, fingerprint, characters, source, notes, document)
 
 
-def private_copy(config: Config) -> Text:
+def private_copy(settings: TextSettings) -> Text:
     """The text a run was trained on, from its private copy alone: no path that a configuration names is opened.
 
     Raises CharRNNError where that copy is gone.
     """
-    text = copy_of(config.fingerprint, home() / ".corpora", config.document) if config.fingerprint else None
+    text = copy_of(settings.fingerprint, home() / ".corpora", settings.document) if settings.fingerprint else None
     if text is None:
         raise CharRNNError(
             f"the private copy of the text this run was trained on is not in {home() / '.corpora'}",
@@ -216,25 +216,25 @@ def private_copy(config: Config) -> Text:
     return text
 
 
-def open_text(config: Config, progress: Progress = silent) -> Text:
+def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
     """The text of a configuration: its private copy by fingerprint where there is one, else read from its sources.
 
     Raises CharRNNError where the sources now hold another text than the configuration was made for.
     """
     folder = home() / ".corpora"
-    if config.fingerprint:
-        text = copy_of(config.fingerprint, folder, config.document)
+    if settings.fingerprint:
+        text = copy_of(settings.fingerprint, folder, settings.document)
         if text is not None:
             return text
-        if corpora.STDIN in config.corpus:
+        if corpora.STDIN in settings.corpus:
             raise CharRNNError(
                 "the text came from standard input, and its private copy is gone",
-                f"save the text whose SHA-256 is {config.fingerprint} as a file, and train a new run on that",
+                f"save the text whose SHA-256 is {settings.fingerprint} as a file, and train a new run on that",
             )
-    text = read(config.corpus, folder, Cleaning.of(config), config.document, progress)
-    if config.fingerprint not in (None, text.fingerprint):
+    text = read(settings.corpus, folder, Cleaning.of(settings), settings.document, progress)
+    if settings.fingerprint not in (None, text.fingerprint):
         raise CharRNNError(
             f"{text.source} is not the text this configuration was made for: its SHA-256 is {text.fingerprint}",
-            f"restore the text whose SHA-256 is {config.fingerprint}, or train a new run on this one",
+            f"restore the text whose SHA-256 is {settings.fingerprint}, or train a new run on this one",
         )
     return text

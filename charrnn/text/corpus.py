@@ -28,22 +28,27 @@ from charrnn.text.copies import private_copy as private_copy
 from charrnn.text.copies import read as read
 from charrnn.text.corpora import Source
 from charrnn.text.documents import Starts
+from charrnn.text.settings import TextSettings
 from charrnn.text.tokenizer import Normalize, Tokenizer, count_characters
-from charrnn.training.config import Config
 
 # Of a part larger than this, no more than so many rows' pages are held at a time.
 RELEASED_BYTES, RELEASED_ROWS = 1 << 26, 8
 MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule for sizes breaks down
 
 
-def reopen(config: Config, tokenizer: Tokenizer, progress: Progress = silent) -> "Corpus":
-    """The encoded corpus of a run that is to be trained on, with the tokenizer it was trained with."""
-    return encode(open_text(config, progress), tokenizer, config.split, progress)
+def prepare(
+    settings: TextSettings, tokenizer: Tokenizer | None = None, *, private: bool = False, progress: Progress = silent
+) -> "Corpus":
+    """Read, clean, split and encode a corpus: the one way from settings to streams.
 
-
-def kept(config: Config, tokenizer: Tokenizer) -> "Corpus":
-    """The encoded corpus of a run that is only looked at: from its private copy, which must be there."""
-    return encode(private_copy(config), tokenizer, config.split)
+    tokenizer: of the run whose corpus it is; learned from the training part when None. private: read the private copy
+    alone, and open no path that the settings name: they may be a stranger's. progress: called on the way.
+    Raises CharRNNError for a text that is missing, empty, too short, no text, or not the one of the fingerprint.
+    """
+    text = private_copy(settings) if private else open_text(settings, progress)
+    if tokenizer is None:
+        tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, settings.normalize, progress)
+    return encode(text, tokenizer, settings.split, progress)
 
 
 def learn_tokenizer(
@@ -140,25 +145,25 @@ def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[fl
         progress("encoding", position, text.characters)
 
 
-def read_whole(file: str, config: Config, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
     """The ids of a text that is not a run's own corpus, cleaned as that was, and where documents begin in them.
 
     Raises CharRNNError where it is missing, empty or no text.
     """
-    whole = [text for source in sources((file,), Findings()) if (text := cleaned(source, config))]
+    whole = [text for source in sources((file,), Findings()) if (text := cleaned(source, settings))]
     if not whole:
         raise CharRNNError(f"{file} is empty", "give a text of at least one character")
-    if config.document != "file":
+    if settings.document != "file":
         lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
-        return encode_whole("".join([*lines, whole[-1]]), config.document, tokenizer)
+        return encode_whole("".join([*lines, whole[-1]]), settings.document, tokenizer)
     ids = [tokenizer.encode(text) for text in whole]
     lengths = [len(of_file) for of_file in ids]
     return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
 
 
-def cleaned(source: Source, config: Config) -> str:
+def cleaned(source: Source, settings: TextSettings) -> str:
     """The text of a source that is not a run's own corpus, cleaned as that was; CharRNNError for what is no text."""
-    return "".join(text_of(source, replace(Cleaning.of(config), settable=False), Findings()))
+    return "".join(text_of(source, replace(Cleaning.of(settings), settable=False), Findings()))
 
 
 def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:

@@ -31,7 +31,7 @@ from charrnn.errors import CharRNNError, did_you_mean
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training.config import FORMAT, Config
+from charrnn.training.config import Config
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -41,8 +41,7 @@ OWN_FILES = re.compile(
     r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d{8,}\.safetensors"
     r"|\.(run|config|tokenizer|metrics|timings|model|training|losses|lock|holder)\b.*"
 )
-# What training has always decided before it saves: a config.json that leaves one open was changed.
-DECIDED = ("hidden", "layers", "dropout", "batch", "window", "lr", "warmup")
+FORMAT = 1  # of run.json
 RESTORE = "restore the run from a copy, or remove it with rm"
 
 
@@ -134,13 +133,10 @@ class Run:
         write_atomically(self.path / "config.json", config.to_json().encode())
 
     def config(self) -> Config:
-        """Read config.json. Raises CharRNNError where it was damaged, or leaves open what training decides."""
+        """Read config.json. Raises CharRNNError where it was damaged, or leaves something open."""
         path = self.path / "config.json"
         config = Config.from_json(self._text("config.json"), str(path))
-        for name in DECIDED:
-            if getattr(config, name) is None:
-                raise CharRNNError(f"{path} was changed or damaged: {name} is null", RESTORE)
-        if not re.fullmatch("[0-9a-f]{64}", config.fingerprint or ""):
+        if not re.fullmatch("[0-9a-f]{64}", config.fingerprint):
             raise CharRNNError(f"{path} was changed or damaged: {_shown('fingerprint', config.fingerprint)}", RESTORE)
         return config
 
@@ -148,7 +144,7 @@ class Run:
         return Tokenizer.from_json(self._text("tokenizer.json"), str(self.path / "tokenizer.json"))
 
     def architecture(self) -> Architecture:
-        return architecture(self.config(), self.tokenizer())
+        return Architecture.of(self.config(), self.tokenizer().size)
 
     def about(self) -> dict[str, Any]:
         """Read run.json: step, files, best, result. Raises CharRNNError where it is missing, damaged or newer."""
@@ -395,20 +391,6 @@ def _wrong_in(about: Mapping[str, Any]) -> str | None:
         if not good and not (name not in _RESULT_TEXTS and _number(value)):
             return _shown(f"result.{name}", value)
     return None
-
-
-def architecture(config: Config, tokenizer: Tokenizer) -> Architecture:
-    """The architecture that a configuration and a vocabulary determine."""
-    return Architecture(
-        cell=config.cell,
-        vocabulary=tokenizer.size,
-        hidden=config.hidden,
-        layers=config.layers,
-        embedding=config.embedding_size,
-        tie=config.tie,
-        residual=config.residual,
-        cell_options=config.cell_options,
-    )
 
 
 def runs() -> list[Run]:

@@ -5,6 +5,7 @@ decided by timing is written into the configuration before a step depends on it:
 config.json to the last byte, and one that was cut off goes on as if it had not been.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -22,16 +23,19 @@ from torch import Tensor
 from charrnn.engines import cuda, layers
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
+from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, State, detach
 from charrnn.text import corpora
 from charrnn.text import corpus as data
 from charrnn.text.copies import Progress, silent
-from charrnn.text.corpus import Corpus, Streams
-from charrnn.training import checkpoint, optimizers, resolve, sizing
+from charrnn.text.corpus import Corpus, Streams, prepare
+from charrnn.training import optimizers, resolve, sizing
 from charrnn.training.checkpoint import Run, Tensors
 from charrnn.training.config import Config
 from charrnn.training.events import Diverged, Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
 from charrnn.training.pacing import Pace
+from charrnn.training.settings import Settings
+from charrnn.training.speed import Machine
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
@@ -47,7 +51,7 @@ SAMPLED_IDS = 1_000_000
 
 
 def new_run(
-    config: Config,
+    settings: Settings,
     run: Run,
     stop: Callable[[], bool] = lambda: False,
     began: float | None = None,
@@ -62,13 +66,13 @@ def new_run(
     """
     began = time.monotonic() if began is None else began
     run.refuse_taken()
-    text = data.open_text(config, progress)
-    tokenizer = data.learn_tokenizer(text, config.tokenizer, config.split, config.normalize, progress)
-    corpus = data.encode(text, tokenizer, config.split, progress)
-    config = resolve.resolve(config, corpus)
-    trainer = Trainer(run, config, corpus, began)
+    corpus = prepare(settings, progress=progress)
+    settings = resolve.with_length(settings)
+    machine = Machine(settings, corpus)
+    config = resolve.resolve(settings, corpus, machine)
+    trainer = Trainer(run, config, corpus, began, machine)
     with run.held():
-        run.create(config, tokenizer)
+        run.create(config, corpus.tokenizer)
         try:
             with threads_of(config):
                 yield from trainer.train(stop)
@@ -112,13 +116,16 @@ def _resumed(
     if steps is not None:
         if steps <= step:
             raise CharRNNError(f"{run.name} has {step} steps already", f"give --steps more than {step}")
-        config = config.replace(steps=steps, plan=(*config.plan, (step, steps)))
+        config = dataclasses.replace(config, steps=steps, epochs=None, budget=None)
     elif about.get("result"):
         raise CharRNNError(
             f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
         )
     config, moved = resolve.moved(config, device)
-    trainer = Trainer(run, config, data.reopen(config, run.tokenizer(), progress), began)
+    corpus = prepare(config, run.tokenizer(), progress=progress)
+    if steps is not None:
+        config = resolve.planned(config, corpus, since=step, steps=steps)
+    trainer = Trainer(run, config, corpus, began, Machine(config, corpus))
     trainer.notes = moved
     trainer.restore(about, run.weights("last"), run.training_state())
     if trainer.diverged is None:
@@ -140,9 +147,9 @@ class Trainer:
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, run: Run, config: Config, corpus: Corpus, began: float) -> None:
-        self.run, self.config, self.corpus = run, config, corpus
-        self.architecture = checkpoint.architecture(config, corpus.tokenizer)
+    def __init__(self, run: Run, config: Config, corpus: Corpus, began: float, machine: Machine) -> None:
+        self.run, self.config, self.corpus, self.machine = run, config, corpus, machine
+        self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)
         weights = self.architecture.initial(config.seed, config.uniform)
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
@@ -162,7 +169,7 @@ class Trainer:
     @property
     def steps(self) -> int | None:
         """The length of the run as planned now."""
-        return self.config.plan[-1][1] if self.config.plan else None
+        return self.config.steps_in_all
 
     def train(self, stop: Callable[[], bool]) -> Iterator[Report]:
         """Train to the end of the plan, validating and saving on the way."""
@@ -205,14 +212,13 @@ class Trainer:
         yield finished
 
     def _started(self) -> Started:
-        products_per_s = resolve.products_per_s(self.config, self.corpus)
         return Started(
             self.run,
             self.config,
             self.architecture,
             self.corpus,
             self.step,
-            sizing.chars_per_s(self.architecture, products_per_s),
+            sizing.chars_per_s(self.architecture, self.machine.products_per_s),
             sizing.memory_bytes(self.config, self.architecture),
             self._notes(),
         )
@@ -297,9 +303,10 @@ class Trainer:
         return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
 
     def _validation_is_due(self) -> bool:
-        """At the end, and every `validate_every` steps after the length was decided: the same when it is repeated."""
-        every, plan = self.config.validate_every, self.config.plan
-        return self.step == self.steps or bool(every and plan and self.step > plan[0][0] and self.step % every == 0)
+        """At the end, and every so many steps after the length was decided: the same when it is repeated."""
+        plan = self.config.plan
+        spaced = bool(plan) and self.step > plan[0].since and self.step % plan[-1].validate_every == 0
+        return self.step == self.steps or spaced
 
     def _turned(self) -> bool:
         """Whether validation is clearly past its best: `patience` validations ago, and TURNED_NATS lower than now."""
@@ -314,7 +321,7 @@ class Trainer:
     def _had_turned(self) -> bool:
         """Whether the run had turned when it was saved, and was cut off while it was scored."""
         rows = self.run.rows("metrics.jsonl")
-        lengthened = bool(self.config.plan) and self.config.plan[-1][0] == self.step
+        lengthened = bool(self.config.plan) and self.config.plan[-1].since == self.step
         return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._turned()
 
     @contextmanager
@@ -339,7 +346,8 @@ class Trainer:
         """Decide how many steps fill the budget, and write it down before a step depends on it."""
         first = self.steps is None
         left = budget - self.seconds - self._final_seconds()
-        steps = self.step + self.pace.steps_in(left, self.config.validate_every)
+        every = self.config.plan[-1].validate_every if self.config.plan else self.config.validate_every
+        steps = self.step + self.pace.steps_in(left, every)
         steps = max(self.step, min(steps, sizing.most_steps(self.streams.steps_per_epoch)))
         if self.steps is None or abs(steps - self.steps) > 0.01 * steps:
             self.config = resolve.planned(self.config, self.corpus, self.step, steps)
@@ -525,7 +533,7 @@ def diverged(run: Run, step: int) -> CharRNNError:
 
 
 @contextmanager
-def threads_of(config: Config) -> Iterator[None]:
+def threads_of(config: Settings) -> Iterator[None]:
     """Compute with the threads of the configuration, for sums that repeat to the last bit; then as before.
 
     On a GPU they repeat too.
@@ -539,14 +547,14 @@ def threads_of(config: Config) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def open_run(config: Config, name: str | None = None, out: str | Path | None = None) -> Run:
+def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
     """Where a run will be kept: the folder `out`, or one in the home folder called `name` or what it is about."""
     if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
         raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
-    return Run(Path(out) if out is not None else data.home() / (name or _free_name(config)))
+    return Run(Path(out) if out is not None else data.home() / (name or _free_name(settings)))
 
 
-def _free_name(config: Config) -> str:
+def _free_name(config: Settings) -> str:
     """A name for a run that is not taken: corpus, cell and size, with a number where needed."""
     size = f"-{config.hidden}x{config.layers or 1}" if config.hidden else ""
     base = f"{corpora.stem(config.corpus[0])}-{config.cell}{size}"

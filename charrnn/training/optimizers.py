@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from charrnn.training.config import Config
+from charrnn.training.settings import Plan
 
 
-def steps_in_force(plan: tuple[tuple[int, int], ...], step: int) -> int | None:
+def steps_in_force(plan: tuple[Plan, ...], step: int) -> int | None:
     """The length of the run as it was planned when `step` was taken; None before there was a plan."""
     total = None
-    for since, steps in plan:
+    for since, steps, _ in plan:
         if since <= step:
             total = steps
     return total

@@ -19,10 +19,12 @@ length     what fills the budget, but no more than MOST_EPOCHS passes over the t
 Everything the rule decides is printed, can be set, and is written into config.json.
 """
 
+from collections.abc import Callable
+
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import checkpoint
 from charrnn.training.config import Config
+from charrnn.training.settings import Settings
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CHARS_PER_PARAMETER = 3
@@ -37,10 +39,11 @@ USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
 START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
 
 
-def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s: float) -> Config:
-    """The configuration with every setting the rule is about filled in; those that were given stay as they are.
+def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per_s: Callable[[], float]) -> Settings:
+    """Fill in every setting the rule is about; those that were given stay as they are.
 
-    characters: of the training part. products_per_s: multiply-adds this machine does in training, per second.
+    characters: of the training part. products_per_s: gives the multiply-adds a second of this machine in training; it
+    is asked only where something depends on it.
     """
     window = config.window or 64
     batch = config.batch or _batch(characters, window)
@@ -54,10 +57,10 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
         if config.epochs is not None:
             return config.epochs * characters
         seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
-        return seconds * chars_per_s(sized(hidden), products_per_s)
+        return seconds * chars_per_s(sized(hidden), products_per_s())
 
     def sized(hidden: int) -> Architecture:
-        return checkpoint.architecture(config.replace(hidden=hidden, layers=layers), tokenizer)
+        return Architecture.of(config.replace(hidden=hidden, layers=layers), tokenizer.size)
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count()
@@ -66,14 +69,17 @@ def decide(config: Config, tokenizer: Tokenizer, characters: int, products_per_s
 
     given = config.hidden or (config.embedding if config.tie else None)
     hidden = given or max(filter(deserved, WIDTHS), default=WIDTHS[0])
-    useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
-    if config.batch is None and config.steps is None and batch == MOST_STREAMS and useful < FEW_STEPS * batch * window:
-        batch //= 2
+    if config.batch is None and config.steps is None and batch == MOST_STREAMS:
+        useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
+        if useful < FEW_STEPS * batch * window:
+            batch //= 2
     lr = config.lr if config.lr is not None else float(f"{3e-3 * (min(max(hidden, 384), 512) / hidden) ** 0.5:.2g}")
-    steps = read(hidden) / (batch * window)
-    warmup = config.warmup if config.warmup is not None else int(min(50, steps / 10))
-    epochs = read(hidden) / max(1, characters)
-    dropout = config.dropout if config.dropout is not None else max(d for n, d in DROPOUT if epochs >= n)
+    warmup, dropout = config.warmup, config.dropout
+    if warmup is None:
+        warmup = int(min(50, read(hidden) / (batch * window) / 10))
+    if dropout is None:
+        epochs = read(hidden) / max(1, characters)
+        dropout = max(share for n, share in DROPOUT if epochs >= n)
     decided = {"hidden": hidden, "layers": layers, "window": window, "batch": batch}
     return config.replace(**decided, lr=lr, warmup=warmup, dropout=dropout)
 

@@ -1,16 +1,27 @@
-"""Which engine, and which precision of products, trains a model fastest here: by a short measurement.
+"""What this machine can do in training: its device, threads and memory, and how fast, by short measurements.
 
-Every candidate runs a few characters of a window forwards and backwards, at the model's own sizes. Those that are not
-far behind run a longer piece, in turns, and the fastest of each one's times counts.
+Engines and precisions are compared at the model's own sizes: every candidate runs a few characters of a window forwards
+and backwards. Those that are not far behind run a longer piece, in turns, and the fastest of each one's times counts.
 """
 
+import os
 import time
+from functools import cached_property
 
 import torch
 
-from charrnn.engines import layers
+from charrnn import cells
+from charrnn.engines import cuda, layers
+from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
+from charrnn.text.corpus import Corpus
+from charrnn.training.config import Config
+from charrnn.training.settings import Settings
+
+PROBE_SECONDS = 0.5
+WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile
+FASTER_BF16 = 0.7  # of float32's time, from which down bf16 products are taken without comparing engines
 
 GLANCE, PIECE = 4, 32  # characters of a window
 BEHIND = 1.6  # so many times the fastest's time at first, and a candidate does not run the longer piece
@@ -18,6 +29,102 @@ TURNS, AT_LEAST_SECONDS = 2, 0.25  # of each length, together: a hiccup of a bus
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
 
 Candidate = tuple[str, str]  # engine, precision
+
+
+class Machine:
+    """This machine, as far as training with some settings on a corpus asks. Figures are measured once, when asked for.
+
+    device: 'cpu' or 'cuda'. threads: that torch computes with. precision, engine: those asked for, or what will
+    probably be chosen, so that sizes fit the speed there will be.
+    """
+
+    def __init__(self, settings: Settings, corpus: Corpus) -> None:
+        """Raises CharRNNError for a device that is not there or an engine that cannot run the cell."""
+        self._settings, self._vocabulary = settings, corpus.tokenizer.size
+        self.device = resolve_device(settings.device)
+        self.threads = settings.threads or torch.get_num_threads()
+        self.engine = self._likely_engine()
+
+    def _likely_engine(self) -> str:
+        cell, engine = cells.get(self._settings.cell), self._settings.engine
+        known = layers.engines(cell, self.device)
+        if engine == "auto" and "native" in known and (self._settings.budget or 0) >= WORTH_COMPILING_SECONDS:
+            return "native"
+        return layers.choose(cell, engine, self.device)
+
+    @cached_property
+    def precision(self) -> str:
+        """The precision asked for, or bf16 where its products are clearly faster than float32's."""
+        if self._settings.precision != "auto":
+            return self._settings.precision
+        if self.device == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bf16" if self._bf16_share < FASTER_BF16 else "float32"
+
+    @cached_property
+    def _bf16_share(self) -> float:
+        """How long a bf16 product takes on this CPU, as a share of the float32 one's time."""
+        seconds = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            a, b = torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                torch.mm(a, b)
+                times.append(time.perf_counter() - began)
+            seconds[dtype] = min(times)
+        return seconds[torch.bfloat16] / seconds[torch.float32]
+
+    @cached_property
+    def products_per_s(self) -> float:
+        """Multiply-adds a second in training, by a few small steps of the cell in question."""
+        hidden = min(self._settings.hidden or 256, 512)
+        small = self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False)
+        architecture = Architecture.of(small, self._vocabulary)
+        model = CharRNN(architecture, architecture.initial(small.seed), self.engine).to(self.device)
+        ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
+        times: list[float] = []
+        until = time.perf_counter() + PROBE_SECONDS
+        bf16 = self.precision == "bf16"
+        with cuda.repeatable(self.device, tf32=bf16):  # as fast as training, not faster
+            # The least: other work comes and goes.
+            while len(times) < 3 or (time.perf_counter() < until and len(times) < 20):
+                cuda.wait(self.device)
+                began = time.perf_counter()
+                with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
+                    logits, _ = model(ids, model.start(32))
+                torch.autograd.backward(logits.float().sum())
+                cuda.wait(self.device)
+                times.append(time.perf_counter() - began)
+        return 3 * architecture.count() * ids.numel() / min(times)
+
+    def compared(
+        self, architecture: Architecture, config: Config, engine: str, precision: str
+    ) -> "dict[Candidate, float]":
+        """Give the seconds of a window by (engine, precision), fastest first. engine, precision: all where 'auto'."""
+        if precision == "auto" and self._bf16_share > 1:  # without bf16 units its products take many times as long
+            precision = "float32"
+        weights = architecture.initial(config.seed, config.uniform)
+        return measure(architecture, weights, config.batch, config.window, engine, precision)
+
+    def memory_bytes(self) -> int | None:
+        """Give the memory that training may use; None where the system does not tell."""
+        if self.device == "cuda":
+            return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
+        if hasattr(os, "sysconf"):
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return None
+
+
+def resolve_device(device: str) -> str:
+    """Give 'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for one that is not."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
+        cuda.prepare()
+    return device
 
 
 def measure(

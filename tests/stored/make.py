@@ -161,14 +161,15 @@ def write_texts() -> None:
 
 
 def train_all() -> None:
-    from charrnn.training import loop
-    from charrnn.training.config import Config
-    from charrnn.training.events import Stepped
+    from charrnn.config import Config
+    from charrnn.reports import Stepped
+
+    from charrnn import training
 
     def carry_out(name: str, settings: dict[str, Any], stop_after: int | None = None) -> None:
         config = Config(**{**SMALL, **settings})  # type: ignore[arg-type]
         done = [0]
-        for report in loop.new_run(config, loop.open_run(config, name), lambda: done[0] == stop_after):
+        for report in training.new_run(config, training.open_run(config, name), lambda: done[0] == stop_after):
             if isinstance(report, Stepped):
                 done[0] = report.step
 
@@ -269,8 +270,8 @@ def completion(name: str, kind: str, drawn: str, prime: str, count: int) -> dict
 
 def certain(model: Any, prime: str, text: str, drawn: str, n: int, off: float) -> int:
     """How many characters are drawn the same when all logits are off by so much, at random."""
-    from charrnn.generate.sampling import Sampling, distribution, draw, draws
-    from charrnn.text.tokenizer import TextStream
+    from charrnn.completing.sampling import Sampling, distribution, draw, draws
+    from charrnn.tokenizer import TextStream
 
     sampling, noise = Sampling(**DRAWN[drawn]), np.random.default_rng(0)  # type: ignore[arg-type]
     primed, decoder, us, stream = (

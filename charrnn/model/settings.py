@@ -1,0 +1,43 @@
+"""What may be set about a model: its cell, its sizes, how it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from charrnn.errors import CharRNNError
+from charrnn.knobs import Knobs, knob
+
+
+@dataclass(frozen=True)
+class ModelSettings(Knobs):
+    """The settings of a model. Raises CharRNNError for a value that is out of range or contradicts another."""
+
+    cell: str = knob("nn.GRU", "the recurrent cell; `cells` lists them")
+    cell_options: Mapping[str, int] = knob({}, "options of the cell, name=value; `cells NAME` lists them")
+    hidden: int | None = knob(None, "H, features of the hidden state in each layer; by rule", low=1)
+    layers: int | None = knob(None, "L, recurrent layers on top of each other; by rule", low=1)
+    embedding: int | None = knob(None, "E, features of a character; chosen as min(H, 128), or H when tied", low=1)
+    one_hot: bool = knob(False, "feed characters as one-hot vectors instead of an embedding")
+    dropout: float | None = knob(
+        None, "share of each layer's outputs dropped while training; by rule", low=0, high=0.95
+    )
+    tie: bool = knob(False, "use the embedding as the head's matrix too")
+    residual: bool = knob(False, "add a layer's input to its output, from the second layer up")
+    uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.one_hot and (self.embedding is not None or self.tie):
+            raise CharRNNError("one-hot input has no embedding to size or to tie", "leave out embedding and tie")
+        if self.tie and None not in (self.embedding, self.hidden) and self.embedding != self.hidden:
+            raise CharRNNError(
+                f"tied weights need an embedding of the hidden size {self.hidden}, not {self.embedding}",
+                "leave the embedding out",
+            )
+
+    @property
+    def embedding_size(self) -> int | None:
+        """Give E after the rule: None with one-hot input, H when tied, else min(H, 128) unless given."""
+        if self.one_hot:
+            return None
+        assert self.hidden is not None
+        return self.embedding or (self.hidden if self.tie else min(self.hidden, 128))
