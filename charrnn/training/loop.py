@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import platform
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import charrnn
 from charrnn.engines import cuda, layers
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
@@ -35,7 +37,7 @@ from charrnn.training.config import Config
 from charrnn.training.events import Diverged, Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
 from charrnn.training.pacing import Pace
 from charrnn.training.settings import Settings
-from charrnn.training.speed import Machine
+from charrnn.training.speed import Machine, processor
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
@@ -431,6 +433,16 @@ class Trainer:
             self._save(best=False)
         self.run.rewrite({**self.run.about(), "diverged": self.step})
 
+    def _made_with(self) -> dict[str, Any]:
+        """Say what the bits of a run depend on besides its configuration: versions, processor, threads."""
+        return {
+            "charrnn": charrnn.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "processor": processor(),
+            "threads": self.config.threads,
+        }
+
     def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:
         return {
             "characters": self.characters,
@@ -438,6 +450,7 @@ class Trainer:
             "best_val_nats": _or_null(self.best_val),
             "parameters": self.architecture.count(),
             "diverged": self.diverged,
+            "made_with": self._made_with(),
             "result": result,
         }
 

@@ -5,8 +5,10 @@ and backwards. Those that are not far behind run a longer piece, in turns, and t
 """
 
 import os
+import platform
 import time
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -114,6 +116,17 @@ class Machine:
         if hasattr(os, "sysconf"):
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return None
+
+
+def processor() -> str:
+    """Name the processor of this machine."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
 
 
 def resolve_device(device: str) -> str:
