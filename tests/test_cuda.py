@@ -38,6 +38,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.training import loop, resolve
 from charrnn.training.checkpoint import Run
 from charrnn.training.events import Finished, Started, Stopped
+from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 
 pytestmark = pytest.mark.gpu
