@@ -1,6 +1,6 @@
 """How far back a cell can see: its gradients at the start and after training, and its reach in the copy task.
 
-What was found for the runs of a comparison is kept as inspection.json in its folder, and not computed again.
+What was found for the runs of a comparison is kept as inspection.json in its folder, and is not computed again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from charrnn.training.checkpoint import Run, write_atomically
 from charrnn.training.config import Config
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
-COPY_PARAMETERS = 20_000  # as many as an LSTM of width 64 has
+COPY_PARAMETERS = 20_000  # as many as an LSTM of hidden size 64 has
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Inspection:
         return max((gap for gap, accuracy in self.copied if accuracy >= copy_task.LEARNED), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return it as JSON holds it."""
         return {
             "label": self.label,
             "cell": self.cell,
@@ -77,7 +77,7 @@ def inspect(label: str, run: Run, copy: bool, stop: Callable[[], bool]) -> Inspe
 def inspect_all(
     runs: Mapping[str, Run], kept_in: Path, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[str | list[Inspection]]:
-    """Inspect runs by label, saying before each what is being done; the last item is what was found.
+    """Inspect runs by label. Yield before each what is being done; the last item is what was found.
 
     kept_in: a JSON file of what was found before, which is added to. Ends without a last item when stop() is true.
     """
@@ -122,7 +122,7 @@ def inspect_cells(
 
 
 def copy_climb(cell: str, stop: Callable[[], bool] = lambda: False) -> tuple[tuple[int, float], ...]:
-    """The better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
+    """Return the better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
     width = nearest_width(lambda hidden: copy_task.architecture(cell, hidden).count(), COPY_PARAMETERS)
     climbs = []
     for rate in COPY_RATES:
@@ -151,7 +151,7 @@ def _from_dict(values: Mapping[str, Any]) -> Inspection:
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    """What was found before; nothing where the file is missing or damaged, since it can be found again."""
+    """Read what was found before; nothing where the file is missing or damaged, since it can be found again."""
     try:
         known = strict_json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -160,6 +160,6 @@ def _kept(file: Path) -> dict[str, Any]:
 
 
 def _read(run: Run) -> NDArray[Any]:
-    """The ids of the validation part of a run, or of the training part where that is empty."""
+    """Return the ids of the validation part of a run, or of the training part where that is empty."""
     corpus = data.kept(run.config(), run.tokenizer())
     return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))
