@@ -180,7 +180,7 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) 
     if length < download.bytes:
         raise CharRNNError(
             f"the connection to {download.url} ended after {length:,} of {download.bytes:,} bytes",
-            "fetch again: it goes on from there",
+            "fetch again: it resumes there",
         )
     if _digest(part, download.digest) == download.digest:
         os.replace(part, file)
@@ -221,7 +221,7 @@ def _receive(download: Download, part: Path, progress: Callable[[int], None]) ->
             ) from None
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            here = f"; {target.tell():,} bytes are here, and fetching again goes on from there" if target.tell() else ""
+            here = f"; {target.tell():,} bytes are here, and fetching again resumes there" if target.tell() else ""
             raise CharRNNError(
                 f"no network, or no way to {download.url}: {getattr(reason, 'strerror', None) or reason}{here}",
                 "fetch again with a connection, or bring the file by other means, and train on its path",
