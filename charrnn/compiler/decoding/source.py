@@ -43,7 +43,7 @@ class Layout:
 
 
 class FunctionSource:
-    """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
+    """The source of one traced function: Python for Numba, with scratch s, room for products, and parameters.
 
     leaves: the parameters. matrices: those of them that are multiplied by, of the dtype `kept`; an int8 one
     arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.

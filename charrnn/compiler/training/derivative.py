@@ -177,7 +177,7 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
 
 
 class _Blocks:
-    """Turns recorded arrays into blocks of H features; a width that H does not divide is one block."""
+    """Recorded arrays as blocks of H features; a width that H does not divide is one block."""
 
     def __init__(self, states: list[str], I: int, H: int) -> None:
         self.states, self.H, self.graph = states, H, Graph()
