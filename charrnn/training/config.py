@@ -21,10 +21,7 @@ TEXT_SETTINGS = ("corpus", "newline", "errors", "normalize", "document")  # what
 def knob(
     default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
 ) -> Any:
-    """A field of `Config`: None as default means off or decided later, as `help` says; low and high are inclusive.
-
-    A field whose type has no None is decided by rule (see `charrnn.training.sizing`) before anything reads it.
-    """
+    """Declare a field of `Config`: a default of None is off or decided later (see `help`); bounds are inclusive."""
     metadata = {"help": help, "choices": choices, "low": low, "high": high}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -32,7 +29,7 @@ def knob(
 
 
 def resolved(default: Any, help: str, *, low: float | None = None) -> Any:
-    """A field that no user sets: something decided while running, kept so that it is never decided again."""
+    """Declare a field that no user sets: decided while running, and stored so that it is never decided again."""
     metadata = {"help": help, "resolved": True, "low": low}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -78,9 +75,7 @@ class Config:
     optimizer: str = knob("adamw", "how gradients become updates", choices=("adamw", "rmsprop"))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
-    # Validation nats with 0, 0.03, 0.1, 0.3: tiny Shakespeare, 2787 updates of 16 x 64, embedding 32: lstm 253 1.463,
-    # 1.448, 1.448, 1.483; gru 288 1.451, -, 1.442, 1.466; rnn 351 1.508, -, 1.504, 1.532; nn.GRU 512, 1500 updates of
-    # 32 x 64 at 3e-3: 1.400, -, 1.400, -. `train`, the embedded corpus: 1.515, -, 1.499, -.
+    # No less: a little regularisation helps every cell. No more: three times as much costs. docs/results/rule.md
     weight_decay: float = knob(0.1, "AdamW's weight decay, of matrices alone", low=0)
     schedule: str = knob(
         "cosine",
@@ -145,7 +140,7 @@ class Config:
         return self.embedding or (self.hidden if self.tie else min(self.hidden, 128))
 
     def replace(self, **changes: Any) -> "Config":
-        """A copy with some settings changed; a length or text given anew forgets what was decided for the old one."""
+        """Copy it with some settings changed; a length or text given anew forgets what was decided for the old one."""
         if {"steps", "epochs", "budget"} & set(changes):
             changes = {"steps": None, "epochs": None, "budget": None, "plan": (), **changes}
         if set(TEXT_SETTINGS) & set(changes):
@@ -154,11 +149,11 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def with_plan(self, since: int, steps: int) -> "Config":
-        """A copy in which the run has `steps` steps in all, as decided when `since` were done."""
+        """Copy it with `steps` steps in all, as decided when `since` were done."""
         return dataclasses.replace(self, plan=(*self.plan, (since, steps)))
 
     def to_json(self) -> str:
-        """The whole configuration as JSON, one setting a line."""
+        """Write the whole configuration as JSON, one setting a line."""
         return strict_json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @classmethod
@@ -180,7 +175,7 @@ class Config:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str = "the settings") -> "Config":
-        """A configuration from settings by name; unknown ones are refused with the nearest name as a hint."""
+        """Make a configuration from settings by name; unknown ones are refused with the nearest name as a hint."""
         _refuse_unknown(values, source)
         return cls(**values)
 
@@ -204,7 +199,7 @@ def parse_seconds(text: str | float) -> float:
 
 
 def _checked(knob_field: "dataclasses.Field[Any]", value: Any) -> Any:
-    """The value as its declared type, or CharRNNError: what was given, what is expected."""
+    """Return the value as its declared type, or raise CharRNNError: what was given, what is expected."""
     name, kind, data = knob_field.name, str(knob_field.type), knob_field.metadata
     if value is None and (knob_field.default is None or "None" in kind):
         return None

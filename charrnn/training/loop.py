@@ -293,7 +293,7 @@ class Trainer:
                 )
 
     def weights(self) -> Tensors:
-        """A copy of the weights, on the CPU."""
+        """Copy the weights to the CPU."""
         return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
 
     def _validation_is_due(self) -> bool:
@@ -302,7 +302,7 @@ class Trainer:
         return self.step == self.steps or bool(every and plan and self.step > plan[0][0] and self.step % every == 0)
 
     def _turned(self) -> bool:
-        """Whether validation is clearly past its best: `patience` validations ago, and TURNED_NATS lower than now."""
+        """Tell whether validation is clearly past its best: `patience` ago, and TURNED_NATS lower than now."""
         patience = self.config.patience
         if not patience or self.step == self.steps or len(self.corpus.parts["val"]) == 0:
             return False
@@ -312,7 +312,7 @@ class Trainer:
         return len(values) > values.index(best) + patience and values[-1] >= best + TURNED_NATS
 
     def _had_turned(self) -> bool:
-        """Whether the run had turned when it was saved, and was cut off while it was scored."""
+        """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
         rows = self.run.rows("metrics.jsonl")
         lengthened = bool(self.config.plan) and self.config.plan[-1][0] == self.step
         return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._turned()
@@ -348,7 +348,7 @@ class Trainer:
         return Planned(self.steps, self.steps / self.streams.steps_per_epoch, first)
 
     def _final_seconds(self) -> float:
-        """What scoring at the end will take: one exact stream is far slower than many side by side."""
+        """Return what scoring at the end will take: one exact stream is far slower than many side by side."""
         if self._stream_seconds_per_id is None:
             with self.pace.aside():
                 ids = self.corpus.ids("train")[:300]
@@ -482,7 +482,7 @@ class Trainer:
         return optimizers.learning_rate(self.config, step, self.streams.steps_per_epoch)
 
     def _dropout(self) -> torch.Generator | None:
-        """The source of this step's dropout masks: a pure function of the seed and the step."""
+        """Return the source of this step's dropout masks: a pure function of the seed and the step."""
         if self.config.dropout == 0:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
@@ -540,14 +540,14 @@ def threads_of(config: Config) -> Iterator[None]:
 
 
 def open_run(config: Config, name: str | None = None, out: str | Path | None = None) -> Run:
-    """Where a run will be kept: the folder `out`, or one in the home folder called `name` or what it is about."""
+    """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
     if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
         raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
     return Run(Path(out) if out is not None else data.home() / (name or _free_name(config)))
 
 
 def _free_name(config: Config) -> str:
-    """A name for a run that is not taken: corpus, cell and size, with a number where needed."""
+    """Make a name for a run that is not taken: corpus, cell and size, with a number where needed."""
     size = f"-{config.hidden}x{config.layers or 1}" if config.hidden else ""
     base = f"{corpora.stem(config.corpus[0])}-{config.cell}{size}"
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""What a configuration leaves open, decided once: by rule or by a short measurement, and then written down."""
+"""The decisions that a configuration leaves open, made once, by rule or by a short measurement, and written down."""
 
 import math
 import os
@@ -25,7 +25,7 @@ WORTH_MEASURING_SECONDS = 20.0  # a run this long repays the seconds that compar
 
 
 def resolve(config: Config, corpus: Corpus) -> Config:
-    """The same configuration with everything decided but the steps of a budget, which the run itself will time.
+    """Decide everything but the steps of a budget, which the run itself will time; return the configuration.
 
     Raises CharRNNError for a device that is not there or an engine that cannot run the cell.
     """
@@ -59,7 +59,7 @@ def resolve(config: Config, corpus: Corpus) -> Config:
 
 
 def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str, ...]]:
-    """The configuration that goes on with a resolved one on a device, and what the user should know about it.
+    """Return the configuration that resumes a resolved one on a device, and what the user should know about it.
 
     device: 'cpu', 'cuda' or 'auto'; the configuration's own, where it is here, when None or 'auto'.
     Raises CharRNNError for a device that was asked for and is not here.
@@ -89,7 +89,7 @@ def _device(device: str) -> str:
 
 
 def _likely_engine(config: Config, device: str) -> str:
-    """The engine asked for; else what will probably be chosen, so that the sizes fit the speed there will be."""
+    """Return the engine asked for, else the probable one, so that the sizes fit the speed there will be."""
     cell = cells.get(config.cell)
     known = layers.engines(cell, device)
     if config.engine == "auto" and "native" in known and (config.budget or 0) >= WORTH_MEASURING_SECONDS:
@@ -98,7 +98,7 @@ def _likely_engine(config: Config, device: str) -> str:
 
 
 def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: float) -> Config:
-    """The configuration with engine and precision measured, where they were left open and the run is long enough.
+    """Measure engine and precision where they were left open and the run is long enough; return the configuration.
 
     speed: multiply-adds a second, as from `products_per_s`.
     """
@@ -163,7 +163,7 @@ def steps_per_epoch(config: Config, corpus: Corpus) -> int:
 
 
 def planned(config: Config, corpus: Corpus, since: int, steps: int) -> Config:
-    """The configuration with `steps` in all, decided when `since` were done, and with validations spread over them.
+    """Return the configuration of `steps` in all, decided when `since` were done, validations spread over them.
 
     Validation stays under 1 / VALIDATION_SHARE of the run; reading an id costs about a third of learning from it.
     """
@@ -184,7 +184,7 @@ def _precision(device: str) -> str:
 
 
 def _bf16_share() -> float:
-    """How long a bf16 product takes on this CPU, as a share of the float32 one's time."""
+    """Return how long a bf16 product takes on this CPU, as a share of the float32 one's time."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Which engine, and which precision of products, trains a model fastest here: by a short measurement.
+"""The engine, and the precision of products, that train a model fastest here: found by a short measurement.
 
 Every candidate runs a few characters of a window forwards and backwards, at the model's own sizes. Those that are not
 far behind run a longer piece, in turns, and the fastest of each one's times counts.
@@ -54,7 +54,7 @@ def measure(
 
 
 def fastest(seconds: dict[Candidate, float]) -> Candidate:
-    """The fastest in float32, unless bf16 products are clearly faster."""
+    """Return the fastest in float32, unless bf16 products are clearly faster."""
     best = min(seconds, key=lambda c: seconds[c])
     exact = min((c for c in seconds if c[1] == "float32"), key=lambda c: seconds[c], default=best)
     return best if seconds[best] <= CLEARLY * seconds[exact] else exact
