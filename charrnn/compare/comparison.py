@@ -238,7 +238,7 @@ class _Work:
         yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
 
     def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
-        """The first seed of every cell, of its best model where it comes in several sizes; none if not asked for."""
+        """Return the first seed of every cell, of its best model where it has several sizes; none if not asked for."""
         if not self._look_inside:
             return {}
         entries = {self._grid.label(entry): entry for entry in self._grid.entries}
@@ -248,7 +248,7 @@ class _Work:
         return {label: self._folder.run(self._grid, entries[label], 0) for label in best.values()}
 
     def _stop(self) -> bool:
-        """Whether the comparison was ever asked to stop."""
+        """Tell whether the comparison was ever asked to stop."""
         self._stopped = self._stopped or self._asked()
         return self._stopped
 
@@ -267,7 +267,7 @@ class _Work:
         self._folder.write(self._grid)
 
     def _next_trials(self) -> dict[Path, tuple[int, str, Job]]:
-        """A trial of every entry whose search for a rate goes on: which rate comes next follows from those before."""
+        """Return a trial for every entry that still searches its rate: the next rate follows from those before."""
         trials = {}
         for i, entry in enumerate(self._grid.entries):
             tried = decisions.tried(self._grid, self._folder, entry)
@@ -308,7 +308,7 @@ class _Work:
         return len(self._grid.entries) * (self._grid.trials + self._grid.seeds)
 
     def _seconds_left(self, at: dict[Path, int]) -> float:
-        """What the rest takes, at the speeds measured so far, scoring left out."""
+        """Return what the rest takes, at the speeds measured so far, scoring left out."""
         left = 0.0
         for entry in self._grid.entries:
             if entry.lr is None:

@@ -30,7 +30,7 @@ DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64
 def prepare(
     architecture: Architecture, kept: str = "float32"
 ) -> tuple[native_cache.Function, native_driver.Driver, native_cache.Function, str | None]:
-    """The compiled draw, the driver and its compiled `run` for models of these sizes, and what to tell the user.
+    """Return the compiled draw, the driver, its compiled `run` for models of these sizes, and notes for the user.
 
     Compiled once, then loaded from disk. Raises CharRNNError where the equations cannot be compiled, and ImportError
     where they must be and there is no Numba.
@@ -83,7 +83,7 @@ class NativeDecoder(Decoder):
         self.draw_address = draw.address
 
     def packed(self, driver: native_driver.Driver, for_rows: bool = False) -> list[NDArray[Any]]:
-        """The weights as a driver, for rows or not, wants them: layers, head, bias."""
+        """Return the weights as a driver, for rows or not, wants them: layers, head, bias."""
         arrays: list[NDArray[Any]] = []
         for layer, leaf, is_matrix in driver.weights:
             value = self._source[f"layers.{layer}.{leaf.name}"]
@@ -213,5 +213,5 @@ class NativeDecoder(Decoder):
 
 
 def address(array: NDArray[Any] | None) -> int:
-    """Where an array's numbers are; 0 for none."""
+    """Return where an array's numbers are; 0 for none."""
     return 0 if array is None else array.ctypes.data

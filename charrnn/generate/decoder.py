@@ -45,7 +45,7 @@ class Decoder:
         self.bias = w["head.b"]
 
     def start(self, B: int = 1) -> State:
-        """The state of B rows before any character."""
+        """Return the state of B rows before any character."""
         one = tuple(self._array(s) for s in self._cell.start((B, self.architecture.hidden), np.float32))
         return (one,) * self.architecture.layers
 

@@ -94,14 +94,14 @@ def _diverged() -> CharRNNError:
 
 
 def draw(p: NDArray[np.float64], u: float) -> int:
-    """The first id at which the running sum of p (V,) exceeds u in [0, 1)."""
+    """Return the first id at which the running sum of p (V,) exceeds u in [0, 1)."""
     cumulative = np.cumsum(p)
     # The last sum may round below 1: an id of probability 0 must not be drawn for it.
     return int(min(np.searchsorted(cumulative, u, side="right"), np.flatnonzero(p)[-1]))
 
 
 def draws(seed: int, completion: int) -> np.random.Generator:
-    """The source of u for one completion; its `random()` gives them in order of position."""
+    """Return the source of u for one completion; its `random()` gives them in order of position."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, completion], dtype=np.uint64)))
 
 
@@ -193,7 +193,7 @@ def _drawn(
 
 
 def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -> Iterator[tuple[str, float]]:
-    """The characters that go on from `text` up to the end of its document, which is the last of them."""
+    """Yield the characters that continue `text` up to the end of its document, which is the last of them."""
     for character, nats in characters:
         yield character, nats
         text += character
@@ -202,7 +202,7 @@ def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -
 
 
 def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
-    """The first `chars` characters, or those before the first of the `stop` strings, which is left out.
+    """Yield the first `chars` characters, or those before the first of the `stop` strings, which is left out.
 
     A character that may be the beginning of a stop string is held back until that is known.
     """
@@ -221,5 +221,5 @@ def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[st
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of text are the beginning of stop."""
+    """Count the characters at the end of text that are the beginning of stop."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
