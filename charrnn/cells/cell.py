@@ -90,7 +90,7 @@ class Cell:
 
     @property
     def linear(self) -> bool:
-        """Whether the cell is a linear recurrence, which can be trained in parallel over time."""
+        """Tell whether the cell is a linear recurrence, which can be trained in parallel over time."""
         return self.gates is not None
 
     def shapes(self, I: int, H: int, O: int | None = None, **options: int) -> dict[str, Param]:

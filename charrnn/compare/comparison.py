@@ -121,7 +121,7 @@ def compare(
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
-    """Carry out a comparison in `folder`, or go on with the one there, adding the models that are new to it.
+    """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
     in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.

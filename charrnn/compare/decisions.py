@@ -1,4 +1,4 @@
-"""What a comparison decides before its runs: shared settings, sizes, engines, speeds, lengths, learning rates.
+"""The decisions of a comparison before its runs: shared settings, sizes, engines, speeds, lengths, learning rates.
 
 Every decision is made once and kept in the grid: a comparison that goes on, grows or repeats makes none of them again.
 """

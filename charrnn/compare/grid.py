@@ -1,4 +1,4 @@
-"""What a comparison is made of: which models, how large, trained how long, and where their runs are.
+"""The plan of a comparison: which models, how large, trained how long, and where their runs are.
 
 A grid is kept as grid.json in the folder of its comparison, and grows there: what was decided (sizes, steps, rates,
 engines) is written down before a run depends on it, so that a comparison goes on, grows and repeats.
@@ -23,7 +23,7 @@ MATCHES = ("parameters", "hidden", "time")
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the grid. step_seconds: of one update, validations included. None: not decided yet."""
+    """A model of the grid. step_seconds: of one step, validations included. None: not decided yet."""
 
     cell: str
     hidden: int
@@ -91,7 +91,7 @@ class Grid:
 
     @property
     def trials(self) -> int:
-        """How many learning rates are tried for each cell; a single one would leave nothing to choose."""
+        """The number of learning rates tried for each cell; a single one would leave nothing to choose."""
         return self.lr_trials if self.lr_trials > 1 else 0
 
     def label(self, entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""How far back a cell can see: its gradients at the start and after training, and its reach in the copy task.
+"""The reach of a cell into the past: its gradients at the start and after training, and its gap in the copy task.
 
 What was found for the runs of a comparison is kept as inspection.json in its folder, and is not computed again.
 """
@@ -28,7 +28,7 @@ COPY_PARAMETERS = 20_000  # as many as an LSTM of hidden size 64 has
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about one model. at_start, trained: (K + 1,) shares of the gradient k steps back.
+    """The findings about one model. at_start, trained: (K + 1,) shares of the gradient k steps back.
 
     copied: (gap, accuracy) for every gap that was tried in the copy task, the last one perhaps not learned.
     """

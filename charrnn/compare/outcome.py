@@ -29,7 +29,7 @@ PRIME_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Scores:
-    """What the characters of the test part cost an entry. bits: (S, N). diverged: how many of its runs did."""
+    """The costs of the test part's characters to an entry. bits: (S, N). diverged: how many of its runs did."""
 
     bits: NDArray[np.float64]
     diverged: int

@@ -42,7 +42,7 @@ def prepare(
 
 
 class Workspace:
-    """What one text is decoded in: its state, and room to compute in.
+    """The memory in which one text is decoded: its state, and room to compute in.
 
     Compiled code runs without the interpreter's lock, so that several threads decode at once: what it writes to belongs
     to one text alone. vectors: one a layer, in which its state is. addresses: of the room and of every vector.
@@ -94,7 +94,7 @@ class NativeDecoder(Decoder):
 
     @property
     def bytes_per_character(self) -> int:
-        """How many bytes of weights are read for a character: all but the table, of which it is a row."""
+        """The bytes of weights that are read for a character: all but the table, of which it is a row."""
         return sum(array.nbytes for array in self._weights) + int(self.first[0].nbytes)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:

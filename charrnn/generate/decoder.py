@@ -52,7 +52,7 @@ class Decoder:
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Advance every row by one character.
 
-        ids: (B,), V for the start row. state: as from `start(B)`; not modified.
+        ids: (B,), V for the start token. state: as from `start(B)`; not modified.
         Returns logits (B, V) in nats, a NumPy array, and the new state.
         """
         with self._no_grad():

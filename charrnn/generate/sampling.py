@@ -24,7 +24,7 @@ Forbidden = Callable[[str, bytes], list[int]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a character is chosen. temperature: 0 takes the likeliest. None is off. Raises CharRNNError out of range."""
+    """The way to choose a character. temperature: 0 is the likeliest. None is off. Raises CharRNNError out of range."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -114,7 +114,7 @@ def cost(logits: NDArray[Any], id_: int) -> float:
 
 @dataclass(frozen=True)
 class Primed:
-    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them.
+    """The point where completions begin: a prime's last id, not yet read, and the state before it, shared by all.
 
     text: what was read.
     """
@@ -135,7 +135,7 @@ class Drawing(Protocol):
 
 
 def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
-    """Read the text that is to be completed, from the start row on; it may be empty."""
+    """Read the text that is to be completed, from the start token on; it may be empty."""
     ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
     return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()), text)
 

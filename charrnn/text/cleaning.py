@@ -24,7 +24,7 @@ _STANDS_ALONE = re.compile("[\\u0000-\\u02ff\\u3001-\\u3098\\u4e00-\\u9fff]")
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How bytes become text; see the settings of the same names. binary: whether NULs in plenty are let through.
+    """The way bytes become text; see the settings of the same names. binary: whether many NULs are let through.
 
     settable: whether these can still be chosen, so that advice may name them: in training, but not of a text that is
     read as an earlier one was.
@@ -45,7 +45,7 @@ class Cleaning:
 
 @dataclass
 class Findings:
-    """What was met while reading, to be told afterwards; the readers of several sources add to one."""
+    """Findings while reading, to be told afterwards; the readers of several sources add to one."""
 
     marks: int = 0
     crlf: int = 0

@@ -189,9 +189,9 @@ class Streams:
     """
 
     def __init__(self, ids: NDArray[Any], batch: int, window: int, start: int, starts: Starts = documents.NONE) -> None:
-        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start row.
+        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start token.
 
-        starts: where documents begin; their first targets are preceded by the start row too.
+        starts: where documents begin; their first targets are preceded by the start token too.
         """
         self._ids, self._start, self._starts = np.asarray(ids), start, starts
         self._mapped = ids if ids.nbytes > RELEASED_BYTES else None
@@ -203,7 +203,7 @@ class Streams:
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
         """Return the inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
 
-        An input is the id before its target; the part's first target is preceded by the start row.
+        An input is the id before its target; the part's first target is preceded by the start token.
         """
         index = step % self.steps_per_epoch
         begin = index * self._length // self.steps_per_epoch

@@ -43,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Stats:
-    """What `measure` found. sampled: how many characters the entropies and xz were taken from.
+    """The findings of `measure`. sampled: how many characters the entropies and xz were taken from.
 
     repeated: the share of passages of SEED_BYTES that occurred before. beat_bits: the least that a model
     which was not trained pays, and `beat` which one that is.

@@ -1,8 +1,8 @@
 """Text to ids and back, lossless for any Unicode text, id for id as the Hugging Face `tokenizers` library does it.
 
 Ids 0..255 are the bytes; id 256 + i is the i-th character of the vocabulary, in code point order. A character that is
-not in the vocabulary is spelled in its UTF-8 bytes, so there is no unknown token. V is the number of ids; the start row
-that precedes a text (id V) belongs to the model, not to the tokenizer.
+not in the vocabulary is spelled in its UTF-8 bytes, so there is no unknown token. V is the number of ids; the start
+token that precedes a text (id V) belongs to the model, not to the tokenizer.
 
 tokenizer.json is read and written here as plain JSON. The same ids come from `tokenizers.Tokenizer.from_file`, at a
 fraction of the speed: it searches for merges there are none of, while a table over code points needs one look-up.
@@ -115,7 +115,7 @@ class Tokenizer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type, from 16 bits up, that holds every id, the start row V, and one value more."""
+        """The smallest unsigned type, from 16 bits up, that holds every id, the start token V, and one value more."""
         return np.dtype(np.uint16 if self.size < 65535 else np.uint32)
 
     def __repr__(self) -> str:
@@ -225,7 +225,7 @@ class Tokenizer:
             position = int(np.flatnonzero((array < 0) | (array >= self.size))[0])
             raise CharRNNError(
                 f"id {array[position]} at position {position} is not in 0..{self.size - 1}, the ids of this tokenizer",
-                "use the tokenizer.json of the model that made the ids, and leave out the start row",
+                "use the tokenizer.json of the model that made the ids, and leave out the start token",
             )
         return array
 
@@ -273,7 +273,7 @@ class Tokenizer:
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
-        """Whether id v may follow in state s, (8, V): next_state >= 0. Read-only."""
+        """A table (8, V) that tells whether id v may follow in state s: next_state >= 0. Read-only."""
         table = self.next_state >= 0
         table.flags.writeable = False
         return table

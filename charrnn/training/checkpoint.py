@@ -58,7 +58,7 @@ class Run:
 
     @property
     def typed(self) -> str:
-        """What a command line calls this run: its name in the home folder, its path elsewhere."""
+        """The name by which a command line calls this run: in the home folder its name, elsewhere its path."""
         return self.name if self.path.parent == home() else str(self.path)
 
     def exists(self) -> bool:

@@ -37,7 +37,7 @@ from charrnn.training.pacing import Pace
 TIMED_SHARE = 0.02
 # A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
 WAIT_STEPS = 16
-# How far above its best validation must be for a run to have turned: less is the noise of a high learning rate.
+# How far above its best validation must be for early stopping: less is the noise of a high learning rate.
 TURNED_NATS = 0.02
 DIVERGED_HINT = "train a new run with a lower --lr"
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
@@ -55,7 +55,7 @@ def new_run(
 ) -> Generator[Report, None, None]:
     """Train from the beginning into an empty folder, yielding reports.
 
-    stop() is asked after every step: when it is true the run is saved, and `resume` goes on with it. began: a reading
+    stop() is asked after every step: when it is true the run is saved, and `resume` continues it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
     Where it ends before anything was saved, the folder is removed.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
@@ -219,7 +219,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, all its sessions together."""
+        """The time that the run has taken, over all its resumptions."""
         return self._earlier_seconds + self.pace.seconds()
 
     def update(self) -> Tensor:

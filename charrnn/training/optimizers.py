@@ -1,4 +1,4 @@
-"""From gradients to updates: learning-rate schedules, clipping, and torch's optimisers with their moments by name."""
+"""From gradients to new weights: learning-rate schedules, clipping, torch's optimizers with their moments by name."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How long a run takes, and how many steps fit into a budget of seconds."""
+"""The time a run takes, and how many steps fit into a budget of seconds."""
 
 import time
 from collections import deque
@@ -64,7 +64,7 @@ class Pace:
 
     @property
     def timed_steps(self) -> int:
-        """How many steps the figures rest on."""
+        """The number of steps that the figures rest on."""
         return len(self._recent)
 
     def step_seconds(self) -> float:

@@ -29,7 +29,7 @@ CODE = {
 
 @dataclass
 class Layout:
-    """Where in the scratch vector things are. size: of the vector."""
+    """The places of things in the scratch vector. size: of the vector."""
 
     places: dict[str, int] = field(default_factory=dict)
     size: int = 0

@@ -48,7 +48,7 @@ class Node:
 
 
 class Traced:
-    """What the equations see: it quacks like a tensor of shape (width,) and records what is done to it."""
+    """A stand-in for an array: it behaves like a tensor of shape (width,) and records what is done to it."""
 
     __array_ufunc__ = None  # NumPy's numbers leave arithmetic to us
 

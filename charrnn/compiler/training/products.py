@@ -42,7 +42,7 @@ def fast_bf16() -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a matrix is packed for products in a dtype."""
+    """The form in which a matrix is packed for products in a dtype."""
 
     dtype: torch.dtype
 

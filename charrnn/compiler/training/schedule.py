@@ -72,7 +72,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is done for a layer, and where it is kept.
+    """The plan of a layer: all that is done for it, and where everything is stored.
 
     lefts, douts: of each product by name, the buffer and first column of its left operand and of the derivative by
     its outputs. y: buffer and slot of the first output. kept: the states whose history the derivative reads. vectors:
