@@ -82,18 +82,18 @@ class TextModel:
 
     @property
     def architecture(self) -> Architecture:
-        """The shape of the model."""
+        """Return the shape of the model."""
         return Architecture.of(self.config, self.tokenizer.size)
 
     def decoder(self) -> Decoder:
-        """What computes next-character logits for this model: compiled code on a CPU, else torch."""
+        """Return what computes next-character logits for this model: compiled code on a CPU, else torch."""
         with _making:  # of two threads that ask first, one makes it
             ways = {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}
             return ways[self.device]()
 
     @cached_property
     def _faster(self) -> Decoder:
-        """The decoder that takes one row a step in less time; the CPU's where it alone keeps the weights as asked."""
+        """Return the decoder that takes one row a step in less time; the CPU's where it alone has such weights."""
         if self.kept != "float32":
             return self._on_cpu
         if self._on_cpu.engine != "native":
@@ -154,7 +154,7 @@ class TextModel:
         return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
-        """The text that goes on from `prime`, without it; settings as in `stream`.
+        """Return the text that continues `prime`, without it; settings as in `stream`.
 
         A model that learned lines or paragraphs as documents ends its completion with the document.
         """
@@ -171,7 +171,7 @@ class TextModel:
         first: int = 0,
         max_copy: int | None = None,
     ) -> Iterator[Iterator[tuple[str, float]]]:
-        """`count` different completions, each an iterator of characters with their cost in nats.
+        """Return `count` different completions, each an iterator of characters with their cost in nats.
 
         first: the number of the first one. max_copy: none has so many characters in a row from the training text.
         """
@@ -191,7 +191,7 @@ class TextModel:
         return map(completion, range(first, first + count))
 
     def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
-        """The ids of each completion, drawn side by side; None where one after the other is as fast."""
+        """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
         decoder = self.decoder()
         if decoder.engine != "native":
             return None
@@ -206,11 +206,11 @@ class TextModel:
         return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, sampling, group))
 
     def training_text(self) -> TrainingText:
-        """What the model learned, to look for copies; raises CharRNNError where it is gone."""
+        """Return what the model learned, to look for copies; raises CharRNNError where it is gone."""
         return TrainingText.of(self.config)
 
     def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
-        """The k likeliest characters after `prime` with their probabilities, likeliest first.
+        """Return the k likeliest characters after `prime` with their probabilities, likeliest first.
 
         Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
         """
@@ -222,7 +222,7 @@ class TextModel:
         return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
 
     def score(self, text: str) -> "Score":
-        """What each character of a text costs the model, read as one stream from its first character.
+        """Return what each character of a text costs the model, read as one stream from its first character.
 
         Documents in it, of the kind that the model learned, are each read from nothing.
         """
@@ -230,7 +230,7 @@ class TextModel:
         return self.score_ids(ids, starts=starts)
 
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
-        """As `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+        """Do as `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
 
         starts: the positions at which documents begin, each of which is read from nothing too.
         """
@@ -250,7 +250,7 @@ class TextModel:
         return evaluation.score(costs, ids, self.tokenizer)
 
     def _network(self) -> "CharRNN":
-        """The model under torch, on the GPU where that may be used."""
+        """Return the model under torch, on the GPU where that may be used."""
         from charrnn.engines import layers
         from charrnn.model.rnn import CharRNN
 
@@ -260,7 +260,7 @@ class TextModel:
         return CharRNN(self.architecture, self.weights, engine).to(device)
 
     def _scores_faster(self, decoder: StreamScoring, ids: NDArray[Any]) -> bool:
-        """Whether a decoder reads a text in less time than torch: measured where that has a GPU."""
+        """Tell whether a decoder reads a text in less time than torch: measured where that has a GPU."""
         from charrnn.model import evaluation
 
         if self.device != "auto" or self.kept != "float32":
@@ -274,7 +274,7 @@ class TextModel:
         return seconds["CPU"] <= seconds["GPU"]
 
     def _primed(self, text: str) -> Primed:
-        """The prime in the model's normal form, read from where its last document begins."""
+        """Return the prime in the model's normal form, read from where its last document begins."""
         text = documents.current(self.tokenizer.clean(text), self.config.document)
         return read_prime(self.decoder(), self.tokenizer, text)
 
@@ -301,7 +301,7 @@ class TextModel:
 def load(
     run: str | Path | Run = "latest", device: str = "auto", which: str = "best", kept: Kept = "float32"
 ) -> TextModel:
-    """The model of a run: its name, its path, or 'latest'. Raises CharRNNError where there is none or it is broken.
+    """Load the model of a run: its name, path or 'latest'. Raises CharRNNError where there is none or it is broken.
 
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
     """
@@ -348,7 +348,7 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
 
 
 def resolve_device(device: str) -> str:
-    """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
+    """Return 'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
     if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
         return "cpu"
     import torch  # only CUDA needs it here
@@ -364,7 +364,7 @@ def resolve_device(device: str) -> str:
 
 
 def _has_nvidia_driver() -> bool:
-    """Whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
+    """Tell whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
     if sys.platform == "win32":
         return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
     return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))

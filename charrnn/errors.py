@@ -2,7 +2,7 @@
 
 
 class CharRNNError(Exception):
-    """What was given, what was expected, and what to do about it.
+    """The one error of the library: what was given, what was expected, and what to do about it.
 
     The library raises it; the command line alone turns it into an `error:` line, a `hint:` line and an exit code.
     `problem` says what was given and what is expected, `hint` what to do.
@@ -15,7 +15,7 @@ class CharRNNError(Exception):
 
 
 def did_you_mean(given: str, known: list[str]) -> str:
-    """A hint that names the nearest of `known`, or all of them when none is near."""
+    """Return a hint that names the nearest of `known`, or all of them when none is near."""
     import difflib  # only a mistake pays for it
 
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
@@ -27,5 +27,5 @@ def did_you_mean(given: str, known: list[str]) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """A hint that says how to install the packages of an extra of charrnn: compare, plot, ppmd or bench."""
+    """Return a hint that says how to install the packages of an extra of charrnn: compare, plot, ppmd or bench."""
     return f"pip install 'charrnn[{extra}]', or in a checkout: pip install -e '.[{extra}]'"

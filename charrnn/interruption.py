@@ -25,10 +25,10 @@ class Ended(BaseException):
 
 
 class Interruption:
-    """Whether a signal has asked to end. Called, as `stop` in training, it says so; until can_save() signals raise.
+    """A wish to end that a signal brings. Called, as `stop` in training, it tells whether one came.
 
-    number: of the signal that asked, once one has. saving: called when a signal asks while there is something to save.
-    raised: gives what is raised where there is nothing to save.
+    Until can_save() is called, a signal raises. number: of the signal that came, once one has. saving: called when a
+    signal comes while there is something to save. raised: makes what is raised where there is nothing to save.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What a shell calls the end by this signal; 0 where none came."""
+        """The exit code by which a shell knows the end by this signal; 0 where none came."""
         return 0 if self.number is None else 128 + self.number
 
     def can_save(self) -> None:
-        """From now on a signal only asks: there is something to save."""
+        """Let signals ask only, from now on: there is something to save."""
         self._raising = False
 
     def at_once(self, hint: str = "") -> None:
-        """From now on a signal ends it at once: there is nothing to save. hint: what to tell then."""
+        """Let a signal end it at once, from now on: there is nothing to save. hint: what to tell then."""
         self._raising, self._hint = True, hint
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -74,9 +74,9 @@ class Interruption:
 
 @contextlib.contextmanager
 def heard(interruption: Interruption, signals: Sequence[int] = SIGNALS) -> Iterator[Interruption]:
-    """Let an interruption hear signals for a while, but for those that whoever started the process had ignored.
+    """Let an interruption hear signals for a while, except those that were ignored when the process was started.
 
-    Only the main thread can; in another one nothing is done.
+    Only the main thread can hear signals; in another one nothing is done.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

@@ -29,7 +29,7 @@ MODULES = {
 
 
 class _Finder:
-    """Finds a renamed module under its former name: the same object, imported once."""
+    """A finder of renamed modules under their former names: the same object, imported once."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in MODULES else None  # type: ignore[arg-type]

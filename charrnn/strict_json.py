@@ -47,7 +47,7 @@ def _finite(value: Any) -> Any:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which no key may come twice: the last one would win unseen."""
+    """Make an object, in which no key may come twice: the last one would win unseen."""
     keys = Counter(key for key, _ in pairs)
     if len(keys) < len(pairs):
         raise ValueError(f"{keys.most_common(1)[0][0]!r} comes twice")

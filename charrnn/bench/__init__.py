@@ -1,1 +1,1 @@
-"""How fast it is here, against what a careful torch user would write and against the limits."""
+"""Measurements of speed here, against what a careful torch user would write and against the machine's limits."""

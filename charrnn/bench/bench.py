@@ -1,4 +1,4 @@
-"""How fast training, decoding and encoding are here: against what a careful torch user would write, and the limits."""
+"""Speed of training, decoding and encoding here: against what a careful torch user would write, and the limits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,11 +23,11 @@ def run(
     batch: int | None = None,
     window: int | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Measure, yielding ('machine', limits) and then ('train' | 'decode' | 'encode', rows) as they are done.
+    """Measure, and yield ('machine', limits) and then ('train' | 'decode' | 'encode', rows) as they are done.
 
     what: one of those, or 'all'. hidden, layers, and in training batch and window: instead of the usual sizes. quick:
     within a minute.
-    Raises CharRNNError for sizes that are not positive and a cell that is not there.
+    Raises CharRNNError for sizes that are not positive and for a cell that is not there.
     """
     cells.get(cell)
     for name, value in (("hidden", hidden), ("layers", layers), ("batch", batch), ("window", window)):
@@ -48,7 +48,7 @@ def run(
 
 
 def _chosen(sizes: tuple[tuple[int, ...], ...], given: tuple[int | None, ...]) -> list[tuple[int, ...]]:
-    """The usual sizes, or those given, with the last usual one for each that is not."""
+    """Return the usual sizes, or those given, with the last usual one for each that is not."""
     if not any(given):
         return list(sizes)
     return [tuple(n or usual for n, usual in zip(given, sizes[-1], strict=True))]

@@ -1,8 +1,8 @@
 """One character after the other: the loops a careful torch user would write, ONNX Runtime, and the decoders here.
 
 All have the same weights, draw a character at every step from the softmax of the logits at temperature 1, and run on
-one thread, unless they say otherwise; many at once use all. The plain loops are written for speed where that is easy:
-inference mode, no copies, no Python objects but what torch needs.
+one thread, unless their names say otherwise; many at once use all threads. The plain loops are written for speed where
+that is easy: inference mode, no copies, no Python objects but those that torch needs.
 """
 
 import os
@@ -34,7 +34,10 @@ Steps = Callable[[int], Any]
 
 
 def measure(cell: str, hidden: int, layers: int, seconds: float, precisions: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Microseconds a character of each way to decode a fresh model of these sizes, within about so many seconds."""
+    """Measure each way to decode a fresh model of these sizes, within about so many seconds; return a row for each.
+
+    precisions: dtypes of the weights for the compiled decoder. Times are in microseconds a character.
+    """
     tokenizer = Tokenizer.char(CHARACTERS)
     architecture = Architecture(cell, tokenizer.size, hidden, layers, min(hidden, 128))
     weights = architecture.initial(seed=7)
@@ -100,14 +103,14 @@ def _measured(
 
 
 def _at_a_time(name: str) -> int:
-    """What a way to decode hands out a multiple of, characters."""
+    """Return the number of characters that a way to decode hands out a multiple of."""
     if name.endswith("at once"):
         return ROWS * batch.STEPS
     return CHUNKS[-1] if name.startswith("native") else 1
 
 
 def _chars_in(seconds: float, steps: Steps, multiple: int) -> int:
-    """How many characters take about so many seconds, as a multiple of so many."""
+    """Return how many characters take about so many seconds, as a multiple of `multiple`."""
     steps(multiple)
     began = time.perf_counter()
     steps(multiple)
@@ -137,7 +140,7 @@ class _TorchModel:
 
 
 def _module_loop(model: _TorchModel) -> Steps:
-    """nn.LSTM, nn.GRU or nn.RNN called on sequences of one character."""
+    """Call nn.LSTM, nn.GRU or nn.RNN on sequences of one character."""
     module = to_torch(model.cell, model.layers)
     embedding = nn.Embedding.from_pretrained(model.embedding)  # type: ignore[no-untyped-call]
 
@@ -151,7 +154,7 @@ def _module_loop(model: _TorchModel) -> Steps:
 
 
 def _cell_loop(model: _TorchModel) -> Steps:
-    """nn.LSTMCell, nn.GRUCell or nn.RNNCell, layer by layer."""
+    """Call nn.LSTMCell, nn.GRUCell or nn.RNNCell, layer by layer."""
     assert model.cell.twin is not None
     cells = []
     for params in model.layers:
@@ -177,7 +180,7 @@ def _cell_loop(model: _TorchModel) -> Steps:
 
 
 def _eager_lstm(model: _TorchModel, by_rows: bool) -> Steps:
-    """An LSTM by hand: the first layer's input looked up, both products of a layer in one, vectors instead of rows."""
+    """Compute an LSTM by hand: the first layer's input looked up, both products of a layer in one, vectors for rows."""
     assert model.cell.twin is not None
     H, tables, matrices, biases = model.architecture.hidden, None, [], []
     for n, params in enumerate(model.layers):
@@ -211,12 +214,12 @@ def _eager_lstm(model: _TorchModel, by_rows: bool) -> Steps:
 
 
 def eager_loops() -> list[Callable[[_TorchModel], Steps]]:
-    """The LSTM by hand, in both layouts of the weights."""
+    """Return the LSTM by hand, in both layouts of the weights."""
     return [partial(_eager_lstm, by_rows=True), partial(_eager_lstm, by_rows=False)]
 
 
 def _eager_equations(architecture: Architecture, weights: Any) -> Steps:
-    """The cell's own equations on torch tensors."""
+    """Run the cell's own equations on torch tensors."""
     decoder = Decoder(architecture, weights, "torch")
 
     def steps(chars: int) -> None:

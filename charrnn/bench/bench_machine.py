@@ -1,4 +1,4 @@
-"""What the machine can do: matrix products, and reading memory. The limits that everything else is measured against."""
+"""The machine's limits: matrix products, and reading memory. Everything else is measured against them."""
 
 import platform
 import threading
@@ -29,7 +29,7 @@ def read(data_, n, times):
 
 
 def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> dict[str, float]:
-    """The shortest time of each work, taken in turns until `seconds` are over, so that all meet the same machine."""
+    """Return the shortest time of each work; they take turns until `seconds` are over, to meet the same machine."""
     best = {name: float("inf") for name in works}
     for work in works.values():
         work()  # what is made at the first call does not count
@@ -44,7 +44,7 @@ def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> 
 
 
 def reader(size: int, threads: int = 1, times: int = 1) -> Work:
-    """A plain streaming read of `size` bytes, so many times over, by so many threads."""
+    """Make a plain streaming read of `size` bytes, so many times over, by so many threads."""
     function, _ = native_cache.load(READ, "read", ("uint64*", "int64", "int64"))
     words = np.ones(max(threads, size // 8), np.uint64)
     parts = np.array_split(words, threads)
@@ -64,7 +64,7 @@ def reader(size: int, threads: int = 1, times: int = 1) -> Work:
 
 
 def machine(quick: bool) -> dict[str, Any]:
-    """The processor and its limits, for one thread and all: GFLOP/s of a square product, GB/s of reading.
+    """Measure the processor's limits, for one thread and all: GFLOP/s of a square product, GB/s of reading.
 
     A precision that the processor has no units for is so slow that a smaller product shows it as well.
     """
@@ -102,7 +102,7 @@ def _precisions() -> dict[str, Any]:
 
 
 def _factors(n: int, dtype: Any) -> Any:
-    """Two square matrices (2, n, n), or of SLOW_SIZE where their product would take more than a second."""
+    """Make two square matrices (2, n, n), or of SLOW_SIZE where their product would take more than a second."""
     import torch
 
     small = torch.ones(2, SLOW_SIZE, SLOW_SIZE, dtype=dtype)

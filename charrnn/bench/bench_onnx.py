@@ -18,7 +18,7 @@ NAMES = {"truediv": "Div", "maximum": "Max", "minimum": "Min"}
 
 
 def available() -> bool:
-    """Whether ONNX Runtime and the package that writes its graphs are installed."""
+    """Tell whether ONNX Runtime and the package that writes its graphs are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
@@ -41,7 +41,7 @@ def steps(architecture: Architecture, weights: Any, threads: int) -> Callable[[i
 
 
 def session(architecture: Architecture, weights: Any, threads: int) -> Any:
-    """One step as ONNX Runtime runs it: id (1,) and every layer's states in, logits (1, V) and states out."""
+    """Make one step as ONNX Runtime runs it: id (1,) and every layer's states in, logits (1, V) and states out."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

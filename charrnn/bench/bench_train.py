@@ -25,7 +25,7 @@ VOCABULARY = 330
 def measure(
     cell: str, hidden: int, depth: int, batch: int, window: int, seconds: float, gflops: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """Characters a second of each engine and precision, within about so many seconds.
+    """Measure characters a second of each engine and precision, within about so many seconds.
 
     gflops: the machine's peaks by precision; bf16 is left out where it is slower than float32.
     """
@@ -65,7 +65,7 @@ def measure(
 
 
 def _module_of(cell: Cell) -> Cell:
-    """The cell whose torch layer the plain loop has: itself, or the one nearest in parameters that is a torch layer."""
+    """Choose the cell whose torch layer the plain loop has: itself, or the torch layer nearest in parameters."""
     twins = [known for known in map(cells.get, cells.names()) if known.twin is not None]
     return min(twins, key=lambda twin: (twin.name != cell.name, abs(twin.count(512, 512) - cell.count(512, 512))))
 
@@ -80,7 +80,7 @@ def _step(model: CharRNN, ids: Any, precision: str) -> Callable[[], Any]:
 
 
 def _plain(architecture: Architecture, weights: Any, ids: Any, precision: str) -> Callable[[], Any]:
-    """nn.Embedding, nn.LSTM (or GRU, RNN), nn.Linear."""
+    """Make the plain loop: nn.Embedding, nn.LSTM (or GRU, RNN), nn.Linear."""
     w = {name: torch.tensor(value) for name, value in weights.items()}
     names = list(architecture.definition.shapes(2, 2, **architecture.cell_options))
     stack = [{n: w[f"layers.{i}.{n}"] for n in names} for i in range(architecture.layers)]

@@ -1,4 +1,4 @@
-"""Recurrent cells: what a cell is, the functions its equations are written in, and one file for each cell."""
+"""Recurrent cells: the protocol of a cell, the functions its equations are written in, and one file for each cell."""
 
 from charrnn.cells.registry import Broken as Broken
 from charrnn.cells.registry import broken as broken

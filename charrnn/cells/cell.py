@@ -1,4 +1,4 @@
-"""What a recurrent cell is: a few functions of arrays, and the parameters and state they need.
+"""A recurrent cell: a few functions of arrays, and the parameters and state they need.
 
 Letters: T time steps, B rows, I input features, H hidden features, O output features. The functions see arrays whose
 last axis is features; leading axes (none, B, or T and B) are carried along, so the same equation serves one row, a
@@ -44,7 +44,7 @@ class Twin:
 
 
 def linear_inputs(x: Array, p: Any) -> Array:
-    """The usual part of a cell that depends on x_t alone: x W + b."""
+    """Return the usual part of a cell that depends on x_t alone: x W + b."""
     return matmul(x, p.W) + p.b
 
 
@@ -90,11 +90,11 @@ class Cell:
 
     @property
     def linear(self) -> bool:
-        """Whether the cell is a linear recurrence, which can be trained in parallel over time."""
+        """Tell whether the cell is a linear recurrence, which can be trained in parallel over time."""
         return self.gates is not None
 
     def shapes(self, I: int, H: int, O: int | None = None, **options: int) -> dict[str, Param]:
-        """The parameters at a given size; O is H unless the cell has an output layer of its own size.
+        """Return the parameters at a given size; O is H unless the cell has an output layer of its own size.
 
         Raises CharRNNError for an option the cell does not have, or one that is not a positive integer.
         """
@@ -110,11 +110,11 @@ class Cell:
         return self.parameters(I, H, H if O is None else O, **{**self.options, **options})
 
     def count(self, I: int, H: int, O: int | None = None, **options: int) -> int:
-        """How many numbers the parameters hold."""
+        """Count the numbers that the parameters hold."""
         return sum(int(np.prod(param.shape)) for param in self.shapes(I, H, O, **options).values())
 
     def pack(self, values: Mapping[str, Array] | Sequence[Array]) -> Any:
-        """The `p` that equations see: a named tuple with one field per parameter, in declared order."""
+        """Return the `p` that equations see: a named tuple with one field per parameter, in declared order."""
         fields = self._pack_type._fields
         if isinstance(values, Mapping):
             if set(values) != set(fields):
@@ -133,11 +133,11 @@ class Cell:
     def initial(
         self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
     ) -> dict[str, NDArray[np.float64]]:
-        """Fresh float64 parameters, each by its own rule, drawn in declared order from `rng`."""
+        """Draw fresh float64 parameters from `rng`, each by its own rule, in declared order."""
         return {name: init(rng, shape) for name, (shape, init) in self.shapes(I, H, O, **options).items()}
 
     def start(self, shape: tuple[int, ...], dtype: Any = np.float64) -> tuple[NDArray[Any], ...]:
-        """The state before any input, as NumPy arrays of `shape`, usually (B, H)."""
+        """Return the state before any input, as NumPy arrays of `shape`, usually (B, H)."""
         return tuple(np.full(shape, value, dtype=dtype) for value in self.state.values())
 
 
@@ -177,7 +177,7 @@ def run_cell(
 
 
 def letters(cell: Cell, **options: int) -> dict[str, tuple[str, ...]]:
-    """Every parameter's shape in letters: ('I', '4 H'); an axis that an option of the cell sets stays a number."""
+    """Return every parameter's shape in letters: ('I', '4 H'); an axis that an option sets stays a number."""
     return {name: tuple(map(_in_letters, shape)) for name, (shape, _) in cell.shapes(**_PROBE, **options).items()}
 
 
@@ -193,7 +193,7 @@ def _in_letters(n: int) -> str:
 
 
 def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
-    """H, read off the shapes of the parameters; raises CharRNNError where they disagree with the cell's own."""
+    """Read H off the shapes of the parameters; raises CharRNNError where they disagree with the cell's own."""
     sizes: dict[str, int] = {}
     for name, expected in letters(cell).items():
         given = tuple(params[name].shape)

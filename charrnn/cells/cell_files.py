@@ -52,7 +52,7 @@ class CellFile:
         return Broken(str(self.path), " ".join(reason.split()), hint, frozenset(names), error)
 
     def load(self, taken: frozenset[str]) -> Cell | Broken:
-        """Import the file and return its cell, or why there is none.
+        """Import the file and return its cell, or the reason why there is none.
 
         taken: what the package itself defines: an imported module becomes a name of its package.
         """
@@ -98,7 +98,7 @@ class CellFile:
         return self.broken(f"{where}{type(error).__name__}: {error}", _REPAIR, error)
 
     def _place(self, error: BaseException) -> str:
-        """'line 3: ', or '_shared.py, line 3: ' where another file of the folder failed."""
+        """Return 'line 3: ', or '_shared.py, line 3: ' where another file of the folder failed."""
         if isinstance(error, SyntaxError) and error.filename is not None:
             file, line = Path(error.filename), error.lineno
         else:

@@ -1,8 +1,8 @@
 """The independently recurrent network (Li et al. 2018): each unit sees of the past only itself, through u within +-1.
 
 The paper bounds |u| by the T-th root of 2, so that nothing grows by more than 2 within a sequence of T, and clips u
-after every update. Here the state is carried on for as long as the text goes, so the bound is its limit, 1, and it is
-part of the equations: u = tanh(v), which training cannot leave and which never stops the gradient.
+after every step of training. Here the state is carried on for as long as the text is, so the bound is its limit, 1. It
+is part of the equations: u = tanh(v), which training cannot leave and which never stops the gradient.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""How a parameter starts: functions of (a NumPy generator, a shape) that give a float64 array, and say what they are.
+"""Rules for how a parameter starts: functions of (a NumPy generator, a shape) that give a float64 array.
 
-A matrix (I, k H) holds k gate blocks side by side, a bias (k H,) likewise; every rule is applied block by block, so
-that a gate starts the same way whether it is stored alone or beside others.
+A matrix (I, k H) holds k gate blocks side by side, a bias (k H,) likewise. Every rule is applied block by block, so
+that a gate starts the same way whether it is stored alone or beside others. A rule can say in words what it is.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Rule:
 
 
 def describe(init: Init) -> str:
-    """What a rule is, in words: its own, or else the first line of the function's docstring, or its name."""
+    """Say in words what a rule is: its own words, or else the first line of the function's docstring, or its name."""
     if isinstance(init, Rule):
         return init.words
     return (init.__doc__ or init.__name__).strip().split("\n")[0]
@@ -49,12 +49,12 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.
 
 
 def orthogonal(blocks: int = 1) -> Rule:
-    """Orthogonal blocks, uniformly distributed (Saxe et al. 2014): recurrent products keep the length of h."""
+    """Make orthogonal blocks, uniformly distributed (Saxe et al. 2014): recurrent products keep the length of h."""
     return _by_blocks("orthogonal", _orthogonal, blocks)
 
 
 def glorot(blocks: int = 1, gain: float = 1) -> Rule:
-    """Uniform within gain sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
+    """Draw uniformly within gain sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         bound = gain * (6.0 / (shape[-2] + shape[-1])) ** 0.5
@@ -64,7 +64,7 @@ def glorot(blocks: int = 1, gain: float = 1) -> Rule:
 
 
 def uniform(bound: float) -> Rule:
-    """Uniform within +-bound."""
+    """Draw uniformly within +-bound."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.uniform(-bound, bound, shape)
@@ -73,7 +73,7 @@ def uniform(bound: float) -> Rule:
 
 
 def normal(deviation: float) -> Rule:
-    """Normal with mean 0 and the given standard deviation."""
+    """Draw from a normal distribution with mean 0 and the given standard deviation."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.standard_normal(shape) * deviation
@@ -82,7 +82,7 @@ def normal(deviation: float) -> Rule:
 
 
 def constant(*per_block: float) -> Rule:
-    """The same value throughout each gate block: constant(1, 0, 0) starts the first of three gates at 1."""
+    """Set the same value throughout each gate block: constant(1, 0, 0) starts the first of three gates at 1."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         values = np.repeat(np.asarray(per_block, dtype=np.float64), shape[-1] // len(per_block))

@@ -17,7 +17,7 @@ import numpy as np
 Array = Any  # a NumPy array or a torch tensor: the equations do not care which
 F = TypeVar("F", bound=Callable[..., Any])
 
-EQUATIONS: list[Callable[..., Any]] = []  # helpers marked with @equation, for the native compiler
+EQUATIONS: list[Callable[..., Any]] = []  # helpers marked with @equation, for the compiler
 
 
 def equation(function: F) -> F:
@@ -31,7 +31,7 @@ def _library(x: Array) -> Any:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """(..., I) by (I, O) gives (..., O). The one place where a cell's matrices appear."""
+    """Multiply (..., I) by (I, O) to (..., O). A cell's matrices appear here and nowhere else."""
     return a @ b
 
 
@@ -51,7 +51,7 @@ def concat(a: Array, b: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """The logistic function 1 / (1 + exp(-x)), without overflow for any x."""
+    """Return the logistic function 1 / (1 + exp(-x)), without overflow for any x."""
     if isinstance(x, np.ndarray):
         e = np.exp(-np.abs(x))  # at most 1, so nothing overflows and small results keep their digits
         return np.where(x >= 0, 1, e) / (1 + e)
@@ -59,32 +59,32 @@ def sigmoid(x: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
 
 
 def exp(x: Array) -> Array:
-    """e to the x."""
+    """Return e to the x."""
     return np.exp(x) if isinstance(x, np.ndarray) else x.exp()
 
 
 def expm1(x: Array) -> Array:
-    """e to the x, less one, exact near zero."""
+    """Return e to the x, less one, exact near zero."""
     return np.expm1(x) if isinstance(x, np.ndarray) else x.expm1()
 
 
 def sqrt(x: Array) -> Array:
-    """The square root."""
+    """Return the square root."""
     return np.sqrt(x) if isinstance(x, np.ndarray) else x.sqrt()
 
 
 def relu(x: Array) -> Array:
-    """The positive part of x."""
+    """Return the positive part of x."""
     return np.maximum(x, 0) if isinstance(x, np.ndarray) else x.relu()
 
 
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x)), without overflow for any x."""
+    """Return log(1 + exp(x)), without overflow for any x."""
     if isinstance(x, np.ndarray):
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
     # Not torch's softplus: past its threshold it is the identity, which is not exact enough in float64.
@@ -92,17 +92,17 @@ def softplus(x: Array) -> Array:
 
 
 def maximum(a: Array, b: Array) -> Array:
-    """The larger of a and b, element by element; -inf is allowed."""
+    """Return the larger of a and b, element by element; -inf is allowed."""
     return np.maximum(a, b) if isinstance(a, np.ndarray) else _library(a).maximum(a, b)
 
 
 def minimum(a: Array, b: Array) -> Array:
-    """The smaller of a and b, element by element."""
+    """Return the smaller of a and b, element by element."""
     return np.minimum(a, b) if isinstance(a, np.ndarray) else _library(a).minimum(a, b)
 
 
 def layernorm(x: Array) -> Array:
-    """Zero mean and unit variance along the last axis, with 1e-5 added to the variance (Ba et al. 2016, eq. 4)."""
+    """Scale the last axis to zero mean and unit variance, 1e-5 added to the variance (Ba et al. 2016, eq. 4)."""
     if isinstance(x, np.ndarray):
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)

@@ -47,27 +47,27 @@ def register(cell: Cell) -> Cell:
 
 
 def unregister(name: str) -> None:
-    """Forget a cell that was registered with `register`."""
+    """Remove a cell that was registered with `register`."""
     with _lock:
         _registry.pop(get(name).name)
 
 
 def names() -> list[str]:
-    """The names of every registered cell, in alphabetical order."""
+    """List the names of every registered cell, in alphabetical order."""
     with _lock:
         _discover()
         return sorted(_registry, key=str.lower)
 
 
 def broken() -> dict[str, Broken]:
-    """The files of this folder that cannot be used, by name: which, why, and what to do."""
+    """Return the files of this folder that cannot be used, by name: which, why, and what to do."""
     with _lock:
         _discover()
         return {str(Path(each.file).relative_to(Path(__file__).parent)): each for each in _broken}
 
 
 def get(name: str) -> Cell:
-    """The cell of that name.
+    """Return the cell of that name.
 
     Raises CharRNNError where there is none, with the nearest name as a hint, or with what is wrong in the cell's file.
     """

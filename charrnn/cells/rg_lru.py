@@ -1,8 +1,8 @@
 """The real-gated linear recurrent unit of Griffin (De et al. 2024): a decay per unit, sharpened by a gate.
 
-The paper's unit has as many inputs as states, made by a layer before it; here that layer is W. Its gate matrices are
-block-diagonal; here they are full. Its decays start from 0.9 to 0.999, behind a convolution that sees the last four
-inputs; without one, units that forget at once are needed too.
+The paper's unit has as many inputs as states, made by a layer before it; here that layer is W. The paper's gate
+matrices are block-diagonal; here they are full. The paper's decays start near 1, behind a convolution that sees the
+last inputs. There is no convolution here, so units that forget at once are needed too (docs/results/starts.md).
 """
 
 from typing import Any

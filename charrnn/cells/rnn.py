@@ -1,6 +1,6 @@
 """A recurrent network with a hidden state and an output layer of its own size (Elman 1990).
 
-The input starts three times as strong as Glorot's; `nn_rnn.py` says what that gives.
+The input starts three times as strong as Glorot's, as in `nn.RNN`.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The simplest recurrent network: the output itself is fed back (Jordan 1986).
 
-The input starts three times as strong as Glorot's; `nn_rnn.py` says what that gives.
+The input starts three times as strong as Glorot's, as in `nn.RNN`.
 """
 
 from typing import Any

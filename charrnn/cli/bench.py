@@ -1,4 +1,4 @@
-"""bench: how fast it is here, and how far from the limit."""
+"""bench: the speed here, and how far it is from the limit."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from charrnn.training.settings import Settings
 @click.option("--hidden", type=int, metavar="N", help="Its hidden size, instead of the usual ones.")
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
 @click.option("--batch", type=int, metavar="N", help="In training, streams side by side.")
-@click.option("--window", type=int, metavar="N", help="In training, characters between two updates.")
+@click.option("--window", type=int, metavar="N", help="In training, characters between two steps.")
 @click.option("--quick", is_flag=True, help="Within a minute, on fewer sizes.")
 @options.as_json
 def command(what: str, as_json: bool, **sizes: Any) -> None:
@@ -52,7 +52,7 @@ def _machine(kind: str, limits: dict[str, Any]) -> None:
 
 
 def _rows(kind: str, rows: list[dict[str, Any]]) -> None:
-    """A table: a line for each engine, under a title of what they have in common."""
+    """Print a table: a line for each engine, under a title of what they have in common."""
     same = {
         key: value for key, value in rows[0].items() if all(row[key] == value for row in rows) and value is not None
     }

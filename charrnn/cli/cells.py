@@ -55,7 +55,7 @@ def _row(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:
 
 
 def _whole(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:
-    """A row with the shapes, the initialisation and the equations beside it."""
+    """Return a row with the shapes, the initialisation and the equations beside it."""
     from charrnn.cells.cell import letters
     from charrnn.cells.initialisation import describe
 
@@ -68,7 +68,7 @@ def _whole(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:
 
 
 def _equations(cell: Any) -> str | None:
-    """The functions of a cell and the helpers they call, as they are written; None where no file holds them."""
+    """Return the functions of a cell and the helpers they call, as they are written; None where no file holds them."""
     functions = [cell.inputs, *((cell.gates, cell.readout) if cell.linear else (cell.step,))]
     helpers = [_helpers(function) for function in functions]
     in_order = dict.fromkeys([*(h for group in helpers for h in group), *functions])
@@ -79,7 +79,7 @@ def _equations(cell: Any) -> str | None:
 
 
 def _helpers(function: Any) -> list[Any]:
-    """The functions marked as equations that a function calls, those they call first."""
+    """List the functions marked as equations that a function calls; those that they call come first."""
     from charrnn.cells.ops import EQUATIONS
 
     if not hasattr(function, "__code__"):  # a partial, or an object that can be called

@@ -63,7 +63,7 @@ def command(
 
 
 class _Talk:
-    """What one conversation remembers: the settings, the last beginning and what was drawn after it."""
+    """The memory of one conversation: the settings, the last beginning and what was drawn after it."""
 
     def __init__(self, model: Any, sampling: Any, chars: int, until: str, max_copy: int | None, as_is: bool) -> None:
         self.model, self._sampling = model, sampling
@@ -85,7 +85,7 @@ class _Talk:
             next(characters, None)
 
     def answer(self, line: str) -> bool:
-        """Do what a line asks; whether to go on."""
+        """Do what a line asks; tell whether to go on."""
         if line.startswith("/") and not line.startswith("//"):
             name, _, value = line[1:].strip().partition(" ")
             if name in ("quit", "exit", "q"):
@@ -161,7 +161,7 @@ def _number(value: str, kind: Callable[[str], Any], now: str, example: str) -> A
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, line by line, until the end; Ctrl-C at the prompt begins the line anew."""
+    """Yield what is typed, line by line, until the end; Ctrl-C at the prompt begins the line anew."""
     asked = sys.stdin.isatty() and sys.stdout.isatty()  # else input() would write its prompt into the result
     while True:
         try:
@@ -178,7 +178,7 @@ def _lines() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _history() -> Iterator[None]:
-    """Lines that were typed before, under the arrow keys, where Python has readline; kept in the home folder."""
+    """Keep typed lines in the home folder, and bring them back under the arrow keys, where Python has readline."""
     if not sys.stdin.isatty():
         yield
         return

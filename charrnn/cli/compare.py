@@ -97,7 +97,7 @@ def command(
 
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
-    """The grid and the cells that the options ask for."""
+    """Return the grid and the cells that the options ask for."""
     from charrnn.compare.grid import Grid
     from charrnn.knobs import parse_seconds
 
@@ -120,7 +120,7 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
 
 
 def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
-    """A grid of the literature on a corpus."""
+    """Return a grid of the literature on a corpus."""
     from charrnn.compare import presets
 
     kept = ("preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision", "tokenizer")
@@ -143,7 +143,7 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
 
 
 def _folder(grid: Any, kind: str) -> Path:
-    """Where a comparison is kept unless --out says otherwise."""
+    """Return where a comparison is kept unless --out says otherwise."""
     from charrnn.text import corpora
     from charrnn.text import corpus as data
 

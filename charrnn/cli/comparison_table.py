@@ -18,7 +18,7 @@ COLUMNS = (  # heading, width; the first is aligned to the left
 
 
 def table(result: dict[str, Any]) -> str:
-    """Every cell, best first, then the baselines."""
+    """Return a table of every cell, best first, then of the baselines."""
     from charrnn.compare.outcome import ties
 
     tied = ties(result)

@@ -54,7 +54,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name", shell_complete=_complete_catalogue)
 @options.as_json
 def fetch(name: str, as_json: bool) -> None:
-    """Download a corpus of the catalogue, going on where it was cut off, and verify it."""
+    """Download a corpus of the catalogue and verify it; a download that was cut off is resumed."""
     from charrnn.text import catalogue
 
     with progress.bars() as show:
@@ -118,6 +118,6 @@ def _report(source: str, m: "Stats") -> str:
 
 
 def _shown(text: str) -> str:
-    """A text on one line: white space by its usual symbols, what does not print by its number."""
+    """Return a text on one line: white space by its usual symbols, what does not print by its number."""
     symbols = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
     return "".join(symbols.get(c) or (c if c.isprintable() else f"<U+{ord(c):04X}>") for c in text)

@@ -1,4 +1,4 @@
-"""env: what a report of a problem needs to say."""
+"""env: what somebody needs to know who is told of a problem."""
 
 import locale
 import os
@@ -54,7 +54,7 @@ def _facts() -> dict[str, Any]:
 
 
 def _torch() -> dict[str, Any]:
-    """What torch says of itself; where it cannot be imported, that is the problem to report."""
+    """Return what torch says of itself; where it cannot be imported, that is the problem to report."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of its own that the system cannot load

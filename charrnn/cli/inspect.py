@@ -30,9 +30,9 @@ def command() -> None:
 def gradients(
     corpus: tuple[str, ...], cells: str, hidden: int, steps: int, copy: bool, out: Path | None, as_json: bool
 ) -> int:
-    """How much of the loss gradient at a step reaches the state k steps earlier, at first and after training.
+    """Measure how much of the loss gradient at a step reaches the state k steps earlier, before and after training.
 
-    And each cell's reach: the longest gap over which it learns to remember, in the copy task.
+    Measure each cell's reach too: the longest gap over which it learns to remember, in the copy task.
     """
     from charrnn.compare import inspection, pictures
 
@@ -45,12 +45,12 @@ def gradients(
                 if step.startswith("training"):
                     stopped.can_save()
                 else:
-                    stopped.at_once("the models are saved; the same command goes on")
+                    stopped.at_once("the models are saved; the same command resumes")
                 click.echo(f"{step} ...", err=True)
             else:
                 found.append(step)
         if stopped():
-            click.echo("stopped; the same command goes on", err=True)
+            click.echo("stopped; the same command resumes", err=True)
             return stopped.exit_code
     if out is not None:  # before the table, whose reader may go
         from charrnn.compare import report

@@ -39,7 +39,7 @@ class Subcommands(click.Group):
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The names of runs that begin so, for a shell."""
+    """List the names of runs that begin so, for a shell."""
     from charrnn.training.checkpoint import runs
 
     try:
@@ -50,7 +50,7 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The names of cells that begin so, for a shell."""
+    """List the names of cells that begin so, for a shell."""
     from charrnn import cells
 
     with contextlib.redirect_stdout(io.StringIO()):  # what a cell's file prints is no completion
@@ -58,7 +58,7 @@ def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_corpora(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The named corpora that begin so, and files, for a shell."""
+    """List the named corpora that begin so, and files, for a shell."""
     from charrnn.text import corpora
 
     names = [CompletionItem(name) for name in corpora.names() if name.startswith(incomplete)]
@@ -99,7 +99,7 @@ def sampling(function: F) -> F:
 
 
 def loaded(run: str, device: str, kept: Any = "float32") -> Any:
-    """The model of a run, ready to complete text; what there is to know about how is said."""
+    """Load the model of a run, ready to complete text; say what there is to know about how."""
     from charrnn.api import load
 
     model = load(run, device, kept=kept)
@@ -109,7 +109,7 @@ def loaded(run: str, device: str, kept: Any = "float32") -> Any:
 
 
 def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
-    """What finds the longest passage of a completion in the training text; where that is gone it is said, and null."""
+    """Return what finds the longest passage of a completion in the training text; say so where that is gone."""
     try:
         training_text = model.training_text()
     except CharRNNError as error:
@@ -124,12 +124,12 @@ def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
 
 
 def colours_wanted() -> bool:
-    """Whether a person looks at stdout who has not declined colours (no-color.org)."""
+    """Tell whether a person looks at stdout who has not declined colours (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def visible(character: str) -> str:
-    """A character as something to see, that does nothing to a terminal."""
+    """Write a character as something to see, that does nothing to a terminal."""
     special = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
     if character in special:
         return special[character]
@@ -141,17 +141,17 @@ def visible(character: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """A text as a terminal shows it: what the terminal would obey, as something to see; line ends and tabs stay."""
+    """Write a text for a terminal: what it would obey becomes something to see; line ends and tabs stay."""
     return "".join(visible(c) if unicodedata.category(c) == "Cc" and c not in "\n\r\t" else c for c in text)
 
 
 def for_people(stream: TextIO) -> Callable[[str], str]:
-    """What text goes through on its way to a stream: to a terminal `harmless`, to files and pipes as it is."""
+    """Return what text goes through to a stream: to a terminal `harmless`, to files and pipes as it is."""
     return harmless if stream.isatty() else str
 
 
 def one_line(text: str) -> str:
-    """A text on one line, with nothing in it that a terminal would obey."""
+    """Write a text on one line, with nothing in it that a terminal would obey."""
     return "".join(c if c == " " or unicodedata.combining(c) else visible(c) for c in text)
 
 
@@ -173,7 +173,7 @@ def settings_but(*names: str) -> Callable[[F], F]:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that were given, as `Settings` takes them."""
+    """Return the settings that were given, as `Settings` takes them."""
     values = {name: value for name, value in options.items() if value is not None and value != ()}
     if "split" in values:
         values["split"] = _shares(values["split"])
@@ -183,7 +183,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cells(text: str) -> list[str]:
-    """The cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
+    """Read the cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
     from charrnn.cells import get, names
 
     if text == "all":
@@ -201,12 +201,12 @@ def say_broken_cells() -> None:
 
 
 def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
-    """The options of a cell from name=value, as often as given; raises CharRNNError for anything else."""
+    """Read the options of a cell from name=value, as often as given; raises CharRNNError for anything else."""
     return dict(map(_pair, pairs))
 
 
 def opened(path: Path, option: str) -> BinaryIO:
-    """A file to write to; CharRNNError, with the option that named it, where it cannot be."""
+    """Open a file to write to; CharRNNError, with the option that named it, where it cannot be."""
     try:
         return path.open("wb")
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ file = click.option("--prime-file", type=click.Path(path_type=Path), help="Compl
 
 
 def given(prime: str | None, prime_file: Path | None) -> str:
-    """The prime: as an argument, from a file, from standard input for '-' or when something is piped in, or empty."""
+    """Return the prime: the argument, a file's text, standard input for '-' or when something is piped in, or empty."""
     if prime is not None and prime_file is not None:
         raise CharRNNError("both a prime and --prime-file are given", "give one of them")
     if prime_file is not None:
@@ -33,12 +33,12 @@ def given(prime: str | None, prime_file: Path | None) -> str:
 
 
 def argument(text: str) -> str:
-    """A text of the command line, which is UTF-8 whatever the locale says."""
+    """Return a text of the command line, which is UTF-8 whatever the locale says."""
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def read_file(path: Path) -> str:
-    """The UTF-8 text of a file."""
+    """Return the UTF-8 text of a file."""
     try:
         return decoded(path.read_bytes(), str(path))
     except OSError as error:
@@ -46,7 +46,7 @@ def read_file(path: Path) -> str:
 
 
 def decoded(data: bytes, source: str) -> str:
-    """Bytes as the UTF-8 they are."""
+    """Decode bytes as UTF-8. source: for the error where they are not."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -54,7 +54,7 @@ def decoded(data: bytes, source: str) -> str:
 
 
 def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str]) -> str:
-    """The prime to read. What the model cannot read well is said on stderr, with `better` of the nearest spelling."""
+    """Return the prime to read; say on stderr what the model cannot read well, and `better` of the nearest spelling."""
     tokenizer.encode(text)  # refuses what is not text before anything is printed
     if as_is:
         return text
@@ -69,7 +69,7 @@ def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str
 
 
 def typed(command: str, run: str, option: str = "") -> Callable[[str], str]:
-    """How a command is typed, given its prime. option: of the prime, where it has one."""
+    """Return how a command is typed, given its prime. option: of the prime, where it has one."""
     chosen = [] if run == "latest" else ["--run", shlex.quote(run)]
     words = [cli._program(), command, *chosen, *([option] if option else [])]
     return lambda prime: " ".join([*words, shlex.quote(prime)]) + "    (--prime-as-is keeps this quiet)"

@@ -9,7 +9,7 @@ PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
 
 @contextmanager
 def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]:
-    """A callback (what, done, total) that shows a bar for each `what` in turn, on a terminal alone."""
+    """Return a callback (what, done, total) that shows a bar for each `what` in turn, on a terminal alone."""
     bar: Any = None
 
     def show(what: str, done: int, total: int | None) -> None:

@@ -25,7 +25,7 @@ from charrnn.cli import options, priming
     type=click.Choice(["float32", "bf16", "int8"]),
     default="float32",
     show_default=True,
-    help="What the weights are kept in while completing: fewer bytes are faster and a little less exact.",
+    help="Quantization of the weights while completing: fewer bytes are faster and a little less exact.",
 )
 @options.max_copy
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")

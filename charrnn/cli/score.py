@@ -67,7 +67,7 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
 
 
 def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
-    """What reads the text for a run of some configuration, and what to call it."""
+    """Return what reads the text for a run of some configuration, and a name for the text."""
     from charrnn.text import corpora
     from charrnn.text import corpus as data
 

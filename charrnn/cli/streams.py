@@ -1,4 +1,4 @@
-"""The standard streams of the command line: what becomes of text that they do not take."""
+"""The standard streams of the command line, and what happens to text that they do not take."""
 
 import io
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Result(_Layer):
 
 
 def relayered(stream: Any, layer: Callable[[Any, Any], _Layer]) -> Any:
-    """A standard stream with another lowest layer, in UTF-8 whatever the locale says; one of another kind as it is."""
+    """Give a standard stream another lowest layer, in UTF-8 whatever the locale says; leave one of another kind."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     raw = getattr(stream.buffer, "raw", stream.buffer)  # none below the buffer: `python -u`

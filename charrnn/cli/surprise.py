@@ -1,4 +1,4 @@
-"""Text with how much each character surprised a model: as colours in a terminal, as a page, as plain lines."""
+"""A text that shows how much each character surprised a model: as colours in a terminal, as a page, as plain lines."""
 
 import html
 import os
@@ -31,12 +31,12 @@ i {{ font-style: normal; border-radius: 2px }}
 
 
 def level(bits: float) -> int:
-    """How surprising a character is, from 0 to len(LEVELS)."""
+    """Return how surprising a character is, from 0 to len(LEVELS)."""
     return sum(bits >= bound for bound in LEVELS)
 
 
 def coloured(text: str, bits: Sequence[float]) -> Iterator[str]:
-    """The text with a ground behind every surprising character, in pieces."""
+    """Yield the text in pieces, with a ground behind every surprising character."""
     colours = COLOURS_16 if os.environ.get("TERM", "linux").startswith(("linux", "vt", "ansi")) else COLOURS_256
     before = 0
     for character, cost in zip(text, bits, strict=True):
@@ -55,19 +55,19 @@ def coloured(text: str, bits: Sequence[float]) -> Iterator[str]:
 
 
 def legend() -> str:
-    """What the colours mean, in those colours."""
+    """Return what the colours mean, in those colours."""
     names = {0.0: f" <{LEVELS[0]:g} ", **{bound: f" {bound:g} " for bound in LEVELS}}
     return "bits: " + "".join(piece for bits, name in names.items() for piece in coloured(name, [bits] * len(name)))
 
 
 def lines(text: str, bits: Sequence[float]) -> Iterator[str]:
-    """A line for each character: its bits, a tab, the character."""
+    """Yield a line for each character: its bits, a tab, the character."""
     for character, cost in zip(text, bits, strict=True):
         yield f"{cost:.3f}\t{visible(character)}\n"
 
 
 def page(text: str, bits: Sequence[float], title: str, about: str) -> Iterator[str]:
-    """A page of HTML that needs nothing else; pointing at a character shows its bits."""
+    """Return a page of HTML that needs nothing else; pointing at a character shows its bits."""
     styles = "\n".join(f".s{n} {{ background: {ground} }}" for n, ground in enumerate(PAGE_GROUNDS))
     names = [f"under {LEVELS[0]:g}", *(f"{bound:g} or more" for bound in LEVELS)]
     legend = " ".join(f'<i class="s{n}">&nbsp;{name}&nbsp;</i>' for n, name in enumerate(names))

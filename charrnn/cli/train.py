@@ -254,7 +254,7 @@ class _Show:
 
 
 def _first_word(corpus: Any) -> str:
-    """The first word of a text, as something to try completing; empty where it does not begin with any."""
+    """Return the first word of a text, to try completing; empty where it does not begin with any."""
     beginning = corpus.tokenizer.decode(corpus.ids("train")[: 10 * PRIME_IDS])
     found = re.search(r"[^\W\d_]{3,20}", beginning)
     return found[0] if found else ""
@@ -266,7 +266,7 @@ def _rounded(value: float) -> int:
 
 
 def _clock(seconds: float) -> str:
-    """The time of day so many seconds from now."""
+    """Return the time of day so many seconds from now."""
     then = datetime.now() + timedelta(seconds=seconds)
     return f"{then:%H:%M:%S}" if seconds < 24 * 3600 else f"{then:%Y-%m-%d %H:%M}"
 

@@ -1,1 +1,1 @@
-"""Cells against each other, with numbers one can defend; and why they differ."""
+"""Cells against each other, with numbers that can be defended; and the reasons why they differ."""

@@ -1,4 +1,4 @@
-"""What a comparison is measured against: guesses without learning, counts, compressors, and a model of the user's own.
+"""The baselines of a comparison: guesses without learning, counts, compressors, and a model of the user's own.
 
 All learn from the training part, choose by the validation part, and cost bits per character of the test part.
 """
@@ -29,7 +29,7 @@ class Baseline:
 
 
 def baselines(corpus: Corpus, split: tuple[float, ...], run: str | None = None) -> Iterator[Baseline]:
-    """Every baseline of a corpus, the simplest first. run: a trained run to stand beside them, by name or path."""
+    """Yield every baseline of a corpus, the simplest first. run: a trained run to add to them, by name or path."""
     yield uniform(corpus)
     yield from counted(corpus)
     yield compressed_xz(corpus)
@@ -39,7 +39,7 @@ def baselines(corpus: Corpus, split: tuple[float, ...], run: str | None = None) 
 
 
 def uniform(corpus: Corpus) -> Baseline:
-    """Every character of the training part alike; an unknown one is an escape and then any byte, one after another."""
+    """Score a guess: every character of the training part alike; an unknown one is an escape and then any bytes."""
     tokenizer, ids = corpus.tokenizer, corpus.ids("test")
     alphabet = len(tokenizer.characters) + 1 if tokenizer.kind == "char" else tokenizer.size
     escapes = 0 if tokenizer.kind == "byte" else tokenizer.spelled_in_bytes(ids)
@@ -50,7 +50,7 @@ def uniform(corpus: Corpus) -> Baseline:
 
 
 def counted(corpus: Corpus) -> Iterator[Baseline]:
-    """How often each character occurs, and an interpolated n-gram whose order the validation part chooses."""
+    """Score counts: how often each character occurs, and an interpolated n-gram of the order validation chooses."""
     parts = [np.asarray(corpus.ids(part)) for part in ("train", "val", "test")]
     bits = [
         [float(costs.sum()) / math.log(2) / corpus.tokenizer.characters_in(ids) for costs, ids in pairs]
@@ -65,7 +65,7 @@ def counted(corpus: Corpus) -> Iterator[Baseline]:
 
 
 def compressed_xz(corpus: Corpus) -> Baseline:
-    """The bytes that xz needs more for the training part followed by the test part than for the training part alone."""
+    """Count the bytes that xz needs more for the training and the test part than for the training part alone."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 
     def size(text: bytes) -> int:
@@ -77,7 +77,7 @@ def compressed_xz(corpus: Corpus) -> Baseline:
 
 
 def compressed_ppmd(corpus: Corpus) -> Baseline:
-    """As xz, by prediction by partial matching (PPMd, variant H); its order is chosen by the validation part."""
+    """Count them as for xz, by prediction by partial matching (PPMd, variant H); validation chooses its order."""
     try:
         import pyppmd  # an extra
     except ImportError:
@@ -94,7 +94,7 @@ def compressed_ppmd(corpus: Corpus) -> Baseline:
 
 
 def trained(corpus: Corpus, split: tuple[float, ...], run: str) -> Baseline:
-    """A trained run on the test part, read as one stream."""
+    """Score a trained run on the test part, read as one stream."""
     from charrnn.api import load  # it wakes torch
 
     model = load(run)

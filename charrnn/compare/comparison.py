@@ -121,7 +121,7 @@ def compare(
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Report]:
-    """Carry out a comparison in `folder`, or go on with the one there, adding the models that are new to it.
+    """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
     in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.
@@ -236,7 +236,7 @@ class _Work:
         yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
 
     def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
-        """The first seed of every cell, of its best model where it comes in several sizes; none if not asked for."""
+        """Return the first seed of every cell, of its best model where it has several sizes; none if not asked for."""
         if not self._look_inside:
             return {}
         entries = {self._grid.label(entry): entry for entry in self._grid.entries}
@@ -246,7 +246,7 @@ class _Work:
         return {label: self._folder.run(self._grid, entries[label], 0) for label in best.values()}
 
     def _stop(self) -> bool:
-        """Whether the comparison was ever asked to stop."""
+        """Tell whether the comparison was ever asked to stop."""
         self._stopped = self._stopped or self._asked()
         return self._stopped
 
@@ -265,7 +265,7 @@ class _Work:
         self._folder.write(self._grid)
 
     def _next_trials(self) -> dict[Path, tuple[int, str, Job]]:
-        """A trial of every entry whose search for a rate goes on: which rate comes next follows from those before."""
+        """Return a trial for every entry that still searches its rate: the next rate follows from those before."""
         trials = {}
         for i, entry in enumerate(self._grid.entries):
             tried = decisions.tried(self._grid, self._folder, entry)
@@ -306,7 +306,7 @@ class _Work:
         return len(self._grid.entries) * (self._grid.trials + self._grid.seeds)
 
     def _seconds_left(self, at: dict[Path, int]) -> float:
-        """What the rest takes, at the speeds measured so far, scoring left out."""
+        """Return what the rest takes, at the speeds measured so far, scoring left out."""
         left = 0.0
         for entry in self._grid.entries:
             if entry.lr is None:

@@ -4,7 +4,8 @@
     out              3 1 4        what is scored
 
 A cell's reach is the longest gap it learns to copy over. It is trained on one gap after another, each beginning with
-what was learned on the last, with the same number of updates for every cell, and stops at the first that it fails.
+what was learned on the last, with the same number of steps of training for every cell. It stops at the first gap that
+it does not learn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ LEARNED = 0.95  # share of symbols right, on fresh sequences, that counts as cop
 
 @dataclass(frozen=True)
 class Copied:
-    """How well a cell copies over a gap. accuracy: share of symbols right. updates: how many it took."""
+    """A cell that copies over a gap. accuracy: share of symbols right. updates: steps of training it took."""
 
     gap: int
     accuracy: float
@@ -40,14 +41,14 @@ class Copied:
 
 
 def sequences(rng: np.random.Generator, gap: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Inputs (T, B) and the symbols to say at the last steps (REMEMBERED, B); T = gap + 2 REMEMBERED."""
+    """Draw inputs (T, B) and the symbols to say at the last steps (REMEMBERED, B); T = gap + 2 REMEMBERED."""
     said = rng.integers(0, SYMBOLS, (REMEMBERED, rows))
     blank, ask = np.full((gap, rows), SYMBOLS), np.full((REMEMBERED, rows), SYMBOLS + 1)
     return np.concatenate([said, blank, ask]), said
 
 
 def architecture(cell: str, hidden: int) -> Architecture:
-    """A model of the task's symbols, fed one-hot."""
+    """Return the architecture of a model of the task's symbols, fed one-hot."""
     return Architecture(cell, SYMBOLS + 2, hidden)
 
 

@@ -1,4 +1,4 @@
-"""What a comparison decides before its runs: shared settings, sizes, engines, speeds, lengths, learning rates.
+"""The decisions of a comparison before its runs: shared settings, sizes, engines, speeds, lengths, learning rates.
 
 Every decision is made once and kept in the grid: a comparison that goes on, grows or repeats makes none of them again.
 """
@@ -25,12 +25,11 @@ from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 
 # Of a run's steps, in a learning-rate trial. Short runs like higher rates than long ones, and plain cells most of all:
-# with a fifth, nn.RNN was given 1.3e-2 and scored 0.13 bits behind the same equations at 4e-3.
+# with a smaller share they are given rates that are too high (docs/results/rule.md).
 TRIAL_SHARE = 1 / 3
 # Their rates are still too high for long runs: the best one falls as a power of the length (Bjorck et al., Scaling
-# optimal LR across token horizons, 2024, find 0.32 for large transformers). On tiny Shakespeare's validation part, from
-# 682 to 2126 updates, it fell to 0.73 of what it was for simple, 0.70 gru, 0.68 nn.RNN and nn.GRU, 0.64 rnn, 0.53
-# nn.LSTM, 0.48 lstm; to 0.63 in the geometric mean, which is this power: one for all cells.
+# optimal LR across token horizons, 2024, find 0.32 for large transformers). This power is the geometric mean of what
+# the cells need: one for all of them (docs/results/rule.md).
 RATE_EXPONENT = 0.41
 RATE_FACTOR = 2  # between two learning rates that are tried, until the best one has a neighbour on either side
 PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
@@ -40,7 +39,7 @@ Trials = tuple[tuple[float, float | None], ...]  # learning rate, nats of the va
 
 
 def shared(grid: Grid, corpus: Corpus, jobs: int) -> Settings:
-    """The settings of all runs, with everything decided that does not depend on the cell.
+    """Return the settings of all runs, with everything decided that does not depend on the cell.
 
     What is left open follows the rule of training for the configured cell in the time of one run.
     """
@@ -61,14 +60,14 @@ def _resolved(settings: Settings, corpus: Corpus) -> Config:
 
 
 def target(grid: Grid, corpus: Corpus) -> int | None:
-    """The parameters every model shall have; without a number, those of the configuration's own cell and width."""
+    """Return the parameters of every model; without a number, those of the configured cell at its hidden size."""
     if grid.match == "hidden":
         return None
     return grid.target or parameters(grid.config, corpus.tokenizer, grid.base.hidden)
 
 
 def sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> list[Entry]:
-    """The entries of models, sized for `target` parameters, or of the configured width where there is no target."""
+    """Return the entries of models, sized for `target` parameters, or of the configured hidden size without one."""
     entries = []
     for model in models:
         cell, hidden, layers = (model, None, grid.base.layers) if isinstance(model, str) else model
@@ -80,7 +79,7 @@ def sized(grid: Grid, models: Models, target: int | None, corpus: Corpus) -> lis
 
 
 def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
-    """The grid with an entry's engine decided, and its step timed by a run of a few steps that is thrown away.
+    """Decide an entry's engine, and time its step by a run of a few steps that is thrown away; return the grid.
 
     The engine is what training would choose for the length of the runs: the fastest, where they are long enough.
     """
@@ -102,7 +101,7 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
 
 
 def most_steps(grid: Grid, corpus: Corpus) -> int | None:
-    """The most steps that the budget becomes, as in training: so many passes teach a short text by heart.
+    """Return the most steps that the budget becomes, as in training: so many passes teach a short text by heart.
 
     None where the same seconds, or so many steps, were asked for.
     """
@@ -112,7 +111,7 @@ def most_steps(grid: Grid, corpus: Corpus) -> int | None:
 
 
 def with_trial_steps(grid: Grid, most: int | None = None) -> Grid:
-    """The grid with the length of every trial decided: a share of what the runs will have."""
+    """Decide the length of every trial, a share of what the runs will have; return the grid."""
     for i, (entry, steps) in enumerate(zip(grid.entries, lengths(grid, most), strict=True)):
         if entry.trial_steps is None:
             grid = grid.with_entry(i, trial_steps=max(1, round(TRIAL_SHARE * (entry.steps or steps))))
@@ -120,7 +119,7 @@ def with_trial_steps(grid: Grid, most: int | None = None) -> Grid:
 
 
 def with_steps(grid: Grid, folder: Folder, most: int | None = None) -> Grid:
-    """The grid with the length of every run decided, at the speed of its trials."""
+    """Decide the length of every run, at the speed of its trials; return the grid."""
     for i, entry in enumerate(grid.entries):
         if entry.steps is None and grid.budget is not None and grid.trials:
             runs = [folder.trial(entry, lr) for lr, _ in tried(grid, folder, entry)]
@@ -133,7 +132,7 @@ def with_steps(grid: Grid, folder: Folder, most: int | None = None) -> Grid:
 
 
 def lengths(grid: Grid, most: int | None = None) -> list[int]:
-    """How many steps the runs of each entry get: as given, as fill its time, or as many as fill the slowest's.
+    """Return the steps of each entry's runs: as given, as fill its time, or as many as fill the slowest's.
 
     most: no more than these where the slowest's time decides.
     """
@@ -150,7 +149,7 @@ def lengths(grid: Grid, most: int | None = None) -> list[int]:
 
 
 def next_rate(usual: float, trials: Trials) -> float:
-    """The learning rate to try after `trials`.
+    """Return the learning rate to try after `trials`.
 
     The usual one first, then twice the highest or half the lowest for as long as that is the best one; once rates on
     both sides of the best are known, the middle between it and the better of its neighbours.
@@ -170,12 +169,12 @@ def next_rate(usual: float, trials: Trials) -> float:
 
 
 def trial(grid: Grid, folder: Folder, entry: Entry, lr: float) -> Job:
-    """A learning-rate trial of an entry, not scored."""
+    """Return a learning-rate trial of an entry, not scored."""
     return Job(folder.trial(entry, lr), grid.trial_config(entry, lr), scored=False)
 
 
 def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
-    """An entry's finished trials, in the order of the search, which follows from their results alone."""
+    """List an entry's finished trials, in the order of the search, which follows from their results alone."""
     trials: Trials = ()
     while len(trials) < grid.trials:
         lr = next_rate(grid.base.lr, trials)
@@ -188,7 +187,7 @@ def tried(grid: Grid, folder: Folder, entry: Entry) -> Trials:
 
 
 def best_rate(grid: Grid, trials: Trials) -> float:
-    """The rate at which the parabola through the best trial and its neighbours, over the rate's logarithm, is lowest.
+    """Return the rate where a parabola through the best trial and its neighbours, over log rate, is lowest.
 
     An outermost rate that is the best one is taken as it is, and so is one beside a trial that diverged; the smallest
     where all diverged, the usual one where none was tried.
@@ -205,7 +204,7 @@ def best_rate(grid: Grid, trials: Trials) -> float:
 
 
 def run_rate(grid: Grid, tried: float) -> float:
-    """The rate of a run in whose trials `tried` was best: lower, since it is longer; the same where none was tried."""
+    """Return the rate of a run in whose trials `tried` was best: lower for a longer run; the same without trials."""
     return float(f"{tried * TRIAL_SHARE**RATE_EXPONENT:.3g}") if grid.trials else tried
 
 

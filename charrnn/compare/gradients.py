@@ -1,7 +1,7 @@
-"""How far back gradients reach: how much of the loss gradient at step t arrives at the state k steps earlier.
+"""The reach of gradients: how much of the loss gradient at step t arrives at the state k steps earlier.
 
-Gradients through time are products of as many matrices as there are steps, and vanish or explode unless something
-keeps them (Bengio, Simard and Frasconi 1994; Hochreiter and Schmidhuber 1997): that something is what gates are for.
+Gradients through time are products of as many matrices as there are steps. They vanish or explode unless something
+keeps them (Bengio, Simard and Frasconi 1994; Hochreiter and Schmidhuber 1997): gates are there for that.
 
 Letters: T time steps, B rows (places of the text), K steps back.
 """
@@ -20,10 +20,10 @@ LEAD = 100  # characters read before, so that the states are those of reading, n
 
 
 def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int = ROWS) -> NDArray[np.float64]:
-    """The share (K + 1,) of the loss gradient at a step that reaches the state 0, 1 ... K = `back` steps earlier.
+    """Return the share (K + 1,) of a step's loss gradient that reaches the state 0, 1 ... K = `back` steps earlier.
 
-    The length of the gradient of one character's cost by the whole state (every layer, every part), on average over
-    `rows` places of the text `ids`, divided by its length at the step itself.
+    A share is a length divided by the length at the step itself. The length is that of the gradient of one character's
+    cost by the whole state (every layer, every part), on average over `rows` places of the text `ids`.
     """
     span = LEAD + back + 2
     rows = max(1, min(rows, len(ids) - span + 1))

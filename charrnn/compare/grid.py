@@ -1,4 +1,4 @@
-"""What a comparison is made of: which models, how large, trained how long, and where their runs are.
+"""The plan of a comparison: which models, how large, trained how long, and where their runs are.
 
 A grid is kept as grid.json in the folder of its comparison, and grows there: what was decided (sizes, steps, rates,
 engines) is written down before a run depends on it, so that a comparison goes on, grows and repeats.
@@ -27,7 +27,7 @@ MATCHES = ("parameters", "hidden", "time")
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the grid. step_seconds: of one update, validations included. None: not decided yet."""
+    """A model of the grid. step_seconds: of one step, validations included. None: not decided yet."""
 
     cell: str
     hidden: int
@@ -100,37 +100,37 @@ class Grid:
 
     @property
     def trials(self) -> int:
-        """How many learning rates are tried for each cell; a single one would leave nothing to choose."""
+        """The number of learning rates tried for each cell; a single one would leave nothing to choose."""
         return self.lr_trials if self.lr_trials > 1 else 0
 
     def label(self, entry: Entry) -> str:
-        """What an entry is called in tables: its cell, with the sizes where cells come in several."""
+        """Return the name of an entry in tables: its cell, with the sizes where cells come in several."""
         alone = sum(other.cell == entry.cell for other in self.entries) == 1
         return entry.cell if alone else f"{entry.cell} {entry.hidden}x{entry.layers}"
 
     def trial_config(self, entry: Entry, lr: float) -> Settings:
-        """The configuration of a learning-rate trial."""
+        """Return the configuration of a learning-rate trial."""
         return self._config(entry).replace(lr=lr, steps=entry.trial_steps)
 
     def run_config(self, entry: Entry, seed: int) -> Settings:
-        """The configuration of one run of an entry. seed: counted from 0."""
+        """Return the configuration of one run of an entry. seed: counted from 0."""
         return self._config(entry).replace(lr=entry.lr, steps=entry.steps, seed=self.config.seed + seed)
 
     def _config(self, entry: Entry) -> Settings:
         return self.config.replace(cell=entry.cell, hidden=entry.hidden, layers=entry.layers, engine=entry.engine)
 
     def with_entry(self, i: int, **changes: Any) -> "Grid":
-        """A copy in which the i-th entry is changed."""
+        """Copy it with the i-th entry changed."""
         entries = list(self.entries)
         entries[i] = dataclasses.replace(entries[i], **changes)
         return dataclasses.replace(self, entries=tuple(entries))
 
     def forget_results(self) -> "Grid":
-        """A copy without what is found out by training: the rates. Sizes, steps and engines stay."""
+        """Copy it without what is found out by training: the rates. Sizes, steps and engines stay."""
         return dataclasses.replace(self, entries=tuple(dataclasses.replace(e, lr=None) for e in self.entries))
 
     def as_dict(self) -> dict[str, Any]:
-        """The grid as JSON holds it."""
+        """Return the grid as JSON holds it."""
         return {
             "format": FORMAT,
             **dataclasses.asdict(self),
@@ -139,7 +139,7 @@ class Grid:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Grid":
-        """What `as_dict` gave; raises CharRNNError, naming `source`, for anything else."""
+        """Read what `as_dict` gave; raises CharRNNError, naming `source`, for anything else."""
         try:
             if values["format"] != FORMAT:
                 raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
@@ -170,7 +170,7 @@ class Folder:
             yield
 
     def grid(self) -> Grid:
-        """The grid kept here."""
+        """Read the grid kept here."""
         return Grid.of(read_json(self.path / "grid.json"), str(self.path / "grid.json"))
 
     def write(self, grid: Grid) -> None:
@@ -178,20 +178,20 @@ class Folder:
         write_atomically(self.path / "grid.json", (strict_json.dumps(grid.as_dict(), indent=1) + "\n").encode())
 
     def trials(self, entry: Entry) -> Path:
-        """The folder of an entry's learning-rate trials."""
+        """Return the folder of an entry's learning-rate trials."""
         return self.path / "trials" / entry.folder
 
     def trial(self, entry: Entry, lr: float) -> Run:
-        """The run of a learning-rate trial."""
+        """Return the run of a learning-rate trial."""
         return Run(self.trials(entry) / f"lr-{lr:g}")
 
     def run(self, grid: Grid, entry: Entry, seed: int) -> Run:
-        """The run of an entry's seed, counted from 0."""
+        """Return the run of an entry's seed, counted from 0."""
         return Run(self.path / "runs" / entry.folder / f"seed-{grid.config.seed + seed}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises CharRNNError where there is none."""
+    """Read a JSON object from a file; raises CharRNNError where there is none."""
     try:
         values = strict_json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -202,12 +202,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parameters(config: Settings, tokenizer: Tokenizer, hidden: int) -> int:
-    """How many parameters the configured cell's model has at a width, embedding and head included."""
+    """Count the parameters of the configured cell's model at a hidden size, embedding and head included."""
     return Architecture.of(config.replace(hidden=hidden), tokenizer.size).count()
 
 
 def matching_hidden(config: Settings, tokenizer: Tokenizer, target: int) -> int:
-    """The width at which the configured cell's model is nearest to `target` parameters.
+    """Return the hidden size at which the configured cell's model is nearest to `target` parameters.
 
     Raises CharRNNError where even a width of 1 has more than twice as many.
     """
@@ -220,7 +220,7 @@ def matching_hidden(config: Settings, tokenizer: Tokenizer, target: int) -> int:
 
 
 def nearest_width(count: Callable[[int], int], target: int) -> int:
-    """The width of 1 or more whose count of parameters, which grows with it, is nearest to `target`."""
+    """Return the size of 1 or more whose count of parameters, which grows with it, is nearest to `target`."""
     low, high = 1, 2
     while count(high) < target:
         low, high = high, 2 * high
@@ -231,7 +231,7 @@ def nearest_width(count: Callable[[int], int], target: int) -> int:
 
 
 def different(old: Grid, new: Grid) -> str | None:
-    """The first setting by which a grid cannot go on as another, or None; more cells and more seeds may come.
+    """Return the first setting that forbids to resume a grid as another, or None; cells and seeds may be added.
 
     What the new one leaves open is as in the old one.
     """
@@ -245,7 +245,7 @@ def different(old: Grid, new: Grid) -> str | None:
 
 
 def unrepeated(old: Grid, new: Grid) -> str | None:
-    """What keeps the grid of a folder from being the repetition of another, all of whose decisions are made, or None.
+    """Return what keeps a folder's grid from repeating another, all of whose decisions are made, or None.
 
     The repetition may still lack cells, never have others.
     """
@@ -267,6 +267,6 @@ def unrepeated(old: Grid, new: Grid) -> str | None:
 
 
 def merged_cells(old: Grid, new: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The entries of a grid, then those that are new to it."""
+    """Return the entries of a grid, then those that are new to it."""
     known = {(entry.cell, entry.hidden, entry.layers) for entry in old.entries}
     return (*old.entries, *(e for e in new if (e.cell, e.hidden, e.layers) not in known))

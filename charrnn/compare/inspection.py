@@ -1,6 +1,6 @@
-"""How far back a cell can see: its gradients at the start and after training, and its reach in the copy task.
+"""The reach of a cell into the past: its gradients at the start and after training, and its gap in the copy task.
 
-What was found for the runs of a comparison is kept as inspection.json in its folder, and not computed again.
+What was found for the runs of a comparison is kept as inspection.json in its folder, and is not computed again.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from charrnn.training.config import values_of
 from charrnn.training.settings import Settings
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
-COPY_PARAMETERS = 20_000  # as many as an LSTM of width 64 has
+COPY_PARAMETERS = 20_000  # as many as an LSTM of hidden size 64 has
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about one model. at_start, trained: (K + 1,) shares of the gradient k steps back.
+    """The findings about one model. at_start, trained: (K + 1,) shares of the gradient k steps back.
 
     copied: (gap, accuracy) for every gap that was tried in the copy task, the last one perhaps not learned.
     """
@@ -47,7 +47,7 @@ class Inspection:
         return max((gap for gap, accuracy in self.copied if accuracy >= copy_task.LEARNED), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return it as JSON holds it."""
         return {
             "label": self.label,
             "cell": self.cell,
@@ -78,7 +78,7 @@ def inspect(label: str, run: Run, copy: bool, stop: Callable[[], bool]) -> Inspe
 def inspect_all(
     runs: Mapping[str, Run], kept_in: Path, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[str | list[Inspection]]:
-    """Inspect runs by label, saying before each what is being done; the last item is what was found.
+    """Inspect runs by label. Yield before each what is being done; the last item is what was found.
 
     kept_in: a JSON file of what was found before, which is added to. Ends without a last item when stop() is true.
     """
@@ -123,7 +123,7 @@ def inspect_cells(
 
 
 def copy_climb(cell: str, stop: Callable[[], bool] = lambda: False) -> tuple[tuple[int, float], ...]:
-    """The better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
+    """Return the better of a cell's climbs through the gaps of the copy task: (gap, accuracy) of each."""
     width = nearest_width(lambda hidden: copy_task.architecture(cell, hidden).count(), COPY_PARAMETERS)
     climbs = []
     for rate in COPY_RATES:
@@ -152,7 +152,7 @@ def _from_dict(values: Mapping[str, Any]) -> Inspection:
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    """What was found before; nothing where the file is missing or damaged, since it can be found again."""
+    """Read what was found before; nothing where the file is missing or damaged, since it can be found again."""
     try:
         known = strict_json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -161,6 +161,6 @@ def _kept(file: Path) -> dict[str, Any]:
 
 
 def _read(run: Run) -> NDArray[Any]:
-    """The ids of the validation part of a run, or of the training part where that is empty."""
+    """Return the ids of the validation part of a run, or of the training part where that is empty."""
     corpus = data.prepare(run.config(), run.tokenizer(), private=True)
     return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

@@ -1,7 +1,7 @@
-"""Carry out many runs, one after the other or several side by side, going on with those that were begun before.
+"""Many runs carried out, one after the other or several side by side; those that were begun before are resumed.
 
-A process that works beside others hears no signals: the first one does, and asks. Where that one is gone, it saves and
-ends by itself.
+A process that works beside others hears no signals: the first process hears them, and asks it to stop. Where the first
+one is gone, it saves and ends by itself.
 """
 
 import multiprocessing
@@ -40,7 +40,7 @@ class Job:
         return self.config.steps
 
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Tell whether nothing is left to do."""
         if not self.run.exists():
             return False
         about = self.run.about()
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. done: its last report."""
+    """The step that a job is at. done: whether this is its last event."""
 
     job: Job
     step: int
@@ -59,7 +59,7 @@ class Progress:
 
 
 def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> Iterator[Progress]:
-    """Carry out what is left of the jobs, reporting on the way; ends early, with all saved, when stop() is true."""
+    """Carry out what is left of the jobs; yield their progress. End early, with all saved, when stop() is true."""
     left = [job for job in jobs if not job.done()]
     if workers > 1 and len(left) > 1:
         yield from _side_by_side(left, workers, stop)

@@ -21,7 +21,7 @@ Probabilities = NDArray[np.float64]
 def costs_by_order(
     train: NDArray[Any], texts: Sequence[NDArray[Any]], vocabulary: int, highest: int
 ) -> Iterator[list[Probabilities]]:
-    """Nats of every id of several texts by the models of order 0, 1 ... `highest`, the ids of context.
+    """Return the nats of every id of several texts by the models of order 0, 1 ... `highest`, the ids of context.
 
     All are learned from `train`. Before the first id of a text stands an id that is nowhere else.
     """
@@ -49,7 +49,7 @@ def costs_by_order(
 def _interpolated(
     grams: Numbers, contexts: Numbers, here: Numbers, after: Numbers, below: Probabilities
 ) -> Probabilities:
-    """P (N,) of n-grams `here` after contexts `after`, from those counted and the probabilities one order below."""
+    """Return P (N,) of n-grams `here` after contexts `after`, from those counted and probabilities one order below."""
     n = np.bincount(grams, minlength=int(here.max(initial=0)) + 1)
     total = np.bincount(contexts, minlength=int(after.max(initial=0)) + 1)
     seen, first = np.unique(grams, return_index=True)
@@ -63,7 +63,7 @@ def _interpolated(
 
 
 def _discounts(counts: Numbers) -> NDArray[np.float64]:
-    """D of what was seen 0, 1, 2 and 3 or more times, from how many n-grams were seen how often."""
+    """Return D of what was seen 0, 1, 2 and 3 or more times, from how many n-grams were seen how often."""
     n1, n2, n3, n4 = (np.bincount(counts, minlength=5)[1:5] + 1e-9).tolist()
     y = n1 / (n1 + 2 * n2)
     d = [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
@@ -73,6 +73,6 @@ def _discounts(counts: Numbers) -> NDArray[np.float64]:
 
 
 def _numbered(keys: Numbers) -> Numbers:
-    """The same keys, numbered from 0 in ascending order."""
+    """Number keys from 0 in ascending order; equal ones alike."""
     numbers: Numbers = np.unique(keys, return_inverse=True)[1]
     return numbers.reshape(keys.shape)

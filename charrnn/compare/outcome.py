@@ -1,4 +1,4 @@
-"""From the finished runs of a comparison to its figures: scores with intervals, differences, costs, curves, gains.
+"""The figures of a comparison, from its finished runs: scores with intervals, differences, costs, curves, gains.
 
 Letters: S seeds, M blocks, N characters of the test part.
 """
@@ -29,7 +29,7 @@ PRIME_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Scores:
-    """What the characters of the test part cost an entry. bits: (S, N). diverged: how many of its runs did."""
+    """The costs of the test part's characters to an entry. bits: (S, N). diverged: how many of its runs did."""
 
     bits: NDArray[np.float64]
     diverged: int
@@ -55,7 +55,7 @@ class Gains:
 
 
 def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None) -> dict[str, Any]:
-    """The figures of a complete grid, best first, as JSON holds them."""
+    """Return the figures of a complete grid, best first, as JSON holds them."""
     references = list(baselines.baselines(corpus, grid.config.split, baseline))
     scores = {grid.label(entry): scored(grid, folder, entry, corpus) for entry in grid.entries}
     blocks = {label: in_blocks(score.bits) for label, score in scores.items()}
@@ -87,12 +87,12 @@ def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...
 
 
 def ties(result: Mapping[str, Any]) -> set[str]:
-    """The labels of the entries that the best one is not clearly better than."""
+    """List the labels of the entries that the best one is not clearly better than."""
     return {d["b"] for d in result["differences"] if d["p_holm"] >= SIGNIFICANT}
 
 
 def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
-    """An entry's scores; a run without finite ones, or with worse than a blank model's, is worth a blank model's.
+    """Read an entry's scores; a run with none, or with worse than a blank model's, gets those of a blank model.
 
     A blank model finds all V ids alike, as before training: log2 V bits for every id.
     """
@@ -110,18 +110,18 @@ def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
 
 
 def training_seconds(run: Run) -> float:
-    """How long a run took from its first step to its last, validations included."""
+    """Return how long a run took from its first step to its last, validations included."""
     rows = run.rows("timings.jsonl")
     return max(1e-9, float(rows[-1]["seconds"] - rows[0]["seconds"]))
 
 
 def step_seconds(run: Run) -> float:
-    """How long a step of a run took, validations included."""
+    """Return how long a step of a run took, validations included."""
     return training_seconds(run) / max(1, int(run.rows("timings.jsonl")[-1]["step"]))
 
 
 def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
-    """How an entry learned, from the validations after the first step. A diverged one costs NaN."""
+    """Return how an entry learned, from the validations after the first step. A diverged one costs NaN."""
     runs = [folder.run(grid, entry, seed) for seed in range(grid.seeds)]
     metrics = [run.rows("metrics.jsonl")[1:] for run in runs]
     timings = [run.rows("timings.jsonl") for run in runs]
@@ -137,7 +137,7 @@ def curve(grid: Grid, folder: Folder, entry: Entry) -> Curve:
 
 
 def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any]) -> Gains | None:
-    """What the best cell gains over the simplest on a passage with a typical gain.
+    """Return what the best cell gains over the simplest on a passage with a typical gain.
 
     None where they are the same, or where the test part was so long that a sample of it was scored.
     """
@@ -160,7 +160,7 @@ def gains(grid: Grid, folder: Folder, corpus: Corpus, result: Mapping[str, Any])
 
 
 def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[tuple[str, str]]:
-    """The same prime completed by the first seed of every entry: (label, text without the prime).
+    """Complete the same prime by the first seed of every entry: (label, text without the prime).
 
     A diverged run has no text; its problem stands there instead.
     """
@@ -177,7 +177,7 @@ def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[
 
 
 def default_prime(corpus: Corpus) -> str:
-    """The beginning of the test part's first line of some length."""
+    """Return the beginning of the test part's first line of some length."""
     text = corpus.tokenizer.decode(corpus.ids("test")[:2000])
     lines = [line.strip() for line in text.splitlines()[1:] if len(line.strip()) >= PRIME_CHARACTERS // 2]
     return (lines[0] if lines else text.strip())[:PRIME_CHARACTERS]
@@ -210,7 +210,7 @@ def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArra
 def _differences(
     labels: list[str], scores: dict[str, Scores], blocks: dict[str, NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
-    """Every other entry against the best: bits it costs more, paired by seed and by block."""
+    """Compare every other entry with the best: bits it costs more, paired by seed and by block."""
     found = []
     for label in labels[1:]:
         mean = float((scores[label].bits - scores[labels[0]].bits).mean())

@@ -38,7 +38,7 @@ Series = Mapping[str, NDArray[np.float64]]
 
 
 def available() -> bool:
-    """Whether matplotlib is there."""
+    """Tell whether matplotlib is there."""
     try:
         import matplotlib.figure  # noqa: F401  # an extra
     except ImportError:
@@ -53,7 +53,7 @@ def require() -> None:
 
 
 def learning_curves(curves: Mapping[str, Curve]) -> str:
-    """Validation by characters read and by seconds: the mean over seeds, with a band from the lowest to the highest."""
+    """Draw validation by characters read and by seconds: the mean over seeds, and a band from lowest to highest."""
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -75,7 +75,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Bits per character, with their intervals, against parameters and against speed."""
+    """Draw bits per character, with their intervals, against parameters and against speed."""
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -96,7 +96,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def gradient_reach(at_start: Series, trained: Series) -> str:
-    """The share (K + 1,) of the loss gradient that reaches the state k steps earlier, before and after training."""
+    """Draw the share (K + 1,) of the loss gradient that reaches the state k steps earlier, untrained and trained."""
 
     def draw(figure: Any) -> None:
         from matplotlib.ticker import FuncFormatter
@@ -117,7 +117,7 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
 
 
 def copy_reach(reach: Mapping[str, int], longest: int) -> str:
-    """The longest gap over which each cell learned to copy; longest: of those that were tried."""
+    """Draw the longest gap over which each cell learned to copy; longest: of those that were tried."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -134,9 +134,10 @@ def copy_reach(reach: Mapping[str, int], longest: int) -> str:
 
 
 def _learned(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """The range of bits in which curves (S, P) differ once something is learned.
+    """Return the range of bits in which curves (S, P) differ once something is learned.
 
-    Their first third, and runs that diverged, would drown it: what costs more than twice the least lies outside.
+    The first third of a curve, and runs that diverged, would hide it: what costs more than twice the least lies
+    outside.
     """
     late = [value for bits in curves for value in bits[:, bits.shape[1] // 3 :].ravel() if np.isfinite(value)]
     low = min(late, default=1.0)  # none where every run diverged at once
@@ -145,7 +146,7 @@ def _learned(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def _line(i: int, points: int) -> dict[str, Any]:
-    """How the i-th line looks, with about eight marks along it."""
+    """Return how the i-th line looks, with about eight marks along it."""
     every = max(1, points // 8)
     return {
         "color": COLOURS[i % len(COLOURS)],
@@ -158,7 +159,7 @@ def _line(i: int, points: int) -> dict[str, Any]:
 
 
 def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
-    """Ticks as plain numbers with thousands marked, on an axis that does not blow up a difference of a thousandth."""
+    """Write ticks as plain numbers with thousands marked, and do not let an axis blow up a tiny difference."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if max(values) > WIDE * min(values) > 0:
@@ -175,7 +176,7 @@ def _readable_numbers(axes: Any, values: Sequence[float]) -> None:
 
 
 def _short(value: float) -> str:
-    """30 k and 10 M, which stand beside each other where 30,000 and 10,000,000 would not."""
+    """Write 30 k and 10 M, which stand beside each other where 30,000 and 10,000,000 would not."""
     for unit, name in ((1e6, " M"), (1e3, " k")):
         if value >= unit:
             return f"{value / unit:g}{name}"
@@ -183,13 +184,13 @@ def _short(value: float) -> str:
 
 
 def _power_of_ten(value: float) -> str:
-    """10⁻⁴ as text, which a page shows in its own letters; matplotlib's own way needs shapes."""
+    """Write 10⁻⁴ as text, which a page shows in its own letters; matplotlib's own way needs shapes."""
     exponent = str(round(math.log10(value)))
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _legend(figure: Any, axes: Any) -> None:
-    """Beside the pictures; many lines are explained below them, in room that is added for it."""
+    """Put the legend beside the pictures; one of many lines stands below them, in room that is added for it."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) <= LABELS_BESIDE:
         figure.legend(handles, labels, loc="outside right upper", handlelength=3.6)
@@ -200,7 +201,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 
 def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
-    """An SVG element that scrolls where the page is narrow, the same for the same figures."""
+    """Make an SVG element that scrolls where the page is narrow, the same for the same figures."""
     require()
     import matplotlib
     from matplotlib.figure import Figure

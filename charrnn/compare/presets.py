@@ -1,4 +1,4 @@
-"""Which cells to compare when nobody says: the course notebook's, and a grid from the literature with its settings."""
+"""The cells to compare when nobody names any: the course notebook's, and a grid from the literature."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ Models = list[tuple[str, int, int]]
 def karpathy2015(
     config: Settings, fraction: float = 1.0, seeds: int = 1, prime: str = "", widest: int = WIDTHS[-1]
 ) -> "tuple[Grid, Models]":
-    """The grid of Karpathy, Johnson and Fei-Fei, Visualizing and understanding recurrent networks, 2015, section 4.1.
+    """Return the grid of Karpathy, Johnson and Fei-Fei, Visualizing and understanding recurrent networks, 2015, 4.1.
 
-    config: its corpus, split, seed and device are kept, all else is the paper's. fraction: share of its 50 epochs; the
-    rate then falls as much in fewer epochs. widest: models above this width, which take longest, are left out.
-    Raises CharRNNError for a fraction outside 0 to 1, or where no width is left.
+    config: its corpus, split, seed and device stay, all else is the paper's. fraction: share of its 50 epochs; the rate
+    then falls as much in fewer epochs. widest: models of a larger hidden size, which take longest, are left out.
+    Raises CharRNNError for a fraction outside 0 to 1, or where no hidden size is left.
     """
     from charrnn.compare.grid import Grid
     from charrnn.text import corpus as data
@@ -37,7 +37,7 @@ def karpathy2015(
     widths = [width for width in WIDTHS if width <= widest]
     if not widths:
         raise CharRNNError(
-            f"no width of the preset is {widest} or less", f"its widths are {', '.join(map(str, WIDTHS))}"
+            f"no hidden size of the preset is {widest} or less", f"its hidden sizes are {', '.join(map(str, WIDTHS))}"
         )
     config = config.replace(
         layers=1,
@@ -75,7 +75,7 @@ class Trend:
 
 
 def trends(rows: Sequence[Mapping[str, Any]]) -> list[Trend]:
-    """What a grid of cells, layers and widths shows, from its result's rows: gates over none, two layers over one."""
+    """Say what a grid shows, by the rows of its result: gates over none, two layers over one."""
     bits = {(row["cell"], row["layers"], row["hidden"]): row["bits_per_char"] for row in rows}
     claims = [(f"{cell} over {PLAIN}", [((cell, *size), (PLAIN, *size)) for size in _SIZES]) for cell in GATED]
     claims += [

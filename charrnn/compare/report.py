@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML page: what it says, its table, its pictures, its texts."""
+"""A comparison as one self-contained HTML page: its verdict, its table, its pictures, its texts."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def write(
 def page(
     folder: Folder, grid: Grid, corpus: Corpus, result: Mapping[str, Any], inspections: Sequence[Inspection]
 ) -> str:
-    """The page. Raises CharRNNError without matplotlib."""
+    """Write the page. Raises CharRNNError without matplotlib."""
     order = [row["label"] for row in result["cells"]]
     entries = {grid.label(entry): entry for entry in grid.entries}
     curves = {label: outcome.curve(grid, folder, entries[label]) for label in order}
@@ -97,7 +97,7 @@ def _html(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """What a comparison says, in a sentence or two."""
+    """Say what a comparison shows, in a sentence or two."""
     best, *others = result["cells"]
     tied = outcome.ties(result)
     said = (
@@ -187,12 +187,12 @@ def _passage(gained: Gains) -> str:
 
 
 def _worse(bits: float) -> str:
-    """A mark that grey printing keeps."""
+    """Return a mark that grey printing keeps."""
     return ' class="worse"' if bits <= -MARKED_LOSS_BITS else ""
 
 
 def _colour(bits: float) -> str:
-    """From white to three quarters of blue or vermilion."""
+    """Return a colour from white to three quarters of blue or vermilion."""
     share = 0.75 * min(1, abs(bits) / FULL_GAIN_BITS)
     return "#" + "".join(f"{round(255 + share * (part - 255)):02x}" for part in (GAIN if bits >= 0 else LOSS))
 
@@ -215,12 +215,12 @@ def _copying(inspections: Sequence[Inspection]) -> str:
     return picture + _note(
         f"{copy_task.REMEMBERED} of {copy_task.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
         f"number of parameters and climbs from gap to gap until it fails to copy {copy_task.LEARNED:.0%} within "
-        f"{copy_task.UPDATES} updates."
+        f"{copy_task.UPDATES} steps."
     )
 
 
 def _method(grid: Grid, result: Mapping[str, Any]) -> str:
-    length = f"{grid.steps:,} updates" if grid.steps else f"a budget of {grid.budget:g} s"
+    length = f"{grid.steps:,} steps" if grid.steps else f"a budget of {grid.budget:g} s"
     shares = "/".join(f"{share:g}" for share in grid.config.split)
     trials = (
         f"{grid.lr_trials} learning rates tried on the validation part in shorter runs (the best times "
@@ -239,13 +239,11 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
         [grid.label(e), f"{e.hidden} x {e.layers}", f"{e.parameters:,}", f"{e.lr:g}", f"{e.steps:,}", e.engine]
         for e in grid.entries
     ]
-    return f"<p>{_text(said)}</p>" + _table(
-        ["cell", "hidden", "parameters", "learning rate", "updates", "engine"], rows
-    )
+    return f"<p>{_text(said)}</p>" + _table(["cell", "hidden", "parameters", "learning rate", "steps", "engine"], rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
-    """words: the columns that hold words, aligned to the left; the others hold figures."""
+    """Write a table. words: the columns that hold words, aligned to the left; the others hold figures."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         kinds = ["" if i in words else ' class="number"' for i in range(len(cells))]

@@ -1,9 +1,9 @@
-"""What a handful of seeds and a piece of text can say: means with intervals, differences, and which are ties.
+"""The statistics of a handful of seeds and a piece of text: means with intervals, differences, and which are ties.
 
 A cell's losses on the test part are a table (S, M): S seeds by M blocks of consecutive characters. A loss is a mean
 plus an effect of the seed, an effect of the block, and one of both together, all random: another seed, and other text
-of the same kind, would have given other ones. Neighbouring characters are hard or easy together, which is why blocks
-of about 1000 characters are the units, not characters.
+of the same kind, would have given other ones. Neighbouring characters are hard or easy together. That is why blocks of
+BLOCK_CHARACTERS are the units, not characters.
 
 Letters: S seeds, M blocks, N characters.
 """
@@ -40,7 +40,7 @@ def require() -> None:
 
 
 def in_blocks(per_char: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean losses (..., M) of M blocks of about BLOCK_CHARACTERS consecutive characters, from losses (..., N)."""
+    """Return mean losses (..., M) of M blocks of about BLOCK_CHARACTERS consecutive characters, of losses (..., N)."""
     N = per_char.shape[-1]
     M = max(round(N / BLOCK_CHARACTERS), min(MIN_BLOCKS, N))
     means = [block.mean(axis=-1, dtype=np.float64) for block in np.array_split(per_char, M, axis=-1)]
@@ -48,7 +48,7 @@ def in_blocks(per_char: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def interval(losses: NDArray[np.float64], mean: float | None = None) -> Interval:
-    """The mean of losses (S, M) with its 95 % interval by Student's t; `mean` overrides the mean of the blocks.
+    """Return the mean of losses (S, M) and its interval by Student's t; `mean` overrides the mean of the blocks.
 
     The variance of the mean is that of seeds plus that of blocks, from the mean squares of a two-way table without
     repetition. With one seed, blocks alone speak.
@@ -73,9 +73,10 @@ def interval(losses: NDArray[np.float64], mean: float | None = None) -> Interval
 class _Quantile:
     """Student's t for a variance that is the sum of two, one known from few seeds and one from many blocks.
 
-    Which quantile is right lies between two old answers: with Satterthwaite's degrees of freedom (1946), whose 95 %
-    are 92 in truth when 3 seeds hold most of the variance but not all, and the mean of both parts' own quantiles
-    weighted by their variances (Cochran and Cox 1950), whose 95 % are up to 98. Their mean keeps 93 to 97.
+    The right quantile lies between two old answers. One has Satterthwaite's degrees of freedom (1946) and is too narrow
+    when a few seeds hold most of the variance. The other is the mean of both parts' own quantiles weighted by their
+    variances (Cochran and Cox 1950) and is too wide. Their mean is nearest to what was asked for:
+    docs/results/comparisons.md.
     """
 
     def __init__(self, seeds: float, both: float, blocks: float, seeds_freedom: int, blocks_freedom: int) -> None:
@@ -89,12 +90,12 @@ class _Quantile:
         )
 
     def two_sided(self, p: float) -> float:
-        """What the ratio of a mean to its standard error exceeds with probability p, either way."""
+        """Return what the ratio of a mean to its standard error exceeds with probability p, either way."""
         own = sum(share * self._t(f, p / 2) for share, f in zip(self._shares, self._freedoms, strict=True))
         return -float(self._t(self._satterthwaite, p / 2) + own) / 2
 
     def p(self, ratio: float) -> float:
-        """The probability that `two_sided` answers with this ratio."""
+        """Return the probability that `two_sided` answers with this ratio."""
         low, high = -100.0, 0.0  # of its logarithm
         for _ in range(50):
             middle = (low + high) / 2
@@ -103,7 +104,7 @@ class _Quantile:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values adjusted for being several (Holm 1979): each is the level at which its own claim would still stand."""
+    """Adjust p-values for being several (Holm 1979): each is the level at which its own claim would still stand."""
     order = np.argsort(p, kind="stable")
     adjusted = [0.0] * len(p)
     highest = 0.0
@@ -114,7 +115,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _student() -> Any:
-    """The inverse of Student's t: of (degrees of freedom, probability below)."""
+    """Return the inverse of Student's t: of (degrees of freedom, probability below)."""
     try:
         from scipy.special import stdtrit  # only a comparison needs SciPy
     except ImportError:

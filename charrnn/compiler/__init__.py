@@ -1,1 +1,1 @@
-"""From a cell's equations to machine code: for decoding through Numba, for training through LLVM."""
+"""Machine code made from a cell's equations: for decoding through Numba, for training through LLVM."""

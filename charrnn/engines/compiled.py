@@ -1,30 +1,15 @@
-"""The native engine: a whole layer, forwards and backwards, as one call of machine code made from a cell's equations.
+"""The compiled engine: a whole layer, forwards and backwards, as one call of machine code made from a cell's equations.
 
 What autograd would do step by step is planned once (`derivative` and `schedule` of `charrnn.compiler.training`) and
 compiled once (`llvm` there). Products that do not wait for the state (x W, and every matrix's derivative) are left
 to torch, one large product each. Pointwise arithmetic and the carried state are float32 (float64 for float64 weights);
 products are bf16 under autocast, with float32 sums.
 
-The roofline, for lstm at H = I = 512, B = T = 64, one layer on one core of a Zen 4 (AVX-512, bf16 units; 2 operations
-a weight and character forwards, 4 backwards, of 2.1 million weights):
+Multiplications limit the speed, not bytes: all rows of a tile share each weight that is read. An odd hidden size, which
+`compare` may find, has bf16 products too, and the rest of a row is one shorter vector. With a table of V characters the
+first layer's x W and both its derivatives cost V / (T B) of what they would.
 
-                                              operations  measured      rate
-    the time loop's products, both directions   17.2 G     97 ms       177 G/s, all pointwise arithmetic included
-    x W, dx, and the derivatives by W and U     34.4 G    190 ms       180 G/s, torch's products
-    packing, casts, copies                                 20 ms
-    all                                         51.6 G    307 ms       168 G/s
-
-The multipliers' peak, a bf16 product of vectors at every cycle, is 222 G/s (measured as the best tile; 107 in float32):
-the gap is a quarter, most of it torch's products. Bytes hardly matter: a step reads U, 2 MB of bf16, from the cache at
-64 rows a time, and the 4 H saved gates are 16 bytes a unit and character. With few rows the reading shows: at B = 16 a
-step is still 150 G/s, where torch's product, which packs U at each step, has 103.
-Odd widths, which `compare` solves for, used to fall back to float32 products where bf16 numbers want pairs, and their
-rests went number by number: rnn 351, B = 16, one core of a Zen 4, made 33,800 characters/s where 352 makes 52,700; now
-48,900 (simple 445: 40,100, now 55,900; lstm 253: 34,500, now 50,200).
-With a table of V characters the first layer's x W and both its derivatives are V / (T B) of that.
-
-Without AVX-512 (a Zen 3 core, float32, 16 rows of 512 by 512 x 1536) the tile runs at 94 G/s, where torch's product of
-1024 squared has 90: higher tiles were slower. Two cores: a step of nn.GRU 512 takes 83 ms, 152 ms on one.
+Evidence, with the roofline: docs/results/training-speed.md.
 """
 
 import itertools
@@ -48,7 +33,7 @@ MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 
 
 def supports(cell: Cell) -> bool:
-    """Whether the engine can run a cell's equations."""
+    """Tell whether the engine can run a cell's equations."""
     key = (cell.name, cell.step, cell.inputs)
     if key not in _supported:
         shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
@@ -81,7 +66,7 @@ _compiling = threading.Lock()  # of threads that need the same loops at once, on
 
 
 def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dtype: torch.dtype) -> Machine:
-    """The compiled loops for a cell of certain sizes, compiled once in a process."""
+    """Return the compiled loops for a cell of certain sizes, compiled once in a process."""
     key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
     if key not in _machines:
         with _compiling:
@@ -137,7 +122,7 @@ class _Layer:
         return (self.T + (buffer.slots == "state")) if self.training and buffer.slots in ("history", "state") else 1
 
     def _kept(self, j: int) -> bool:
-        """Whether a state is kept for every step, or only the last one."""
+        """Tell whether a state is kept for every step, or only the last one."""
         return self.plan.y[0] == f"state.{j}" or (self.training and j in self.plan.kept)
 
     def _allocate(self, names: list[str]) -> None:
@@ -258,7 +243,7 @@ class _Layer:
         return tuple(g if wanted else None for g, wanted in zip(result, needed, strict=True))
 
     def _products(self, grads: dict[str, Tensor], dx_needed: bool) -> Tensor | None:
-        """The derivatives by all matrices, and by x where needed."""
+        """Compute the derivatives by all matrices, and by x where needed."""
         n, x = self.T * self.B, self.buffers["x"]
         looked_up = len(x) < n
         dx: Tensor | None = None

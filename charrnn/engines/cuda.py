@@ -59,7 +59,7 @@ def wait(device: str) -> None:
 
 
 def in_one_buffer(layer: str, weights: Sequence[Tensor]) -> list[Tensor]:
-    """The weights of a layer of torch's as cuDNN wants them: copies in one buffer, in its own order.
+    """Return the weights of a torch layer as cuDNN wants them: copies in one buffer, in its own order.
 
     layer: 'RNN', 'LSTM' or 'GRU'. weights: as from `Twin.to_torch`, contiguous; gradients reach them. Given others,
     cuDNN copies them at every call, and warns.

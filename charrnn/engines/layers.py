@@ -28,13 +28,13 @@ CHUNK = 1 << 17
 
 
 def engines(cell: Cell, device: str = "cpu") -> list[str]:
-    """The engines that can run a cell on a device: those that need no preparation first, each the usually fastest."""
+    """List the engines that can run a cell on a device: those without preparation first, each the usually fastest."""
     ready = (["fused"] if cell.twin else []) + (["scan"] if cell.linear else []) + ["loop"]
     return [*ready, "native"] if device == "cpu" and compiled.supports(cell) else ready
 
 
 def choose(cell: Cell, engine: str, device: str = "cpu") -> str:
-    """The engine asked for, or the first that can run the cell; raises CharRNNError where it cannot."""
+    """Return the engine asked for, or the first that can run the cell; raises CharRNNError where it cannot."""
     known = engines(cell, device)
     if engine == "auto":
         return known[0]
@@ -137,7 +137,7 @@ def _native(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tens
 
 
 def multiplies_bf16(cell: Cell, device: str) -> bool:
-    """Whether the fused engine has bf16 products for a cell.
+    """Tell whether the fused engine has bf16 products for a cell.
 
     cuDNN's layers have none: under autocast torch gives them float16, in which small gradients become zero. And torch's
     LSTM lacks them on CPUs without AVX-512.

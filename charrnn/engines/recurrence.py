@@ -1,12 +1,11 @@
 """The recurrence h_t = a_t h_{t-1} + b_t over a whole sequence, element by element, with its gradients.
 
-On a CPU the sequence is walked step by step, whole rows at a time, in place: from some ten thousand elements up that
-is as fast as memory allows, blocks would only read everything twice, and the results are those of the equations' loop
-to the last bit, since a product and a sum are rounded as there (one fused operation would save a fifth of the time and
-differ in the last bits). Where starting an operation costs more than doing it (CUDA), the sequence is cut into about
-sqrt(T) blocks: all blocks advance side by side from zero, the ends are carried from block to block, and what each
-carried into its block is added. Neither way divides or takes logarithms, so gates of exactly 0 and 1, either sign and
-any carried state are as exact as the rest.
+On a CPU the sequence is walked step by step, whole rows at a time, in place. For large rows that is as fast as memory
+allows; blocks would only read everything twice. The results are those of the equations' loop to the last bit, since a
+product and a sum are rounded as there; one fused operation would be faster and differ in the last bits. Where starting
+an operation costs more than doing it (CUDA), the sequence is cut into about sqrt(T) blocks: all blocks advance side by
+side from zero, the ends are carried from block to block, and what each carried into its block is added. Neither way
+divides or takes logarithms, so gates of exactly 0 and 1, either sign and any carried state are as exact as the rest.
 """
 
 import math

@@ -36,7 +36,7 @@ class Candidate:
 
 
 def end_of(unit: Unit, text: str) -> int | None:
-    """Where the first unit of `text` ends, or None where more has to be seen to know.
+    """Return where the first unit of `text` ends, or None where more has to be seen to know.
 
     A word is letters, digits and what joins them, with what stands before it. A line ends before its line end. A
     sentence ends with . ! ? or … and closing quotes where white space follows, or before a blank line.
@@ -48,7 +48,7 @@ def end_of(unit: Unit, text: str) -> int | None:
 
 
 def up_to_end(characters: Iterator[Drawn], unit: Unit) -> Generator[Drawn, None, bool]:
-    """The characters of the first unit, each as soon as it is sure to belong; returns whether its end was found."""
+    """Yield the characters of the first unit, each as soon as it is sure; return whether its end was found."""
     text, held = "", list[Drawn]()
     for character, nats in characters:
         text += character
@@ -66,7 +66,7 @@ def up_to_end(characters: Iterator[Drawn], unit: Unit) -> Generator[Drawn, None,
 
 
 def candidate(characters: Iterator[Drawn], unit: Unit) -> Candidate:
-    """The first unit of what is drawn."""
+    """Return the first unit of what is drawn."""
     text, nats, drawn = "", 0.0, up_to_end(characters, unit)
     while True:
         try:

@@ -30,7 +30,7 @@ DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64
 def prepare(
     architecture: Architecture, kept: str = "float32"
 ) -> tuple[native_cache.Function, native_driver.Driver, native_cache.Function, str | None]:
-    """The compiled draw, the driver and its compiled `run` for models of these sizes, and what to tell the user.
+    """Return the compiled draw, the driver, its compiled `run` for models of these sizes, and notes for the user.
 
     Compiled once, then loaded from disk. Raises CharRNNError where the equations cannot be compiled, and ImportError
     where they must be and there is no Numba.
@@ -42,7 +42,7 @@ def prepare(
 
 
 class Workspace:
-    """What one text is decoded in: its state, and room to compute in.
+    """The memory in which one text is decoded: its state, and room to compute in.
 
     Compiled code runs without the interpreter's lock, so that several threads decode at once: what it writes to belongs
     to one text alone. vectors: one a layer, in which its state is. addresses: of the room and of every vector.
@@ -83,7 +83,7 @@ class NativeDecoder(Decoder):
         self.draw_address = draw.address
 
     def packed(self, driver: native_driver.Driver, for_rows: bool = False) -> list[NDArray[Any]]:
-        """The weights as a driver, for rows or not, wants them: layers, head, bias."""
+        """Return the weights as a driver, for rows or not, wants them: layers, head, bias."""
         arrays: list[NDArray[Any]] = []
         for layer, leaf, is_matrix in driver.weights:
             value = self._source[f"layers.{layer}.{leaf.name}"]
@@ -94,7 +94,7 @@ class NativeDecoder(Decoder):
 
     @property
     def bytes_per_character(self) -> int:
-        """How many bytes of weights are read for a character: all but the table, of which it is a row."""
+        """The bytes of weights that are read for a character: all but the table, of which it is a row."""
         return sum(array.nbytes for array in self._weights) + int(self.first[0].nbytes)
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
@@ -213,5 +213,5 @@ class NativeDecoder(Decoder):
 
 
 def address(array: NDArray[Any] | None) -> int:
-    """Where an array's numbers are; 0 for none."""
+    """Return where an array's numbers are; 0 for none."""
     return 0 if array is None else array.ctypes.data

@@ -1,6 +1,6 @@
-"""What a completion copies: the longest passage that stands verbatim in the training text, and keeping it short.
+"""Copies in a completion: the longest passage that stands verbatim in the training text, and a limit on its length.
 
-The private copy of the corpus is read through, or searched memory-mapped: nothing is built beforehand, and a text that
+The private copy of the corpus is read through, or searched memory-mapped. Nothing is built beforehand, and a text that
 is larger than memory is searched too.
 """
 
@@ -40,11 +40,11 @@ class TrainingText:
 
     @classmethod
     def of(cls, settings: TextSettings) -> "TrainingText":
-        """The text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
+        """Return the text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
         return cls(data.private_copy(settings), settings.split)
 
     def longest(self, text: str) -> Passage:
-        """The longest part of `text` that stands in the training text; empty where not one character does."""
+        """Return the longest part of `text` that stands in the training text; empty where not one character does."""
         needle = _codes(text)
         best, begin, offset = 0, 0, 0
         for gram in GRAMS:
@@ -60,7 +60,7 @@ class TrainingText:
         return Passage(text[begin : begin + best], offset)
 
     def _pieces(self, overlap: int) -> Iterator[tuple[int, Codes]]:
-        """The text with the offset of each piece, which begins with the last `overlap` characters before it."""
+        """Yield the text with the offset of each piece, which begins with the last `overlap` characters before it."""
         position, tail = 0, ""
         for part, chunk in self._text.part_chunks(self._split):
             if part != "train":
@@ -72,7 +72,7 @@ class TrainingText:
                 tail = piece[-overlap:]
 
     def followers(self, context: bytes) -> frozenset[str]:
-        """The characters that follow `context`, which is UTF-8, anywhere in the training text."""
+        """Return the characters that follow `context`, which is UTF-8, anywhere in the training text."""
         if context not in self._known_followers:
             found = set()
             at = self._utf8.find(context)
@@ -84,7 +84,7 @@ class TrainingText:
         return self._known_followers[context]
 
     def has(self, utf8: bytes) -> bool:
-        """Whether these bytes stand in the training text."""
+        """Tell whether these bytes stand in the training text."""
         return self._utf8.find(utf8) >= 0
 
     @cached_property
@@ -107,7 +107,7 @@ class _Wanted:
         self._sieve[hashes >> 16] = True
 
     def longer(self, piece: Codes, best: int) -> tuple[int, int, int] | None:
-        """The longest match of more than `best` characters: its length, where in the needle, where in the piece."""
+        """Find the longest match of more than `best` characters: its length, its places in the needle and the piece."""
         if len(piece) < self._gram:
             return None
         hashes = _hashes(piece, self._gram)
@@ -132,7 +132,7 @@ class _Wanted:
 
 
 def _slices(counts: NDArray[np.int64]) -> Iterator[slice]:
-    """Slices of an array whose counts sum to some PAIRS at the most, if none of them is larger."""
+    """Yield slices of an array whose counts sum to some PAIRS at the most, if none of them is larger."""
     begin = 0
     for i in [*np.flatnonzero(np.diff(np.cumsum(counts) // PAIRS, prepend=0)).tolist(), len(counts)]:
         if i > begin:
@@ -141,7 +141,7 @@ def _slices(counts: NDArray[np.int64]) -> Iterator[slice]:
 
 
 def _common(a: Codes, p: NDArray[np.int64], b: Codes, n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many characters a[p:] and b[n:] have in common, for every pair of p and n (K,)."""
+    """Count the characters that a[p:] and b[n:] have in common, for every pair of p and n (K,)."""
     lengths = np.zeros(len(p), np.int64)
     going = np.arange(len(p))
     length = 0
@@ -155,7 +155,7 @@ def _common(a: Codes, p: NDArray[np.int64], b: Codes, n: NDArray[np.int64]) -> N
 
 
 def _hashes(codes: Codes, gram: int) -> Codes:
-    """A hash of each gram of codes (N,): (N - gram + 1,)."""
+    """Hash each gram of codes (N,): (N - gram + 1,)."""
     count = len(codes) - gram + 1
     hashes = np.zeros(count, np.uint32)
     for i in range(gram):
@@ -168,7 +168,7 @@ def _codes(text: str) -> Codes:
 
 
 class CopyLimit:
-    """Says which ids would make a completion copy `limit` characters, 2 or more, in a row from the training text.
+    """A limit on copying: no completion has `limit` characters, 2 or more, in a row from the training text.
 
     One is made for each completion: it remembers where it looked.
     """
@@ -179,7 +179,7 @@ class CopyLimit:
         self._id_of = {c: i for i, c in enumerate(tokenizer.characters, BYTES)}
 
     def forbidden(self, drawn: str, pending: bytes) -> list[int]:
-        """The ids that may not follow.
+        """Return the ids that may not follow.
 
         drawn: the characters of the completion so far. pending: the bytes drawn of an unfinished one.
         """

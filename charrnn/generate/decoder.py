@@ -45,14 +45,14 @@ class Decoder:
         self.bias = w["head.b"]
 
     def start(self, B: int = 1) -> State:
-        """The state of B rows before any character."""
+        """Return the state of B rows before any character."""
         one = tuple(self._array(s) for s in self._cell.start((B, self.architecture.hidden), np.float32))
         return (one,) * self.architecture.layers
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Advance every row by one character.
 
-        ids: (B,), V for the start row. state: as from `start(B)`; not modified.
+        ids: (B,), V for the start token. state: as from `start(B)`; not modified.
         Returns logits (B, V) in nats, a NumPy array, and the new state.
         """
         with self._no_grad():

@@ -1,7 +1,7 @@
 """A prime that the model cannot read well, recognised: another normal form, another script, other letters.
 
-A character outside the vocabulary is spelled in bytes, which the model has hardly seen: a completion goes on from
-that all the same, and badly. What is the same text in Unicode's eyes is put right; what is not is only suggested.
+A character outside the vocabulary is spelled in bytes, which the model has hardly seen: it completes such a text too,
+but badly. A change that Unicode calls the same text is made; any other change is only suggested.
 """
 
 import unicodedata
@@ -32,7 +32,7 @@ _BARRED = str.maketrans("đĐłŁøØ", "dDlLoO")  # letters that no normal form
 class Prime:
     """A prime as examined.
 
-    text: what to read: as it was given, without a byte order mark, in the normal form that the model knows.
+    text: to be read: as it was given, without a byte order mark, in the normal form that the model knows.
     notes: what was found, in words.
     suggestion: the nearest spelling of `text` the model knows, or None. unknown: the characters of `text` it does not.
     """
@@ -64,7 +64,7 @@ def examine(text: str, tokenizer: Tokenizer) -> Prime:
 
 
 def _in_known_form(text: str, known: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-    """The text in NFC or NFD where that has fewer unknown characters: the same text to Unicode, and said."""
+    """Return the text in NFC or NFD where that has fewer unknown characters (to Unicode the same), and a note."""
     forms = {"NFC": "composed", "NFD": "decomposed"}
     for form, word in forms.items():
         other = unicodedata.normalize(form, text)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def _in_known_form(text: str, known: frozenset[str]) -> tuple[str, tuple[str, ..
 
 
 def _nearest(text: str, known: frozenset[str]) -> tuple[str, list[str]]:
-    """The text after every change that leaves fewer unknown characters, and those changes in words."""
+    """Return the text after every change that leaves fewer unknown characters, and those changes in words."""
     changes = []
     for words, change in _CHANGES:
         other = change(text, known)
@@ -90,7 +90,7 @@ def _misses(text: str, known: frozenset[str]) -> int:
 
 
 def _each(change: Callable[[str], str]) -> Callable[[str, frozenset[str]], str]:
-    """A change of the unknown characters alone, each by itself, where all that it becomes is known."""
+    """Make a change of the unknown characters alone, each by itself, where the model knows all that it becomes."""
 
     def apply(text: str, known: frozenset[str]) -> str:
         new = ((c, c if c in known else change(c)) for c in text)
@@ -117,7 +117,7 @@ _CHANGES: list[tuple[str, Callable[[str, frozenset[str]], str]]] = [
 
 
 def _named(characters: tuple[str, ...]) -> str:
-    """Characters for a sentence; one that cannot be seen by its number and name."""
+    """Write characters for a sentence; one that cannot be seen by its number and name."""
     shown = [
         c if c.isprintable() and not c.isspace() and not unicodedata.combining(c) else _number(c) for c in characters
     ]

@@ -24,7 +24,7 @@ Forbidden = Callable[[str, bytes], list[int]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a character is chosen. temperature: 0 takes the likeliest. None is off. Raises CharRNNError out of range."""
+    """The way to choose a character. temperature: 0 is the likeliest. None is off. Raises CharRNNError out of range."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -94,14 +94,14 @@ def _diverged() -> CharRNNError:
 
 
 def draw(p: NDArray[np.float64], u: float) -> int:
-    """The first id at which the running sum of p (V,) exceeds u in [0, 1)."""
+    """Return the first id at which the running sum of p (V,) exceeds u in [0, 1)."""
     cumulative = np.cumsum(p)
     # The last sum may round below 1: an id of probability 0 must not be drawn for it.
     return int(min(np.searchsorted(cumulative, u, side="right"), np.flatnonzero(p)[-1]))
 
 
 def draws(seed: int, completion: int) -> np.random.Generator:
-    """The source of u for one completion; its `random()` gives them in order of position."""
+    """Return the source of u for one completion; its `random()` gives them in order of position."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, completion], dtype=np.uint64)))
 
 
@@ -114,7 +114,7 @@ def cost(logits: NDArray[Any], id_: int) -> float:
 
 @dataclass(frozen=True)
 class Primed:
-    """Where completions begin: a prime's last id, not yet read, and the state before it, shared by all of them.
+    """The point where completions begin: a prime's last id, not yet read, and the state before it, shared by all.
 
     text: what was read.
     """
@@ -135,7 +135,7 @@ class Drawing(Protocol):
 
 
 def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
-    """Read the text that is to be completed, from the start row on; it may be empty."""
+    """Read the text that is to be completed, from the start token on; it may be empty."""
     ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
     return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()), text)
 
@@ -193,7 +193,7 @@ def _drawn(
 
 
 def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -> Iterator[tuple[str, float]]:
-    """The characters that go on from `text` up to the end of its document, which is the last of them."""
+    """Yield the characters that continue `text` up to the end of its document, which is the last of them."""
     for character, nats in characters:
         yield character, nats
         text += character
@@ -202,7 +202,7 @@ def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -
 
 
 def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
-    """The first `chars` characters, or those before the first of the `stop` strings, which is left out.
+    """Yield the first `chars` characters, or those before the first of the `stop` strings, which is left out.
 
     A character that may be the beginning of a stop string is held back until that is known.
     """
@@ -221,5 +221,5 @@ def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[st
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of text are the beginning of stop."""
+    """Count the characters at the end of text that are the beginning of stop."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

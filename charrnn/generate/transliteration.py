@@ -17,7 +17,7 @@ _LATIN_LETTER = re.compile("|".join(sorted(_CYRILLIC_OF, key=len, reverse=True))
 
 
 def to_latin(text: str) -> str:
-    """Serbian Cyrillic as Latin; everything else stays. A capital digraph is Lj in a word, LJ among capitals."""
+    """Write Serbian Cyrillic as Latin; everything else stays. A capital digraph is Lj in a word, LJ among capitals."""
     pieces = []
     for i, character in enumerate(text):
         latin = _LATIN_OF.get(character, character)
@@ -29,7 +29,7 @@ def to_latin(text: str) -> str:
 
 
 def to_cyrillic(text: str) -> str:
-    """Serbian Latin as Cyrillic; everything else stays, q, w, x and y too.
+    """Write Serbian Latin as Cyrillic; everything else stays, q, w, x and y too.
 
     lj, nj and dž are read as one letter, but for the common words in which two letters meet (injekcija, nadživeti).
     """

@@ -1,9 +1,12 @@
 """The shape of a character model: embedding -> L layers of one cell -> softmax head. Every weight, by name.
 
-    embedding        (V + 1, E)   row V is the start row, which precedes the first character; absent with one-hot input
+    embedding        (V + 1, E)   row V is that of the start token; absent with one-hot input
     layers.0.W ...   as the cell declares them, layer 0 nearest the characters
     head.W           (H, V)       absent when tied: then it is the first V rows of the embedding, transposed
     head.b           (V,)
+
+The start token, id V, precedes the first character of a text. It is an input only: the embedding has a row for it, the
+head has none, so it is never predicted and never drawn.
 
 Torch-free: training, decoding and comparison all build on this one description.
 """
@@ -28,7 +31,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 class Architecture:
     """Sizes and options of a model; raises CharRNNError where they contradict each other.
 
-    vocabulary: V, how many ids there are; id V is the start row. embedding: E, None for one-hot input.
+    vocabulary: V, how many ids there are; id V is the start token. embedding: E, None for one-hot input.
     """
 
     cell: str
@@ -71,17 +74,17 @@ class Architecture:
 
     @property
     def start(self) -> int:
-        """The id of the start row, which is an input only: no character is drawn as it."""
+        """The id of the start token, which is an input only: no character is drawn as it."""
         return self.vocabulary
 
     def input_size(self, layer: int) -> int:
-        """I of a layer: E (V + 1 with one-hot input) for the first, H above."""
+        """Return I of a layer: E (V + 1 with one-hot input) for the first, H above."""
         if layer > 0:
             return self.hidden
         return self.vocabulary + 1 if self.embedding is None else self.embedding
 
     def shapes(self) -> dict[str, Param]:
-        """Every weight's shape and how it starts, in the order it is stored."""
+        """Return every weight's shape and initialisation by name, in the order in which they are stored."""
         V, H = self.vocabulary, self.hidden
         shapes: dict[str, Param] = {}
         if self.embedding is not None:
@@ -92,21 +95,19 @@ class Architecture:
             declared = self.definition.shapes(self.input_size(layer), H, H, **self.cell_options)
             shapes |= {f"layers.{layer}.{name}": param for name, param in declared.items()}
         if not self.tie:
-            # Wider than torch's 1 / sqrt(H): the outputs of gated cells are small at first. After 1500 updates of
-            # 16 x 64 characters nn.GRU 384 validates at 1.560 nats with a factor of 1, 1.505 with 2, 1.496 with 3 and
-            # 1.500 with 5.
+            # Wider than torch's 1 / sqrt(H): the outputs of gated cells are small at first (docs/results/starts.md).
             shapes["head.W"] = Param((H, V), uniform(3 * H**-0.5))
         shapes["head.b"] = Param((V,), zeros)
         return shapes
 
     def count(self) -> int:
-        """How many numbers the weights hold."""
+        """Count the numbers that the weights hold."""
         return sum(int(np.prod(shape)) for shape, _ in self.shapes().values())
 
     def initial(self, seed: int, bound: float | None = None) -> dict[str, NDArray[np.float32]]:
-        """Fresh weights, each by its own rule, or all uniform within +-bound when that is given.
+        """Draw fresh weights, each by its own rule, or all uniform within +-bound when that is given.
 
-        A weight depends on the seed and its own name and shape alone, so that changing one leaves the others.
+        A weight depends on the seed and on its own name and shape alone: changing one leaves the others as they are.
         """
 
         def draw(name: str, shape: tuple[int, ...], init: Init) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: nats and bits per character, perplexity.
+"""The score of a model on a text: nats and bits per character, perplexity.
 
 All figures are per CHARACTER of text: one that is spelled in three bytes costs the sum of three ids and counts once.
 """
@@ -26,7 +26,7 @@ ESTIMATE_IDS, ESTIMATE_ROWS, ESTIMATE_LEAD = 1 << 15, 64, 128
 
 @dataclass(frozen=True)
 class Score:
-    """What a text cost a model. per_char: nats of each character (N,), float64. spelled_*: of characters in bytes."""
+    """The cost of a text to a model. per_char: nats of each character (N,), float64. spelled_*: of those in bytes."""
 
     per_char: NDArray[np.float64]
     spelled_characters: int
@@ -62,10 +62,10 @@ def score(costs: NDArray[np.float64], ids: NDArray[Any], tokenizer: Tokenizer) -
 def stream_costs(
     model: CharRNN, ids: NDArray[Any], window: int = 1024, starts: Starts = documents.NONE
 ) -> NDArray[np.float64]:
-    """Nats of every id of a text (N,), read as one stream from its first character, nothing dropped.
+    """Return the nats of every id of a text (N,), read as one stream from its first character; nothing is dropped.
 
-    The state is carried from window to window, so that the window changes speed and memory alone. starts: the
-    positions of documents, each of which is read from nothing: the costs are those of the documents one by one.
+    The state is carried from window to window, so the window changes speed and memory alone. starts: the positions of
+    documents. Each of them is read from nothing: the costs are those of the documents one by one.
     """
     pieces = _windows(model, ids[None, :], window, starts, [0])
     costs: NDArray[np.float64] = np.concatenate([*pieces, np.empty((1, 0))], axis=1)
@@ -74,7 +74,7 @@ def stream_costs(
 
 
 def cold_costs(model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = documents.NONE) -> NDArray[np.float64]:
-    """Nats of every id when each window of `window` ids starts from nothing, for comparison with models that must."""
+    """Return the nats of every id where each `window` ids start from nothing, to compare with models that must."""
     whole = len(ids) // window * window
     costs: list[NDArray[np.float64]] = []
     for group in range(0, whole, 64 * window):
@@ -89,7 +89,7 @@ def cold_costs(model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = 
 def parallel_costs(
     model: CharRNN, ids: NDArray[Any], streams: int, lead: int, starts: Starts = documents.NONE
 ) -> NDArray[np.float64]:
-    """Nats of every id, estimated fast: `streams` rows side by side, each led in by the `lead` ids before its own.
+    """Estimate the nats of every id fast: `streams` rows side by side, each led in by the `lead` ids before its own.
 
     What the model remembers from further back than the lead is lost; the first row alone is exact.
     """
@@ -100,7 +100,7 @@ def parallel_costs(
 
 
 def estimate(model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, starts: Starts = documents.NONE) -> float:
-    """Nats per character of a text, estimated from up to ESTIMATE_IDS ids in segments spread evenly over it."""
+    """Estimate the nats per character of a text from up to ESTIMATE_IDS ids in segments spread evenly over it."""
     if len(ids) <= ESTIMATE_IDS:
         return score(parallel_costs(model, ids, ESTIMATE_ROWS, ESTIMATE_LEAD, starts), ids, tokenizer).nats
     return sampled(model, ids, tokenizer, ESTIMATE_IDS, ESTIMATE_LEAD, starts).nats
@@ -109,7 +109,7 @@ def estimate(model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, starts: St
 def sampled(
     model: CharRNN, ids: NDArray[Any], tokenizer: Tokenizer, most: int, lead: int, starts: Starts = documents.NONE
 ) -> Score:
-    """The score of about `most` ids of a longer text, in ESTIMATE_ROWS segments spread evenly over it."""
+    """Score about `most` ids of a longer text, in ESTIMATE_ROWS segments spread evenly over it."""
     length = most // ESTIMATE_ROWS
     begins = [r * (len(ids) - length) // (ESTIMATE_ROWS - 1) for r in range(ESTIMATE_ROWS)]
     costs = _segment_costs(model, ids, begins, length, lead, starts)
@@ -120,7 +120,7 @@ def sampled(
 def _segment_costs(
     model: CharRNN, ids: NDArray[Any], begins: list[int], length: int, lead: int, starts: Starts
 ) -> NDArray[np.float64]:
-    """Costs (R, length) of R segments of a text, each led in by the `lead` ids before it where there are as many."""
+    """Return costs (R, length) of R segments of a text, each led in by up to `lead` ids before it."""
     leads = [min(lead, begin) for begin in begins]
     # Rows are as long as the longest; what stands past a row's own segment, or past the text, is not looked at.
     span = np.arange(max(leads) + length)
@@ -134,9 +134,9 @@ def _segment_costs(
 def _windows(
     model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, begins: Sequence[int]
 ) -> Iterator[NDArray[np.float64]]:
-    """Costs (B, t) of the ids of B rows (B, N), window by window, with the state carried along.
+    """Yield costs (B, t) of the ids of B rows (B, N), window by window, with the state carried along.
 
-    A row is preceded by the start row, and so is a document inside it; row b begins at begins[b] of the text that
+    A row is preceded by the start token, and so is a document inside it. Row b begins at begins[b] of the text that
     `starts` is of.
     """
     device = model.weights["head.b"].device

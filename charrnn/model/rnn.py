@@ -42,7 +42,7 @@ class CharRNN(nn.Module):
             self.one_hot: Tensor
 
     def start(self, B: int) -> State:
-        """The state of B rows before any character."""
+        """Return the state of B rows before any character."""
         like = self.weights["head.b"]
         return tuple(
             tuple(torch.tensor(s).to(like) for s in self.cell.start((B, self.architecture.hidden)))
@@ -54,9 +54,9 @@ class CharRNN(nn.Module):
     ) -> tuple[Tensor, State]:
         """Read T characters in every row.
 
-        ids: (T, B) int64, V for the start row. state: as from `start(B)` or an earlier call, not modified. generator:
+        ids: (T, B) int64, V for the start token. state: as from `start(B)` or an earlier call, not modified. generator:
         source of the dropout masks, one per window; without it nothing is dropped. cuts: the time steps, rising, at
-        which some row has the start row inside its text: there that row begins anew.
+        which some row has the start token inside its text: there that row begins anew.
         Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character.
         """
         x: Tensor | Looked = (self._table(), ids)
@@ -76,7 +76,7 @@ class CharRNN(nn.Module):
         return logits, tuple(last)
 
     def _table(self) -> Tensor:
-        """What each id is to the first layer: (V + 1, E), or (V + 1, V + 1) with one-hot input."""
+        """Return what the first layer reads for each id: (V + 1, E), or (V + 1, V + 1) with one-hot input."""
         return self.one_hot if self.architecture.embedding is None else self.weights["embedding"]
 
     def _head(self) -> Tensor:
@@ -96,5 +96,5 @@ class CharRNN(nn.Module):
 
 
 def detach(state: State) -> State:
-    """The same state, cut from the graph: gradients stop at the window."""
+    """Cut a state from the graph: gradients stop at the window."""
     return tuple(tuple(s.detach() for s in layer) for layer in state)

@@ -12,7 +12,7 @@ NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # as torch has them, w
 
 
 def to_torch(cell: Cell, layers: Sequence[Mapping[str, Tensor]], batch_first: bool = False) -> torch.nn.RNNBase:
-    """The torch module that computes what a stack of the cell computes with these parameters, which it copies.
+    """Make the torch module that computes the same as a stack of the cell with these parameters, which it copies.
 
     layers: the parameters of each layer by name, bottom first. batch_first: as torch's own option.
     Raises CharRNNError for a cell without a torch twin.
@@ -31,7 +31,7 @@ def to_torch(cell: Cell, layers: Sequence[Mapping[str, Tensor]], batch_first: bo
 
 
 def from_torch(cell: Cell, module: torch.nn.RNNBase) -> list[dict[str, Tensor]]:
-    """The cell's parameters, copied from each layer of its torch twin, bottom first.
+    """Copy the cell's parameters from each layer of its torch twin, bottom first.
 
     Raises CharRNNError where the module can hold what the cell cannot, or is of another kind.
     """

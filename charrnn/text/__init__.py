@@ -1,1 +1,1 @@
-"""Text: where it comes from, how it is cleaned, split, encoded and served as streams."""
+"""Text: its sources, its cleaning, its split, its ids and the streams that training reads."""

@@ -1,7 +1,7 @@
 """Well-known corpora that are fetched by name: where each lies, how long it is, and the digest it must have.
 
-A fetched corpus is one file in the home folder. What was cut off lies beside it as NAME.part and is gone on with; a
-file gets its own name only after its digest was checked.
+A fetched corpus is one file in the home folder. A download that was cut off lies beside it as NAME.part and is
+resumed. A file gets its own name only after its digest was checked.
 """
 
 import hashlib
@@ -107,12 +107,12 @@ ENTRIES = {
 
 
 def path_of(name: str) -> Path:
-    """Where a fetched corpus is kept."""
+    """Return where a fetched corpus is kept."""
     return home() / ".corpora" / "fetched" / f"{name}.txt"
 
 
 def fetched(name: str) -> Path:
-    """The file of a corpus that was fetched; raises CharRNNError where it was not."""
+    """Return the file of a corpus that was fetched; raises CharRNNError where it was not."""
     path = path_of(name)
     if not path.exists():
         raise CharRNNError(
@@ -122,7 +122,7 @@ def fetched(name: str) -> Path:
 
 
 def fetch(name: str, progress: Progress = lambda done, total: None) -> Path:
-    """Download a corpus unless it is here, going on with what was cut off, and verify it; gives its file.
+    """Download a corpus unless it is here, and verify it; a download that was cut off is resumed. Return its file.
 
     Raises CharRNNError for an unknown name, without a network, and for bytes that are not the published ones.
     """
@@ -171,7 +171,7 @@ def _opened(download: Download, file: Path) -> Iterator[IO[bytes]]:
 
 
 def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) -> None:
-    """Download one file, by way of its .part, and give it its name once its digest is right."""
+    """Download one file as a .part, and give it its name once its digest is right."""
     part = file.with_name(f"{file.name}.part")
     resumed = part.exists() and part.stat().st_size > 0
     if not resumed or part.stat().st_size < download.bytes:
@@ -180,7 +180,7 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) 
     if length < download.bytes:
         raise CharRNNError(
             f"the connection to {download.url} ended after {length:,} of {download.bytes:,} bytes",
-            "fetch again: it goes on from there",
+            "fetch again: it resumes there",
         )
     if _digest(part, download.digest) == download.digest:
         os.replace(part, file)
@@ -197,7 +197,7 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) 
 
 
 def _receive(download: Download, part: Path, progress: Callable[[int], None]) -> None:
-    """Append what is missing of a download to `part`; a server that cannot go on in the middle begins anew."""
+    """Append what is missing of a download to `part`; begin anew where the server cannot resume in the middle."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
@@ -221,7 +221,7 @@ def _receive(download: Download, part: Path, progress: Callable[[int], None]) ->
             ) from None
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            here = f"; {target.tell():,} bytes are here, and fetching again goes on from there" if target.tell() else ""
+            here = f"; {target.tell():,} bytes are here, and fetching again resumes there" if target.tell() else ""
             raise CharRNNError(
                 f"no network, or no way to {download.url}: {getattr(reason, 'strerror', None) or reason}{here}",
                 "fetch again with a connection, or bring the file by other means, and train on its path",
@@ -229,7 +229,7 @@ def _receive(download: Download, part: Path, progress: Callable[[int], None]) ->
 
 
 def _digest(file: Path, like: str) -> str:
-    """The digest of a file, in the form and by the algorithm of another."""
+    """Return the digest of a file, in the form and by the algorithm of another."""
     algorithm = like.partition(":")[0]
     with file.open("rb") as stream:
         return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"

@@ -24,7 +24,7 @@ _STANDS_ALONE = re.compile("[\\u0000-\\u02ff\\u3001-\\u3098\\u4e00-\\u9fff]")
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How bytes become text; see the settings of the same names. binary: whether NULs in plenty are let through.
+    """The way bytes become text; see the settings of the same names. binary: whether many NULs are let through.
 
     settable: whether these can still be chosen, so that advice may name them: in training, but not of a text that is
     read as an earlier one was.
@@ -38,14 +38,14 @@ class Cleaning:
 
     @classmethod
     def of(cls, settings: TextSettings) -> "Cleaning":
-        """What the settings of a run that is to be trained ask for."""
+        """Return the cleaning that the settings of a run ask for."""
         binary = settings.tokenizer == "byte"
         return cls(settings.newline, settings.errors, settings.normalize, binary=binary, settable=True)
 
 
 @dataclass
 class Findings:
-    """What was met while reading, to be told afterwards; the readers of several sources add to one."""
+    """Findings while reading, to be told afterwards; the readers of several sources add to one."""
 
     marks: int = 0
     crlf: int = 0
@@ -57,7 +57,7 @@ class Findings:
     others: list[str] = field(default_factory=list)
 
     def notes(self, cleaning: Cleaning) -> tuple[str, ...]:
-        """A sentence for everything a user should know."""
+        """List a sentence for everything a user should know."""
         notes = list(self.others)
         if self.marks:
             notes.append("a byte order mark at the beginning was dropped")
@@ -82,9 +82,9 @@ class Findings:
 
 
 def text_of(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
-    """The cleaned text of a source, in pieces; what is met on the way is added to `findings`.
+    """Yield the cleaned text of a source, in pieces; what is met on the way is added to `findings`.
 
-    Raises CharRNNError that names the first byte that is not UTF-8, a source that is not text, or cannot be read.
+    Raises CharRNNError that names the first byte that is not UTF-8, or for a source that is not text or cannot be read.
     """
     pieces = _without_mark(_decoded(source, cleaning, findings, chunk_bytes), findings)
     pieces = _line_ends(pieces, cleaning.newline == "lf", findings)
@@ -138,7 +138,7 @@ def _decoded(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Whether these bytes, which may end in the middle of a character, are UTF-8."""
+    """Tell whether these bytes, which may end in the middle of a character, are UTF-8."""
     try:
         codecs.utf_8_decode(data, "strict", False)
     except UnicodeDecodeError:
@@ -147,7 +147,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _hint(data: bytes, otherwise: str) -> str:
-    """What to do about a beginning of a source that is not text: UTF-16 is the usual reason."""
+    """Say what to do about a source that does not begin like text: UTF-16 is the usual reason."""
     even, odd = data[:1024:2], data[1:1024:2]
     halved = min(even.count(0), odd.count(0)) < 0.05 * len(even) and max(even.count(0), odd.count(0)) > 0.6 * len(even)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or halved:
@@ -190,7 +190,7 @@ def _watched(pieces: Iterable[str], findings: Findings) -> Iterator[str]:
 
 
 def _composed(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in normal form NFC: what a piece ends with waits until no later character can join it."""
+    """Yield the text in normal form NFC; the end of a piece waits until no later character can join it."""
     held = ""
     for piece in pieces:
         held += piece

@@ -41,7 +41,7 @@ AS_IT_IS = Cleaning()
 
 
 def silent(what: str, done: int, total: int | None) -> None:
-    """The progress that nobody watches."""
+    """Show no progress."""
 
 
 def let_go(mapped: NDArray[Any]) -> None:
@@ -68,13 +68,13 @@ class Text:
     document: str = "none"
 
     def chunks(self) -> Iterator[str]:
-        """The text in pieces of CHUNK_CHARACTERS, the last one shorter."""
+        """Yield the text in pieces of CHUNK_CHARACTERS, the last one shorter."""
         with self.path.open(encoding="utf-8", newline="") as stream:
             while chunk := stream.read(CHUNK_CHARACTERS):
                 yield chunk
 
     def starts(self) -> Starts:
-        """The offsets, in characters and rising, at which documents begin, memory-mapped; none without documents."""
+        """Return the offsets at which documents begin, in characters, rising, memory-mapped; none without documents."""
         if self.document == "none":
             return documents.NONE
         path = self.path.with_name(f"{self.document}-starts")
@@ -87,7 +87,7 @@ class Text:
         return np.memmap(path, np.int64, mode="r")
 
     def boundaries(self, split: tuple[float, ...]) -> list[int]:
-        """Where the parts begin and end: four character offsets, contiguous, nothing left out."""
+        """Return where the parts begin and end: four character offsets, contiguous, nothing left out."""
         bounds = [round(self.characters * share) for share in (0, split[0], split[0] + split[1])] + [self.characters]
         starts = self.starts()
         for i, after in ((i, int(np.searchsorted(starts, bounds[i]))) for i in (1, 2)):
@@ -96,7 +96,7 @@ class Text:
         return bounds
 
     def part_chunks(self, split: tuple[float, ...]) -> Iterator[tuple[Part, str]]:
-        """The text in order, in pieces that never cross the boundary of a part."""
+        """Yield the text in order, in pieces that never cross the boundary of a part."""
         bounds = self.boundaries(split)
         position = 0
         for chunk in self.chunks():
@@ -156,7 +156,7 @@ def read(
 
 
 def sources(corpus: tuple[str, ...], findings: Findings) -> list[corpora.Source]:
-    """Everything that the names of a corpus stand for, in order; what to know about the choice goes to `findings`."""
+    """List everything that the names of a corpus stand for, in order; notes about the choice go to `findings`."""
     if corpus.count(corpora.STDIN) > 1:
         raise CharRNNError("standard input is named twice", "it can be read once: give '-' one time")
     every: list[corpora.Source] = []
@@ -169,7 +169,7 @@ def sources(corpus: tuple[str, ...], findings: Findings) -> list[corpora.Source]
 
 @contextmanager
 def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A file to write in `folder`, open and with its path, which is gone afterwards unless it was renamed."""
+    """Open a file to write in `folder`; give it and its path. It is deleted afterwards unless it was renamed."""
     path = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | None:
-    """The private copy with that fingerprint, 64 hexadecimal digits, if there is one and it is whole."""
+    """Return the private copy with that fingerprint, 64 hexadecimal digits, if there is one and it is whole."""
     if not re.fullmatch("[0-9a-f]{64}", fingerprint):
         return None
     path = folder / fingerprint[:16] / "text.utf8"
@@ -203,7 +203,7 @@ def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | No
 
 
 def private_copy(settings: TextSettings) -> Text:
-    """The text a run was trained on, from its private copy alone: no path that a configuration names is opened.
+    """Return the text a run was trained on, from its private copy alone: no path of the configuration is opened.
 
     Raises CharRNNError where that copy is gone.
     """
@@ -217,7 +217,7 @@ def private_copy(settings: TextSettings) -> Text:
 
 
 def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
-    """The text of a configuration: its private copy by fingerprint where there is one, else read from its sources.
+    """Return the text of a configuration: its private copy by fingerprint where there is one, else its sources.
 
     Raises CharRNNError where the sources now hold another text than the configuration was made for.
     """

@@ -1,4 +1,4 @@
-"""What the name of a corpus means: files, folders, patterns, standard input, corpora known by name. Bytes, not text."""
+"""The meaning of a corpus's name: files, folders, patterns, standard input, corpora known by name. Bytes, not text."""
 
 import glob
 import gzip
@@ -35,23 +35,23 @@ class Found:
 
 
 def embedded() -> dict[str, Path]:
-    """The corpora that come with the package as files, by name."""
+    """Return the corpora that come with the package as files, by name."""
     package = Path(__file__).parent.parent
     folders = [package / "corpora", package.parent / "corpora"]  # in a wheel; in a checkout
     return {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.txt"))}
 
 
 def names() -> list[str]:
-    """Every corpus that has a name of its own: embedded, made of Python's own files, or in the catalogue."""
+    """List every corpus that has a name of its own: embedded, made of Python's own files, or in the catalogue."""
     return sorted({*embedded(), *python_corpora.READERS, *catalogue.ENTRIES})
 
 
 def find(corpus: str) -> Found:
-    """The sources a user means: '-', an existing file or folder, a pattern, else a corpus of that name.
+    """List the sources a user means: '-', an existing file or folder, a pattern, else a corpus of that name.
 
-    A folder stands for the text files in it, however deep, in the order of their paths, without hidden ones. From a
-    folder and from what a pattern matches binary files are left out, which is noted. Files compressed by gzip are read
-    as what they hold.
+    A folder stands for the text files in it, however deep, in the order of their paths, without hidden ones. Binary
+    files in a folder, or among what a pattern matches, are left out, and a note says so. Files compressed by gzip are
+    read as what they hold.
     Raises CharRNNError where there is none, with the nearest name as a hint.
     """
     if corpus == STDIN:
@@ -80,7 +80,7 @@ def find(corpus: str) -> Found:
 
 
 def stem(corpus: str) -> str:
-    """A short name for runs on this corpus."""
+    """Make a short name for runs on this corpus."""
     if corpus == STDIN:
         return "stdin"
     path = Path(corpus)
@@ -135,7 +135,7 @@ def _in_folder(folder: Path) -> Found:
 
 
 def _text_among(files: list[Path], whose: str) -> Found:
-    """The files that are text, with a note where others are left out. whose: for the error where none is."""
+    """List the files that are text, with a note where others are left out. whose: for the error where none is."""
     binary = list(map(_looks_binary, files))
     text, skipped = ([path for path, b in zip(files, binary, strict=True) if b == kind] for kind in (False, True))
     if not text:

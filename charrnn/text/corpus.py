@@ -54,7 +54,7 @@ def prepare(
 def learn_tokenizer(
     text: Text, kind: str, split: tuple[float, ...], normalize: str = "none", progress: Progress = silent
 ) -> Tokenizer:
-    """The tokenizer of a text: its vocabulary comes from the training part alone. normalize: what primes go through."""
+    """Make the tokenizer of a text: its vocabulary comes from the training part alone. normalize: for primes."""
     form: Normalize = "nfc" if normalize == "nfc" else "none"
     if kind == "byte":
         return Tokenizer.byte(form)
@@ -82,12 +82,12 @@ class Corpus:
     starts: dict[Part, Starts]
 
     def characters(self, part: Part) -> int:
-        """How many characters a part has; of a long one that is far sooner said than counted."""
+        """Count the characters of a part; of a long one that is far sooner said than counted."""
         bounds = self.text.boundaries(self.split)
         return bounds[PARTS.index(part) + 1] - bounds[PARTS.index(part)]
 
     def ids(self, part: Part) -> NDArray[Any]:
-        """The ids of a part; raises CharRNNError where the split left it empty."""
+        """Return the ids of a part; raises CharRNNError where the split left it empty."""
         ids = self.parts[part]
         if len(ids) == 0:
             raise CharRNNError(f"{self.text.source} has no {part} part", "its share of the split is 0: choose another")
@@ -146,7 +146,7 @@ def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[fl
 
 
 def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
-    """The ids of a text that is not a run's own corpus, cleaned as that was, and where documents begin in them.
+    """Read the ids of a text other than a run's corpus, cleaned as that was, and where documents begin in them.
 
     Raises CharRNNError where it is missing, empty or no text.
     """
@@ -162,18 +162,18 @@ def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple
 
 
 def cleaned(source: Source, settings: TextSettings) -> str:
-    """The text of a source that is not a run's own corpus, cleaned as that was; CharRNNError for what is no text."""
+    """Read the text of a source other than a run's corpus, cleaned as that was; CharRNNError for what is no text."""
     return "".join(text_of(source, replace(Cleaning.of(settings), settable=False), Findings()))
 
 
 def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
-    """The ids of a text, and the positions in them at which documents of that kind begin."""
+    """Return the ids of a text, and the positions in them at which documents of that kind begin."""
     ids = tokenizer.encode(text)
     return ids, _id_positions(documents.all_starts(text, document), ids, len(text), tokenizer)
 
 
 def _id_positions(offsets: Starts, ids: NDArray[Any], characters: int, tokenizer: Tokenizer) -> Starts:
-    """Where in ids (N,) the characters at these offsets of their text begin."""
+    """Return where in ids (N,) the characters at these offsets of their text begin."""
     if len(ids) == characters or not len(offsets):
         return offsets
     return np.searchsorted(tokenizer.character_index(ids), offsets).astype(np.int64)
@@ -194,9 +194,9 @@ class Streams:
     """
 
     def __init__(self, ids: NDArray[Any], batch: int, window: int, start: int, starts: Starts = documents.NONE) -> None:
-        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start row.
+        """ids: (N,). batch: B, lowered to N where there are fewer ids. start: the id of the start token.
 
-        starts: where documents begin; their first targets are preceded by the start row too.
+        starts: where documents begin; their first targets are preceded by the start token too.
         """
         self._ids, self._start, self._starts = np.asarray(ids), start, starts
         self._mapped = ids if ids.nbytes > RELEASED_BYTES else None
@@ -206,9 +206,9 @@ class Streams:
         self.steps_per_epoch = -(-self._length // window)
 
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-        """The inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
+        """Return the inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
 
-        An input is the id before its target; the part's first target is preceded by the start row.
+        An input is the id before its target; the part's first target is preceded by the start token.
         """
         index = step % self.steps_per_epoch
         begin = index * self._length // self.steps_per_epoch
@@ -226,5 +226,5 @@ class Streams:
         return inputs, targets, index == 0
 
     def cuts(self, inputs: NDArray[np.int64]) -> list[int]:
-        """The time steps at which some row of `inputs`, as from `at`, begins a document, so that its state must too."""
+        """List the time steps at which some row of `inputs`, as from `at`, begins a document and so its state anew."""
         return documents.cuts(inputs, self._start) if len(self._starts) else []

@@ -1,7 +1,7 @@
-"""Texts that stand alone inside a corpus. A document begins where the model forgets: the start row precedes it.
+"""Texts that stand alone inside a corpus. A document begins where the model forgets: the start token precedes it.
 
 Nothing is added to the text and nothing is taken from it: a document's line end, and the blank lines after it, are its
-own last characters, so the model learns to end it. The start row is an input alone, never predicted and never counted.
+own last characters, so the model learns to end it. The start token is an input alone, never predicted, never counted.
 """
 
 import re
@@ -19,7 +19,7 @@ _BLANK_LINES_AT_END = re.compile(_BLANK_LINES.pattern + r"\Z")
 
 
 def starts(pieces: Iterable[str], kind: str) -> Iterator[Starts]:
-    """The offsets, in characters and rising, at which documents begin in a text that comes in pieces; the first is 0.
+    """Yield the offsets, in characters and rising, at which documents begin in a text in pieces; the first is 0.
 
     kind: 'line' begins one after every line end, 'blank' one at the first line after blank ones.
     """
@@ -54,12 +54,12 @@ def _after_blank_lines(pieces: Iterable[str]) -> Iterator[Starts]:
 
 
 def all_starts(text: str, kind: str) -> Starts:
-    """`starts` of a text that is here whole; none where it is one document."""
+    """Return the `starts` of a text that is here whole; none where it is one document."""
     return np.concatenate(list(starts([text], kind))) if kind in ("line", "blank") else NONE
 
 
 def current(text: str, kind: str) -> str:
-    """The document that goes on where a text ends: empty where one has just ended."""
+    """Return the document that a continuation of the text belongs to: empty where one has just ended."""
     if ends(text, kind):
         return ""
     found = all_starts(text, kind)
@@ -67,25 +67,25 @@ def current(text: str, kind: str) -> str:
 
 
 def ends(text: str, kind: str) -> bool:
-    """Whether a document ends with the last character of a text."""
+    """Tell whether a document ends with the last character of a text."""
     if kind == "line":
         return text.endswith("\n")
     return kind == "blank" and _BLANK_LINES_AT_END.search(text) is not None and not text.isspace()
 
 
 def in_span(starts: Starts, begin: int, end: int) -> Starts:
-    """The starts from `begin` to before `end`, counted from `begin`."""
+    """Return the starts from `begin` to before `end`, counted from `begin`."""
     first, last = np.searchsorted(starts, [begin, end])
     return np.asarray(starts[first:last]) - begin
 
 
 def mark(inputs: NDArray[Any], starts: Starts, begins: Iterable[int], start: int) -> None:
-    """Put the start row into inputs (T, B), whose row b begins at begins[b] of the ids, where a document begins."""
+    """Put the start token into inputs (T, B) where a document begins; row b begins at begins[b] of the ids."""
     if len(starts):
         for row, begin in enumerate(begins):
             inputs[in_span(starts, begin, begin + len(inputs)), row] = start
 
 
 def cuts(inputs: NDArray[Any], start: int) -> list[int]:
-    """The time steps, rising, at which some row of inputs (T, B) has the start row."""
+    """List the time steps, rising, at which some row of inputs (T, B) has the start token."""
     return [int(t) for t in np.flatnonzero((inputs == start).any(axis=1))]

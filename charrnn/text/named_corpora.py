@@ -1,4 +1,4 @@
-"""The corpora that have a name, described: what `corpora list` shows."""
+"""Descriptions of the corpora that have a name, for `corpora list`."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -32,12 +32,12 @@ class Named:
     problem: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """Return everything, as JSON takes it."""
         return asdict(self)
 
 
 def describe() -> list[Named]:
-    """Every corpus that has a name; those that come along are read and counted, the others as the catalogue has it."""
+    """Describe every corpus that has a name; embedded ones are read and counted, others are as the catalogue says."""
     here = [_counted(name) for name in [*corpora.embedded(), *python_corpora.READERS]]
     there = [
         Named(name, entry.bytes, entry.characters, entry.language, entry.about, catalogue.path_of(name).exists())

@@ -13,7 +13,7 @@ LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2t
 
 
 def python_docs() -> Documents:
-    """The topics of `help()`: the language reference in English, with reStructuredText's marks taken away."""
+    """Yield the topics of `help()`: the language reference in English, without reStructuredText's marks."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -25,7 +25,7 @@ def python_docs() -> Documents:
 
 
 def python_source() -> Documents:
-    """The modules of the standard library, in the order of their paths."""
+    """Yield the modules of the standard library, in the order of their paths."""
     library = Path(sysconfig.get_path("stdlib"))
     modules = [path for path in sorted(library.rglob("*.py")) if not LEFT_OUT & set(path.relative_to(library).parts)]
     if not modules:

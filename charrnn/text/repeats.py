@@ -1,7 +1,7 @@
 """Passages that occur more than once, word for word, in a text of any size and bounded memory.
 
 A repeat is found by a seed, SEED_BYTES that stand in two places, and followed in both directions from there. Of a
-large text only every n-th seed is looked at, chosen by what it says and not by where it stands: so both ends of a
+large text only every n-th seed is looked at. A seed is chosen by its content and not by its place: so both ends of a
 repeat choose the same ones, and a passage some hundred times longer than n is not missed.
 """
 
@@ -34,7 +34,7 @@ class Repeat:
 
 
 def find(path: Path, progress: Progress = silent) -> tuple[float, list[Repeat]]:
-    """The share of the seeds of a UTF-8 file that occurred before in it, and its longest repeats, longest first."""
+    """Return the share of a UTF-8 file's seeds that occurred before, and its longest repeats, longest first."""
     size = path.stat().st_size
     if size < SEED_BYTES:
         return 0.0, []
@@ -49,7 +49,7 @@ def find(path: Path, progress: Progress = silent) -> tuple[float, list[Repeat]]:
 
 
 def _seeds(content: NDArray[np.uint8], spread: int, progress: Progress) -> tuple[Places, NDArray[np.uint64]]:
-    """The places (N,) of every spread-th seed, and the hashes of the seeds there."""
+    """Return the places (N,) of every spread-th seed, and the hashes of the seeds there."""
     places, hashes = [], []
     for begin in range(0, len(content) - SEED_BYTES + 1, CHUNK_BYTES):
         hashed = _hashes(content[begin : begin + CHUNK_BYTES + SEED_BYTES - 1])
@@ -62,7 +62,7 @@ def _seeds(content: NDArray[np.uint8], spread: int, progress: Progress) -> tuple
 
 
 def _hashes(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A hash of the SEED_BYTES from every place on: of the hashes of its two halves, and so on down to bytes."""
+    """Hash the SEED_BYTES from every place on: the hashes of its two halves, and so on down to bytes."""
     hashed = content.astype(np.uint64) + np.uint64(1)
     length = 1
     while length < SEED_BYTES:
@@ -75,7 +75,7 @@ def _hashes(content: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _longest(content: NDArray[np.uint8], first: Places, again: Places, spread: int) -> list[Repeat]:
-    """The longest passages among pairs of places of one seed."""
+    """Find the longest passages among pairs of places of one seed."""
     if not len(first):
         return []
     order = np.lexsort((first, again - first))
@@ -101,7 +101,7 @@ def _longest(content: NDArray[np.uint8], first: Places, again: Places, spread: i
 
 
 def _common(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> int:
-    """How many bytes two rows begin with alike."""
+    """Count the bytes with which two rows begin alike."""
     length, step = 0, 64
     while True:
         a, b = left[length : length + step], right[length : length + step]
@@ -116,7 +116,7 @@ def _common(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> int:
 
 
 def _decoded(content: NDArray[np.uint8], begin: int, length: int) -> tuple[int, str]:
-    """How many whole characters there are in a span of UTF-8, and the first of them."""
+    """Count the whole characters in a span of UTF-8, and return the first of them too."""
     characters = 0
     for at in range(begin, begin + length, CHUNK_BYTES):
         piece = content[at : min(at + CHUNK_BYTES, begin + length)]

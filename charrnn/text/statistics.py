@@ -1,9 +1,9 @@
-"""What a text is like before anything is learned from it: its alphabet, how predictable it is, what repeats in it.
+"""A text before anything is learned from it: its alphabet, how predictable it is, what repeats in it.
 
 Entropies are in bits per character. The conditional entropy of a character given the k before it, counted on the text
-itself, falls with k for a reason that is not the text's: contexts seen once seem to foretell their character with
-certainty. So beside it stands how many are, and what a model made of the same counts, on the first nine tenths, pays
-on the last tenth, which it never saw: that is what a trained model should beat.
+itself, falls as k grows for a reason that is not the text's: contexts seen once seem to foretell their character with
+certainty. So two figures stand beside it: how many such contexts there are, and the cost of the last tenth for a model
+made of the counts of the first nine tenths. The last tenth is new to it; its cost is what a trained model should beat.
 """
 
 import lzma
@@ -43,7 +43,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Stats:
-    """What `measure` found. sampled: how many characters the entropies and xz were taken from.
+    """The findings of `measure`. sampled: how many characters the entropies and xz were taken from.
 
     repeated: the share of passages of SEED_BYTES that occurred before. beat_bits: the least that a model
     which was not trained pays, and `beat` which one that is.
@@ -65,7 +65,7 @@ class Stats:
     beat: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """Return everything, as JSON takes it."""
         return asdict(self)
 
 
@@ -109,7 +109,7 @@ def measure(text: Text, progress: Progress = silent) -> Stats:
 
 
 def _sampled(piece: str, position: int, characters: int) -> Iterator[str]:
-    """What the sample takes from a piece of the text: all of it, or its share of the blocks."""
+    """Yield what the sample takes from a piece of the text: all of it, or its share of the blocks."""
     if characters <= SAMPLE_CHARACTERS:
         yield piece
         return
@@ -124,7 +124,7 @@ def _codes(text: str) -> Codes:
 
 
 def _ranks(text: str) -> NDArray[np.int64]:
-    """The characters of a text numbered from 0, in the order of their code points."""
+    """Number the characters of a text from 0, in the order of their code points."""
     return np.unique(_codes(text), return_inverse=True)[1].astype(np.int64)
 
 
@@ -132,7 +132,7 @@ def _ranks(text: str) -> NDArray[np.int64]:
 
 
 def _orders(ranks: NDArray[np.int64]) -> list[Order]:
-    """For contexts of 0 to ORDERS - 1 characters: counted on the text itself, and paid by a model on its last tenth."""
+    """Measure contexts of 0 to ORDERS - 1 characters: counts of the text, and a model's cost on its last tenth."""
     alphabet = int(ranks.max()) + 1
     split = len(ranks) - max(1, round(HELD_OUT * len(ranks)))
     cost = np.full(len(ranks) - split, 1 / alphabet)  # before any counting every character is as likely
@@ -168,7 +168,7 @@ def _witten_bell(
     k: int,
     lower: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Probabilities of the characters from `split` on, by counts before it, mixed with those of a shorter context.
+    """Return probabilities of characters from `split` on, by counts before it, mixed with a shorter context's.
 
     Witten and Bell (1991): a context seen n times with t different characters after it trusts the shorter one t / (n
     + t). context, gram: of every character, the latter from the k-th on. lower: the shorter context's probabilities.

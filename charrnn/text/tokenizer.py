@@ -1,8 +1,8 @@
 """Text to ids and back, lossless for any Unicode text, id for id as the Hugging Face `tokenizers` library does it.
 
 Ids 0..255 are the bytes; id 256 + i is the i-th character of the vocabulary, in code point order. A character that is
-not in the vocabulary is spelled in its UTF-8 bytes, so there is no unknown token. V is the number of ids; the start row
-that precedes a text (id V) belongs to the model, not to the tokenizer.
+not in the vocabulary is spelled in its UTF-8 bytes, so there is no unknown token. V is the number of ids; the start
+token that precedes a text (id V) belongs to the model, not to the tokenizer.
 
 tokenizer.json is read and written here as plain JSON. The same ids come from `tokenizers.Tokenizer.from_file`, at a
 fraction of the speed: it searches for merges there are none of, while a table over code points needs one look-up.
@@ -87,17 +87,17 @@ class Tokenizer:
 
     @classmethod
     def char(cls, characters: Iterable[str], normalize: Normalize = "none") -> "Tokenizer":
-        """The tokenizer of these characters, in any order; one that is given twice counts once."""
+        """Make the tokenizer of these characters, in any order; one that is given twice counts once."""
         return cls(tuple(sorted(set(characters))), normalize)
 
     @classmethod
     def byte(cls, normalize: Normalize = "none") -> "Tokenizer":
-        """The tokenizer that spells every character in UTF-8."""
+        """Make the tokenizer that spells every character in UTF-8."""
         return cls((), normalize)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], minimum: int = 3, normalize: Normalize = "none") -> "Tokenizer":
-        """The characters that occur at least `minimum` times in a training text, counted by `count_characters`.
+        """Make it of the characters that occur `minimum` times or more in text counted by `count_characters`.
 
         The rarer ones are spelled in bytes in training too: otherwise the byte rows would never be trained.
         """
@@ -115,7 +115,7 @@ class Tokenizer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The smallest unsigned type, from 16 bits up, that holds every id, the start row V, and one value more."""
+        """The smallest unsigned type, from 16 bits up, that holds every id, the start token V, and one value more."""
         return np.dtype(np.uint16 if self.size < 65535 else np.uint32)
 
     def __repr__(self) -> str:
@@ -125,7 +125,7 @@ class Tokenizer:
     # Text to ids
 
     def clean(self, text: str) -> str:
-        """The text in this tokenizer's normal form; corpora and primes go through it before `encode`.
+        """Return the text in this tokenizer's normal form; corpora and primes go through it before `encode`.
 
         Give it whole texts: the normal form of a text is not that of its pieces. Unicode's NFC is Python's own; the
         `tokenizers` library carries older tables, which order some 50 rare combining marks differently.
@@ -133,7 +133,7 @@ class Tokenizer:
         return unicodedata.normalize("NFC", text) if self.normalize == "nfc" else text
 
     def encode(self, text: str) -> Ids:
-        """The ids of a text: (N,) of `dtype`, with N at least the number of characters.
+        """Return the ids of a text: (N,) of `dtype`, with N at least the number of characters.
 
         Raises CharRNNError for a lone surrogate, which is half a character and has no UTF-8 form.
         """
@@ -174,7 +174,7 @@ class Tokenizer:
         return np.concatenate((bytes_, np.frombuffer("".join(self.characters).encode("utf-32-le"), "<u4")))
 
     def decode(self, ids: IdsLike) -> str:
-        """The text that ids (N,) spell: decode(encode(text)) == text, for every text.
+        """Return the text that ids (N,) spell: decode(encode(text)) == text, for every text.
 
         A run of bytes that is not valid UTF-8 becomes U+FFFD throughout, once for each byte of it, as in `tokenizers`.
         A character can be spelled in bytes that has an id too, so encode(decode(ids)) need not be ids.
@@ -225,19 +225,19 @@ class Tokenizer:
             position = int(np.flatnonzero((array < 0) | (array >= self.size))[0])
             raise CharRNNError(
                 f"id {array[position]} at position {position} is not in 0..{self.size - 1}, the ids of this tokenizer",
-                "use the tokenizer.json of the model that made the ids, and leave out the start row",
+                "use the tokenizer.json of the model that made the ids, and leave out the start token",
             )
         return array
 
     # Characters of an id sequence
 
     def characters_in(self, ids: IdsLike) -> int:
-        """How many characters valid ids (N,) spell; one of 3 bytes is one character."""
+        """Count the characters that valid ids (N,) spell; one of 3 bytes is one character."""
         array = self._checked(ids)
         return len(array) - int(np.count_nonzero(_continues(array)))
 
     def spelled_in_bytes(self, ids: IdsLike) -> int:
-        """How many of the characters that valid ids (N,) spell are spelled in bytes."""
+        """Count the characters that valid ids (N,) spell in bytes."""
         array = self._checked(ids)
         return int(np.count_nonzero((array < BYTES) & ~_continues(array)))
 
@@ -273,7 +273,7 @@ class Tokenizer:
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
-        """Whether id v may follow in state s, (8, V): next_state >= 0. Read-only."""
+        """A table (8, V) that tells whether id v may follow in state s: next_state >= 0. Read-only."""
         table = self.next_state >= 0
         table.flags.writeable = False
         return table
@@ -311,7 +311,7 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Tokenizer":
-        """The tokenizer that `to_json` wrote; `source` names it in errors.
+        """Read the tokenizer that `to_json` wrote; `source` names it in errors.
 
         Anything else that the `tokenizers` library could read, and that would encode differently, raises CharRNNError.
         """
@@ -369,7 +369,7 @@ class TextStream:
         return bytes(self._pending)
 
     def push(self, id_: int) -> str:
-        """The character that this id ends, or "" while its bytes are incomplete.
+        """Return the character that this id ends, or "" while its bytes are incomplete.
 
         Raises CharRNNError, and stays as it was, for an id that may not follow.
         """
@@ -393,7 +393,7 @@ class TextStream:
 
 
 def count_characters(text: str) -> Counter[str]:
-    """How often each character occurs in a text; add the counts of pieces to count a corpus."""
+    """Count how often each character occurs in a text; add the counts of pieces to count a corpus."""
     counts: Counter[str] = Counter()
     for start in range(0, len(text), BLOCK * 32):
         of_code = np.bincount(_code_points(text, start, BLOCK * 32))
@@ -403,7 +403,7 @@ def count_characters(text: str) -> Counter[str]:
 
 
 def _code_points(text: str, start: int, length: int = BLOCK) -> NDArray[np.uint32]:
-    """The code points of text[start : start + length]."""
+    """Return the code points of text[start : start + length]."""
     try:
         return np.frombuffer(text[start : start + length].encode("utf-32-le"), "<u4")
     except UnicodeEncodeError as error:
@@ -411,7 +411,7 @@ def _code_points(text: str, start: int, length: int = BLOCK) -> NDArray[np.uint3
 
 
 def _text(codes: NDArray[np.uint32]) -> str:
-    """The text of code points (N,)."""
+    """Return the text of code points (N,)."""
     return str(codes.tobytes(), "utf-32-le")
 
 
@@ -429,7 +429,7 @@ def _continues(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
 
 
 def _in_id_order(vocab: dict[str, Any]) -> list[str]:
-    """The tokens of a vocabulary, whose ids must be 0..V-1 with the byte tokens first."""
+    """List the tokens of a vocabulary, whose ids must be 0..V-1 with the byte tokens first."""
     for token, id_ in vocab.items():
         if type(id_) is not int:  # True == 1 == 1.0, but none of them is written for another
             raise ValueError(f"token {token!r} has id {id_!r}, where an integer is expected")

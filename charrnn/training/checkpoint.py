@@ -57,11 +57,11 @@ class Run:
 
     @property
     def typed(self) -> str:
-        """What a command line calls this run: its name in the home folder, its path elsewhere."""
+        """The name by which a command line calls this run: in the home folder its name, elsewhere its path."""
         return self.name if self.path.parent == home() else str(self.path)
 
     def exists(self) -> bool:
-        """Whether a checkpoint was ever saved here."""
+        """Tell whether a checkpoint was ever saved here."""
         try:
             return (self.path / "run.json").is_file()
         except (OSError, ValueError):  # too long for a name, or with a character that none has
@@ -174,7 +174,7 @@ class Run:
         return locks.is_held(self.path)
 
     def weights(self, which: str = "best") -> Tensors:
-        """The weights that validated best, or the last ones; verified by their SHA-256."""
+        """Read the weights that validated best, or the last ones; verified by their SHA-256."""
         weights = self._load(which)
         for name, value in weights.items():
             if value.dtype != np.float32:
@@ -183,7 +183,7 @@ class Run:
         return weights
 
     def training_state(self) -> Tensors:
-        """What resuming needs besides the last weights."""
+        """Read what resuming needs besides the last weights."""
         return self._load("training")
 
     def save(self, step: int, weights: Tensors, training: Tensors, best: bool, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What training says while it runs: one report after another, which a command line prints and a test looks at."""
+"""The events of training while it runs, one after another: a command line prints them, a test looks at them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Turned:
-    """Validation has clearly turned, so that the run ends here; the best weights are kept."""
+    """Early stopping: validation is clearly past its best, so the run ends here with the best weights."""
 
     step: int
 

@@ -43,7 +43,7 @@ from charrnn.training.speed import Machine, processor
 TIMED_SHARE = 0.02
 # A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
 WAIT_STEPS = 16
-# How far above its best validation must be for a run to have turned: less is the noise of a high learning rate.
+# How far above its best validation must be for early stopping: less is the noise of a high learning rate.
 TURNED_NATS = 0.02
 DIVERGED_HINT = "train a new run with a lower --lr"
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
@@ -61,7 +61,7 @@ def new_run(
 ) -> Generator[Report, None, None]:
     """Train from the beginning into an empty folder, yielding reports.
 
-    stop() is asked after every step: when it is true the run is saved, and `resume` goes on with it. began: a reading
+    stop() is asked after every step: when it is true the run is saved, and `resume` continues it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
     Where it ends before anything was saved, the folder is removed.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
@@ -227,7 +227,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, all its sessions together."""
+        """The time that the run has taken, over all its resumptions."""
         return self._earlier_seconds + self.pace.seconds()
 
     def update(self) -> Tensor:
@@ -301,7 +301,7 @@ class Trainer:
                 )
 
     def weights(self) -> Tensors:
-        """A copy of the weights, on the CPU."""
+        """Copy the weights to the CPU."""
         return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
 
     def _validation_is_due(self) -> bool:
@@ -311,7 +311,7 @@ class Trainer:
         return self.step == self.steps or spaced
 
     def _turned(self) -> bool:
-        """Whether validation is clearly past its best: `patience` validations ago, and TURNED_NATS lower than now."""
+        """Tell whether validation is clearly past its best: `patience` ago, and TURNED_NATS lower than now."""
         patience = self.config.patience
         if not patience or self.step == self.steps or len(self.corpus.parts["val"]) == 0:
             return False
@@ -321,7 +321,7 @@ class Trainer:
         return len(values) > values.index(best) + patience and values[-1] >= best + TURNED_NATS
 
     def _had_turned(self) -> bool:
-        """Whether the run had turned when it was saved, and was cut off while it was scored."""
+        """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
         rows = self.run.rows("metrics.jsonl")
         lengthened = bool(self.config.plan) and self.config.plan[-1].since == self.step
         return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._turned()
@@ -358,7 +358,7 @@ class Trainer:
         return Planned(self.steps, self.steps / self.streams.steps_per_epoch, first)
 
     def _final_seconds(self) -> float:
-        """What scoring at the end will take: one exact stream is far slower than many side by side."""
+        """Return what scoring at the end will take: one exact stream is far slower than many side by side."""
         if self._stream_seconds_per_id is None:
             with self.pace.aside():
                 ids = self.corpus.ids("train")[:300]
@@ -503,7 +503,7 @@ class Trainer:
         return optimizers.learning_rate(self.config, step, self.streams.steps_per_epoch)
 
     def _dropout(self) -> torch.Generator | None:
-        """The source of this step's dropout masks: a pure function of the seed and the step."""
+        """Return the source of this step's dropout masks: a pure function of the seed and the step."""
         if self.config.dropout == 0:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
@@ -561,14 +561,14 @@ def threads_of(config: Settings) -> Iterator[None]:
 
 
 def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
-    """Where a run will be kept: the folder `out`, or one in the home folder called `name` or what it is about."""
+    """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
     if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
         raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
     return Run(Path(out) if out is not None else data.home() / (name or _free_name(settings)))
 
 
 def _free_name(config: Settings) -> str:
-    """A name for a run that is not taken: corpus, cell and size, with a number where needed."""
+    """Make a name for a run that is not taken: corpus, cell and size, with a number where needed."""
     size = f"-{config.hidden}x{config.layers or 1}" if config.hidden else ""
     base = f"{corpora.stem(config.corpus[0])}-{config.cell}{size}"
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))

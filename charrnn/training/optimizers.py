@@ -1,4 +1,4 @@
-"""From gradients to updates: learning-rate schedules, clipping, and torch's optimisers with their moments by name."""
+"""From gradients to new weights: learning-rate schedules, clipping, torch's optimizers with their moments by name."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from charrnn.training.settings import Plan
 
 
 def steps_in_force(plan: tuple[Plan, ...], step: int) -> int | None:
-    """The length of the run as it was planned when `step` was taken; None before there was a plan."""
+    """Return the length of the run as planned when `step` was taken; None before there was a plan."""
     total = None
     for since, steps, _ in plan:
         if since <= step:
@@ -20,7 +20,7 @@ def steps_in_force(plan: tuple[Plan, ...], step: int) -> int | None:
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step (0 is the first): a pure function of the configuration and its plan."""
+    """Return the rate of a step (0 is the first): a pure function of the configuration and its plan."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "cosine":
@@ -55,12 +55,12 @@ def clip_gradients(config: Config, weights: Mapping[str, Tensor]) -> None:
 
 
 def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the optimiser remembers of each weight, as 'moment/weight' tensors; empty before the first step."""
+    """Return the optimizer's memory of each weight, as 'moment/weight' tensors; empty before the first step."""
     return {f"{key}/{name}": value for name, w in weights.items() for key, value in optimizer.state.get(w, {}).items()}
 
 
 def moment_shapes(config: Config, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of everything `moments` gives after the first step, by its name."""
+    """Return the shape of everything `moments` gives after the first step, by its name."""
     kept = ("step", "exp_avg", "exp_avg_sq") if config.optimizer == "adamw" else ("step", "square_avg")
     return {f"{key}/{name}": () if key == "step" else tuple(w.shape) for name, w in weights.items() for key in kept}
 

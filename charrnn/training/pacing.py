@@ -1,4 +1,4 @@
-"""How long a run takes, and how many steps fit into a budget of seconds."""
+"""The time a run takes, and how many steps fit into a budget of seconds."""
 
 import time
 from collections import deque
@@ -28,7 +28,7 @@ class Pace:
         return time.monotonic() - self._began
 
     def stepped(self, every: int = 1) -> None:
-        """A step is done, or given to the device; after the first `every`, that is waited for once in so many."""
+        """Count a step that is done, or given to the device; after the first `every`, wait once in so many."""
         self._given += 1
         if self._wait is None or self._given >= every or len(self._recent) < every:
             self._settle()
@@ -64,15 +64,15 @@ class Pace:
 
     @property
     def timed_steps(self) -> int:
-        """How many steps the figures rest on."""
+        """The number of steps that the figures rest on."""
         return len(self._recent)
 
     def step_seconds(self) -> float:
-        """A step's seconds, lately: the median, since the first steps are slower and a busy machine has outliers."""
+        """Return a step's seconds, lately: the median, since first steps are slow and a busy machine has outliers."""
         return median(self._recent) if self._recent else 0.0
 
     def steps_in(self, seconds: float, validate_every: int | None) -> int:
-        """How many steps fit into so many seconds, with validations between them and one at the end; at least one."""
+        """Return how many steps fit into so many seconds, with their validations and one at the end; at least one."""
         # The mean is what adds up; the median keeps a first slow step from deciding when there are only a few.
         mean = sum(self._recent) / len(self._recent)
         per_step = mean if len(self._recent) >= 50 else median(self._recent)

@@ -1,22 +1,22 @@
-"""How big a model a text and a budget deserve, and how it is trained: the rule behind every setting left open.
+"""The rule behind every setting left open: how big a model a text and a budget deserve, and how it is trained.
 
-hidden     the widest of WIDTHS whose model (a) would read at least CHARS_PER_PARAMETER characters for each of its
+hidden     the largest of WIDTHS whose model (a) would read at least CHARS_PER_PARAMETER characters for each of its
            parameters in the time there is, and (b) has at most PARAMETERS_PER_CHAR for each character of the text.
            The time is what was asked for (steps, epochs or a budget); a budget becomes characters by the measured
            speed of this machine: a model of P parameters costs 3 P multiply-adds a character, forward and backward.
-layers     1: in runs of minutes a second layer cost more than it gave.
+layers     1: in runs of minutes a second layer costs more than it gives.
 window     64 characters.
-batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS updates, and once where the whole run
-           would have fewer than FEW_STEPS: with few updates, twice as many of half the size learn more.
+batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS steps, and once where the whole run
+           would have fewer than FEW_STEPS: with few steps, twice as many of half the batch learn more.
 warmup     50 steps, or a tenth of the run where that is shorter.
-lr         3e-3 at widths of 384 to 512, otherwise that of the nearer end times the square root of (its width / width):
-           in runs of 4000 updates gru 217 with an embedding of 32 validates at 1.476 nats with 4e-3, 1.456 with 7e-3.
+lr         3e-3 at hidden sizes of 384 to 512, otherwise that of the nearer end times the square root of (its hidden
+           size / hidden size): a small model learns more at a higher rate.
 dropout    by how often the text is read: see DROPOUT.
-length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS updates): after so
+length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS steps): after so
            many a model learns the text by heart, and a rate that falls to zero by then scores better than one that
            would take longer.
 
-Everything the rule decides is printed, can be set, and is written into config.json.
+Everything the rule decides is printed, can be set, and is written into config.json. Evidence: docs/results/rule.md.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ START_SECONDS = 8  # before the first step: importing torch, compiling, comparin
 
 
 def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per_s: Callable[[], float]) -> Settings:
-    """Fill in every setting the rule is about; those that were given stay as they are.
+    """Fill in every setting that the rule is about; those that were given stay as they are.
 
     characters: of the training part. products_per_s: gives the multiply-adds a second of this machine in training; it
     is asked only where something depends on it.
@@ -85,7 +85,7 @@ def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per
 
 
 def most_steps(steps_per_epoch: int) -> int:
-    """The longest run that a budget becomes."""
+    """Return the longest run that a budget becomes."""
     return max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
 
 
@@ -95,7 +95,7 @@ def chars_per_s(architecture: Architecture, products_per_s: float) -> float:
 
 
 def memory_bytes(config: Config, architecture: Architecture) -> int:
-    """What training holds, estimated: weights with gradients and moments, and the activations of one window.
+    """Estimate what training holds: weights with gradients and moments, and the activations of one window.
 
     A layer keeps about 16 values per character and feature for going backward, the head 4 per character and id.
     """
@@ -105,7 +105,7 @@ def memory_bytes(config: Config, architecture: Architecture) -> int:
 
 
 def warnings(architecture: Architecture, characters: int) -> list[str]:
-    """What is out of proportion between a text of so many training characters and a model."""
+    """Say what is out of proportion between a text of so many training characters and a model."""
     if characters < TOO_FEW_CHARS:
         return [
             f"{characters:,} characters are very few: the model will recite them rather than write; "

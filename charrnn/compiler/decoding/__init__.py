@@ -1,1 +1,1 @@
-"""The equations as loops that Numba compiles, kept on disk: what completing text runs."""
+"""The equations as loops that Numba compiles and a cache keeps: the compiled decoder, which completes text."""

@@ -1,8 +1,9 @@
 """exp, expm1, log1p, sigmoid and tanh for Numba, written so that a loop over an array becomes vector code.
 
-Numba calls the C library one element at a time where Intel's vector library is absent; these are a range reduction, a
-polynomial and exponent arithmetic alone: no call, no branch, no table. float32 results are within 4 ulp of the exact
-ones over the whole range, float64 exp within 2; infinities, NaN, signed zeros and subnormals come out as they should.
+Where Intel's vector library is absent, Numba calls the C library for one element at a time. The functions here need a
+range reduction, a polynomial and exponent arithmetic alone: no call, no branch, no table. float32 results are within
+4 ulp of the exact ones over the whole range, float64 exp within 2. Infinities, NaN, signed zeros and subnormals come
+out as they should.
 
     exp(x) = 2^n e^r,  n = round(x / ln 2),  |r| <= ln(2) / 2;  ln 2 is split in two so that x - n ln 2 is exact enough
 """
@@ -36,7 +37,7 @@ TAYLOR8 = tuple(f8(1 / math.factorial(k)) for k in range(13, 1, -1))
 
 @intrinsic
 def _float32_of_bits(context, bits):
-    """int32 -> the float32 of the same bits."""
+    """Return the float32 that has the bits of an int32."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -46,7 +47,7 @@ def _float32_of_bits(context, bits):
 
 @intrinsic
 def _bits_of_float32(context, number):
-    """float32 -> the int32 of the same bits."""
+    """Return the int32 that has the bits of a float32."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
@@ -56,7 +57,7 @@ def _bits_of_float32(context, number):
 
 @intrinsic
 def _float64_of_bits(context, bits):
-    """int64 -> the float64 of the same bits."""
+    """Return the float64 that has the bits of an int64."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.DoubleType())
@@ -71,7 +72,7 @@ def _power_of_2(n):
 
 @register_jitable(**FLAGS)
 def _reduced(x):
-    """n as a float, and e^r - 1."""
+    """Return n as a float, and e^r - 1."""
     n = (x * PER_LN2 + ROUND) - ROUND
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     return n, r + r * r * (T2 + r * (T3 + r * (T4 + r * (T5 + r * (T6 + r * T7)))))
@@ -154,7 +155,7 @@ expm1_float64, tanh_float64, log1p_float64 = math.expm1, math.tanh, math.log1p
 
 @register_jitable(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 def layernorm(x, epsilon, y):
-    """y = x with zero mean and unit variance, epsilon added to the variance; x, y: (H,)."""
+    """Set y to x with zero mean and unit variance, epsilon added to the variance; x, y: (H,)."""
     total = x[0] * 0
     for i in range(x.size):
         total += x[i]

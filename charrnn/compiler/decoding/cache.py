@@ -1,9 +1,9 @@
 """Machine code on disk, in the user's cache folder, so that only the first use of a shape has to compile.
 
 A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
-compiles it, and the processor. It is written once, whole, and never changed; so processes that start together may
-compile the same twice, and never see half a file. It holds the function's symbol, a line break and an object file,
-which llvmlite loads in milliseconds; Numba, which takes ten times as long to import, is needed to compile alone.
+compiles it, and the processor. A file is written once, whole, and never changed. So processes that start together may
+compile the same code twice, but they never see half a file. A file holds the function's symbol, a line break and an
+object file. llvmlite loads it; Numba, which is slow to import, is needed only to compile.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Function:
 
 
 def folder() -> Path:
-    """Where this user's programs keep what they can make again: charrnn's part of it."""
+    """Return charrnn's part of the folder where this user's programs keep what they can recompute."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -55,10 +55,10 @@ def folder() -> Path:
 
 
 def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
-    """A function of some source, compiled unless it was before, and what the user should know, if anything.
+    """Return a function of some source, and a note for the user or None. Compile it only the first time.
 
-    signature: as for `compile_source`. Raises ImportError where it must be compiled and there is no Numba, and
-    CharRNNError where Numba cannot compile it.
+    text: Python source. function: its name in `text`. signature: as for `compile_source`.
+    Raises ImportError where it must be compiled and there is no Numba, and CharRNNError where Numba cannot compile it.
     """
     key = _key(text, signature)
     if key in _loaded:
@@ -91,13 +91,13 @@ def _key(text: str, signature: tuple[str, ...]) -> str:
 
 
 def spare_folder() -> Path:
-    """Where code is kept when `folder` cannot be written: a folder of this user's own among the temporary files."""
+    """Return where code is kept when `folder` cannot be written: this user's own folder among the temporary files."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"charrnn-{user}"
 
 
 def _read(path: Path) -> bytes | None:
-    """A file of ours; never one that somebody else put there, since what it holds will be run."""
+    """Read a file of ours; None for one that somebody else may have written, since what it holds will be run."""
     try:
         if hasattr(os, "getuid"):
             for place in (path, path.parent):
@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _keep(name: str, content: bytes) -> str | None:
-    """Write a file that is whole at every moment; a note where it is not in the user's cache folder."""
+    """Write a file so that it is whole at every moment; return a note where it is not in the user's cache folder."""
     try:
         _write(folder() / name, content)
     except OSError as error:
@@ -132,7 +132,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _link(symbol: bytes, code: bytes) -> int:
-    """Load an object file into this process; the address of its function."""
+    """Load an object file into this process; return the address of its function."""
     if not _engines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()

@@ -1,4 +1,4 @@
-"""From a function's source to machine code that stands alone."""
+"""A function's source made into machine code that stands alone."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ FLAGS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"
 
 
 def compile_source(text: str, function: str, signature: tuple[str, ...]) -> tuple[str, bytes]:
-    """The symbol and the object code of a function defined by `text`; it returns int64.
+    """Return the symbol and the object code of a function that `text` defines and that returns int64.
 
-    signature: of each parameter, the name of a dtype, with * for its address. Raises CharRNNError where Numba cannot.
+    signature: for each parameter the name of a dtype, with * for its address. Raises CharRNNError where Numba cannot.
     """
     from numba import njit, types
     from numba.core.errors import NumbaError

@@ -1,7 +1,7 @@
 """The draw of `charrnn.generate.sampling`, compiled: the same float64 arithmetic in the same order, so the same ids.
 
-Plain loops throughout, on memory that is handed in: Numba takes seconds to compile the assignment of a slice, and
-what allocates needs Numba's run time.
+All loops are plain and work on memory that is handed in. Numba is slow to compile the assignment of a slice, and code
+that allocates needs Numba's run time.
 """
 
 import math
@@ -17,7 +17,7 @@ FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 
 @njit(**FLAGS)
 def choose(logits, allowed, temperature, top_k, top_p, min_p, u, p, kept, order):
-    """The id drawn with u, or -1 where the logits are not finite.
+    """Return the id drawn with u, or -1 where the logits are not finite.
 
     logits: (V,). allowed: (V,) bool. top_k: V or more is off; top_p: above 1 is off; min_p: below 0 is off.
     p, kept: (V,) float64, and order: (2 V,) int64, to work in.
@@ -68,7 +68,7 @@ def _normalise(p):
 
 @njit(**FLAGS)
 def _cut(p, top_k, top_p, kept, order):
-    """Top-k, then top-p, on p (V,) in place."""
+    """Apply top-k, then top-p, to p (V,) in place."""
     V = p.size
     k = min(top_k, V)
     heap, order = order[:V], order[V:]
@@ -97,14 +97,14 @@ def _cut(p, top_k, top_p, kept, order):
 
 @njit(**FLAGS)
 def _move(kept, p):
-    """p = kept, which is zeros afterwards."""
+    """Set p to kept, and kept to zeros."""
     for i in range(p.size):
         p[i], kept[i] = kept[i], 0.0
 
 
 @njit(**FLAGS)
 def _pop(heap, size, p):
-    """The likeliest id of the heap, the lowest among equals."""
+    """Take the likeliest id from the heap, the lowest among equals."""
     first = heap[0]
     heap[0] = heap[size - 1]
     _sift(heap, size - 1, 0, p)
@@ -128,7 +128,7 @@ def _sift(heap, size, at, p):
 
 @njit(**{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
 def cost(logits, id_):
-    """Nats of an id under logits (V,), as `charrnn.generate.sampling.cost`."""
+    """Return the nats of an id under logits (V,), as `charrnn.generate.sampling.cost` does."""
     top = logits[0]
     for i in range(logits.size):
         top = max(top, logits[i])

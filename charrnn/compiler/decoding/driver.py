@@ -44,10 +44,10 @@ class Driver:
 
 
 def write(architecture: Architecture, kept: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
-    """The driver of a model.
+    """Write the driver of a model.
 
-    kept: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to decode several texts side
-    by side. Raises CharRNNError where the equations cannot be compiled.
+    kept: the dtype of the weights: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to
+    decode several texts side by side. Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
@@ -63,7 +63,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
     pointers: list[Pointer] = []
 
     def take(layer: int, function: FunctionSource) -> str:
-        """The arguments of a layer's call: its scratch vector, its weights."""
+        """Return the arguments of a layer's call: its scratch vector, its weights."""
         arguments = []
         for leaf in function.leaves:
             of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, kept, real)
@@ -128,7 +128,7 @@ def write(architecture: Architecture, kept: str = "float32", real: str = "float3
 
 
 def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
-    """The arrays that a parameter is kept in. A width of 0 stands for V."""
+    """List the arrays that hold a parameter in the dtype `kept`. A width of 0 stands for V."""
     if not is_matrix:
         return [Pointer(name, real, (str(leaf.shape[-1]),))]
     I, O = leaf.shape

@@ -2,9 +2,9 @@
 
     y_j = sum over i of x_i W_ij
 
-A matrix is cut into panels of 64 columns, each laid out row after row, as `weights` beside this makes them: memory
-is read from one end to the other, and the 64 sums of a panel stay in registers meanwhile. What is kept in fewer bytes
-is widened there too. The loop over a panel's rows is written for LLVM directly: its vectoriser keeps sums in memory.
+A matrix is cut into panels of 64 columns, each laid out row after row, as `weights` beside this makes them. So memory
+is read from one end to the other, and the 64 sums of a panel stay in registers meanwhile. bf16 and int8 weights are
+widened there too. The loop over a panel's rows is written for LLVM directly: its vectorizer keeps sums in memory.
 """
 
 import llvmlite.binding
@@ -19,7 +19,7 @@ FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 LANES = 16  # numbers in a vector register
 FEATURES = llvmlite.binding.get_host_cpu_features()  # of this processor
 BF16_COLUMNS = PANEL if WIDE else PANEL // 2  # whose sums fill half of the registers there are
-AHEAD = 2048  # bytes between what is multiplied and what is asked for: measured with 32-byte registers, a tenth faster
+AHEAD = 2048  # bytes between what is multiplied and what is prefetched: docs/results/completing-speed.md
 PAIRS_AT_ONCE = 256  # pairs of rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32
 LOW_HALF, HALF = np.int32(0xFFFF), np.int32(16)
 
@@ -29,7 +29,7 @@ FLOATS, WORDS = ir.VectorType(FLOAT, LANES), ir.VectorType(WORD, LANES)
 
 @njit(**FLAGS)
 def by_float32(x, panels, y, sums, rounded):
-    """y = x (I,) by W (I, O). panels: (ceil(O / 64), I 64). sums: (64,), to work in."""
+    """Set y to x (I,) by W (I, O). panels: (ceil(O / 64), I 64). sums: (64,), to work in."""
     I, O = x.size, y.size
     for panel in range(panels.shape[0]):
         _sum_float32(x, panels[panel], sums, I)
@@ -39,7 +39,7 @@ def by_float32(x, panels, y, sums, rounded):
 
 @njit(**FLAGS)
 def by_bf16(x, panels, y, sums, rounded):
-    """y = x (I,) by W (I, O). panels: (ceil(O / 64), ceil(I / 2) 64) uint32, two rows in one, as x is read here."""
+    """Set y to x (I,) by W (I, O). panels: (ceil(O / 64), ceil(I / 2) 64) uint32, two rows in one, as x is here."""
     I, O = x.size, y.size
     for panel in range(panels.shape[0]):
         for column in range(0, min(PANEL, O - panel * PANEL), BF16_COLUMNS):
@@ -52,10 +52,11 @@ def by_bf16(x, panels, y, sums, rounded):
 
 @njit(**FLAGS)
 def by_int8(x, panels, scale, y, sums, rounded):
-    """y = x (I,) by W (I, O). panels: (ceil(O / 64), ceil(I / 2) 128) int8. rounded: (ceil(I / 2),) int32, to work in.
+    """Set y to x (I,) by W (I, O), W of int8 weights.
 
-    x is rounded to 16 bits, a thousandth of the error of the weights, so that products and sums are whole numbers:
-    one instruction multiplies 32 weights where the processor has it.
+    panels: (ceil(O / 64), ceil(I / 2) 128) int8. rounded: (ceil(I / 2),) int32, to work in.
+    x is rounded to 16 bits, an error far below that of the weights, so that products and sums are whole numbers: one
+    instruction multiplies 32 weights where the processor has it.
     """
     I, O = x.size, y.size
     pairs = (I + 1) // 2
@@ -73,7 +74,7 @@ def by_int8(x, panels, scale, y, sums, rounded):
 
 @njit(**FLAGS)
 def round_to_16_bits(x, rounded):
-    """Round x (I,) to whole numbers of 16 bits, two in each of rounded (ceil(I / 2),) int32; what a step of them is."""
+    """Round x (I,) to whole numbers of 16 bits, two in each of rounded (ceil(I / 2),) int32; return their step."""
     I = x.size
     largest = np.float32(0)
     for i in range(I):
@@ -89,7 +90,7 @@ def round_to_16_bits(x, rounded):
 
 @intrinsic
 def low_half(context, pair):
-    """The bf16 number in the low half of a uint32, as float32."""
+    """Return the bf16 number in the low half of a uint32, as float32."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(builder.shl(arguments[0], ir.Constant(WORD, 16)), FLOAT)
@@ -99,7 +100,7 @@ def low_half(context, pair):
 
 @intrinsic
 def _sum_float32(context, x, panel, sums, rows):
-    """sums (64,) = x (rows,) by panel (rows, 64)."""
+    """Set sums (64,) to x (rows,) by panel (rows, 64)."""
 
     def row(builder, x, panel, i, accumulators):
         factor = broadcast(builder, builder.load(builder.gep(_pointer(builder, x, FLOAT), [i])))
@@ -111,7 +112,7 @@ def _sum_float32(context, x, panel, sums, rows):
 
 @intrinsic
 def _sum_bf16(context, x, panel, sums, rows):
-    """sums (BF16_COLUMNS,) = x (2 rows,) by the first columns of a panel (rows, 64) of pairs.
+    """Set sums (BF16_COLUMNS,) to x (2 rows,) by the first columns of a panel (rows, 64) of pairs.
 
     The first and the second numbers of pairs are summed apart: one sum would wait twice a row for its last product.
     """
@@ -135,7 +136,7 @@ def _sum_bf16(context, x, panel, sums, rows):
 
 @intrinsic
 def _sum_int8(context, x, panel, sums, rows):
-    """sums (64,) = x (rows,), two int16 in each int32, by panel (rows, 64, 2) int8."""
+    """Set sums (64,) to x (rows,), two int16 in each int32, by panel (rows, 64, 2) int8."""
     narrow, wide = ir.VectorType(BYTE, 2 * LANES), ir.VectorType(HALF_WORD, 2 * LANES)
 
     def row(builder, x, panel, i, accumulators):
@@ -148,9 +149,9 @@ def _sum_int8(context, x, panel, sums, rows):
 
 
 def _loop(row, kind, finish=None, row_bytes=None, columns=PANEL):
-    """Code for: a = 0; for i in range(rows): a = row(x, panel, i, a); sums = finish(a), with a in registers.
+    """Emit: a = 0; for i in range(rows): a = row(x, panel, i, a); sums = finish(a), with a in registers.
 
-    finish: from twice as many vectors as there are sums. row_bytes: of the panel, to be asked for ahead.
+    finish: from twice as many vectors as there are sums. row_bytes: of the panel, for the prefetch.
     """
     registers = columns // LANES * (2 if finish else 1)
 
@@ -206,14 +207,14 @@ def _pointer(builder, address, kind):
 
 
 def broadcast(builder, value, lanes=LANES):
-    """A number in every lane of a vector."""
+    """Return a vector with a number in every lane."""
     kind = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(WORD, 0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(WORD, lanes), [0] * lanes))
 
 
 def _row(builder, panel, i, kind, vectors=PANEL // LANES):
-    """The first vectors of a panel's row i, all by default."""
+    """Load the first vectors of a panel's row i, all by default."""
     panel = _pointer(builder, panel, kind)
     first = builder.mul(i, ir.Constant(LONG, PANEL // LANES))
     places = [builder.add(first, ir.Constant(LONG, k)) for k in range(vectors)]
@@ -221,22 +222,22 @@ def _row(builder, panel, i, kind, vectors=PANEL // LANES):
 
 
 def low_numbers(builder, pairs):
-    """The bf16 numbers in the low halves of 16 words, as float32."""
+    """Return the bf16 numbers in the low halves of 16 words, as float32."""
     return builder.bitcast(builder.shl(pairs, ir.Constant(WORDS, [16] * LANES)), FLOATS)
 
 
 def high_numbers(builder, pairs):
-    """The bf16 numbers in the high halves of 16 words, as float32."""
+    """Return the bf16 numbers in the high halves of 16 words, as float32."""
     return builder.bitcast(builder.and_(pairs, ir.Constant(WORDS, [0xFFFF0000] * LANES)), FLOATS)
 
 
 def multiply_add(builder, a, b, c):
-    """a b + c, in one operation where the processor has it."""
+    """Return a b + c, in one operation where the processor has it."""
     return builder.fadd(builder.fmul(a, b, flags=["contract"]), c, flags=["contract"])
 
 
 def add_products(builder, sums, a, b):
-    """sums (16,) int32 + a_0 b_0 + a_1 b_1 of each pair of int16."""
+    """Return sums (16,) int32 + a_0 b_0 + a_1 b_1 of each pair of int16."""
     if FEATURES.get("avx512vnni"):
         name = "llvm.x86.avx512.vpdpwssd.512"
         function = builder.module.globals.get(name) or ir.Function(

@@ -38,7 +38,7 @@ SUMS = TILE * TILE_ROWS  # of a tile; a number of each row follows them
 
 @njit(**FLAGS)
 def rows_by_float32(x, x_at, I, panels, y, y_at, O, rounded, sums):
-    """y[:, y_at:y_at + O] = x[:, x_at:x_at + I] by a float32 matrix in panels of tiles.
+    """Set y[:, y_at:y_at + O] to x[:, x_at:x_at + I] by a float32 matrix in panels of tiles.
 
     x, y: (B, ...) float32, which may be one. sums: (SUMS,) float32, to work in.
     """
@@ -57,7 +57,7 @@ def rows_by_float32(x, x_at, I, panels, y, y_at, O, rounded, sums):
 
 @njit(**FLAGS)
 def rows_by_bf16(x, x_at, I, panels, y, y_at, O, rounded, sums):
-    """As `rows_by_float32`, by a bf16 matrix."""
+    """Do as `rows_by_float32`, by a bf16 matrix."""
     B, width = x.shape
     for first in range(0, O, TILE):
         tile = panels[first // PANEL, first % PANEL * ((I + 1) // 2) :]
@@ -78,7 +78,7 @@ def rows_by_bf16(x, x_at, I, panels, y, y_at, O, rounded, sums):
 
 @njit(**FLAGS)
 def rows_by_int8(x, x_at, I, panels, scale, y, y_at, O, rounded, sums):
-    """As `rows_by_float32`, by an int8 matrix. rounded: (B ceil(I / 2),) int32 and sums: (SUMS + B,), to work in."""
+    """Do as `rows_by_float32`, by an int8 matrix. rounded: (B ceil(I / 2),) int32 and sums: (SUMS + B,), to work in."""
     B, pairs = x.shape[0], (I + 1) // 2
     for r in range(B):
         sums[SUMS + r] = round_to_16_bits(x[r, x_at : x_at + I], rounded[r * pairs :])
@@ -102,16 +102,16 @@ def rows_by_int8(x, x_at, I, panels, scale, y, y_at, O, rounded, sums):
 
 @njit(**FLAGS)
 def _at_once(left):
-    """How many of the rows that are left the next tile has."""
+    """Return how many of the rows that are left the next tile has."""
     return TILE_ROWS if left >= TILE_ROWS else FEW if left >= FEW else 1
 
 
 def _tile(rows, word, weights, kind, add, step=1, onto=False):
-    """An intrinsic (x, words from one row of x to the next, panel (K, TILE), sums, K) -> sums (rows, TILE).
+    """Make an intrinsic (x, words from one row of x to the next, panel (K, TILE), sums, K) -> sums (rows, TILE).
 
-    word: what a number of x is loaded as; every step-th is. weights: what a register of the panel is loaded as. kind:
-    of a register of sums. add(builder, sums, a, b): sums with the products of a, a word of x in every lane, and b,
-    weights, added. onto: whether what is in sums already is added in the end.
+    word: the type that a number of x is loaded as; every step-th is. weights: the type that a register of the panel
+    is loaded as. kind: of a register of sums. add(builder, sums, a, b): returns sums plus the products of a, a word of
+    x in every lane, and b, weights. onto: whether what is in sums already is added in the end.
     """
 
     def generate(context, builder, signature, arguments):
@@ -158,7 +158,7 @@ def _tile(rows, word, weights, kind, add, step=1, onto=False):
 
 
 def _tiles(*options, **more):
-    """A function (rows, ...) that runs the `_tile` of so many rows."""
+    """Make a function (rows, ...) that runs the `_tile` of so many rows."""
     whole, few, one = (_tile(rows, *options, **more) for rows in (TILE_ROWS, FEW, 1))
 
     @njit(**FLAGS)

@@ -1,8 +1,8 @@
-"""Turn traced equations into the source of plain loops, which Numba compiles to vector code.
+"""The source of plain loops, made from traced equations; Numba compiles it to vector code.
 
 Everything a layer computes lives in one scratch vector: its inputs, states and intermediate results each have a fixed
 place there. So the compiler knows that they do not overlap, and nothing is allocated while decoding. Element-wise ops
-of one width are computed together in one loop, as late as somebody needs them; results are kept in memory only where
+of one width are computed together in one loop, as late as something needs them. Results are kept in memory only where
 another loop or a product reads them.
 """
 
@@ -29,13 +29,13 @@ CODE = {
 
 @dataclass
 class Layout:
-    """Where in the scratch vector things are. size: of the vector."""
+    """The places of things in the scratch vector. size: of the vector."""
 
     places: dict[str, int] = field(default_factory=dict)
     size: int = 0
 
     def place(self, name: str, width: int) -> int:
-        """Where `name` is, with room for `width` numbers made for it when it is new."""
+        """Return where `name` is; make room for `width` numbers when it is new."""
         if name not in self.places:
             self.places[name] = self.size
             self.size += -(-width // LINE) * LINE
@@ -43,9 +43,9 @@ class Layout:
 
 
 class FunctionSource:
-    """Writes one traced function as Python for Numba, with scratch s, room for products, and the parameters it uses.
+    """The source of one traced function: Python for Numba, with scratch s, room for products, and parameters.
 
-    leaves: the parameters. matrices: those of them that are multiplied by, which are kept as `kept` says; an int8 one
+    leaves: the parameters. matrices: those of them that are multiplied by, of the dtype `kept`; an int8 one
     arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
     """
 
@@ -62,7 +62,7 @@ class FunctionSource:
                 self._stored[node] = layout.place(node.detail, function.inputs[node.detail])
 
     def text(self) -> str:
-        """The function's source; outputs go to the places of their names."""
+        """Return the function's source; outputs go to the places of their names."""
         for node in self._order:
             if not node.elementwise and node.op not in ("input", "parameter", "constant", "slice"):
                 self._compute(node)
@@ -135,7 +135,7 @@ class FunctionSource:
             self._emit(self._pending(here.values()), stores)
 
     def _emit(self, wanted: Sequence[Node], stores: Sequence[tuple[Node, int]]) -> None:
-        """One loop that computes the nodes of one width and stores some."""
+        """Write one loop that computes the nodes of one width and stores some."""
         names = {node: f"v{k}" for k, node in enumerate(wanted)}
         loads: dict[Node, str] = {}
         body = []
@@ -155,7 +155,7 @@ class FunctionSource:
         self._lines += ["for r in range(s.shape[0]):", *(f"    {line}" for line in lines)] if self._rows else lines
 
     def _pending(self, nodes: Iterable[Node]) -> list[Node]:
-        """The element-wise nodes not in memory yet that these need, themselves included, in order."""
+        """List the element-wise nodes not in memory yet that these need, themselves included, in order."""
         found: set[Node] = set()
 
         def visit(node: Node) -> None:
@@ -169,7 +169,7 @@ class FunctionSource:
         return [node for node in self._order if node in found]
 
     def _element(self, node: Node) -> str:
-        """The i-th number of something that is in memory."""
+        """Write the i-th number of something that is in memory."""
         if node.op == "constant":
             return f"real({node.detail!r})"
         base, first = self._origin(node)
@@ -184,11 +184,11 @@ class FunctionSource:
         return f"s[r, {at}:{at + width}]" if self._rows else f"s[{at}:{at + width}]"
 
     def _origin(self, node: Node) -> tuple[Node, int]:
-        """What is in memory that this is or is part of, and where in it."""
+        """Find what is in memory that this is or is part of, and where in it."""
         return (node.arguments[0], node.detail) if node.op == "slice" and node not in self._stored else (node, 0)
 
     def _view(self, node: Node) -> str:
-        """Something in memory, as an array."""
+        """Write something in memory as an array."""
         base, first = self._origin(node)
         if base.op == "parameter":
             return f"p{self.leaves.index(base.detail)}[{first}:{first + node.width}]"
@@ -196,7 +196,7 @@ class FunctionSource:
 
 
 def _reachable(outputs: Iterable[Node]) -> list[Node]:
-    """Every node that the outputs need, arguments before their users."""
+    """List every node that the outputs need, arguments before their users."""
     order: dict[Node, None] = {}
 
     def visit(node: Node) -> None:

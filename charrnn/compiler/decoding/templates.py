@@ -1,4 +1,4 @@
-"""What every driver has, around the functions that are written for its cell: `driver` beside this fills it in.
+"""The text that every driver has around the functions written for its cell; `driver` beside this fills it in.
 
 ONE_ROW and LOOP decode one text, ROWS and ROWS_LOOP several side by side.
 """

@@ -1,8 +1,8 @@
-"""Write down what a cell's equations do, by running them once on stand-ins that record every op.
+"""A record of what a cell's equations do, made by running them once on stand-ins that record every op.
 
-The equations are Python: loops over parameters, helpers and closures all run here, and what is left is a graph of
-products, element-wise ops and slices of known widths, from which `source` beside this writes plain loops. Nothing
-of the equations' own source is needed, so cells typed into a notebook are compiled like any other.
+The equations are Python: loops over parameters, helpers and closures all run here. What is left is a graph of
+products, element-wise ops and slices of known widths, from which `source` beside this writes plain loops. The
+equations' own source is not needed, so cells typed into a notebook are compiled like any other.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Node:
 
 
 class Traced:
-    """What the equations see: it quacks like a tensor of shape (width,) and records what is done to it."""
+    """A stand-in for an array: it behaves like a tensor of shape (width,) and records what is done to it."""
 
     __array_ufunc__ = None  # NumPy's numbers leave arithmetic to us
 
@@ -123,7 +123,7 @@ class Graph:
         return Traced(self, self.node("input", (), width, name))
 
     def slice(self, node: Node, first: int, width: int) -> Node:
-        """Part of a result; of an element-wise one, the op on the parts of its arguments, so that it joins a loop."""
+        """Cut a part of a result; of an element-wise one, apply the op to parts of its arguments, to join a loop."""
         if width == node.width or node.op == "constant":
             return node
         if node.elementwise:
@@ -133,7 +133,7 @@ class Graph:
         return self.node("slice", (node,), width, first)
 
     def apply(self, op: str, *arguments: Any) -> Traced:
-        """An element-wise op on arrays of one width and numbers."""
+        """Record an element-wise op on arrays of one width and numbers."""
         nodes = [self._as_node(a) for a in arguments]
         widths = {node.width for node in nodes if node.op != "constant"}
         if len(widths) != 1:
@@ -172,9 +172,9 @@ class Function:
 
 
 def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[Function, Function]:
-    """A cell's `inputs` (x -> z) and `step` (z, states -> y, states) at the sizes of one layer.
+    """Record a cell's `inputs` (x -> z) and `step` (z, states -> y, states) at the sizes of one layer.
 
-    Raises CharRNNError where the equations do what only Python can, such as deciding by a value.
+    Raises CharRNNError where the equations do what only Python can, such as a decision that depends on a value.
     """
     shapes = {name: tuple(shape) for name, (shape, _) in cell.shapes(I, H, O, **options).items()}
     try:
@@ -196,7 +196,7 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
 
 
 def slot(state: str) -> str:
-    """What the place of a state is called."""
+    """Return the name of a state's place."""
     return f"state_{state}"
 
 

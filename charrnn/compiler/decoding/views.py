@@ -1,4 +1,4 @@
-"""Arrays from addresses, and calls to addresses: what lets compiled code stand alone, without Numba's run time."""
+"""Arrays from addresses, and calls to addresses: with them compiled code stands alone, without Numba's run time."""
 
 from llvmlite import ir
 from numba import types
@@ -9,13 +9,13 @@ from numba.np.arrayobj import make_array, populate_array
 
 @intrinsic
 def vector(context, data, n):
-    """An array (n,) over the memory that a pointer leads to, which stays its owner's."""
+    """Return an array (n,) over the memory that a pointer leads to, which stays its owner's."""
     return types.Array(data.dtype, 1, "C")(data, n), _view
 
 
 @intrinsic
 def matrix(context, data, n, m):
-    """An array (n, m), row after row, over the memory that a pointer leads to."""
+    """Return an array (n, m), row after row, over the memory that a pointer leads to."""
     return types.Array(data.dtype, 2, "C")(data, n, m), _view
 
 

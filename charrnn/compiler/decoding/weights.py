@@ -22,9 +22,9 @@ Packed = tuple[NDArray[Any], ...]
 
 
 def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Packed:
-    """(I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,).
+    """Pack (I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,).
 
-    for_rows: whether several rows of numbers will be multiplied by it, and not one.
+    kept: the dtype of the weights. for_rows: whether several rows of numbers will be multiplied by it, and not one.
     """
     scales: Packed = ()
     if kept == "float32":
@@ -45,13 +45,13 @@ def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Pack
 
 
 def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper halves of the nearest bf16 numbers; of two equally near, the one whose last bit is 0."""
+    """Return the upper halves of the nearest bf16 numbers; of two equally near, the one whose last bit is 0."""
     bits = np.ascontiguousarray(matrix).view(np.uint32)
     return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
 
 
 def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
-    """(I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): by panel, group of rows, column, and row of the group."""
+    """Lay out (I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): panel, group of rows, column, row of the group."""
     I, O = matrix.shape
     padded = np.zeros((-(-I // rows) * rows, -(-O // PANEL) * PANEL), matrix.dtype)
     padded[:I, :O] = matrix
@@ -60,14 +60,14 @@ def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """A contiguous copy that begins at a cache line, so that no vector of it lies across two."""
+    """Make a contiguous copy that begins at a cache line, so that no vector of it lies across two."""
     copy = room(array.size, array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
 
 def room(n: int, dtype: Any) -> NDArray[Any]:
-    """Room for n numbers, which begins at a cache line; what is in it is left over."""
+    """Return room for n numbers that begins at a cache line; it holds whatever was there before."""
     size = n * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     first = -memory.ctypes.data % 64

@@ -68,7 +68,7 @@ class Maths:
         return a if isinstance(a, Value) else self.constant(a)
 
     def apply(self, op: str, *args: "Value") -> "Value":
-        """What an expression's op does to its arguments."""
+        """Emit what an expression's op does to its arguments."""
         if self.double and op in ("exp", "expm1", "log1p", "tanh"):
             return self.call(op, *args)
         result: Value = OPS[op](self, *args)
@@ -108,7 +108,7 @@ class Value:
         return Value(self.maths, self.maths.builder.fneg(self.ir))
 
     def compare(self, how: str, other: "Value | float") -> Any:
-        """A condition; false where a number is NaN."""
+        """Return a condition; false where a number is NaN."""
         return self.maths.builder.fcmp_ordered(how, self.ir, self.maths.of(other).ir)
 
     def bits(self) -> Any:
@@ -125,7 +125,7 @@ def _limited(m: Maths, x: Value, low: float, high: float) -> Value:
 
 
 def _reduced(m: Maths, x: Value) -> tuple[Any, Value]:
-    """n as integers, and e^r - 1, for x = n ln 2 + r."""
+    """Return n as integers, and e^r - 1, for x = n ln 2 + r."""
     shifted = x * (1 / math.log(2)) + ROUND
     n = shifted - ROUND
     r = (x - n * LN2_HIGH) - n * LN2_LOW
@@ -169,7 +169,7 @@ def _tanh(m: Maths, x: Value) -> Value:
 
 
 def _log1p(m: Maths, x: Value) -> Value:
-    """For x from 0 to 1 (softplus asks for no other), and somewhat beyond."""
+    """Return log(1 + x) for x from 0 to 1 (softplus asks for no other), and somewhat beyond."""
     u = x + 1
     k = m.builder.ashr(m.builder.sub(u.bits(), m.constant(math.sqrt(0.5)).bits()), m.whole(23))
     f = _of_bits(m, m.builder.sub(u.bits(), m.builder.shl(k, m.whole(23)))) - 1

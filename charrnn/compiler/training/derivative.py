@@ -1,11 +1,11 @@
-"""A cell's equations as expressions, and their derivative: what the native training engine makes machine code of.
+"""A cell's equations as expressions, and their derivative: the compiled engine makes machine code of both.
 
 `trace` takes what the decoder's `trace` records of a cell's `inputs` and `step`, and cuts every array into blocks of H
-features (z, 4 H wide, into four): element j of a block is computed like every other, so one expression says it for all.
-Matrix products join blocks, so they are kept apart: a product has the blocks of its left operand and gives new leaves.
+features (z, 4 H wide, into four). Element j of a block is computed like every other, so one expression says it for all.
+Matrix products join blocks, so they are held apart: a product has the blocks of its left operand and gives new leaves.
 `differentiate` walks the expressions backwards (reverse mode) and gives the same kind of thing.
 
-Expressions are made once each (equal ones are the same object) and numbered as they are made, so that a number is
+Expressions are made once each (equal ones are the same object). They are numbered as they are made, so a number is
 larger than those of everything it is computed from.
 """
 
@@ -82,7 +82,7 @@ class Graph:
         return self.node("leaf", width=width, data=data)
 
     def leaves(self, kind: str) -> list[Expr]:
-        """The leaves of a kind, in the order in which they were made."""
+        """List the leaves of a kind, in the order in which they were made."""
         return [node for node in self._nodes.values() if node.op == "leaf" and node.data[0] == kind]
 
 
@@ -156,7 +156,7 @@ class Derivative:
 
 
 def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> Equations:
-    """A cell's step, inputs(x) included, as expressions; shapes: of its parameters, by name.
+    """Return a cell's step, inputs(x) included, as expressions; shapes: of its parameters, by name.
 
     Raises UnsupportedError for equations that are more than products and arithmetic on whole blocks of H features.
     """
@@ -177,7 +177,7 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
 
 
 class _Blocks:
-    """Turns recorded arrays into blocks of H features; a width that H does not divide is one block."""
+    """Recorded arrays as blocks of H features; a width that H does not divide is one block."""
 
     def __init__(self, states: list[str], I: int, H: int) -> None:
         self.states, self.H, self.graph = states, H, Graph()
@@ -244,7 +244,7 @@ def _named(parameter: native_trace.Leaf) -> tuple[str, int | None]:
 
 
 def differentiate(equations: Equations) -> Derivative:
-    """The derivative of the sum of dy y + dstate state', by everything the step depends on."""
+    """Return the derivative of the sum of dy y + dstate state', by everything the step depends on."""
     graph, adjoint = equations.graph, dict[Expr, Expr]()
     zero = graph.constant(0)
 
@@ -291,7 +291,7 @@ def differentiate(equations: Equations) -> Derivative:
 
 
 def ordered(roots: list[Expr], products: tuple[Product, ...]) -> list[Expr]:
-    """Everything the roots are computed from, through products too, in an order in which it can be computed."""
+    """List everything the roots are computed from, through products too, arguments before their users."""
     made_by = {output: product for product in products for output in product.outputs}
     found: set[Expr] = set()
     waiting = list(roots)

@@ -1,7 +1,7 @@
 """Machine code for the time loop of a layer, forwards and backwards, made by LLVM from a `Plan`.
 
-One call runs some rows through all time steps, products and all: rows do not depend on each other, so that threads
-share them out and never wait, and the result does not depend on how many threads there are.
+One call runs some rows through all time steps, products and all. Rows do not depend on each other: threads share them
+out and never wait, and the result does not depend on how many threads there are.
 
 Every function gets a table with a line for each buffer: address, bytes from one time slot to the next, bytes from one
 row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
@@ -110,7 +110,7 @@ class Machine:
         builder.call(self._product, [address, row, packed, out, out_row, *sizes])
 
     def _row_of(self, builder: Any, table: Any, buffer: str, t: Any, row: Any) -> tuple[Any, Any]:
-        """The address of a row in slot t, and bytes from one row to the next."""
+        """Return the address of a row in slot t, and bytes from one row to the next."""
         row_bytes = self._entry(builder, table, buffer, 2)
         return builder.add(self._slot(builder, table, buffer, t), builder.mul(row, row_bytes)), row_bytes
 
@@ -123,7 +123,7 @@ class Machine:
         return load(builder, builder.add(table, I64(8 * (COLUMNS * self.lines[buffer] + column))), I64)
 
     def _size(self, buffer: str) -> int:
-        """Bytes of a number."""
+        """Return the bytes of a number."""
         if self.double:
             return 8
         return 2 if self.plan.buffers[buffer].product and self.shape.dtype == torch.bfloat16 else 4
@@ -222,7 +222,7 @@ class _Kernel:
 
 
 def read(maths: Maths, address: Any, size: int) -> Value:
-    """Numbers at an address: bf16 of 2 bytes are widened."""
+    """Load numbers from an address; bf16 ones, of 2 bytes, are widened."""
     builder = maths.builder
     if size != 2:
         return Value(maths, load(builder, address, maths.number))
@@ -258,7 +258,7 @@ def _loaded(exprs: list[Expr]) -> set[tuple[str, int]]:
 
 @cache
 def _compile(source: str) -> Any:
-    """The code of a module; layers that differ in what the code does not depend on share it."""
+    """Compile a module; layers that differ in what the code does not depend on share its code."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(source)
@@ -268,7 +268,7 @@ def _compile(source: str) -> Any:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=enabled, opt=2
     )
-    # The code has its vectors and tiles already: addresses out of loops is all it needs, a tenth of the usual work.
+    # The code has its vectors and tiles already: addresses out of loops is all it needs.
     passes = llvm.create_new_module_pass_manager()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()

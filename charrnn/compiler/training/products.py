@@ -25,24 +25,24 @@ ROWS = 4
 
 @cache
 def features() -> dict[str, bool]:
-    """What this processor can do."""
+    """Return what this processor can do."""
     return dict(llvm.get_host_cpu_features())
 
 
 @cache
 def vector_bytes() -> int:
-    """The size of a vector register."""
+    """Return the bytes of a vector register."""
     return 64 if features().get("avx512f") else 32 if features().get("avx") else 16
 
 
 def fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 numbers faster than float32 ones."""
+    """Tell whether the processor multiplies bf16 numbers faster than float32 ones."""
     return bool(features().get("avx512bf16"))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a matrix is packed for products in a dtype."""
+    """The form in which a matrix is packed for products in a dtype."""
 
     dtype: torch.dtype
 
@@ -64,11 +64,11 @@ class Shape:
         return -(-N // self.panel)
 
     def steps(self, K: int) -> int:
-        """How many numbers, or pairs of bf16 ones, a row of A has."""
+        """Return how many numbers, or pairs of bf16 ones, a row of A has."""
         return -(-K // 2) if self.dtype == torch.bfloat16 else K
 
     def pack(self, matrix: Tensor, transposed: bool) -> Tensor:
-        """A matrix (K, N), or the transpose of (N, K), packed."""
+        """Pack a matrix (K, N), or the transpose of (N, K)."""
         matrix = matrix.detach().to(self.dtype).contiguous()
         if self.dtype == torch.bfloat16 and matrix.shape[transposed] % 2:
             matrix = torch.nn.functional.pad(matrix, (0, 1) if transposed else (0, 0, 0, 1))
@@ -87,7 +87,10 @@ class Shape:
 
 
 def emit_product(module: Any, shape: Shape) -> Any:
-    """A function (A, bytes of a row of A, B, C, bytes of a row of C, rows, steps of K, panels); gives it."""
+    """Add to a module, and return, the function of one product.
+
+    Its arguments: A, bytes of a row of A, B, C, bytes of a row of C, rows, steps of K, panels.
+    """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 8), "product")
     A, a_row, B, C, c_row, rows, steps, panels = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -140,7 +143,7 @@ def _emit_tile(module: Any, shape: Shape, rows: int) -> Any:
 
 
 def _multiply_add(builder: Any, shape: Shape, a: Any, b: Any, sums: Any) -> Any:
-    """sums + a b, a the bits of one number for all lanes, or of a pair of bf16 ones."""
+    """Return sums + a b, a the bits of one number for all lanes, or of a pair of bf16 ones."""
     words = ir.VectorType(a.type, shape.lanes)
     a = builder.insert_element(ir.Constant(words, ir.Undefined), a, I32(0))
     a = builder.shuffle_vector(a, a, ir.Constant(ir.VectorType(I32, shape.lanes), [0] * shape.lanes))
@@ -192,7 +195,7 @@ class loop:  # noqa: N801  # used as a statement
 
 
 def load(builder: Any, address: Any, kind: Any, align: int | None = None) -> Any:
-    """What stands at an address, aligned as a number is if nothing else is said."""
+    """Load what stands at an address, aligned as a number is if nothing else is said."""
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align or _size(kind), typ=kind)
 
 

@@ -1,11 +1,11 @@
-"""How a step and its derivative are cut into stages of machine code, and what is kept in which buffer.
+"""A step and its derivative, cut into stages of machine code, and the buffers that they use.
 
 Matrix products cut a step: whatever can be computed before the first of them is one stage, and so on. A stage is a
 list of stores, each of one expression into a column of a buffer; between two stages stand products. The last stage of
 a step and the first of the next one are merged, so that a step of the lstm is one stage and one product.
 
-The derivative needs numbers of the step itself. Results of functions (gates) are saved; what a few operations make of
-the saved ones and the states is made again.
+The derivative needs numbers of the step itself. Results of functions (gates) are saved. What a few operations make of
+the saved ones and the states is recomputed.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Literal
 from charrnn.compiler.training.derivative import Derivative, Equations, Expr, Product, ordered
 
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
-CHEAP = 3  # so many operations are repeated in a later stage rather than kept
+CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
 COSTS = {"sigmoid": 10, "tanh": 10, "exp": 8, "expm1": 8, "log1p": 10, "sqrt": 4, "div": 4}
 
 
@@ -72,7 +72,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is done for a layer, and where it is kept.
+    """The plan of a layer: all that is done for it, and where everything is stored.
 
     lefts, douts: of each product by name, the buffer and first column of its left operand and of the derivative by
     its outputs. y: buffer and slot of the first output. kept: the states whose history the derivative reads. vectors:
@@ -92,7 +92,10 @@ class Plan:
 
 
 def make_plan(equations: Equations, derivative: Derivative, same_dtype: bool) -> Plan:
-    """same_dtype: whether products are in the state's dtype, so that a state can be a left operand as it is."""
+    """Make the plan of a layer.
+
+    same_dtype: whether products are in the state's dtype, so that a state can be a left operand as it is.
+    """
     maker = _Maker(equations, derivative, same_dtype)
     return maker.plan()
 
@@ -143,7 +146,7 @@ class _Maker:
         return self.graph.node("load", width=width, data=(buffer, column, shift))
 
     def _leaf(self, leaf: Expr) -> Expr:
-        """Where a leaf of the equations or the derivative is read."""
+        """Return the load that reads a leaf of the equations or the derivative."""
         kind, *key = leaf.data
         if kind == "state":
             return self._load(f"state.{key[0]}", 0, leaf.width)
@@ -167,7 +170,7 @@ class _Maker:
     # What the derivative reads of the step.
 
     def _saved(self) -> dict[Expr, Expr]:
-        """Which results of the step are saved, and the load of each."""
+        """Choose which results of the step are saved; return the load of each."""
         step = self._of_step()
         needed: set[Expr] = set()
         waiting = [e for d in self.derivative.douts.values() for e in d]
@@ -184,7 +187,7 @@ class _Maker:
         saved: dict[Expr, Expr] = {}
         self._buffer("saved", 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
-            if not self._made_again(node, free, saved):
+            if not self._recomputed(node, free, saved):
                 saved[node] = self._load("saved", self._widen("saved", node.width), node.width)
         # A state is kept for all steps only where the derivative reads it.
         self._keep_states(needed, saved)
@@ -193,12 +196,12 @@ class _Maker:
     def _of_step(self) -> set[Expr]:
         return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
 
-    def _made_again(self, node: Expr, free: set[Expr], saved: Mapping[Expr, Expr]) -> bool:
+    def _recomputed(self, node: Expr, free: set[Expr], saved: Mapping[Expr, Expr]) -> bool:
         if node in free or node in saved or node.op == "constant":
             return True
         if node.op == "leaf":
             return bool(node.data[0] == "vector")
-        return all(self._made_again(a, free, saved) for a in node.args)
+        return all(self._recomputed(a, free, saved) for a in node.args)
 
     def _keep_states(self, needed: set[Expr], saved: Mapping[Expr, Expr]) -> None:
         waiting = list(needed)
@@ -215,7 +218,7 @@ class _Maker:
                 waiting += node.args
 
     def _from_forward(self, saved: Mapping[Expr, Expr]) -> dict[Expr, Expr]:
-        """Loads that stand for results of the step in its derivative."""
+        """Return the loads that stand for results of the step in its derivative."""
         loads = dict(saved)
         for j, state in enumerate(self.equations.states):
             if state not in loads and state.op != "leaf" and j in self.kept:
@@ -223,7 +226,7 @@ class _Maker:
         return loads
 
     def _widen(self, name: str, width: int) -> int:
-        """Room for one more block in a buffer; its column."""
+        """Make room for one more block in a buffer; return its column."""
         old = self.buffers[name]
         self.buffers[name] = Buffer(name, old.width + width, old.product, old.slots)
         return old.width
@@ -313,7 +316,7 @@ class _Maker:
     # Stages
 
     def _level(self, node: Expr) -> int:
-        """How many products have to be made before it can be computed."""
+        """Count the products that must be computed before a node can be."""
         if node not in self.levels:
             product = self.made_by.get(node)
             if product is not None and product.per_step:
@@ -354,7 +357,7 @@ class _Maker:
         return Way(step, head, tuple(rewritten[1:-1]), tail, self._merge(step, head, tail), multiply)
 
     def _spill(self, step: int, stages: list[list[Store]], stored: dict[Expr, tuple[Expr, int]]) -> None:
-        """Keep what a later stage would have to compute again, where that is costly."""
+        """Store what a later stage would have to recompute, where that is costly."""
         first: dict[Expr, int] = {}
         for level, stage in enumerate(stages):
             seen: set[Expr] = set()
@@ -377,7 +380,7 @@ class _Maker:
         return own + sum(self._cost(a, stored) for a in node.args if a not in stored)
 
     def _rewrite(self, node: Expr, level: int, stored: Mapping[Expr, tuple[Expr, int]]) -> Expr:
-        """The same with leaves as loads, and loads of what an earlier stage has stored."""
+        """Rewrite a node with leaves as loads, and with loads of what an earlier stage has stored."""
         if node in stored and stored[node][1] < level:
             return stored[node][0]
         if node.op == "leaf":
@@ -388,7 +391,7 @@ class _Maker:
         return self.graph.node(node.op, *args, width=node.width, data=node.data)
 
     def _merge(self, step: int, head: tuple[Store, ...], tail: tuple[Store, ...]) -> tuple[Store, ...]:
-        """The tail of step t and the head of step t + step: what the one stores the other has at hand."""
+        """Merge the tail of step t with the head of step t + step: what one stores the other has at hand."""
         at_hand = {(s.buffer, s.column, s.shift): s.expr for s in tail if not s.add}
 
         def moved(node: Expr) -> Expr:
@@ -410,18 +413,18 @@ class _Maker:
 
 
 def _columns(blocks: tuple[Expr, ...], buffer: str, widths: list[int] | None = None) -> list[Store]:
-    """Blocks side by side."""
+    """Store blocks side by side."""
     widths = widths or [e.width for e in blocks]
     return [Store(_wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))]
 
 
 def _wide(e: Expr, width: int) -> Expr:
-    """A constant as one of a certain width; anything else has one."""
+    """Give a constant a certain width; anything else has one."""
     return e if e.width else e.graph.node(e.op, width=width, data=e.data)
 
 
 def _find(part: tuple[Expr, ...], whole: tuple[Expr, ...]) -> int | None:
-    """The column at which blocks stand within others."""
+    """Find the column at which blocks stand within others."""
     for i in range(len(whole) - len(part) + 1):
         if whole[i : i + len(part)] == part:
             return sum(e.width for e in whole[:i])

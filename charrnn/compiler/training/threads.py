@@ -1,8 +1,8 @@
 """Parts of a piece of work, done side by side by the threads that torch computes with.
 
-Those are OpenMP's, and wait for their next work by spinning, for some milliseconds: threads of our own would share
-their cores with them meanwhile (measured: a time loop of 19 ms on two cores took 26). So they are asked themselves,
-by the entry that GNU's, LLVM's and Intel's OpenMP all have. Where it is not found, threads of our own do the work.
+Those threads are OpenMP's. While they wait for their next work they spin for some milliseconds, so threads of our own
+would have to share the cores with them, and be slower (docs/results/training-speed.md). So OpenMP's threads do the
+work, called by the entry that GNU's, LLVM's and Intel's OpenMP all have. Where it is not found, threads of our own do.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ def run(address: int, parts: Sequence[Part]) -> None:
 
 @cache
 def _parallel() -> Any:
-    """GOMP_parallel(function, its argument, threads, flags) of the OpenMP that torch loaded; None where it has none."""
+    """Find GOMP_parallel(function, its argument, threads, flags) of the OpenMP that torch loaded; else None."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # not Linux
@@ -62,7 +62,7 @@ def _parallel() -> Any:
 
 @cache
 def _worker() -> tuple[Any, int]:
-    """What every thread of a team runs, and its address: it takes parts of a task until none is left.
+    """Compile what every thread of a team runs: it takes parts of a task until none is left. Return it and its address.
 
     A task is int64 numbers: the next part, how many there are, the address to call, and four numbers a part. Parts
     are taken one by one because a team may be smaller than was asked for.
