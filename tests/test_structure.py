@@ -98,6 +98,7 @@ def test_a_former_name_of_a_module_gives_the_module_itself(name: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.timing
 def test_help_is_instant() -> None:
     def seconds() -> float:
         """Of the processor, which a busy machine lengthens less than those of the clock."""
