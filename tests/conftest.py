@@ -39,6 +39,17 @@ SMALL = {
 }
 
 
+TIERS = {"slow", "long", "timing", "gpu"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test of two tiers: `-m slow` would run what must run alone, or needs a GPU."""
+    for item in items:
+        tiers = {mark.name for mark in item.iter_markers()} & TIERS
+        if len(tiers) > 1:
+            raise pytest.UsageError(f"{item.nodeid} has the marks {', '.join(sorted(tiers))}; leave one")
+
+
 for cell in CELLS:  # before tests are collected: whatever walks the registry walks them too
     cells.register(cell)
 

@@ -105,7 +105,7 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
         next(bench.run("decode", "lstn"))
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 def test_a_quick_bench_takes_less_than_a_minute_and_is_read_by_programs() -> None:
     command = [sys.executable, "cli.py", "bench", "--quick", "--json"]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)  # compiles

@@ -13,11 +13,13 @@ import click
 import pytest
 
 from charrnn import cells, cli
+from charrnn.cells import registry
 from charrnn.cells.cell import Cell
 from charrnn.cells.cell_files import CellFile
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 from charrnn.text import named_corpora, python_corpora
+from charrnn.training.checkpoint import Run
 
 ROOT = Path(__file__).parent.parent
 GRU = (ROOT / "charrnn" / "cells" / "gru.py").read_text(encoding="utf-8")
@@ -151,12 +153,23 @@ def test_a_faulty_file_costs_its_own_cell_alone(run: Any, write: Any, whole: lis
         assert "defect" not in process.stderr
 
 
-def test_other_commands_work_and_a_run_whose_cell_broke_is_listed(run: Any, write: Any, corpus: str) -> None:
-    path = write("bad.py", "import os\nx = (\n")
-    mine = write("mine.py", GRU.replace('"gru"', '"my-gate"'))
+@pytest.mark.slow
+def test_other_cells_are_trained(run: Any, write: Any, corpus: str) -> None:
+    write("bad.py", "import os\nx = (\n")
+    write("mine.py", GRU.replace('"gru"', '"my-gate"'))
     trained = run("train", corpus, "--cell", "my-gate", "--name", "r", *SMALL)
     assert trained.returncode == 0, trained.stderr
     assert "bad.py" not in trained.stderr
+    assert run("sample", "--run", "r").returncode == 0
+
+
+def test_other_commands_work_and_a_run_whose_cell_broke_is_listed(
+    run: Any, write: Any, trained: Callable[..., Run]
+) -> None:
+    path = write("bad.py", "import os\nx = (\n")
+    mine = write("mine.py", GRU.replace('"gru"', '"my-gate"'))
+    config = trained("r", cell="gru", steps=2).path / "config.json"  # as my-gate would have trained it
+    config.write_text(json.dumps({**json.loads(config.read_text()), "cell": "my-gate"}))
     mine.write_text(mine.read_text(encoding="utf-8") + "x = (\n", encoding="utf-8")
     for arguments in (["cells", "lstm"], ["runs"], ["completion", "bash"]):
         process = run(*arguments)
@@ -266,11 +279,11 @@ def test_python_is_told_the_same(checkout: Path, write: Any, whole: list[str]) -
 
 def test_an_interruption_leaves_no_half_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     known = cells.names()
-    for name, value in (("_discovered", False), ("_registry", dict(cells._registry)), ("_broken", [])):
-        monkeypatch.setattr(cells, name, value)
+    for name, value in (("_discovered", False), ("_registry", dict(registry._registry)), ("_broken", [])):
+        monkeypatch.setattr(registry, name, value)
     removed = [name for name in known if name in ("lstm", "sru")]
     for name in removed:
-        del cells._registry[name]
+        del registry._registry[name]
     load, calls = CellFile.load, iter(range(100))
 
     def interrupted(file: CellFile, taken: frozenset[str]) -> Any:

@@ -331,6 +331,7 @@ def test_a_longer_text_is_sampled_evenly_and_counted_whole(home: Path, monkeypat
     assert dict(stats.common) == {c: n / len(text) for c, n in whole.most_common(10)}
 
 
+@pytest.mark.timing
 def test_a_megabyte_is_measured_in_seconds(home: Path) -> None:
     text = CORPUS.read_text(encoding="utf-8") * 5
     began = time.process_time()

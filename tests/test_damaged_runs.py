@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import config
+from conftest import CORPUS, config
 from safetensors.numpy import load_file, save_file
 
 from charrnn import api, locks, strict_json
@@ -24,9 +25,26 @@ TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
 
 
-def cli(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
+def said(*commands: list[str]) -> list[tuple[int, str, str]]:
+    """What commands give, one after the other in a process of their own: exit codes, stdout, stderr."""
+    script = (
+        "import contextlib, io, json, sys; from charrnn.cli import _run\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    out, err = io.StringIO(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
+        "        code = _run(command)\n"
+        "    print(json.dumps([code, out.getvalue(), err.getvalue()]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        timeout=120,
+        check=True,
+    )
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def edit(run: Run, file: str, **changes: Any) -> None:
@@ -34,13 +52,38 @@ def edit(run: Run, file: str, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.fixture(scope="module")
+def home_of_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with one run, trained once for all tests of this file: they damage copies."""
+    folder = tmp_path_factory.mktemp("one")
+    (folder / "text.txt").write_text(CORPUS.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHARRNN_HOME", str(folder / "home"))
+        settled = config(str(folder / "text.txt"), steps=4, validate_every=2)
+        for _ in loop.new_run(settled, loop.open_run(settled, "one")):
+            pass
+    return folder / "home"
+
+
+@pytest.fixture
+def copied(home_of_one: Path, home: Path) -> Callable[..., Run]:
+    """Copy the trained run into the test's own home folder, under a name; gives the run."""
+    shutil.copytree(home_of_one, home)
+    original = Run(home / "one").path.rename(home.parent / "one")
+
+    def copy(name: str = "run") -> Run:
+        return Run(Path(shutil.copytree(original, home / name)))
+
+    return copy
+
+
 # A run's files are its own
 
 
 @pytest.mark.parametrize("kind", ["best", "training", "losses", "last"])
 @pytest.mark.parametrize("outside", ["../../victim.txt", "{absolute}", "sub/victim.txt", "run.json", "notes.txt"])
-def test_a_run_names_no_file_but_its_own(kind: str, outside: str, trained: TrainedRun, tmp_path: Path) -> None:
-    run = trained(steps=4, validate_every=2)
+def test_a_run_names_no_file_but_its_own(kind: str, outside: str, copied: TrainedRun, tmp_path: Path) -> None:
+    run = copied()
     victims = [tmp_path / "victim.txt", run.path / "notes.txt", run.path / "sub" / "victim.txt"]
     for victim in victims:
         victim.parent.mkdir(exist_ok=True)
@@ -55,8 +98,8 @@ def test_a_run_names_no_file_but_its_own(kind: str, outside: str, trained: Train
     assert (run.path / "run.json").exists()
 
 
-def test_a_link_in_a_run_leads_nowhere(trained: TrainedRun, tmp_path: Path) -> None:
-    run = trained(steps=2)
+def test_a_link_in_a_run_leads_nowhere(copied: TrainedRun, tmp_path: Path) -> None:
+    run = copied()
     for name in ("config.json", run.about()["files"]["best"]["name"]):
         kept = (run.path / name).rename(tmp_path / Path(name).name)
         (run.path / name).symlink_to(kept)
@@ -68,8 +111,8 @@ def test_a_link_in_a_run_leads_nowhere(trained: TrainedRun, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
-def test_what_a_strangers_configuration_names_is_never_opened(trained: TrainedRun, tmp_path: Path) -> None:
-    run = trained(steps=2)
+def test_what_a_strangers_configuration_names_is_never_opened(copied: TrainedRun, tmp_path: Path) -> None:
+    run = copied()
     trap = tmp_path / "trap"
     os.mkfifo(trap)  # whoever opens it waits for ever
     for changes in (
@@ -78,12 +121,17 @@ def test_what_a_strangers_configuration_names_is_never_opened(trained: TrainedRu
         {"corpus": ["-"], "fingerprint": "0" * 64},
     ):
         edit(run, "config.json", **changes)
-        assert "private copy" in cli("eval", "run", timeout=60).stderr
-        sampled = cli("sample", "--run", "run", "--prime", "Re", "--chars", "5", "--json", timeout=60)
-        assert json.loads(sampled.stdout)["completions"][0]["copied"] is None
-        assert "private copy" in cli("sample", "--run", "run", "--max-copy", "9", "--prime", "R", timeout=60).stderr
-        assert cli("score", "Rekurentne mreže", "--run", "run", timeout=60).returncode == 0
-        assert cli("info", "run", timeout=60).returncode == 0
+        measured, sampled, limited, scored, told = said(
+            ["eval", "run"],
+            ["sample", "--run", "run", "--prime", "Re", "--chars", "5", "--json"],
+            ["sample", "--run", "run", "--max-copy", "9", "--prime", "R"],
+            ["score", "Rekurentne mreže", "--run", "run"],
+            ["info", "run"],
+        )
+        assert "private copy" in measured[2]
+        assert json.loads(sampled[1])["completions"][0]["copied"] is None
+        assert "private copy" in limited[2]
+        assert (scored[0], told[0]) == (0, 0)
     for fingerprint in ("../../../../etc", str(trap), "0" * 63, "0" * 64 + "/", "A" * 64, None):
         edit(run, "config.json", fingerprint=fingerprint)
         with pytest.raises(CharRNNError, match="fingerprint"):
@@ -138,11 +186,11 @@ DAMAGE: dict[str, Callable[[Run], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_run_is_listed_explained_and_removed_and_takes_no_other_down(
-    damage: str, trained: TrainedRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    damage: str, copied: TrainedRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from charrnn.cli import _run
 
-    good, bad = trained("good", steps=2), trained("bad", steps=2)
+    good, bad = copied("good"), copied("bad")
     DAMAGE[damage](bad)
 
     assert _run(["runs", "--json"]) == 0
@@ -181,8 +229,8 @@ def test_a_name_is_free_again_once_what_never_got_a_checkpoint_is_removed(traine
     assert trained("taken", steps=2).exists()
 
 
-def test_a_line_of_figures_that_was_cut_off_is_forgotten(trained: TrainedRun) -> None:
-    run = trained(steps=4, validate_every=2)
+def test_a_line_of_figures_that_was_cut_off_is_forgotten(copied: TrainedRun) -> None:
+    run = copied()
     rows = run.rows("metrics.jsonl")
     with (run.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 5, "cha')
@@ -203,9 +251,9 @@ def test_a_line_of_figures_that_was_cut_off_is_forgotten(trained: TrainedRun) ->
     ],
 )
 def test_an_edited_configuration_is_refused_when_resuming(
-    changes: dict[str, Any], message: str, trained: TrainedRun
+    changes: dict[str, Any], message: str, copied: TrainedRun
 ) -> None:
-    run = trained(steps=4)
+    run = copied()
     edit(run, "config.json", **changes)
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(CharRNNError, match=message):
@@ -309,8 +357,8 @@ def test_training_from_python_says_that_it_diverged(corpus: str, home: Path) -> 
     assert Run(home / "wild").about()["diverged"]
 
 
-def test_a_run_that_an_older_version_let_diverge_loads(trained: TrainedRun) -> None:
-    run = trained(steps=2)
+def test_a_run_that_an_older_version_let_diverge_loads(copied: TrainedRun) -> None:
+    run = copied()
     path = run.path / "run.json"
     about = json.loads(path.read_text())
     about["result"] |= {"test_nats": math.nan, "val_nats": math.nan, "test_perplexity": math.inf}

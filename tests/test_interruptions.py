@@ -159,7 +159,7 @@ def test_a_broken_pipe_that_is_not_the_result_is_an_error(monkeypatch: pytest.Mo
     def broken() -> Any:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(checkpoint, "runs", broken)
+    monkeypatch.setattr(checkpoint, "folders", broken)
     assert cli._run(["runs"]) == 1
     assert "Broken pipe" in capsys.readouterr().err
 
@@ -175,13 +175,11 @@ def test_a_signal_while_waiting_for_a_text_ends_at_once(number: int, start: Star
     process = start("train", "-", *LONG, "--name", "r", stdin=read)
     os.write(write, b"some text\n" * 20000)  # more than a pipe holds: once this is through, it reads
     time.sleep(0.3)
-    began = time.monotonic()
     process.send_signal(number)
-    code, _, err = finished(process)
+    code, _, err = finished(process)  # the pipe stays open: what waits for its end waits for ever
     os.close(read)
     os.close(write)
     assert (code, err) == (128 + number, "interrupted\n")
-    assert time.monotonic() - began < 20  # without end, before: the pipe stays open
     assert not (home / "r").exists()
     assert not list(home.glob(".corpora/unfinished-*"))
 
@@ -235,7 +233,7 @@ def test_a_folder_that_another_process_trains_into_is_left_alone(corpus: str, ho
     run = Run(home / "r")
     first = loop.new_run(config(corpus), run)
     next(first)
-    with pytest.raises(charrnn.CharRNNError, match="holds no checkpoint"):
+    with pytest.raises(charrnn.CharRNNError, match="in use by process"):
         next(loop.new_run(config(corpus), run))
     assert (run.path / "config.json").exists()
     assert [r for r in first if isinstance(r, events.Finished)]
@@ -448,7 +446,7 @@ def test_workers_save_and_end_when_the_first_process_is_killed(start: Start, cor
         time.sleep(0.05)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while alive := _of_group(process.pid):
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
@@ -471,7 +469,8 @@ def test_a_worker_that_was_orphaned_stops(monkeypatch: pytest.MonkeyPatch) -> No
     assert jobs._stop()
 
 
-def test_the_readme_names_the_exit_codes() -> None:
-    (line,) = re.findall(r"^Exit codes: .*(?:\n.+)*", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_exit_codes_are_documented() -> None:
+    page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^Exit codes: .*(?:\n.+)*", page, re.MULTILINE)
     for number in SIGNALS:
         assert str(128 + number) in line

@@ -161,7 +161,7 @@ def test_linear_cells_are_scanned_unless_asked_otherwise(name: str) -> None:
     assert layers.choose(cells.get(name), "loop") == "loop"
 
 
-@pytest.mark.slow
+@pytest.mark.timing
 @pytest.mark.parametrize("name", LINEAR)
 def test_from_64_steps_the_scan_is_faster_than_the_loop(name: str) -> None:
     cell = cells.get(name)

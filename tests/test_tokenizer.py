@@ -234,6 +234,7 @@ def test_nfc_is_the_librarys(text):
     assert Tokenizer.char("a").clean(text) == text
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("minimum", [1, 3])
 def test_encoding_is_fifty_times_as_fast_as_the_librarys(minimum):
     once = CORPUS.read_text("utf-8")

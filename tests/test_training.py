@@ -176,11 +176,16 @@ def test_training_leaves_the_global_random_state_alone(corpus: str, trained: Tra
 # Budgets, lengths, schedules
 
 
+@pytest.mark.timing
 def test_a_budget_is_kept(corpus: str) -> None:
     began = time.monotonic()
-    model = api.train(corpus, hidden=32, budget="6s")
+    api.train(corpus, hidden=32, budget="6s")
     took = time.monotonic() - began
-    assert 4 < took < 6.6  # a noisy machine is given 10 %; issue-sized budgets are measured, not tested
+    assert 4 < took < 6.6  # longer budgets are measured, not tested
+
+
+def test_a_run_with_a_budget_ends_where_its_plan_says(corpus: str) -> None:
+    model = api.train(corpus, hidden=32, budget="3s")
     assert model.run is not None
     plan = model.config.plan
     assert plan[-1][1] == model.run.about()["step"]
