@@ -1,10 +1,8 @@
 """A trained model as people use it: complete, stream, next, score."""
 
 import contextlib
-import os
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.devices import resolve as resolve_device
 from charrnn.errors import CharRNNError
 from charrnn.generate import fastest
 from charrnn.generate.copying import CopyLimit, TrainingText
@@ -345,29 +344,6 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
     return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
-
-
-def resolve_device(device: str) -> str:
-    """'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
-        return "cpu"
-    import torch  # only CUDA needs it here
-
-    from charrnn.engines import cuda
-
-    if device == "auto" and not torch.cuda.is_available():
-        return "cpu"
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
-    cuda.prepare()
-    return "cuda"
-
-
-def _has_nvidia_driver() -> bool:
-    """Whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
-    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
 
 
 def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:

@@ -80,6 +80,7 @@ def test_the_library_neither_prints_nor_imports_click_nor_unpickles() -> None:
     [
         ("import charrnn, charrnn.cli", ["torch", "numpy", "numba"]),
         ("from charrnn import cells; cells.names()", ["torch", "numba"]),
+        ("from charrnn import devices; devices._has_nvidia_driver = bool; devices.resolve('auto')", ["torch"]),
         (
             "import charrnn.training.checkpoint, charrnn.text.corpus, charrnn.generate.sampling",
             ["torch", "numba"],
