@@ -418,7 +418,7 @@ def test_completing_imports_neither_torch_nor_numba(trained: TrainedRun) -> None
     code = (
         f"import sys; from charrnn import api; api.load({str(run.path)!r}).complete('Re', 3)\n"
         "next(iter(text_model.load('latest').completions('Re', 3, text_model.Sampling())))\n"
-        "print([m for m in ('torch', 'numba') if m in sys.modules])"
+        "print([m for m in ('torch', 'numba', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

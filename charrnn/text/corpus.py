@@ -100,7 +100,7 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
             f"{text.source} leaves too little to train on: {end - begin} of at least {MIN_TRAIN_CHARACTERS} characters",
             "give a longer text, or a larger training share with --split",
         )
-    key = hashlib.sha256(f"{tokenizer.to_json()}{split}{text.document}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{tokenizer.canonical_json()}{split}{text.document}".encode()).hexdigest()[:16]
     folder = text.path.parent / f"ids-{key}"
     if not folder.is_dir():
         unfinished = Path(tempfile.mkdtemp(dir=text.path.parent, prefix="encoding-"))
