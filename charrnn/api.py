@@ -1,10 +1,8 @@
 """A trained model as people use it: complete, stream, next, score."""
 
 import contextlib
-import os
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,20 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.devices import resolve as resolve_device
 from charrnn.errors import CharRNNError
 from charrnn.generate import fastest
+from charrnn.generate.completion import Completion, CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Decoder
-from charrnn.generate.sampling import (
-    Forbidden,
-    Primed,
-    Sampling,
-    distribution,
-    generate,
-    in_document,
-    read_prime,
-    until,
-)
+from charrnn.generate.sampling import Alternatives, Forbidden, Primed, Sampling, generate, likeliest, read_prime
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
 from charrnn.text import corpus as data
@@ -151,7 +142,7 @@ class TextModel:
     ) -> Iterator[str]:
         """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
         sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop, 0))
+        return (character for character, _ in self._drawn(self._primed(prime), chars, sampling, stop))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Any) -> str:
         """Return the text that continues `prime`, without it; settings as in `stream`.
@@ -159,6 +150,28 @@ class TextModel:
         A model that learned lines or paragraphs as documents ends its completion with the document.
         """
         return "".join(self.stream(prime, chars, **settings))
+
+    def completion(
+        self,
+        prime: str = "",
+        chars: int = DEFAULT_CHARS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = 7,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop: Sequence[str] = (),
+        alternatives: int | None = None,
+    ) -> Completion:
+        """Complete a text as `complete` does. Returns the text with what it cost and why it ended.
+
+        alternatives: how many of the likeliest characters to give for every place, as `next` gives them; None is none.
+        Raises CharRNNError for settings out of range.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+        noted = None if alternatives is None else Alternatives(self.tokenizer, alternatives)
+        return self._drawn(self._primed(prime), chars, sampling, stop, alternatives=noted).completion()
 
     def completions(
         self,
@@ -170,9 +183,10 @@ class TextModel:
         *,
         first: int = 0,
         max_copy: int | None = None,
-    ) -> Iterator[Iterator[tuple[str, float]]]:
+    ) -> Iterator[CompletionStream]:
         """Return `count` different completions, each an iterator of characters with their cost in nats.
 
+        Once one of them has ended, its `ended` says why; its `completion()` draws it to the end and gives the value.
         first: the number of the first one. max_copy: none has so many characters in a row from the training text.
         """
         if count < 1:
@@ -184,7 +198,7 @@ class TextModel:
 
         rows = self._rows(primed, sampling, range(first, first + count)) if source is None else None
 
-        def completion(n: int) -> Iterator[tuple[str, float]]:
+        def completion(n: int) -> CompletionStream:
             forbidden = source and max_copy and CopyLimit(source, self.tokenizer, max_copy).forbidden
             return self._drawn(primed, chars, sampling, stop, n, forbidden or None, next(rows) if rows else None)
 
@@ -216,10 +230,7 @@ class TextModel:
         """
         primed = self._primed(prime)
         logits, _ = self.decoder().step(np.array([primed.last]), primed.state)
-        p = distribution(logits[0], self.tokenizer.allowed[0], Sampling())
-        whole = [*range(128), *range(256, self.tokenizer.size)]
-        likeliest = sorted(whole, key=lambda i: -p[i])[:k]
-        return [(self.tokenizer.decode([i]), float(p[i])) for i in likeliest]
+        return list(likeliest(logits[0], self.tokenizer, k))
 
     def score(self, text: str) -> "Score":
         """Return what each character of a text costs the model, read as one stream from its first character.
@@ -284,18 +295,14 @@ class TextModel:
         chars: int,
         sampling: Sampling,
         stop: Sequence[str],
-        completion: int,
+        completion: int = 0,
         forbidden: Forbidden | None = None,
         ids: Ids | None = None,
-    ) -> Iterator[tuple[str, float]]:
-        if chars < 0:
-            raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
-        if "" in stop:
-            raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
-        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden, ids)
-        if self.config.document in ("line", "blank"):  # the end of a file is nothing that a model could draw
-            drawn = in_document(drawn, primed.text, self.config.document)
-        return until(drawn, chars, stop)
+        alternatives: Alternatives | None = None,
+    ) -> CompletionStream:
+        drawn = generate(self.decoder(), self.tokenizer, primed, sampling, completion, forbidden, ids, alternatives)
+        document = self.config.document
+        return CompletionStream(drawn, chars, stop, prime=primed.text, document=document, alternatives=alternatives)
 
 
 def load(
@@ -306,7 +313,7 @@ def load(
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
     """
     found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
-    where = resolve_device(device)
+    where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
     model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, where, kept)
     model.architecture.check(model.weights)
@@ -345,29 +352,6 @@ def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
     return f"the {part} part of {corpus.text.source}", model.score_ids(corpus.ids(part), mode, corpus.starts[part])
-
-
-def resolve_device(device: str) -> str:
-    """Return 'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for a device that is not."""
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
-        return "cpu"
-    import torch  # only CUDA needs it here
-
-    from charrnn.engines import cuda
-
-    if device == "auto" and not torch.cuda.is_available():
-        return "cpu"
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
-    cuda.prepare()
-    return "cuda"
-
-
-def _has_nvidia_driver() -> bool:
-    """Tell whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
-    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
 
 
 def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:

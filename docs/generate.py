@@ -45,6 +45,7 @@ API = {  # module -> its names for users, '*' for all public functions and class
     "charrnn.training.checkpoint": ["runs", "find_run", "Run"],
     "charrnn.model.evaluation": ["Score"],
     "charrnn.generate.sampling": ["Sampling"],
+    "charrnn.generate.completion": ["Completion", "CompletionStream"],
     "charrnn.generate.transliteration": ["to_latin", "to_cyrillic"],
     "charrnn.compare.statistics": ["in_blocks", "interval", "Interval"],
 }

@@ -14,7 +14,7 @@ import torch
 from conftest import config, decided
 from torch import Tensor
 
-from charrnn import api, cells
+from charrnn import api, cells, devices
 from charrnn.api import TextModel
 from charrnn.engines import cuda, layers
 from charrnn.errors import CharRNNError
@@ -303,6 +303,23 @@ def test_a_device_that_was_asked_for_is_taken(trained: Callable[..., Run], monke
         assert model.device == found
         if asked != "auto":
             assert model.decoder() == asked
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("asked", ["auto", "cpu", "cuda", "tpu"])
+def test_a_device_is_what_is_there_or_an_error(asked: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[bool] = []
+    monkeypatch.setattr(devices, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(cuda, "prepare", lambda: prepared.append(True))
+    if asked == "tpu" or (asked == "cuda" and not there):
+        with pytest.raises(CharRNNError, match=f"there is no device '{asked}' here") as caught:
+            devices.resolve(asked)
+        assert "--device" in caught.value.hint
+    else:
+        expected = "cuda" if there and asked != "cpu" else "cpu"
+        assert devices.resolve(asked) == expected
+        assert bool(prepared) == (expected == "cuda")
 
 
 @pytest.mark.parametrize("faster", ["CPU", "GPU"])

@@ -315,7 +315,7 @@ def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> 
     code = (
         "import sys; sys.modules['numba'] = sys.modules['torch'] = None\n"
         "from charrnn import api\n"
-        f"sys.stdout.buffer.write(text_model.load({str(run.path)!r}).complete('Re', 30).encode())"
+        f"sys.stdout.buffer.write(api.load({str(run.path)!r}).complete('Re', 30).encode())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
     assert done.stdout.decode() == expected
@@ -417,8 +417,8 @@ def test_completing_imports_neither_torch_nor_numba(trained: TrainedRun) -> None
     api.load(run).decoder()
     code = (
         f"import sys; from charrnn import api; api.load({str(run.path)!r}).complete('Re', 3)\n"
-        "next(iter(text_model.load('latest').completions('Re', 3, text_model.Sampling())))\n"
-        "print([m for m in ('torch', 'numba') if m in sys.modules])"
+        "next(iter(api.load('latest').completions('Re', 3, api.Sampling())))\n"
+        "print([m for m in ('torch', 'numba', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

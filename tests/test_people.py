@@ -139,7 +139,7 @@ def test_complete_ranks_distinct_completions_that_end(run: Command) -> None:
     result = last_json(run(*arguments, "--json")[1])
     assert list(result) == ["run", "prime", "until", "seed", "completions"]
     completions = result["completions"]
-    assert list(completions[0]) == ["text", "nats", "nats_per_char", "finished", "copied"]
+    assert list(completions[0]) == ["text", "nats", "nats_per_char", "finished", "ended", "copied"]
     texts = [c["text"] for c in completions]
     assert len(set(texts)) == len(texts) <= 12
     nats = [c["nats_per_char"] for c in completions if c["finished"]]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from charrnn import api
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
-from charrnn.generate.sampling import Sampling, distribution, draw, draws, until
+from charrnn.generate.sampling import Sampling, distribution, draw, draws
+from charrnn.generate.stopping import until
 from charrnn.text import documents
 from charrnn.training.checkpoint import Run
 
@@ -145,6 +146,35 @@ def test_the_cost_of_a_completion_is_the_models_own(trained: TrainedRun) -> None
     text = "".join(c for c, _ in drawn)
     if all(c in model.tokenizer.characters for c in text):  # else it may be spelled in another way than score's
         assert [n for _, n in drawn] == pytest.approx(model.score("Re" + text).per_char[2:], abs=1e-4)
+
+
+def test_a_completion_is_its_text_with_what_every_character_cost(trained: TrainedRun) -> None:
+    model = api.load(trained())
+    found = model.completion("Re", 50, 0.9, seed=3, stop=["q"])
+    assert found.text == model.complete("Re", 50, temperature=0.9, seed=3, stop=["q"])
+    drawn = list(next(model.completions("Re", 50, Sampling(0.9, seed=3), stop=["q"])))
+    assert found.costs == tuple(nats for _, nats in drawn)
+    assert found.nats == sum(found.costs)
+    assert found.alternatives is None
+    assert found.ended == ("length" if len(found.text) == 50 else "stop")
+
+
+def test_alternatives_are_what_next_gives_at_every_place(trained: TrainedRun) -> None:
+    model = api.load(trained(steps=40, lr=1e-2))
+    found = model.completion("Re", 12, top_k=3, seed=3, alternatives=4)
+    plain = model.completion("Re", 12, top_k=3, seed=3)
+    assert (found.text, found.ended) == (plain.text, plain.ended)
+    assert found.costs == pytest.approx(plain.costs, rel=1e-12)
+    assert found.alternatives is not None
+    assert len(found.alternatives) == len(found.text) == 12
+    for i, likeliest in enumerate(found.alternatives):
+        expected = model.next("Re" + found.text[:i], 4)
+        assert [c for c, _ in likeliest] == [c for c, _ in expected]
+        assert [p for _, p in likeliest] == pytest.approx([p for _, p in expected], rel=1e-5)
+    cut = model.completion("Re", 12, top_k=3, seed=3, stop=[found.text[4:6]], alternatives=4)
+    assert cut.alternatives == found.alternatives[: len(cut.text)]
+    with pytest.raises(CharRNNError, match="alternatives is 0"):
+        model.completion("Re", 5, alternatives=0)
 
 
 def test_an_empty_prime_and_no_characters_are_legal(trained: TrainedRun) -> None:

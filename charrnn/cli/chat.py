@@ -102,14 +102,12 @@ class _Talk:
         return priming.examined(text, self.model.tokenizer, self._as_is, "type: {}".format)
 
     def _complete(self, prime: str, number: int) -> None:
-        from charrnn.generate.candidates import up_to_end
-
         self._prime, self._drawn, self._number = prime, "", number
         characters = next(
             self.model.completions(prime, self._chars, self._sampling, 1, first=number, max_copy=self._max_copy)
         )
         if self._until != "none":
-            characters = up_to_end(characters, self._until)  # type: ignore[arg-type]
+            characters = characters.up_to(self._until)
         show = options.for_people(sys.stdout)
         shown = show(prime[prime.rfind("\n") + 1 :])
         print(click.style(shown, bold=True) if options.colours_wanted() else shown, end="", flush=True)

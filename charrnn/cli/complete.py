@@ -62,6 +62,7 @@ def command(
                 "nats": c.nats,
                 "nats_per_char": c.nats_per_char,
                 "finished": c.finished,
+                "ended": c.ended,
                 "copied": copied(c.text),
             }
             for c in candidates

@@ -79,7 +79,7 @@ def command(
                     print(show(character), end="", file=target, flush=True)
             if not as_json:
                 print(file=target, flush=True)
-            completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats}
+            completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats, "ended": characters.ended}
             if copied is not None:
                 completion["copied"] = copied(completion["text"])
             if verbose:

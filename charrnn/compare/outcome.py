@@ -170,7 +170,7 @@ def completions(grid: Grid, folder: Folder, prime: str, chars: int) -> Iterator[
         model = load(folder.run(grid, entry, 0), device="cpu")
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # a diverged run computes with anything
-                text = model.complete(prime, chars)
+                text = model.completion(prime, chars).text
         except CharRNNError as error:
             text = f" [{error.problem}]"
         yield grid.label(entry), text

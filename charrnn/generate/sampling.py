@@ -1,4 +1,4 @@
-"""Choose the next character, and the next: filters, the draw, stopping, streaming.
+"""Choose the next character, and the next: filters, the draw, streaming.
 
 The draw, which every decoder obeys, so that equal logits give equal text: the p-th id of completion n is drawn with
 u = the p-th number (from 0) of numpy's Generator(Philox(key=(seed, n))).random(); probabilities are the float64
@@ -6,8 +6,7 @@ softmax of logits / temperature over the ids that the UTF-8 automaton allows, cu
 order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
-from charrnn.text import documents
-from charrnn.text.tokenizer import TextStream, Tokenizer
+from charrnn.generate.stopping import Drawn
+from charrnn.generate.stopping import in_document as in_document
+from charrnn.generate.stopping import until as until
+from charrnn.text.tokenizer import BYTES, TextStream, Tokenizer
 
 Forbidden = Callable[[str, bytes], list[int]]
 
@@ -112,6 +113,31 @@ def cost(logits: NDArray[Any], id_: int) -> float:
     return float(np.log(np.exp(x - top).sum()) + top - x[id_])
 
 
+def likeliest(logits: NDArray[Any], tokenizer: Tokenizer, k: int) -> tuple[tuple[str, float], ...]:
+    """Return the k likeliest characters with their probabilities, likeliest first. logits: (V,), between characters.
+
+    Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
+    """
+    p = distribution(logits, tokenizer.allowed[0], Sampling())
+    whole = [*range(128), *range(BYTES, tokenizer.size)]
+    return tuple((tokenizer.decode([i]), float(p[i])) for i in sorted(whole, key=lambda i: -p[i])[:k])
+
+
+class Alternatives:
+    """Notes the k likeliest characters at every place of a completion. of: those of each character drawn so far."""
+
+    def __init__(self, tokenizer: Tokenizer, k: int) -> None:
+        """Raises CharRNNError for a k below 1."""
+        if k < 1:
+            raise CharRNNError(f"alternatives is {k}", "expected a whole number of 1 or more")
+        self._tokenizer, self._k = tokenizer, k
+        self.of: list[tuple[tuple[str, float], ...]] = []
+
+    def note(self, logits: NDArray[Any]) -> None:
+        """Note what may follow here. logits: (V,)."""
+        self.of.append(likeliest(logits, self._tokenizer, self._k))
+
+
 @dataclass(frozen=True)
 class Primed:
     """The point where completions begin: a prime's last id, not yet read, and the state before it, shared by all.
@@ -148,10 +174,11 @@ def generate(
     completion: int = 0,
     forbidden: Forbidden | None = None,
     ids: Iterator[tuple[int, float]] | None = None,
-) -> Iterator[tuple[str, float]]:
-    """Characters after a prime, without end, each with its cost in nats.
+    alternatives: Alternatives | None = None,
+) -> Iterator[Drawn]:
+    """Yield characters after a prime, without end, each with its cost in nats.
 
-    ids: what was drawn already, as `Drawing.drawn` gives it.
+    ids: what was drawn already, as `Drawing.drawn` gives it. alternatives: what notes those of every character.
 
     forbidden(drawn, pending): ids that may not follow the characters drawn and the bytes of an unfinished one; they are
     taken out before the filters, like what UTF-8 does not allow.
@@ -159,16 +186,16 @@ def generate(
     source, stream, nats = draws(sampling.seed, completion), TextStream(tokenizer), 0.0
     if ids is not None:
         pass
-    elif isinstance(decoder, Drawing) and forbidden is None:
+    elif isinstance(decoder, Drawing) and forbidden is None and alternatives is None:
         ids = decoder.drawn(primed, tokenizer, sampling, source)
     else:
-        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden)
+        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden, alternatives)
     for id_, cost_ in ids:
         if id_ < 0:
             raise _diverged()
         nats += cost_
         if character := stream.push(id_):
-            yield character, nats
+            yield Drawn(character, nats)
             nats = 0.0
 
 
@@ -179,10 +206,13 @@ def _drawn(
     sampling: Sampling,
     us: np.random.Generator,
     forbidden: Forbidden | None,
+    alternatives: Alternatives | None,
 ) -> Iterator[tuple[int, float]]:
     id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
     while True:
         logits, state = decoder.step(np.array([id_]), state)
+        if alternatives is not None and not stream.pending:  # a character begins
+            alternatives.note(logits[0])
         allowed = tokenizer.allowed[stream.state]
         if forbidden is not None and (ids := forbidden(text, stream.pending)):
             allowed = allowed.copy()
@@ -190,36 +220,3 @@ def _drawn(
         id_ = draw(distribution(logits[0], allowed, sampling), us.random())
         text += stream.push(id_)
         yield id_, cost(logits[0], id_)
-
-
-def in_document(characters: Iterator[tuple[str, float]], text: str, kind: str) -> Iterator[tuple[str, float]]:
-    """Yield the characters that continue `text` up to the end of its document, which is the last of them."""
-    for character, nats in characters:
-        yield character, nats
-        text += character
-        if character == "\n" and documents.ends(text, kind):
-            return
-
-
-def until(characters: Iterator[tuple[str, float]], chars: int, stop: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
-    """Yield the first `chars` characters, or those before the first of the `stop` strings, which is left out.
-
-    A character that may be the beginning of a stop string is held back until that is known.
-    """
-    held: list[tuple[str, float]] = []
-    for character_and_nats in itertools.islice(characters, chars):
-        held.append(character_and_nats)
-        text = "".join(character for character, _ in held)
-        found = [text.find(s) for s in stop if s in text]
-        if found:
-            yield from held[: min(found)]
-            return
-        keep = max((_overlap(text, s) for s in stop), default=0)
-        yield from held[: len(held) - keep]
-        held = held[len(held) - keep :]
-    yield from held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Count the characters at the end of text that are the beginning of stop."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

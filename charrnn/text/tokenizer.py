@@ -4,57 +4,36 @@ Ids 0..255 are the bytes; id 256 + i is the i-th character of the vocabulary, in
 not in the vocabulary is spelled in its UTF-8 bytes, so there is no unknown token. V is the number of ids; the start
 token that precedes a text (id V) belongs to the model, not to the tokenizer.
 
-tokenizer.json is read and written here as plain JSON. The same ids come from `tokenizers.Tokenizer.from_file`, at a
+The library makes and writes tokenizer.json, and `huggingface` hands its tokenizer out. It gives the same ids at a
 fraction of the speed: it searches for merges there are none of, while a table over code points needs one look-up.
 """
 
-import json
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import strict_json
 from charrnn.errors import CharRNNError
+from charrnn.text import tokenizer_json, utf8
+from charrnn.text.code_points import BLOCK, code_points, surrogate, text_of
+from charrnn.text.code_points import count_characters as count_characters
+from charrnn.text.tokenizer_json import Normalize as Normalize
+from charrnn.text.utf8 import BYTES as BYTES
+from charrnn.text.utf8 import is_continuation
+
+if TYPE_CHECKING:  # making and writing a tokenizer.json need the library, reading one does not
+    import tokenizers
 
 Ids = NDArray[np.unsignedinteger[Any]]  # what encode returns: 1-D, of the tokenizer's dtype
 IdsLike = NDArray[np.integer[Any]] | Sequence[int]
-Normalize = Literal["none", "nfc"]
 
-BYTES = 256
 CODE_POINTS = 0x110000
-BLOCK = 1 << 15  # characters looked up at a time, so that the temporaries stay in cache
-BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(BYTES)]
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-# Well-formed UTF-8: the Unicode Standard, table 3-7. State 0 is between characters; states 1, 2 and 3 want that many
-# more continuation bytes; states 4 to 7 want a second byte of a narrower range, which is what shuts out overlong forms
-# (E0, F0), surrogates (ED) and everything past U+10FFFF (F4). C0, C1 and F5..FF lead nowhere.
-STATES = 8
-TRANSITIONS = (  # in state, the bytes from..to lead to state
-    (0, 0x00, 0x7F, 0),
-    (0, 0xC2, 0xDF, 1),
-    (0, 0xE0, 0xE0, 4),
-    (0, 0xE1, 0xEC, 2),
-    (0, 0xED, 0xED, 5),
-    (0, 0xEE, 0xEF, 2),
-    (0, 0xF0, 0xF0, 6),
-    (0, 0xF1, 0xF3, 3),
-    (0, 0xF4, 0xF4, 7),
-    (1, 0x80, 0xBF, 0),
-    (2, 0x80, 0xBF, 1),
-    (3, 0x80, 0xBF, 2),
-    (4, 0xA0, 0xBF, 1),
-    (5, 0x80, 0x9F, 1),
-    (6, 0x90, 0xBF, 2),
-    (7, 0x80, 0x8F, 2),
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,12 +120,12 @@ class Tokenizer:
             try:
                 return np.frombuffer(text.encode("utf-8"), np.uint8).astype(self.dtype)
             except UnicodeEncodeError as error:
-                raise _surrogate(text, error.start) from None
+                raise surrogate(text, error.start) from None
         blocks = [self._encode_block(text, start) for start in range(0, max(len(text), 1), BLOCK)]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _encode_block(self, text: str, start: int) -> Ids:
-        codes = _code_points(text, start)
+        codes = code_points(text, start)
         ids = self._id_of.take(codes)  # half the time of indexing
         absent = np.iinfo(self.dtype).max
         unknown = np.flatnonzero(ids == absent)
@@ -155,7 +134,7 @@ class Tokenizer:
         spelled = codes.take(unknown)
         more_bytes = np.searchsorted([0x80, 0x800, 0x10000], spelled, side="right")  # than one
         ids = np.insert(ids, np.repeat(unknown, more_bytes), absent)  # now one place for each byte
-        ids[ids == absent] = np.frombuffer(_text(spelled).encode("utf-8"), np.uint8)
+        ids[ids == absent] = np.frombuffer(text_of(spelled).encode("utf-8"), np.uint8)
         return ids
 
     @cached_property
@@ -182,8 +161,8 @@ class Tokenizer:
         array = self._checked(ids)
         is_byte = array < BYTES
         if not (is_byte & (array >= 0x80)).any():
-            return _text(self._code_of.take(array))
-        continues = _continues(array)
+            return text_of(self._code_of.take(array))
+        continues = is_continuation(array)
         run_starts = is_byte & ~np.concatenate(([False], is_byte[:-1]))
         if (continues & run_starts).any():  # two runs must not be taken for one character
             return self._decode_runs(array, is_byte)
@@ -194,7 +173,7 @@ class Tokenizer:
         whole = array[~continues]
         codes = self._code_of.take(whole)
         codes[whole < BYTES] = np.frombuffer(spelled.encode("utf-32-le"), "<u4")
-        return _text(codes)
+        return text_of(codes)
 
     def _decode_runs(self, ids: NDArray[np.integer[Any]], is_byte: NDArray[np.bool_]) -> str:
         """`decode` of ids in which some run of bytes is not UTF-8: run by run, the slow way."""
@@ -202,7 +181,7 @@ class Tokenizer:
         cuts = np.flatnonzero(is_byte[1:] != is_byte[:-1]) + 1
         for run in np.split(ids, cuts):
             if run[0] >= BYTES:
-                pieces.append(_text(self._code_of[run]))
+                pieces.append(text_of(self._code_of[run]))
                 continue
             spelled = run.astype(np.uint8).tobytes()
             try:
@@ -234,12 +213,12 @@ class Tokenizer:
     def characters_in(self, ids: IdsLike) -> int:
         """Count the characters that valid ids (N,) spell; one of 3 bytes is one character."""
         array = self._checked(ids)
-        return len(array) - int(np.count_nonzero(_continues(array)))
+        return len(array) - int(np.count_nonzero(is_continuation(array)))
 
     def spelled_in_bytes(self, ids: IdsLike) -> int:
         """Count the characters that valid ids (N,) spell in bytes."""
         array = self._checked(ids)
-        return int(np.count_nonzero((array < BYTES) & ~_continues(array)))
+        return int(np.count_nonzero((array < BYTES) & ~is_continuation(array)))
 
     def character_index(self, ids: IdsLike) -> NDArray[np.int64]:
         """For each of valid ids (N,), the index of the character it belongs to: (N,), from 0, never decreasing.
@@ -247,7 +226,7 @@ class Tokenizer:
         np.bincount(character_index(ids), weights=nats) sums the nats of ids to the nats of characters.
         """
         array = self._checked(ids)
-        index = np.cumsum(~_continues(array), dtype=np.int64) - 1
+        index = np.cumsum(~is_continuation(array), dtype=np.int64) - 1
         if len(index) and index[0] < 0:  # -1 would be added to the last character
             raise CharRNNError(
                 f"the ids begin with byte 0x{array[0]:02X}, inside a character, where a whole one is expected",
@@ -259,17 +238,8 @@ class Tokenizer:
 
     @cached_property
     def next_state(self) -> NDArray[np.int8]:
-        """The state after id v in state s, (8, V); -1 where v may not follow. State 0 is between characters.
-
-        Byte ids follow table 3-7 of the Unicode Standard (TRANSITIONS, above); character ids go from state 0 to
-        state 0. At most three more ids return to state 0 from anywhere. Read-only.
-        """
-        table = np.full((STATES, self.size), -1, np.int8)
-        for state, first, last, after in TRANSITIONS:
-            table[state, first : last + 1] = after
-        table[0, BYTES:] = 0
-        table.flags.writeable = False
-        return table
+        """The state after id v in state s, (8, V), as `utf8.next_state` gives it: -1 where v may not follow."""
+        return utf8.next_state(self.size)
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
@@ -280,58 +250,32 @@ class Tokenizer:
 
     # tokenizer.json
 
-    def to_json(self) -> str:
-        """This tokenizer as the tokenizer.json of the Hugging Face `tokenizers` library."""
-        return json.dumps(self._document(), ensure_ascii=False, indent=2) + "\n"
+    def huggingface(self) -> "tokenizers.Tokenizer":
+        """Return the tokenizer of the Hugging Face library `tokenizers` that gives the same ids and the same text."""
+        return tokenizer_json.huggingface(self.characters, self.normalize)
 
-    def _document(self) -> dict[str, Any]:
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": {"type": "NFC"} if self.normalize == "nfc" else None,
-            "pre_tokenizer": None,
-            "post_processor": None,
-            # Without a decoder the library puts spaces between characters.
-            "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": True,
-                "ignore_merges": False,
-                "vocab": {token: id_ for id_, token in enumerate((*BYTE_TOKENS, *self.characters))},
-                "merges": [],
-            },
-        }
+    def to_json(self) -> str:
+        """Return the tokenizer.json that the library `tokenizers` writes of this tokenizer."""
+        return tokenizer_json.write(self.characters, self.normalize)
+
+    def canonical_json(self) -> str:
+        """Return what `to_json` does, put together without the library: a name for what the tokenizer does."""
+        return tokenizer_json.canonical(self.characters, self.normalize)
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Tokenizer":
-        """Read the tokenizer that `to_json` wrote; `source` names it in errors.
+        """Return the tokenizer that `to_json` wrote; `source` names it in errors.
 
         Anything else that the `tokenizers` library could read, and that would encode differently, raises CharRNNError.
         """
         try:
-            document = strict_json.loads(text)
-            model = document["model"]
-            tokens = _in_id_order(model.pop("vocab"))
-            normalize: Normalize = "nfc" if document["normalizer"] == {"type": "NFC"} else "none"
-            tokenizer = cls(tuple(tokens[BYTES:]), normalize)
-            expected = tokenizer._document()
-            del expected["model"]["vocab"]
-            _same(document.pop("model"), expected.pop("model"), "model.")
-            _same(document, expected, "")
+            return cls(*tokenizer_json.read(text))
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError, CharRNNError) as error:
             problem = error.problem if isinstance(error, CharRNNError) else f"{type(error).__name__}: {error}"
             raise CharRNNError(
                 f"{source}: not a tokenizer.json that charrnn wrote: {problem}",
                 "restore the file from a copy, or train again",
             ) from None
-        return tokenizer
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json to `path`."""
@@ -390,65 +334,3 @@ class TextStream:
         character = self._pending.decode("utf-8")
         self._pending.clear()
         return character
-
-
-def count_characters(text: str) -> Counter[str]:
-    """Count how often each character occurs in a text; add the counts of pieces to count a corpus."""
-    counts: Counter[str] = Counter()
-    for start in range(0, len(text), BLOCK * 32):
-        of_code = np.bincount(_code_points(text, start, BLOCK * 32))
-        seen = np.flatnonzero(of_code)
-        counts.update(dict(zip(map(chr, seen.tolist()), of_code[seen].tolist(), strict=True)))
-    return counts
-
-
-def _code_points(text: str, start: int, length: int = BLOCK) -> NDArray[np.uint32]:
-    """Return the code points of text[start : start + length]."""
-    try:
-        return np.frombuffer(text[start : start + length].encode("utf-32-le"), "<u4")
-    except UnicodeEncodeError as error:
-        raise _surrogate(text, start + error.start) from None
-
-
-def _text(codes: NDArray[np.uint32]) -> str:
-    """Return the text of code points (N,)."""
-    return str(codes.tobytes(), "utf-32-le")
-
-
-def _surrogate(text: str, position: int) -> CharRNNError:
-    return CharRNNError(
-        f"character {position} of the text is U+{ord(text[position]):04X}, a lone surrogate, "
-        "where whole Unicode characters are expected",
-        'remove it, or replace it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")',
-    )
-
-
-def _continues(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Which ids are UTF-8 continuation bytes, the ones that begin no character."""
-    return (ids >= 0x80) & (ids < 0xC0)
-
-
-def _in_id_order(vocab: dict[str, Any]) -> list[str]:
-    """List the tokens of a vocabulary, whose ids must be 0..V-1 with the byte tokens first."""
-    for token, id_ in vocab.items():
-        if type(id_) is not int:  # True == 1 == 1.0, but none of them is written for another
-            raise ValueError(f"token {token!r} has id {id_!r}, where an integer is expected")
-    tokens = sorted(vocab, key=vocab.__getitem__)
-    for expected, token in enumerate(tokens):
-        if vocab[token] != expected:
-            raise ValueError(f"token {token!r} has id {vocab[token]}, where {expected} is expected")
-    for id_, expected_token in enumerate(BYTE_TOKENS):
-        if id_ >= len(tokens) or tokens[id_] != expected_token:
-            given = repr(tokens[id_]) if id_ < len(tokens) else "missing"
-            raise ValueError(f"the token of id {id_} is {given}, where {expected_token!r} is expected")
-    return tokens
-
-
-def _same(given: dict[str, Any], expected: dict[str, Any], prefix: str) -> None:
-    """Raise ValueError for the first key in which two JSON objects differ."""
-    for key in {**expected, **given}:
-        left, right = (
-            json.dumps(side[key], sort_keys=True) if key in side else "missing" for side in (given, expected)
-        )
-        if left != right:
-            raise ValueError(f"{prefix}{key} is {left[:80]}, where {right} is expected")

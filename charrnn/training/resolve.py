@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from charrnn import cells
+from charrnn import cells, devices
 from charrnn.engines import layers
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
@@ -13,7 +13,7 @@ from charrnn.text.corpus import Corpus, Streams
 from charrnn.training import sizing
 from charrnn.training.config import Config
 from charrnn.training.settings import Plan, Settings
-from charrnn.training.speed import Machine, fastest, resolve_device
+from charrnn.training.speed import Machine, fastest
 
 DEFAULT_BUDGET_SECONDS = 180.0
 VALIDATIONS = 20  # in a run, unless that would cost more than 1 / VALIDATION_SHARE of it
@@ -69,15 +69,15 @@ def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str,
     """
     asked = None if device == "auto" else device
     here = config.device == "cpu" or torch.cuda.is_available()
-    device = resolve_device(asked or (config.device if here else "cpu"))
-    if device == config.device:
+    where = devices.resolve(asked or (config.device if here else "cpu"))
+    if where == config.device:
         return config, ()
     cell = cells.get(config.cell)
-    known = layers.engines(cell, device)
-    engine = config.engine if config.engine in known else layers.choose(cell, "auto", device)
+    known = layers.engines(cell, where)
+    engine = config.engine if config.engine in known else layers.choose(cell, "auto", where)
     why = "" if asked else f"there is no {config.device.upper()} device here: "
-    note = f"{why}goes on on {device} with the {engine} engine, where the last bits of the results differ"
-    return config.replace(device=device, engine=engine, measured_us={}), (note,)
+    note = f"{why}goes on on {where} with the {engine} engine, where the last bits of the results differ"
+    return config.replace(device=where, engine=engine, measured_us={}), (note,)
 
 
 def planned(config: Config, corpus: Corpus, since: int, steps: int) -> Config:

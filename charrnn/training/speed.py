@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 
-from charrnn import cells
+from charrnn import cells, devices
 from charrnn.engines import cuda, layers
-from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
@@ -43,7 +42,7 @@ class Machine:
     def __init__(self, settings: Settings, corpus: Corpus) -> None:
         """Raises CharRNNError for a device that is not there or an engine that cannot run the cell."""
         self._settings, self._vocabulary = settings, corpus.tokenizer.size
-        self.device = resolve_device(settings.device)
+        self.device = devices.resolve(settings.device)
         self.threads = settings.threads or torch.get_num_threads()
         self.engine = self._likely_engine()
 
@@ -127,17 +126,6 @@ def processor() -> str:
     except OSError:  # not Linux
         pass
     return platform.processor() or platform.machine()
-
-
-def resolve_device(device: str) -> str:
-    """Give 'cpu' or 'cuda' for 'auto', by what is there; raises CharRNNError for one that is not."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise CharRNNError("there is no CUDA device here", "use --device cpu or auto")
-        cuda.prepare()
-    return device
 
 
 def measure(

@@ -1,0 +1,99 @@
+"""Where a completion stops: after so many characters, before a text, at the end of a document, a sentence, a word.
+
+Every way to stop takes characters as they are drawn, and yields the first of them.
+"""
+
+import itertools
+import re
+from collections.abc import Generator, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from charrnn.text import documents
+
+
+class Drawn(NamedTuple):
+    """A character that was drawn. nats: its cost."""
+
+    character: str
+    nats: float
+
+
+Unit = Literal["word", "line", "sentence"]
+UNITS: tuple[Unit, ...] = ("word", "line", "sentence")
+
+_LETTER = r"[\w\u0300-\u036f]"  # with the combining accents of the decomposed form
+# What a unit is when it has ended; each has at least one character that can be seen, and ends before its last group.
+_ENDED = {
+    "word": re.compile(
+        rf"(?s)\W*?{_LETTER}+(?:['’-]{_LETTER}+)*(?P<after>(?!{_LETTER})(?:[^'’-]|['’-](?!{_LETTER}).))"
+    ),
+    "line": re.compile(r"\s*\S[^\n]*(?P<after>\n)"),
+    "sentence": re.compile(r"(?s)\s*\S.*?(?:[.!?…][\"'”’“»)\]]*(?P<after>\s)|(?P<blank>[^\S\n]*\n[^\S\n]*\n))"),
+}
+# What may turn out to stand after the end, and is held back until that is known.
+_OPEN = {"word": re.compile(r"['’-]$"), "line": re.compile(r"$"), "sentence": re.compile(r"\s*$")}
+
+
+def end_of(unit: Unit, text: str) -> int | None:
+    """Return where the first unit of `text` ends, or None where more has to be seen to know.
+
+    A word is letters, digits and what joins them, with what stands before it. A line ends before its line end. A
+    sentence ends with . ! ? or … and closing quotes where white space follows, or before a blank line.
+    """
+    found = _ENDED[unit].match(text)
+    if found is None:
+        return None
+    return max(found.start(group) for group in found.re.groupindex)
+
+
+def up_to_end(characters: Iterator[Drawn], unit: Unit) -> Generator[Drawn, None, bool]:
+    """Yield the characters of the first unit, each as soon as it is sure; returns whether its end was found."""
+    text, held = "", list[Drawn]()
+    for character, nats in characters:
+        text += character
+        held.append(Drawn(character, nats))
+        end = end_of(unit, text)
+        if end is not None:
+            yield from held[: end - (len(text) - len(held))]
+            return True
+        waiting = _OPEN[unit].search(text)
+        sure = len(held) - (len(text) - waiting.start() if waiting else 0)
+        yield from held[: max(0, sure)]
+        held = held[max(0, sure) :]
+    yield from held
+    return False
+
+
+def in_document(characters: Iterator[Drawn], text: str, kind: str) -> Iterator[Drawn]:
+    """Yield the characters that go on from `text` up to the end of its document, which is the last of them."""
+    for drawn in characters:
+        yield drawn
+        text += drawn.character
+        if drawn.character == "\n" and documents.ends(text, kind):
+            return
+
+
+def until(characters: Iterator[Drawn], chars: int, stop: Sequence[str] = ()) -> Generator[Drawn, None, bool]:
+    """Yield the first `chars` characters, or those before the first of the `stop` strings, which is left out.
+
+    A character that may be the beginning of a stop string is held back until that is known. Returns whether one was
+    found.
+    """
+    held: list[Drawn] = []
+    for drawn in itertools.islice(characters, chars):
+        held.append(drawn)
+        text = "".join(character for character, _ in held)
+        found = [text.find(s) for s in stop if s in text]
+        if found:
+            yield from held[: min(found)]
+            return True
+        keep = max((_overlap(text, s) for s in stop), default=0)
+        yield from held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield from held
+    return False
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of text are the beginning of stop."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
