@@ -96,7 +96,7 @@ class TextModel:
         """The decoder that takes one row a step in less time; the CPU's where it alone keeps the weights as asked."""
         if self.kept != "float32":
             return self._on_cpu
-        if self._on_cpu.engine != "native":
+        if not self._on_cpu.compiled:
             return self._on_cuda
         works = {name: partial(_step, decoder) for name, decoder in (("CPU", self._on_cpu), ("GPU", self._on_cuda))}
         seconds = fastest.seconds(f"step {self.architecture}", works)
@@ -193,7 +193,7 @@ class TextModel:
     def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
         """The ids of each completion, drawn side by side; None where one after the other is as fast."""
         decoder = self.decoder()
-        if decoder.engine != "native":
+        if not decoder.compiled:
             return None
         from charrnn.generate import compiled as native
         from charrnn.generate import rows as native_batch
@@ -251,11 +251,11 @@ class TextModel:
 
     def _network(self) -> "CharRNN":
         """The model under torch, on the GPU where that may be used."""
-        from charrnn.engines import layers
+        from charrnn.engines import names_for
         from charrnn.model.rnn import CharRNN
 
         device = "cpu" if self.device == "cpu" else "cuda"
-        known = layers.engines(self.architecture.definition, device)
+        known = names_for(self.architecture.definition, device)
         engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
         return CharRNN(self.architecture, self.weights, engine).to(device)
 

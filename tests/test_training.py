@@ -15,8 +15,7 @@ from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import api, cells
-from charrnn.engines import layers
+from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
@@ -255,7 +254,7 @@ def test_bf16_products_train_to_nearly_the_same_loss(trained: TrainedRun) -> Non
     assert losses[0] == pytest.approx(losses[1], abs=0.05)  # 8 bits of mantissa: about 1 % of a loss of 3 nats
 
 
-ONE_OF_EACH_KIND = {tuple(layers.engines(cells.get(name))): name for name in cells.names()}
+ONE_OF_EACH_KIND = {tuple(engines.names_for(cells.get(name))): name for name in cells.names()}
 
 
 @pytest.mark.parametrize("cell", sorted(ONE_OF_EACH_KIND.values()))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from charrnn import strict_json
+from charrnn import engines, strict_json
 from charrnn.errors import CharRNNError, did_you_mean
 
 FORMAT = 1  # of config.json and run.json
@@ -107,7 +107,7 @@ class Config:
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
-    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan", "native"))
+    engine: str = knob("auto", "how a cell is run along time", choices=("auto", *engines.NAMES))
 
     fingerprint: str | None = resolved(None, "SHA-256 of the corpus's text, as UTF-8")
     measured_us: Mapping[str, int] = resolved({}, "microseconds of an update by 'engine precision', where compared")

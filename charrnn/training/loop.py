@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.engines import cuda, layers
+from charrnn.engines import cuda
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.rnn import CharRNN, State, detach
@@ -501,14 +501,8 @@ class Trainer:
         notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
-        definition, config = self.architecture.definition, self.config
-        if (
-            config.precision == "bf16"
-            and config.engine == "fused"
-            and not layers.multiplies_bf16(definition, config.device)
-        ):
-            where = "on a GPU: its products are TF32" if config.device == "cuda" else "here: its products are float32"
-            notes.append(f"torch's own layer has no bf16 {where}")
+        if note := self.model.engine.note(self.model.cell, self.config.device, self.config.precision):
+            notes.append(note)
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
         longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))

@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from charrnn import cells
-from charrnn.engines import cuda, layers
+from charrnn import cells, engines
+from charrnn.engines import cuda
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.rnn import CharRNN
@@ -70,8 +70,8 @@ def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str,
     if device == config.device:
         return config, ()
     cell = cells.get(config.cell)
-    known = layers.engines(cell, device)
-    engine = config.engine if config.engine in known else layers.choose(cell, "auto", device)
+    known = engines.names_for(cell, device)
+    engine = config.engine if config.engine in known else known[0]
     why = "" if asked else f"there is no {config.device.upper()} device here: "
     note = f"{why}goes on on {device} with the {engine} engine, where the last bits of the results differ"
     return config.replace(device=device, engine=engine, measured_us={}), (note,)
@@ -91,10 +91,11 @@ def _device(device: str) -> str:
 def _likely_engine(config: Config, device: str) -> str:
     """The engine asked for; else what will probably be chosen, so that the sizes fit the speed there will be."""
     cell = cells.get(config.cell)
-    known = layers.engines(cell, device)
-    if config.engine == "auto" and "native" in known and (config.budget or 0) >= WORTH_MEASURING_SECONDS:
-        return "native"
-    return layers.choose(cell, config.engine, device)
+    if config.engine == "auto" and (config.budget or 0) >= WORTH_MEASURING_SECONDS:
+        for engine in engines.engines(cell, device):
+            if engine.compiles:
+                return engine.name
+    return engines.choose(cell, config.engine, device).name
 
 
 def _with_fastest_engine(config: Config, asked: Config, corpus: Corpus, speed: float) -> Config:

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from charrnn.engines import layers
+from charrnn.engines import names_for
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
 
@@ -27,7 +27,7 @@ def measure(
 
     engine, precision: which to try, all there are where 'auto'.
     """
-    engines = layers.engines(architecture.definition) if engine == "auto" else [engine]
+    engines = names_for(architecture.definition) if engine == "auto" else [engine]
     precisions = ["float32", "bf16"] if precision == "auto" else [precision]
     models = {e: CharRNN(architecture, weights, e) for e in engines}
     ids = torch.arange(batch * window).view(window, batch) % architecture.vocabulary
