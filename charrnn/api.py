@@ -384,13 +384,13 @@ def train(*corpus: str | Path, name: str | None = None, out: str | Path | None =
     config = Config.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
     run = loop.open_run(config, name, out)
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
-    reports = loop.new_run(config, run, interruption)
-    with heard(interruption, [signal.SIGINT]), contextlib.closing(reports):
-        for report in reports:
-            if isinstance(report, Stepped):
+    events = loop.new_run(config, run, interruption)
+    with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Stepped):
                 interruption.can_save()
-            elif isinstance(report, Finished) and report.result["diverged"] is not None:
-                raise loop.diverged(run, report.result["diverged"])
+            elif isinstance(event, Finished) and event.result["diverged"] is not None:
+                raise loop.diverged(run, event.result["diverged"])
     if interruption():
         error = KeyboardInterrupt()
         about = run.about()

@@ -1,4 +1,4 @@
-"""What training says while it runs: one report after another, which a command line prints and a test looks at."""
+"""What training says while it runs: one event after another, which a command line prints and a test looks at."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +62,8 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Turned:
-    """Validation has clearly turned, so that the run ends here; the best weights are kept."""
+class StoppedEarly:
+    """Early stopping: validation is clearly past its best, so that the run ends here; the best weights are kept."""
 
     step: int
 
@@ -92,4 +92,8 @@ class Finished:
     result: dict[str, Any]
 
 
-Report = Started | Stepped | Validated | Planned | Turned | Diverged | Stopped | Finished
+Event = Started | Stepped | Validated | Planned | StoppedEarly | Diverged | Stopped | Finished
+
+# What these were called before version 0.2.
+Turned = StoppedEarly
+Report = Event
