@@ -87,7 +87,7 @@ class TextModel:
         """Return the decoder that takes one row a step in less time; the CPU's where it alone has such weights."""
         if self.kept != "float32":
             return self._on_cpu
-        if self._on_cpu.engine != "native":
+        if not self._on_cpu.compiled:
             return self._on_cuda
         works = {name: partial(_step, decoder) for name, decoder in (("CPU", self._on_cpu), ("GPU", self._on_cuda))}
         seconds = fastest.seconds(f"step {self.architecture}", works)
@@ -207,7 +207,7 @@ class TextModel:
     def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
         """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
         decoder = self.decoder()
-        if decoder.engine != "native":
+        if not decoder.compiled:
             return None
         from charrnn.generate import compiled as native
         from charrnn.generate import rows as native_batch
@@ -262,11 +262,11 @@ class TextModel:
 
     def _network(self) -> "CharRNN":
         """Return the model under torch, on the GPU where that may be used."""
-        from charrnn.engines import layers
+        from charrnn.engines import names_for
         from charrnn.model.rnn import CharRNN
 
         device = "cpu" if self.device == "cpu" else "cuda"
-        known = layers.engines(self.architecture.definition, device)
+        known = names_for(self.architecture.definition, device)
         engine = self.config.engine if self.config.engine in known else "auto"  # trained elsewhere, perhaps
         return CharRNN(self.architecture, self.weights, engine).to(device)
 
@@ -369,13 +369,13 @@ def train(*corpus: str | Path, name: str | None = None, out: str | Path | None =
     asked = Settings.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
     run = loop.open_run(asked, name, out)
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
-    reports = loop.new_run(asked, run, interruption)
-    with heard(interruption, [signal.SIGINT]), contextlib.closing(reports):
-        for report in reports:
-            if isinstance(report, Stepped):
+    events = loop.new_run(asked, run, interruption)
+    with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Stepped):
                 interruption.can_save()
-            elif isinstance(report, Finished) and report.result["diverged"] is not None:
-                raise loop.diverged(run, report.result["diverged"])
+            elif isinstance(event, Finished) and event.result["diverged"] is not None:
+                raise loop.diverged(run, event.result["diverged"])
     if interruption():
         error = KeyboardInterrupt()
         about = run.about()

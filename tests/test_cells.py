@@ -9,9 +9,8 @@ import torch
 from compiled import compiled
 from numpy.typing import NDArray
 
-from charrnn import cells
+from charrnn import cells, engines
 from charrnn.cells.cell import Cell, run_cell
-from charrnn.engines import layers
 from charrnn.errors import CharRNNError
 from charrnn.model import torch_layers
 
@@ -21,7 +20,7 @@ FLOAT64 = 1e-12
 Params = dict[str, NDArray[Any]]
 
 
-ENGINES = [(name, engine) for name in cells.names() for engine in layers.engines(cells.get(name))]
+ENGINES = [(name, engine) for name in cells.names() for engine in engines.names_for(cells.get(name))]
 
 
 @pytest.fixture(params=cells.names())
@@ -65,7 +64,7 @@ def in_torch(engine: str, cell: Cell, x: Any, params: Any, state: Any = None) ->
     x = torch.as_tensor(x)
     state = cell.start((x.shape[1], H), x.numpy().dtype) if state is None else state
     state = tuple(torch.as_tensor(s) for s in state)
-    return layers.run(engine, cell, x, state, cell.pack(params))
+    return engines.named(engine).run(cell, x, state, cell.pack(params))
 
 
 def in_numba(cell: Cell, x: NDArray[Any], params: Params, state: Any = None) -> tuple[NDArray[Any], Any]:
@@ -161,7 +160,9 @@ def test_rows_of_a_table_are_looked_up_or_computed_alike(
 ) -> None:
     rng, p, given = np.random.default_rng(6), cell.pack(tensors(params)), tuple(map(torch.tensor, state))
     table, ids = torch.tensor(rng.standard_normal((rows, I))), torch.tensor(rng.integers(0, rows, (T, B)))
-    assert_close(layers.run(engine, cell, (table, ids), given, p), layers.run("loop", cell, table[ids], given, p))
+    assert_close(
+        engines.named(engine).run(cell, (table, ids), given, p), engines.named("loop").run(cell, table[ids], given, p)
+    )
 
 
 def params_of(params: Params) -> dict[str, torch.Tensor]:
@@ -184,7 +185,7 @@ def test_nothing_that_is_given_is_modified(cell: Cell, params: Params, x: Any, s
     before = [v.copy() for v in given]
     run_cell(cell, x, params, state)
     in_numba(cell, x, params, state)
-    for engine in layers.engines(cell):
+    for engine in engines.names_for(cell):
         in_torch(engine, cell, torch.from_numpy(x), {n: torch.from_numpy(v) for n, v in params.items()}, state)
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
 
@@ -197,7 +198,7 @@ def test_gradients_of_the_loop_are_the_numerical_ones(cell: Cell, params: Params
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> Any:
         given, carried = values[: len(names)], values[len(names) :]
-        y, last = layers.run("loop", cell, x, tuple(carried), cell.pack(given))
+        y, last = engines.named("loop").run(cell, x, tuple(carried), cell.pack(given))
         return (y, *last)
 
     inputs = [x[:3, :2], *params.values(), *(s[:2] for s in state)]
@@ -205,7 +206,7 @@ def test_gradients_of_the_loop_are_the_numerical_ones(cell: Cell, params: Params
 
 
 def test_gradients_at_the_start_of_a_text_are_finite(cell: Cell, params: Params, x: Any) -> None:
-    for engine in layers.engines(cell):
+    for engine in engines.names_for(cell):
         weights = tensors(params)
         y, _ = in_torch(engine, cell, x, weights)
         y.square().sum().backward()
@@ -218,7 +219,7 @@ def test_every_engine_gives_the_loops_gradients(engine: str, cell: Cell, params:
     for each in ("loop", engine):
         weights = tensors({**params, "x": x, **{f"s{i}": s for i, s in enumerate(state)}})
         carried = tuple(weights[f"s{i}"] for i in range(len(state)))
-        y, last = layers.run(each, cell, weights["x"], carried, cell.pack([weights[name] for name in params]))
+        y, last = engines.named(each).run(cell, weights["x"], carried, cell.pack([weights[name] for name in params]))
         (y.square().sum() + sum(s.sum() for s in last)).backward()
         grads.append([w.grad for w in weights.values()])
     assert_close(grads[1], grads[0])

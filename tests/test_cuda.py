@@ -27,8 +27,8 @@ from gpu_figures import Figures
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charrnn import api, cells
-from charrnn.engines import cuda, layers
+from charrnn import api, cells, engines
+from charrnn.engines import cuda
 from charrnn.errors import CharRNNError
 from charrnn.generate import fastest
 from charrnn.model.architecture import Architecture
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.gpu
 
 ROOT = Path(__file__).parent.parent
 DEVICE = os.environ.get("CHARRNN_TEST_DEVICE", "cuda")
-PAIRS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell), "cuda")]
-ONE_OF_EACH_KIND = {tuple(layers.engines(cells.get(name), "cuda")): name for name in cells.names()}
+PAIRS = [(cell, engine) for cell in cells.names() for engine in engines.names_for(cells.get(cell), "cuda")]
+ONE_OF_EACH_KIND = {tuple(engines.names_for(cells.get(name), "cuda")): name for name in cells.names()}
 KINDS = [(cell, engine) for engines, cell in ONE_OF_EACH_KIND.items() for engine in engines]
 
 CHARS, STEPS, HALF = 3000, 10, 5

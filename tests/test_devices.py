@@ -14,9 +14,9 @@ import torch
 from conftest import config, decided
 from torch import Tensor
 
-from charrnn import api, cells, devices
+from charrnn import api, cells, devices, engines
 from charrnn.api import TextModel
-from charrnn.engines import cuda, layers
+from charrnn.engines import cuda, fused
 from charrnn.errors import CharRNNError
 from charrnn.generate import fastest
 from charrnn.training import loop, optimizers, pacing, resolve
@@ -117,7 +117,7 @@ def test_weights_in_one_buffer_give_the_same_numbers_and_gradients(name: str, mo
         monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda _, answer=acceptable: answer)
         # As on a GPU, where alone the buffer is made.
         monkeypatch.setattr(torch, function, lambda x, h, w, *o: run(x, h, seen(cell.twin.layer, w), *o))  # type: ignore[union-attr]
-        y, _ = layers.run("fused", cell, x, state, cell.pack(values))
+        y, _ = engines.named("fused").run(cell, x, state, cell.pack(values))
         outcomes.append([y, *torch.autograd.grad(y.square().sum(), [x, *values], allow_unused=True)])
     assert [len(found) for found in addresses] == [4, 1]
     for a, b in zip(*outcomes, strict=True):
@@ -126,7 +126,7 @@ def test_weights_in_one_buffer_give_the_same_numbers_and_gradients(name: str, mo
 
 def test_cudnns_layers_are_not_given_float16() -> None:
     for name in cells.names():
-        assert layers.multiplies_bf16(cells.get(name), "cuda") == (name not in TWINS)
+        assert fused.multiplies_bf16(cells.get(name), "cuda") == (name not in TWINS)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -176,7 +176,7 @@ def test_a_run_of_a_gpu_goes_on_without_one_and_says_so(
     list(loop.new_run(config(corpus), run, stop=lambda: next(calls) >= 7))
     written = json.loads((run.path / "config.json").read_text())
     (run.path / "config.json").write_text(json.dumps({**written, "device": "cuda"}))
-    with pytest.raises(CharRNNError, match="no CUDA device"):
+    with pytest.raises(CharRNNError, match="there is no device 'cuda' here"):
         list(loop.resume(run, device="cuda"))
     told = list(loop.resume(run))
     (started,) = (report for report in told if isinstance(report, Started))
@@ -258,6 +258,7 @@ def race(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callab
 
             return SimpleNamespace(
                 engine=engine if device == "cpu" else "torch",
+                compiled=engine == "native" and device == "cpu",
                 step=step,
                 start=lambda: None,
                 architecture=model.architecture,

@@ -11,8 +11,7 @@ from conftest import config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import api, cells
-from charrnn.engines import layers
+from charrnn import api, cells, engines
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
@@ -22,7 +21,7 @@ from charrnn.training import loop
 from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
-ENGINES = [(name, engine) for name in cells.names() for engine in layers.engines(cells.get(name))]
+ENGINES = [(name, engine) for name in cells.names() for engine in engines.names_for(cells.get(name))]
 V = 40
 
 

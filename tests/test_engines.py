@@ -10,11 +10,11 @@ import torch
 from conftest import config
 from torch import Tensor
 
-from charrnn import cells
+from charrnn import cells, engines
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.products import Shape, fast_bf16
-from charrnn.engines import layers
+from charrnn.engines import fused
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
@@ -23,7 +23,7 @@ from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
 from charrnn.training.settings import Plan, Settings
 
-OTHERS = [(cell, engine) for cell in cells.names() for engine in layers.engines(cells.get(cell)) if engine != "loop"]
+OTHERS = [(cell, engine) for cell in cells.names() for engine in engines.names_for(cells.get(cell)) if engine != "loop"]
 NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
 EXACT = 1e-10
 
@@ -119,7 +119,7 @@ def test_outputs_handed_out_are_never_written_again() -> None:
     kept = []
     for _ in range(3):
         x = torch.tensor(rng.standard_normal((4, 9, 6)))
-        y, last = layers.run("native", cell, x, (torch.zeros(9, 10).double(),) * 2, p)
+        y, last = engines.named("native").run(cell, x, (torch.zeros(9, 10).double(),) * 2, p)
         kept += [(t, t.detach().clone()) for t in (y, *last)]
         torch.autograd.backward(y.sum())
     assert all(torch.equal(a, b) for a, b in kept)
@@ -158,20 +158,20 @@ def test_asked_for_bf16_products_it_makes_them_at_every_width(hidden: int) -> No
     p = cell.pack([torch.tensor(v).float().requires_grad_() for v in cell.initial(rng, 6, hidden).values()])
     x = torch.tensor(rng.standard_normal((4, 3, 6))).float()
     with torch.autocast("cpu", torch.bfloat16):
-        y, _ = layers.run("native", cell, x, (torch.zeros(3, hidden),), p)
+        y, _ = engines.named("native").run(cell, x, (torch.zeros(3, hidden),), p)
     assert y.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("cell", [name for name in cells.names() if "fused" in layers.engines(cells.get(name))])
+@pytest.mark.parametrize("cell", [name for name in cells.names() if "fused" in engines.names_for(cells.get(name))])
 def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = outcome(model(cell, "fused", hidden=16), 6, 9)
     for lacking in (False, True):
         if lacking:
-            monkeypatch.setattr(layers, "_lstm_takes_bf16", lambda: False)
+            monkeypatch.setattr(fused, "_lstm_takes_bf16", lambda: False)
         with torch.autocast("cpu", torch.bfloat16):
             found = outcome(model(cell, "fused", hidden=16).float(), 6, 9)
         assert all(torch.isfinite(value).all() for value in found.values())
-        if not layers.multiplies_bf16(cells.get(cell), "cpu"):
+        if not fused.multiplies_bf16(cells.get(cell), "cpu"):
             errors = [(found[name] - truth[name]).norm() / truth[name].norm().clamp(min=1e-3) for name in truth]
             assert max(errors) < 0.02  # what is outside the layer is still rounded
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from charrnn import cells
+from charrnn import cells, engines
 from charrnn.cells.cell import Cell
-from charrnn.engines import layers
+from charrnn.engines import scan as scan_engine
 from charrnn.engines.recurrence import scan
 
 LINEAR = [name for name in cells.names() if cells.get(name).linear]
@@ -119,7 +119,7 @@ def test_a_linear_cell_scanned_is_the_cell_looped_in_value_and_gradient(name: st
     results = []
     for engine in ("scan", "loop"):
         x, state, p, leaves = problem(cell, T=70, B=3, I=5, H=6, dtype=dtype)
-        y, (last,) = layers.run(engine, cell, x, (state,), p)
+        y, (last,) = engines.named(engine).run(cell, x, (state,), p)
         loss = (y * torch.cos(torch.arange(y.numel(), dtype=dtype)).view_as(y)).sum() + (last * last).sum()
         results.append([y, last, *torch.autograd.grad(loss, leaves)])
     # Values differ by how the matrix products of one step and of all are summed, gradients by the order of their sums.
@@ -135,12 +135,12 @@ def test_looking_characters_up_after_the_gates_changes_nothing_nor_does_the_leng
     name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = cells.get(name)
-    monkeypatch.setattr(layers, "CHUNK", chunk)
+    monkeypatch.setattr(scan_engine, "CHUNK", chunk)
     table, state, p, leaves = problem(cell, T=1, B=9, I=5, H=6, dtype=torch.float64)
     ids = torch.tensor(np.random.default_rng(2).integers(0, 9, (50, 9)))
     results = []
     for engine in ("scan", "loop"):
-        y, (last,) = layers.run(engine, cell, (table[0], ids), (state,), p)
+        y, (last,) = engines.named(engine).run(cell, (table[0], ids), (state,), p)
         results.append([y, last, *torch.autograd.grad(torch.cos(y).sum() + last.sum(), leaves)])
     for scanned, looped in zip(*results, strict=True):
         assert torch.allclose(scanned, looped, rtol=1e-11, atol=1e-11)
@@ -151,14 +151,14 @@ def test_a_gate_that_no_input_moves_can_be_scanned() -> None:
     x, state, p, _ = problem(cell, T=20, B=3, I=5, H=6, dtype=torch.float64)
     ids = torch.arange(60).view(20, 3) % 3
     for given in (x, (x[0], ids)):
-        scanned, looped = (layers.run(engine, cell, given, (state,), p)[0] for engine in ("scan", "loop"))
+        scanned, looped = (engines.named(engine).run(cell, given, (state,), p)[0] for engine in ("scan", "loop"))
         assert torch.allclose(scanned, looped, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_cells_are_scanned_unless_asked_otherwise(name: str) -> None:
-    assert layers.choose(cells.get(name), "auto") == "scan"
-    assert layers.choose(cells.get(name), "loop") == "loop"
+    assert engines.choose(cells.get(name), "auto").name == "scan"
+    assert engines.choose(cells.get(name), "loop").name == "loop"
 
 
 @pytest.mark.timing
@@ -170,7 +170,7 @@ def test_from_64_steps_the_scan_is_faster_than_the_loop(name: str) -> None:
     for _ in range(7):
         for engine, taken in seconds.items():
             began = time.perf_counter()
-            y, _ = layers.run(engine, cell, x, (state,), p)
+            y, _ = engines.named(engine).run(cell, x, (state,), p)
             torch.autograd.grad(y.sum(), leaves)
             taken.append(time.perf_counter() - began)
     assert min(seconds["scan"]) < min(seconds["loop"])

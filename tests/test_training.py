@@ -15,8 +15,7 @@ from conftest import config, decided
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import api, cells
-from charrnn.engines import layers
+from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
@@ -218,16 +217,16 @@ def test_schedules_rise_then_fall_as_they_say() -> None:
     assert {optimizers.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
 
 
-def test_a_run_whose_validation_has_turned_ends_and_keeps_its_best(corpus: str, tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     settings = {"hidden": 64, "lr": 3e-2, "schedule": "constant", "steps": 3000, "validate_every": 20, "patience": 3}
     told = list(loop.new_run(config(corpus, **settings), run))
-    (turned,) = (report for report in told if isinstance(report, events.Turned))
+    (early,) = (event for event in told if isinstance(event, events.StoppedEarly))
     assert isinstance(told[-1], events.Finished)
     rows = run.rows("metrics.jsonl")
     values = [row["val_nats"] for row in rows]
-    assert rows[-1]["step"] == turned.step < 3000
-    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + loop.TURNED_NATS
+    assert rows[-1]["step"] == early.step < 3000
+    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + loop.PAST_BEST_NATS
     assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
     with pytest.raises(CharRNNError, match="complete"):
         list(loop.resume(run))
@@ -262,7 +261,7 @@ def test_bf16_products_train_to_nearly_the_same_loss(trained: TrainedRun) -> Non
     assert losses[0] == pytest.approx(losses[1], abs=0.05)  # 8 bits of mantissa: about 1 % of a loss of 3 nats
 
 
-ONE_OF_EACH_KIND = {tuple(layers.engines(cells.get(name))): name for name in cells.names()}
+ONE_OF_EACH_KIND = {tuple(engines.names_for(cells.get(name))): name for name in cells.names()}
 
 
 @pytest.mark.parametrize("cell", sorted(ONE_OF_EACH_KIND.values()))

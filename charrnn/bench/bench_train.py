@@ -14,7 +14,7 @@ from torch import nn
 from charrnn import cells
 from charrnn.bench.bench_machine import seconds_of
 from charrnn.cells.cell import Cell
-from charrnn.engines import layers
+from charrnn.engines import names_for
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.model.torch_layers import to_torch
@@ -37,7 +37,7 @@ def measure(
     module = dataclasses.replace(architecture, cell=_module_of(definition).name, cell_options={})
     for precision in precisions:
         works["nn module", precision] = _plain(module, module.initial(seed=7), ids, precision)
-        for engine in layers.engines(definition):
+        for engine in names_for(definition):
             works[engine, precision] = _step(CharRNN(architecture, weights, engine), ids, precision)
     names = {" ".join(key): work for key, work in works.items()}
     times = seconds_of(names, seconds, at_least=2)

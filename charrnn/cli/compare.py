@@ -1,15 +1,19 @@
 """compare: which recurrent cell models a text best."""
 
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
-from charrnn.cli import options
+from charrnn.cli import options, progress
 from charrnn.cli.comparison_table import table
 from charrnn.cli.train import interruptible
 from charrnn.compare.presets import NOTEBOOK, trends
+from charrnn.interruption import Interruption
+
+if TYPE_CHECKING:
+    from charrnn.compare import comparison
+    from charrnn.compare.grid import Folder, Grid
 
 DEFAULT_BUDGET = "60s"
 
@@ -85,18 +89,13 @@ def command(
         kind = grid.match
     folder = Folder(out or _folder(grid, kind))
     with interruptible() as stopped:
-        show = _Show(as_json)
-        for report in comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped):
-            kind = type(report).__name__
-            if kind == "Working":
-                stopped.can_save()
-            elif kind == "Scoring":  # every run is complete
-                stopped.at_once(f"everything is saved in {folder.path}. The same command goes on.")
-            show(report)
+        show = _Show(as_json, stopped, folder)
+        for event in comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped):
+            show(event)
     return stopped.exit_code if show.stopped else 0
 
 
-def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, list[str]]:
+def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple["Grid", list[str]]:
     """Return the grid and the cells that the options ask for."""
     from charrnn.compare.grid import Grid
     from charrnn.knobs import parse_seconds
@@ -142,7 +141,7 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
     return Settings.of({**values, **({"corpus": corpus} if corpus else {})})
 
 
-def _folder(grid: Any, kind: str) -> Path:
+def _folder(grid: "Grid", kind: str) -> Path:
     """Return where a comparison is kept unless --out says otherwise."""
     from charrnn.text import corpora
     from charrnn.text import corpus as data
@@ -150,117 +149,122 @@ def _folder(grid: Any, kind: str) -> Path:
     return data.home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
 
 
-class _Show:
-    """Prints the reports of a comparison: a bar on a terminal, a line per run elsewhere, the table on stdout."""
+class _Show(progress.Telling):
+    """Prints the events of a comparison: a bar on a terminal, a line per run elsewhere, the table on stdout."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        self._bar: Any = None
+    def __init__(self, as_json: bool, interruption: Interruption, folder: "Folder") -> None:
+        super().__init__()
+        self._as_json, self._interruption, self._folder = as_json, interruption, folder
         self._left = ""
         self.stopped = False
 
-    def __call__(self, report: Any) -> None:
-        getattr(self, f"_{type(report).__name__.lower()}")(report)
+    def __call__(self, event: "comparison.Event") -> None:
+        from charrnn.compare import comparison
 
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            click.echo(text, err=True)
+        match event:
+            case comparison.Sized():
+                self._sized(event)
+            case comparison.Timed():
+                self._timed(event)
+            case comparison.Working():
+                self._interruption.can_save()
+                self._working(event)
+            case comparison.Tried():
+                self._tried(event)
+            case comparison.Decided():
+                self._decided(event)
+            case comparison.Ran():
+                self._ran(event)
+            case comparison.Scoring():  # every run is complete
+                self._interruption.at_once(f"everything is saved in {self._folder.path}. The same command goes on.")
+                self._scoring(event)
+            case comparison.Stopped():
+                self._stopped(event)
+            case comparison.Compared():
+                self._compared(event)
+            case _:
+                assert_never(event)
 
-    def _sized(self, report: Any) -> None:
-        grid, config = report.grid, report.grid.config
+    def _sized(self, event: "comparison.Sized") -> None:
+        grid, config = event.grid, event.grid.config
         length = f"{grid.steps:,} updates" if grid.steps else f"{grid.budget:g} s"
         self._say(
             f"comparing {len(grid.entries)} models on {', '.join(config.corpus)}: {grid.lr_trials} learning rates and "
-            f"{grid.seeds} seeds each, {length} a run, equal {grid.match}; in {report.folder.path}"
+            f"{grid.seeds} seeds each, {length} a run, equal {grid.match}; in {event.folder.path}"
         )
         self._say(f"computing on {config.device}, {config.precision}, {config.threads} threads")
-        for entry in report.added:
+        for entry in event.added:
             line = f"  {grid.label(entry):<12} hidden {entry.hidden:>5} x {entry.layers}"
             line += f"  {entry.parameters:>11,} parameters"
-            if report.target:
-                line += f"  ({entry.parameters / report.target - 1:+.2%} of {report.target:,})"
+            if event.target:
+                line += f"  ({entry.parameters / event.target - 1:+.2%} of {event.target:,})"
             self._say(line)
 
-    def _timed(self, report: Any) -> None:
-        if report.chars_per_s:
-            self._say(f"timed {report.label}: {report.chars_per_s:,.0f} characters per second")
+    def _timed(self, event: "comparison.Timed") -> None:
+        if event.chars_per_s:
+            self._say(f"timed {event.label}: {event.chars_per_s:,.0f} characters per second")
 
-    def _working(self, report: Any) -> None:
-        self._left = _duration(report.seconds_left)
-        if not sys.stderr.isatty():
+    def _working(self, event: "comparison.Working") -> None:
+        self._left = _duration(event.seconds_left)
+        bar = self._bar_of(total=event.runs, bar_format="{percentage:3.0f}% |{bar}| {postfix}")
+        if bar is None:
             return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=report.runs,
-                leave=False,
-                dynamic_ncols=True,
-                bar_format="{percentage:3.0f}% |{bar}| {postfix}",
-            )
-        done = report.runs_done + (report.step / report.steps if report.step < report.steps else 0)
-        self._bar.n = min(done, report.runs)
-        self._bar.set_postfix_str(
-            f"run {min(report.runs_done + 1, report.runs)} of {report.runs}: {report.label}, {report.kind}, "
-            f"step {report.step:,} of {report.steps:,}; about {self._left} left",
+        done = event.runs_done + (event.step / event.steps if event.step < event.steps else 0)
+        bar.n = min(done, event.runs)
+        bar.set_postfix_str(
+            f"run {min(event.runs_done + 1, event.runs)} of {event.runs}: {event.label}, {event.kind}, "
+            f"step {event.step:,} of {event.steps:,}; about {self._left} left",
             refresh=False,
         )
-        self._bar.update(0)
+        bar.update(0)
 
-    def _tried(self, report: Any) -> None:
-        if report.trials:
-            tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in report.trials)
-            edge = report.best in (report.trials[0][0], report.trials[-1][0])
+    def _tried(self, event: "comparison.Tried") -> None:
+        if event.trials:
+            tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in event.trials)
+            edge = event.best in (event.trials[0][0], event.trials[-1][0])
             self._say(
-                f"{report.label:<12} learning rate {report.lr:g}: {report.best:g} would be best in the trials"
+                f"{event.label:<12} learning rate {event.lr:g}: {event.best:g} would be best in the trials"
                 f"{' (an outermost one)' if edge else ''}; validation nats at {tried}"
             )
 
-    def _decided(self, report: Any) -> None:
-        steps = {entry.steps for entry in report.grid.entries}
+    def _decided(self, event: "comparison.Decided") -> None:
+        steps = {entry.steps for entry in event.grid.entries}
         if len(steps) == 1:
             self._say(f"every run has {next(iter(steps)):,} updates")
         else:
-            for entry in report.grid.entries:
-                self._say(f"{report.grid.label(entry):<12} {entry.steps:,} updates a run")
+            for entry in event.grid.entries:
+                self._say(f"{event.grid.label(entry):<12} {entry.steps:,} updates a run")
 
-    def _ran(self, report: Any) -> None:
+    def _ran(self, event: "comparison.Ran") -> None:
         self._say(
-            f"[{report.runs_done}/{report.runs}] {report.label}, seed {report.seed}: {report.bits_per_char:.4f} bits "
+            f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {event.bits_per_char:.4f} bits "
             f"per character; about {self._left} left"
         )
 
-    def _scoring(self, report: Any) -> None:
+    def _scoring(self, event: "comparison.Scoring") -> None:
         self._close()
-        self._say(f"{report.what} ...")
+        self._say(f"{event.what} ...")
 
-    def _stopped(self, report: Any) -> None:
+    def _stopped(self, event: "comparison.Stopped") -> None:
         self._close()
-        self._say(f"stopped; everything is saved in {report.folder.path}. The same command goes on.")
+        self._say(f"stopped; everything is saved in {event.folder.path}. The same command goes on.")
         self.stopped = True
 
-    def _compared(self, report: Any) -> None:
+    def _compared(self, event: "comparison.Compared") -> None:
         self._close()
         if self._as_json:
-            options.print_json(report.result)
+            options.print_json(event.result)
         else:
-            click.echo(table(report.result))
-            if report.grid.preset is not None:
-                for trend in trends(report.result["cells"]):
+            click.echo(table(event.result))
+            if event.grid.preset is not None:
+                for trend in trends(event.result["cells"]):
                     click.echo(
                         f"{trend.claim}: ahead in {trend.ahead} of {trend.pairs}, {trend.bits:+.4f} bits on average"
                     )
-        for path in report.files:
+        for path in event.files:
             self._say(f"written: {path}")
-        for note in report.notes:
+        for note in event.notes:
             self._say(f"note: {note}")
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,11 @@
-"""Bars on stderr for work that takes a while before there is anything to show."""
+"""Bars on stderr, for work before there is anything to show and beside lines that tell what happens."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import click
 
 PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
 
@@ -35,3 +38,29 @@ def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]
     finally:
         if bar is not None:
             bar.close()
+
+
+class Telling:
+    """Lines on stderr, and on a terminal a bar below them."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None  # tqdm's, which has no types
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+    def _bar_of(self, **options: Any) -> Any:
+        """The bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
+        if self._bar is None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(leave=False, dynamic_ncols=True, **options)
+        return self._bar
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -10,13 +10,17 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
 from charrnn import cli
 from charrnn.cli import options, progress
 from charrnn.interruption import Interruption, heard
+
+if TYPE_CHECKING:
+    from charrnn.text.corpus import Corpus
+    from charrnn.training import events
 
 PRIME_IDS = 60
 SAMPLE_CHARS = 70
@@ -65,17 +69,15 @@ def command(
                 "give no more than --steps and --device beside it, or train a new run with --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
-        show = _Show(as_json)
+        show = _Show(as_json, stopped)
         # Closed, so that it tidies up before a signal's exception is handled.
-        with closing(_reports(values, name, out, config_file, resume, stopped, prepared)) as reports:
-            for report in reports:
-                if type(report).__name__ == "Stepped":
-                    stopped.can_save()
-                show(report)
+        with closing(_events(values, name, out, config_file, resume, stopped, prepared)) as told:
+            for event in told:
+                show(event)
     return stopped.exit_code if show.stopped else 0
 
 
-def _reports(
+def _events(
     values: dict[str, Any],
     name: str | None,
     out: Path | None,
@@ -83,7 +85,7 @@ def _reports(
     resume: str | None,
     stopped: Callable[[], bool],
     prepared: Callable[[str, int, int | None], None],
-) -> Generator[Any, None, None]:
+) -> Generator["events.Event", None, None]:
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
     from charrnn.training.checkpoint import find_run
@@ -104,27 +106,42 @@ def _reports(
     return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
 
 
-class _Show:
-    """Prints the reports of a run: a progress bar on a terminal, plain lines elsewhere, the result on stdout."""
+class _Show(progress.Telling):
+    """Prints the events of a run: a progress bar on a terminal, plain lines elsewhere, the result on stdout."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        self._bar: Any = None
-        self._context: Any = None
+    def __init__(self, as_json: bool, interruption: Interruption) -> None:
+        super().__init__()
+        self._as_json, self._interruption = as_json, interruption
+        self._context: events.Started
         self.stopped = False
 
-    def __call__(self, report: Any) -> None:
-        getattr(self, f"_{type(report).__name__.lower()}")(report)
+    def __call__(self, event: "events.Event") -> None:
+        from charrnn.training import events
 
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            click.echo(text, err=True)
+        match event:
+            case events.Started():
+                self._started(event)
+            case events.Planned():
+                self._planned(event)
+            case events.Stepped():
+                self._interruption.can_save()
+                self._stepped(event)
+            case events.Validated():
+                self._validated(event)
+            case events.StoppedEarly():
+                self._stopped_early(event)
+            case events.Diverged():
+                self._diverged(event)
+            case events.Stopped():
+                self._stopped(event)
+            case events.Finished():
+                self._finished(event)
+            case _:
+                assert_never(event)
 
-    def _started(self, report: Any) -> None:
-        self._context = report
-        config, architecture, corpus = report.config, report.architecture, report.corpus
+    def _started(self, event: "events.Started") -> None:
+        self._context = event
+        config, architecture, corpus = event.config, event.architecture, event.corpus
         sizes = ", ".join(f"{len(ids):,} {part}" for part, ids in corpus.parts.items() if len(ids))
         documents = sum(map(len, corpus.starts.values()))
         sizes += f" in {documents:,} documents" if documents else ""
@@ -143,65 +160,53 @@ class _Show:
             f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}, "
             f"seed {config.seed}"
         )
-        speed = report.expected_chars_per_s
-        seconds = (steps - report.step) * config.batch * config.window / speed if steps else config.budget
+        speed = event.expected_chars_per_s
+        seconds = (steps - event.step) * config.batch * config.window / speed if steps else config.budget or 0.0
         threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
         how = f"{config.device}, {config.precision}, {config.engine} engine, {threads}"
         self._say(
             f"expected  {_rounded(speed):,} characters a second ({how}), "
-            f"{_rounded(report.expected_bytes / 2**20):,} MB of memory, done about {_clock(seconds)}"
+            f"{_rounded(event.expected_bytes / 2**20):,} MB of memory, done about {_clock(seconds)}"
         )
-        self._say(f"run       {report.run.path}")
-        if report.step:
-            self._say(f"resuming  after step {report.step:,}")
-        for note in (*corpus.text.notes, *report.notes):
+        self._say(f"run       {event.run.path}")
+        if event.step:
+            self._say(f"resuming  after step {event.step:,}")
+        for note in (*corpus.text.notes, *event.notes):
             self._say(f"note: {note}")
         from charrnn.api import prepare
 
         prepare(architecture)  # now, so that a budget knows what it takes, and no completion waits for it
 
-    def _planned(self, report: Any) -> None:
-        if report.first:
-            self._say(f"planned   {report.steps:,} steps, {report.epochs:.3g} times through the text")
+    def _planned(self, event: "events.Planned") -> None:
+        if event.first:
+            self._say(f"planned   {event.steps:,} steps, {event.epochs:.3g} times through the text")
         if self._bar is not None:
-            self._bar.total = report.steps
+            self._bar.total = event.steps
 
-    def _stepped(self, report: Any) -> None:
-        if self._bar is None:
-            if not sys.stderr.isatty():
-                return
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=report.steps,
-                initial=report.step - 1,
-                unit="step",
-                dynamic_ncols=True,
-                leave=False,
-                mininterval=0.2,
-            )
-        if self._bar.update(1):  # true when the bar was drawn again
-            nats = float(report.loss)
-            self._bar.set_postfix_str(
-                f"loss {nats:.3f}, {nats / math.log(2):.2f} bits/char, {report.chars_per_s:,.0f} char/s", refresh=False
+    def _stepped(self, event: "events.Stepped") -> None:
+        bar = self._bar_of(total=event.steps, initial=event.step - 1, unit="step", mininterval=0.2)
+        if bar is not None and bar.update(1):  # true when the bar was drawn again
+            nats = float(event.loss)
+            bar.set_postfix_str(
+                f"loss {nats:.3f}, {nats / math.log(2):.2f} bits/char, {event.chars_per_s:,.0f} char/s", refresh=False
             )
 
-    def _validated(self, report: Any) -> None:
-        if report.step == 0 or not report.finite:
+    def _validated(self, event: "events.Validated") -> None:
+        if event.step == 0 or not event.finite:
             return
-        val = "" if report.val_nats is None else f"  val {report.val_nats:.4f} nats{' *' if report.best else ''}"
-        figures = f"step {report.step:>6,}  train {report.train_nats:.4f}{val}  | "
+        val = "" if event.val_nats is None else f"  val {event.val_nats:.4f} nats{' *' if event.best else ''}"
+        figures = f"step {event.step:>6,}  train {event.train_nats:.4f}{val}  | "
         room = shutil.get_terminal_size().columns - len(figures) - 1 if sys.stderr.isatty() else SAMPLE_CHARS
-        self._say(figures + self._sample(report)[: max(0, room)])
+        self._say(figures + self._sample(event)[: max(0, room)])
 
-    def _sample(self, report: Any) -> str:
+    def _sample(self, event: "events.Validated") -> str:
         from charrnn.api import TextModel
         from charrnn.errors import CharRNNError
 
         corpus = self._context.corpus
         # As `sample` would without --device.
         device = "cpu" if self._context.config.device == "cpu" else "auto"
-        model = TextModel(self._context.config, corpus.tokenizer, report.weights, device=device)
+        model = TextModel(self._context.config, corpus.tokenizer, event.weights, device=device)
         # After a few words: how a text begins is seen once an epoch, and learned late.
         prime = corpus.tokenizer.decode(corpus.ids("train")[:PRIME_IDS])
         try:
@@ -209,27 +214,27 @@ class _Show:
         except CharRNNError as error:  # a look at the model, which must not end its training
             return f"({error.problem})"
 
-    def _turned(self, report: Any) -> None:
-        self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")
+    def _stopped_early(self, event: "events.StoppedEarly") -> None:
+        self._say(f"early stopping after step {event.step:,}: validation is past its best; the best weights are kept")
 
-    def _diverged(self, report: Any) -> None:
-        self._say(f"step {report.step:>6,}  diverged: a loss or a weight is not finite; ending here")
+    def _diverged(self, event: "events.Diverged") -> None:
+        self._say(f"step {event.step:>6,}  diverged: a loss or a weight is not finite; ending here")
 
-    def _stopped(self, report: Any) -> None:
+    def _stopped(self, event: "events.Stopped") -> None:
         self._close()
-        self._say(f"stopped after step {report.step:,}; everything is saved")
-        self._say(f"to go on: {cli._program()} train --resume {shlex.quote(report.run.typed)}")
+        self._say(f"stopped after step {event.step:,}; everything is saved")
+        self._say(f"to go on: {cli._program()} train --resume {shlex.quote(event.run.typed)}")
         self.stopped = True
 
-    def _finished(self, report: Any) -> None:
+    def _finished(self, event: "events.Finished") -> None:
         self._close()
-        result = report.result
+        result = event.result
         if self._as_json:
             options.print_json(result)
         if result["diverged"] is not None:
             from charrnn.training.loop import diverged
 
-            raise diverged(report.run, result["diverged"])
+            raise diverged(event.run, result["diverged"])
         if self._as_json:
             return
         click.echo(f"run        {result['run']}")
@@ -241,19 +246,14 @@ class _Show:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
-        typed = shlex.quote(report.run.typed)
-        sample = ["sample", *(["--run", typed] if report.run.typed != report.run.name else [])]
+        typed = shlex.quote(event.run.typed)
+        sample = ["sample", *(["--run", typed] if event.run.typed != event.run.name else [])]
         word = _first_word(self._context.corpus)
         sample += ["--prime", f'"{word}"'] if word else []
         self._say(f"next: {cli._program()} {' '.join(sample)}   or: eval {typed}, runs, train --help")
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
-
-def _first_word(corpus: Any) -> str:
+def _first_word(corpus: "Corpus") -> str:
     """Return the first word of a text, to try completing; empty where it does not begin with any."""
     beginning = corpus.tokenizer.decode(corpus.ids("train")[: 10 * PRIME_IDS])
     found = re.search(r"[^\W\d_]{3,20}", beginning)

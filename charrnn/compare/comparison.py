@@ -1,6 +1,6 @@
 """Recurrent cells against each other, fairly: the same text, the same size or time, the same number of trials.
 
-A comparison is a generator of reports, like training. What is left of its grid is carried out in three rounds: every
+A comparison is a generator of events, like training. What is left of its grid is carried out in three rounds: every
 cell's learning-rate trials, short and judged by the validation part; then the seeds of every cell, each scored once
 on the test part; then the figures, in `charrnn.compare.outcome`.
 """
@@ -41,7 +41,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Working:
-    """A run of the grid went on. runs: finished ones of all. seconds_left: of the whole comparison, None if unknown."""
+    """A run of the grid went on. runs: finished ones of all. seconds_left: of the whole comparison."""
 
     label: str
     kind: str
@@ -49,7 +49,7 @@ class Working:
     steps: int
     runs_done: int
     runs: int
-    seconds_left: float | None
+    seconds_left: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Compared:
     notes: tuple[str, ...]
 
 
-Report = Sized | Timed | Working | Tried | Decided | Ran | Scoring | Stopped | Compared
+Event = Sized | Timed | Working | Tried | Decided | Ran | Scoring | Stopped | Compared
 
 
 def compare(
@@ -120,7 +120,7 @@ def compare(
     baseline: str | None = None,
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Report]:
+) -> Iterator[Event]:
     """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
@@ -146,7 +146,7 @@ def _compare(
     baseline: str | None,
     look_inside: bool,
     stop: Callable[[], bool],
-) -> Iterator[Report]:
+) -> Iterator[Event]:
     corpus = data.prepare(grid.config)
     before: Grid | None = folder.grid() if folder.exists() else None
     if before is not None:
@@ -202,7 +202,7 @@ class _Work:
         self._stopped = False
         self._finished: set[Path] = set()
 
-    def carry_out(self) -> Iterator[Report]:
+    def carry_out(self) -> Iterator[Event]:
         yield from self._try_rates()
         if self._stop():
             yield Stopped(self._folder)
@@ -250,7 +250,7 @@ class _Work:
         self._stopped = self._stopped or self._asked()
         return self._stopped
 
-    def _try_rates(self) -> Iterator[Report]:
+    def _try_rates(self) -> Iterator[Event]:
         while trials := self._next_trials():
             yield from self._working(trials)
             if self._stop():
@@ -276,7 +276,7 @@ class _Work:
                 trials[job.run.path] = (i, f"lr {lr:g}", job)
         return trials
 
-    def _train(self) -> Iterator[Report]:
+    def _train(self) -> Iterator[Event]:
         # Seed by seed, so that an interrupted comparison has as many of every cell.
         runs = {}
         for seed in range(self._grid.seeds):
@@ -285,7 +285,7 @@ class _Work:
                 runs[job.run.path] = (i, f"seed {job.config.seed}", job)
         yield from self._working(runs)
 
-    def _working(self, jobs: dict[Path, tuple[int, str, Job]]) -> Iterator[Report]:
+    def _working(self, jobs: dict[Path, tuple[int, str, Job]]) -> Iterator[Event]:
         self._finished |= {path for path, (_, _, job) in jobs.items() if job.done()}
         at: dict[Path, int] = {}
         for progress in carry_out([job for _, _, job in jobs.values()], self._jobs, self._stop):

@@ -1,1 +1,90 @@
-"""Run a cell along time: four engines, the same numbers."""
+"""Run a cell along time: four engines, the same numbers. Each is one file here, with the same two functions.
+
+    supports(cell, device) -> bool             whether the engine can run a cell on a device
+    run(cell, x, state, p) -> (y, state)       run one layer over a sequence
+
+An engine is one such file and its row in `ENGINES`; nothing else knows their names. torch is imported with the file.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from charrnn.errors import CharRNNError
+
+if TYPE_CHECKING:
+    from charrnn.cells.cell import Cell
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a cell along time.
+
+    name: on the command line and in config.json. file: the module here that holds its functions. compiles: whether it
+    prepares for seconds before the first step, which only a long run repays.
+    """
+
+    name: str
+    file: str
+    compiles: bool = False
+
+    def supports(self, cell: "Cell", device: str = "cpu") -> bool:
+        """Whether the engine can run a cell on a device, 'cpu' or 'cuda'."""
+        return bool(self._functions.supports(cell, device))
+
+    def run(self, cell: "Cell", x: Any, state: Any, p: Any) -> tuple[Any, Any]:
+        """Run one layer over a sequence.
+
+        x: (T, B, I), or a table (R, I) with ids (T, B). state: (B, H) tensors, not modified. p: from `Cell.pack`.
+        Returns outputs (T, B, O) and the state after the last step.
+        """
+        y, after = self._functions.run(cell, x, state, p)
+        return y, after
+
+    def note(self, cell: "Cell", device: str, precision: str) -> str | None:
+        """What a user should know about a run of a cell with this engine; None where there is nothing to know."""
+        note = getattr(self._functions, "note", None)  # most files have none
+        return None if note is None else note(cell, device, precision)
+
+    @property
+    def _functions(self) -> Any:
+        return importlib.import_module(f"{__name__}.{self.file}")
+
+
+# In order of preference: those that need no preparation first, each the usually fastest.
+ENGINES = (
+    Engine("fused", "fused"),
+    Engine("scan", "scan"),
+    Engine("loop", "loop"),
+    Engine("native", "compiled", compiles=True),
+)
+NAMES = tuple(engine.name for engine in ENGINES)
+
+
+def named(name: str) -> Engine:
+    """The engine of a name, whatever it can run."""
+    return next(engine for engine in ENGINES if engine.name == name)
+
+
+def engines(cell: "Cell", device: str = "cpu") -> list[Engine]:
+    """The engines that can run a cell on a device, in order of preference."""
+    return [engine for engine in ENGINES if engine.supports(cell, device)]
+
+
+def names_for(cell: "Cell", device: str = "cpu") -> list[str]:
+    """The names of the engines that can run a cell on a device, in order of preference."""
+    return [engine.name for engine in engines(cell, device)]
+
+
+def choose(cell: "Cell", name: str, device: str = "cpu") -> Engine:
+    """The engine asked for, or for 'auto' the first that can run the cell; raises CharRNNError where it cannot."""
+    known = engines(cell, device)
+    if name == "auto":
+        return known[0]
+    for engine in known:
+        if engine.name == name:
+            return engine
+    where = "" if device == "cpu" else f" on {device}"
+    raise CharRNNError(
+        f"the {name} engine cannot run cell {cell.name!r}{where}", f"use {' or '.join(e.name for e in known)}"
+    )

@@ -1,4 +1,4 @@
-"""The compiled engine: a whole layer, forwards and backwards, as one call of machine code made from a cell's equations.
+"""The compiled engine, `native` in settings: a layer, both ways, as one call of machine code made from equations.
 
 What autograd would do step by step is planned once (`derivative` and `schedule` of `charrnn.compiler.training`) and
 compiled once (`llvm` there). Products that do not wait for the state (x W, and every matrix's derivative) are left
@@ -27,13 +27,26 @@ from charrnn.compiler.training.derivative import UnsupportedError, differentiate
 from charrnn.compiler.training.llvm import Machine
 from charrnn.compiler.training.products import ROWS
 from charrnn.compiler.training.schedule import Buffer, make_plan
+from charrnn.engines.sequence import Looked, States, is_small, look_up
 
-States = tuple[Tensor, ...]
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 
 
-def supports(cell: Cell) -> bool:
-    """Tell whether the engine can run a cell's equations."""
+def supports(cell: Cell, device: str) -> bool:
+    """Tell whether the engine can run a cell on a device: on a CPU, where all its operations have a derivative."""
+    return device == "cpu" and _traceable(cell)
+
+
+def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
+    """Run one layer over a sequence, as `Engine.run` says."""
+    if is_small(x):
+        return _run(cell, *x, state, p)
+    x = look_up(x)
+    index = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
+    return _run(cell, x.flatten(0, 1), index, state, p)
+
+
+def _traceable(cell: Cell) -> bool:
     key = (cell.name, cell.step, cell.inputs)
     if key not in _supported:
         shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
@@ -45,7 +58,7 @@ def supports(cell: Cell) -> bool:
     return _supported[key]
 
 
-def run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
+def _run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
     """Run a layer over a sequence of T steps.
 
     x: rows (R, I). index: (T, B) int64, which row is read where. state: (B, H) tensors, not modified. p: from

@@ -65,6 +65,8 @@ class NativeDecoder(Decoder):
     It holds weights alone: threads may share it.
     """
 
+    compiled = True
+
     def __init__(self, architecture: Architecture, weights: Weights, kept: str = "float32"):
         """kept: the dtype matrices are kept in while decoding: float32, bf16 or int8 with a scale per column.
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from charrnn.engines import layers
-from charrnn.engines.layers import Looked
+from charrnn import engines
+from charrnn.engines import Engine
+from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model.architecture import Architecture
 
 State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
@@ -24,15 +25,15 @@ class CharRNN(nn.Module):
         self,
         architecture: Architecture,
         weights: Mapping[str, NDArray[np.float32]],
-        engine: str = "auto",
+        engine: str | Engine = "auto",
         dropout: float = 0.0,
     ) -> None:
-        """Copy `weights` (checked against the architecture) into parameters; engine: see `charrnn.engines.layers`."""
+        """Copy `weights` (checked against the architecture) into parameters; engine: see `charrnn.engines`."""
         super().__init__()
         architecture.check(weights)
         self.architecture, self.dropout = architecture, dropout
         self.cell = architecture.definition
-        self.engine = layers.choose(self.cell, engine)
+        self.engine = engine if isinstance(engine, Engine) else engines.choose(self.cell, engine)
         # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside.
         self.weights = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
         for name, parameter in self.weights.items():
@@ -64,9 +65,9 @@ class CharRNN(nn.Module):
         for i in range(self.architecture.layers):
             if cuts:
                 begins = ids == self.architecture.start
-                y, after = layers.run_documents(self.engine, self.cell, x, state[i], self._pack(i), cuts, begins)
+                y, after = run_documents(self.engine, self.cell, x, state[i], self._pack(i), cuts, begins)
             else:
-                y, after = layers.run(self.engine, self.cell, x, state[i], self._pack(i))
+                y, after = self.engine.run(self.cell, x, state[i], self._pack(i))
             last.append(after)
             if self.architecture.residual and isinstance(x, Tensor):
                 y = y + x

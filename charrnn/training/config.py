@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from charrnn import strict_json
+from charrnn import engines, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
@@ -36,7 +36,7 @@ class Config(Settings):
     threads: int = narrowed(Settings, "threads")
     device: str = narrowed(Settings, "device", choices=("cpu", "cuda"))
     precision: str = narrowed(Settings, "precision", choices=("float32", "bf16"))
-    engine: str = narrowed(Settings, "engine", choices=("loop", "fused", "scan", "native"))
+    engine: str = narrowed(Settings, "engine", choices=engines.NAMES)
 
     @classmethod
     def decided(cls, settings: Settings) -> Self:

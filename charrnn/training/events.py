@@ -62,7 +62,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Turned:
+class StoppedEarly:
     """Early stopping: validation is clearly past its best, so the run ends here with the best weights."""
 
     step: int
@@ -92,4 +92,8 @@ class Finished:
     result: dict[str, Any]
 
 
-Report = Started | Stepped | Validated | Planned | Turned | Diverged | Stopped | Finished
+Event = Started | Stepped | Validated | Planned | StoppedEarly | Diverged | Stopped | Finished
+
+# What these were called before version 0.2.
+Turned = StoppedEarly
+Report = Event

@@ -1,4 +1,4 @@
-"""The one training loop: stateful truncated back-propagation through time, as a generator of reports.
+"""The one training loop: stateful truncated back-propagation through time, as a generator of events.
 
 The batch, the rate and the randomness of step k are pure functions of (configuration, its plan, k), and whatever was
 decided by timing is written into the configuration before a step depends on it: a run can be repeated from its
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import charrnn
-from charrnn.engines import cuda, layers
+from charrnn.engines import cuda
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
@@ -34,7 +34,17 @@ from charrnn.text.corpus import Corpus, Streams, prepare
 from charrnn.training import optimizers, resolve, sizing
 from charrnn.training.checkpoint import Run, Tensors
 from charrnn.training.config import Config
-from charrnn.training.events import Diverged, Finished, Planned, Report, Started, Stepped, Stopped, Turned, Validated
+from charrnn.training.events import (
+    Diverged,
+    Event,
+    Finished,
+    Planned,
+    Started,
+    Stepped,
+    Stopped,
+    StoppedEarly,
+    Validated,
+)
 from charrnn.training.pacing import Pace
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine, processor
@@ -44,7 +54,7 @@ TIMED_SHARE = 0.02
 # A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
 WAIT_STEPS = 16
 # How far above its best validation must be for early stopping: less is the noise of a high learning rate.
-TURNED_NATS = 0.02
+PAST_BEST_NATS = 0.02
 DIVERGED_HINT = "train a new run with a lower --lr"
 # A part longer than this is scored in parallel streams at the end of training; `eval` always reads it as one.
 EXACT_IDS = 200_000
@@ -58,8 +68,8 @@ def new_run(
     stop: Callable[[], bool] = lambda: False,
     began: float | None = None,
     progress: Progress = silent,
-) -> Generator[Report, None, None]:
-    """Train from the beginning into an empty folder, yielding reports.
+) -> Generator[Event, None, None]:
+    """Train from the beginning into an empty folder, yielding events.
 
     stop() is asked after every step: when it is true the run is saved, and `resume` continues it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
@@ -90,7 +100,7 @@ def resume(
     began: float | None = None,
     progress: Progress = silent,
     device: str | None = None,
-) -> Generator[Report, None, None]:
+) -> Generator[Event, None, None]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
     device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
@@ -110,7 +120,7 @@ def _resumed(
     began: float,
     progress: Progress,
     device: str | None,
-) -> Iterator[Report]:
+) -> Iterator[Event]:
     about, config = run.about(), run.config()
     if about.get("diverged") is not None and (steps is not None or about["result"]):
         raise CharRNNError(f"{run.name} diverged at step {about['diverged']}, and would again", DIVERGED_HINT)
@@ -173,15 +183,15 @@ class Trainer:
         """The length of the run as planned now."""
         return self.config.steps_in_all
 
-    def train(self, stop: Callable[[], bool]) -> Iterator[Report]:
+    def train(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train to the end of the plan, validating and saving on the way."""
         with self.pace.aside():
             yield self._started()
         budget = None if self.config.plan else self.config.budget  # what was planned once is not timed again
         if self.step == 0:
             yield self._validate()
-        turned = self._had_turned()
-        while not turned and self.diverged is None and (self.steps is None or self.step < self.steps):
+        stopped_early = self._had_stopped_early()
+        while not stopped_early and self.diverged is None and (self.steps is None or self.step < self.steps):
             loss = self.update()
             self.pace.stepped(1 if self.steps is None else WAIT_STEPS)
             yield Stepped(self.step, self.steps, loss, self.seconds, self._chars_per_s())
@@ -191,8 +201,8 @@ class Trainer:
                 yield self._validate()
                 if self.diverged is not None:
                     break
-                if turned := self._turned():
-                    yield Turned(self.step)
+                if stopped_early := self._stops_early():
+                    yield StoppedEarly(self.step)
                     break
                 if budget and self.step != self.steps:
                     yield self._plan(budget)
@@ -310,21 +320,21 @@ class Trainer:
         spaced = bool(plan) and self.step > plan[0].since and self.step % plan[-1].validate_every == 0
         return self.step == self.steps or spaced
 
-    def _turned(self) -> bool:
-        """Tell whether validation is clearly past its best: `patience` ago, and TURNED_NATS lower than now."""
+    def _stops_early(self) -> bool:
+        """Tell whether validation is clearly past its best: `patience` ago, and PAST_BEST_NATS lower than now."""
         patience = self.config.patience
         if not patience or self.step == self.steps or len(self.corpus.parts["val"]) == 0:
             return False
         values = [row["val_nats"] for row in self.run.rows("metrics.jsonl")]
         values = [math.inf if value is None else value for value in values]  # null: the run has diverged
         best = min(values)
-        return len(values) > values.index(best) + patience and values[-1] >= best + TURNED_NATS
+        return len(values) > values.index(best) + patience and values[-1] >= best + PAST_BEST_NATS
 
-    def _had_turned(self) -> bool:
+    def _had_stopped_early(self) -> bool:
         """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
         rows = self.run.rows("metrics.jsonl")
         lengthened = bool(self.config.plan) and self.config.plan[-1].since == self.step
-        return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._turned()
+        return bool(self.step and rows) and rows[-1]["step"] == self.step and not lengthened and self._stops_early()
 
     @contextmanager
     def _asking(self, stop: Callable[[], bool]) -> Iterator[None]:
@@ -522,14 +532,8 @@ class Trainer:
         notes += sizing.warnings(self.architecture, len(self.corpus.parts["train"]))
         if self.streams.batch < self.config.batch:
             notes.append(f"the text fills only {self.streams.batch} of {self.config.batch} streams")
-        definition, config = self.architecture.definition, self.config
-        if (
-            config.precision == "bf16"
-            and config.engine == "fused"
-            and not layers.multiplies_bf16(definition, config.device)
-        ):
-            where = "on a GPU: its products are TF32" if config.device == "cuda" else "here: its products are float32"
-            notes.append(f"torch's own layer has no bf16 {where}")
+        if note := self.model.engine.note(self.model.cell, self.config.device, self.config.precision):
+            notes.append(note)
         if len(self.corpus.parts["val"]) == 0:
             notes.append("no validation part: the last weights are kept, not the best")
         longest = max(len(self.corpus.parts["val"]), len(self.corpus.parts["test"]))

@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from charrnn import cells, devices
-from charrnn.engines import layers
+from charrnn import cells, devices, engines
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
@@ -73,8 +72,8 @@ def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str,
     if where == config.device:
         return config, ()
     cell = cells.get(config.cell)
-    known = layers.engines(cell, where)
-    engine = config.engine if config.engine in known else layers.choose(cell, "auto", where)
+    known = engines.names_for(cell, where)
+    engine = config.engine if config.engine in known else known[0]
     why = "" if asked else f"there is no {config.device.upper()} device here: "
     note = f"{why}goes on on {where} with the {engine} engine, where the last bits of the results differ"
     return config.replace(device=where, engine=engine, measured_us={}), (note,)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from charrnn import engines
 from charrnn.errors import CharRNNError
 from charrnn.knobs import Knobs, knob, parse_seconds, recorded, refuse_unknown
 from charrnn.model.settings import ModelSettings
@@ -78,7 +79,7 @@ class RunSettings(Knobs):
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
-    engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan", "native"))
+    engine: str = knob("auto", "how a cell is run along time", choices=("auto", *engines.NAMES))
     measured_us: Mapping[str, int] = recorded({}, "microseconds of a step by 'engine precision', where compared")
     threads: int | None = recorded(None, "threads torch computed with: sums depend on it in the last bit", low=1)
 

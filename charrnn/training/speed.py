@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from charrnn import cells, devices
-from charrnn.engines import cuda, layers
+from charrnn import cells, devices, engines
+from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
@@ -47,11 +47,12 @@ class Machine:
         self.engine = self._likely_engine()
 
     def _likely_engine(self) -> str:
-        cell, engine = cells.get(self._settings.cell), self._settings.engine
-        known = layers.engines(cell, self.device)
-        if engine == "auto" and "native" in known and (self._settings.budget or 0) >= WORTH_COMPILING_SECONDS:
-            return "native"
-        return layers.choose(cell, engine, self.device)
+        cell = cells.get(self._settings.cell)
+        if self._settings.engine == "auto" and (self._settings.budget or 0) >= WORTH_COMPILING_SECONDS:
+            for engine in engines.engines(cell, self.device):
+                if engine.compiles:
+                    return engine.name
+        return engines.choose(cell, self._settings.engine, self.device).name
 
     @cached_property
     def precision(self) -> str:
@@ -135,9 +136,9 @@ def measure(
 
     engine, precision: which to try, all there are where 'auto'.
     """
-    engines = layers.engines(architecture.definition) if engine == "auto" else [engine]
+    names = engines.names_for(architecture.definition) if engine == "auto" else [engine]
     precisions = ["float32", "bf16"] if precision == "auto" else [precision]
-    models = {e: CharRNN(architecture, weights, e) for e in engines}
+    models = {e: CharRNN(architecture, weights, e) for e in names}
     ids = torch.arange(batch * window).view(window, batch) % architecture.vocabulary
 
     def seconds(candidate: Candidate, steps: int) -> float:
@@ -146,7 +147,7 @@ def measure(
         _pass(models[candidate[0]], ids[:steps], candidate[1])
         return (time.perf_counter() - began) * window / steps
 
-    candidates = [(e, p) for e in engines for p in precisions]
+    candidates = [(e, p) for e in names for p in precisions]
     for candidate in candidates:
         seconds(candidate, 1)  # the first time compiles, and wakes up memory and caches
     best = dict.fromkeys(candidates, float("inf"))
