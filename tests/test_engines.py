@@ -49,6 +49,13 @@ def outcome(network: CharRNN, T: int, B: int) -> dict[str, Tensor]:
     return found
 
 
+def some(quick: list[tuple[Any, ...]], every: list[tuple[Any, ...]]) -> list[Any]:
+    """All parameters of a test, of which all but the quick ones are marked as slow."""
+    assert quick
+    assert set(quick) <= set(every)
+    return [each if each in quick else pytest.param(*each, marks=pytest.mark.slow) for each in every]
+
+
 def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
     # An engine may give zeros where another says that there is no gradient.
     for name in set(a) | set(b):
@@ -56,7 +63,11 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -
         assert torch.allclose(left, right, rtol=tolerance, atol=tolerance), name
 
 
-@pytest.mark.parametrize(("cell", "engine"), OTHERS)
+# Every cell and engine is compared with the loop in tests/test_cells.py too, at one size.
+SOME_OTHERS = [(cell, engine) for cell, engine in OTHERS if engine != "native" or cell in NATIVE[::5]]
+
+
+@pytest.mark.parametrize(("cell", "engine"), some(SOME_OTHERS, OTHERS))
 def test_an_engine_gives_the_loops_numbers_and_gradients(cell: str, engine: str) -> None:
     # 5 x 3 characters are more than the table's 12 rows, which are put through inputs() once; 2 x 3 are fewer.
     for T, B in ((5, 3), (2, 3)):
@@ -78,7 +89,12 @@ def test_the_native_engine_runs_all_cells_but_those_that_look_across_features() 
             derivative.trace(cell, {n: p.shape for n, p in cell.shapes(6, 4).items()}, 6, 4)
 
 
-@pytest.mark.parametrize(("cell", "hidden"), [*((c, 40) for c in NATIVE), *(("lstm", h) for h in range(1, 35))])
+WIDTHS = [*((c, 40) for c in NATIVE), *(("lstm", h) for h in range(1, 35))]
+# Below, at and above one vector and two; each width is compiled for itself.
+SOME_WIDTHS = [*((c, 40) for c in NATIVE[::5]), *(("lstm", h) for h in (1, 7, 8, 9, 15, 16, 17, 33))]
+
+
+@pytest.mark.parametrize(("cell", "hidden"), some(SOME_WIDTHS, WIDTHS))
 def test_in_single_precision_it_is_as_near_to_the_truth_as_the_loop(cell: str, hidden: int) -> None:
     # Widths with whole vectors and every rest, more rows than a tile.
     sizes = {"hidden": hidden, "layers": 1}

@@ -186,7 +186,7 @@ def test_what_is_copied_is_null_where_the_corpus_is_gone(run: Command, monkeypat
     def gone(*_: Any) -> Any:
         raise cli.CharRNNError("there is no file text.txt", "check the path")
 
-    monkeypatch.setattr(data, "open_text", gone)
+    monkeypatch.setattr(data, "private_copy", gone)
     code, out, err = run("sample", "--chars", "5", "--json")
     assert code == 0
     assert last_json(out)["completions"][0]["copied"] is None
@@ -413,11 +413,16 @@ def test_a_damaged_run_is_named_and_hides_no_other(
         trained(name, steps=2)
     (home / "broken" / "run.json").write_text(damage)
     code, out, err = run("runs")
-    assert (code, "whole" in out, "broken" in out) == (0, True, False)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["broken", "damaged"] in [row[:2] for row in rows]
+    assert "whole" in [row[0] for row in rows]
     assert "broken/run.json was changed or damaged" in err
-    for command in (["sample", "--run"], ["info"], ["eval"], ["train", "--resume"], ["rm", "-y"]):
+    for command in (["sample", "--run"], ["info"], ["eval"], ["train", "--resume"]):
         code, _, err = run(*command, "broken")
         assert (code, "damaged" in err) == (1, True)
+    assert run("rm", "-y", "broken")[0] == 0  # a damaged run can be removed, and its name is free again
+    assert not (home / "broken").exists()
 
 
 # Shells, locales, defects
@@ -526,7 +531,7 @@ def test_a_defect_is_said_in_words_and_shown_whole_with_debug(run: Command, monk
     def broken() -> Any:
         raise ZeroDivisionError("for the test")
 
-    monkeypatch.setattr(checkpoint, "runs", broken)
+    monkeypatch.setattr(checkpoint, "folders", broken)
     code, out, err = run("runs")
     assert (code, out) == (1, "")
     assert "defect" in err
@@ -539,7 +544,7 @@ def test_too_little_memory_is_no_defect(run: Command, monkeypatch: pytest.Monkey
     def greedy() -> Any:
         raise MemoryError("unable to allocate 74.5 GiB")
 
-    monkeypatch.setattr(checkpoint, "runs", greedy)
+    monkeypatch.setattr(checkpoint, "folders", greedy)
     code, _, err = run("runs")
     assert code == 1
     assert "74.5 GiB" in err
