@@ -21,7 +21,7 @@ DEFAULT_BUDGET = "60s"
 @click.option(
     "--match",
     type=click.Choice(["parameters", "hidden", "time"]),
-    help="What is equal: parameters and updates, width and updates, or parameters and seconds.  [default: parameters]",
+    help="What is equal: parameters and steps, hidden size and steps, or parameters and time.  [default: parameters]",
 )
 @click.option(
     "--hidden",
@@ -170,7 +170,7 @@ class _Show:
 
     def _sized(self, report: Any) -> None:
         grid, config = report.grid, report.grid.config
-        length = f"{grid.steps:,} updates" if grid.steps else f"{grid.budget:g} s"
+        length = f"{grid.steps:,} steps" if grid.steps else f"{grid.budget:g} s"
         self._say(
             f"comparing {len(grid.entries)} models on {', '.join(config.corpus)}: {grid.lr_trials} learning rates and "
             f"{grid.seeds} seeds each, {length} a run, equal {grid.match}; in {report.folder.path}"
@@ -221,10 +221,10 @@ class _Show:
     def _decided(self, report: Any) -> None:
         steps = {entry.steps for entry in report.grid.entries}
         if len(steps) == 1:
-            self._say(f"every run has {next(iter(steps)):,} updates")
+            self._say(f"every run has {next(iter(steps)):,} steps")
         else:
             for entry in report.grid.entries:
-                self._say(f"{report.grid.label(entry):<12} {entry.steps:,} updates a run")
+                self._say(f"{report.grid.label(entry):<12} {entry.steps:,} steps a run")
 
     def _ran(self, report: Any) -> None:
         self._say(

@@ -61,7 +61,7 @@ def command(
         extra += [key for key, value in (("name", name), ("out", out)) if value]
         if extra or config_file:
             raise CharRNNError(
-                f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
+                f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps and --device beside it, or train a new run with --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
@@ -209,7 +209,7 @@ class _Show:
             return f"({error.problem})"
 
     def _turned(self, report: Any) -> None:
-        self._say(f"step {report.step:>6,}  validation has turned: ending here, with the best weights")
+        self._say(f"step {report.step:>6,}  early stopping: validation is past its best; ending with the best weights")
 
     def _diverged(self, report: Any) -> None:
         self._say(f"step {report.step:>6,}  diverged: a loss or a weight is not finite; ending here")

@@ -68,11 +68,9 @@ class Config:
     uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
 
     batch: int = knob(None, "B, streams trained side by side; by rule", low=1)
-    window: int = knob(
-        None, "T, characters between two updates: gradients stop there, the state goes on; by rule", low=1
-    )
+    window: int = knob(None, "T, characters between two steps: gradients stop there, the state goes on; by rule", low=1)
     lr: float = knob(None, "peak learning rate; by rule", low=0)
-    optimizer: str = knob("adamw", "how gradients become updates", choices=("adamw", "rmsprop"))
+    optimizer: str = knob("adamw", "how gradients change the weights", choices=("adamw", "rmsprop"))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
     # No less: a little regularisation helps every cell. No more: three times as much costs. docs/results/rule.md
@@ -87,15 +85,15 @@ class Config:
     decay_after: int = knob(10, "with --schedule step: epochs before the first decay", low=0)
     clip: float | None = knob(1.0, "bound on the gradient's norm or values; 0 is off", low=0)
     clip_by: str = knob("norm", "clip the norm of the whole gradient, or each value", choices=("norm", "value"))
-    steps: int | None = knob(None, "train for this many updates", low=1)
+    steps: int | None = knob(None, "train for this many steps", low=1)
     epochs: float | None = knob(None, "train for this many passes over the training part", low=0)
     budget: float | None = knob(
         None, "train for about this long, all included: 90, 90s, 3m, 1h30m; the default is 3m", low=1
     )
-    validate_every: int | None = knob(None, "updates between validations; chosen for about 20 in a run", low=1)
+    validate_every: int | None = knob(None, "steps between validations; chosen for about 20 in a run", low=1)
     patience: int = knob(
         None,
-        "end a run whose validation turned so many validations ago, 0 is off; by rule 5 with a budget, else off",
+        "early stopping: end a run whose best validation is so many ago; 0 is off; by rule 5 with a budget, else off",
         low=0,
     )
 
@@ -105,7 +103,7 @@ class Config:
     engine: str = knob("auto", "how a cell is run along time", choices=("auto", "loop", "fused", "scan", "native"))
 
     fingerprint: str | None = resolved(None, "SHA-256 of the corpus's text, as UTF-8")
-    measured_us: Mapping[str, int] = resolved({}, "microseconds of an update by 'engine precision', where compared")
+    measured_us: Mapping[str, int] = resolved({}, "microseconds of a step by 'engine precision', where compared")
     threads: int | None = resolved(None, "threads torch computed with: sums depend on it in the last bit", low=1)
     plan: tuple[tuple[int, int], ...] = resolved(
         (), "(from step, steps in all): the length of the run, as it was decided"
