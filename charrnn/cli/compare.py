@@ -25,7 +25,7 @@ DEFAULT_BUDGET = "60s"
 @click.option(
     "--match",
     type=click.Choice(["parameters", "hidden", "time"]),
-    help="What is equal: parameters and updates, width and updates, or parameters and seconds.  [default: parameters]",
+    help="What is equal: parameters and steps, hidden size and steps, or parameters and time.  [default: parameters]",
 )
 @click.option(
     "--hidden",
@@ -187,7 +187,7 @@ class _Show(progress.Telling):
 
     def _sized(self, event: "comparison.Sized") -> None:
         grid, config = event.grid, event.grid.config
-        length = f"{grid.steps:,} updates" if grid.steps else f"{grid.budget:g} s"
+        length = f"{grid.steps:,} steps" if grid.steps else f"{grid.budget:g} s"
         self._say(
             f"comparing {len(grid.entries)} models on {', '.join(config.corpus)}: {grid.lr_trials} learning rates and "
             f"{grid.seeds} seeds each, {length} a run, equal {grid.match}; in {event.folder.path}"
@@ -230,10 +230,10 @@ class _Show(progress.Telling):
     def _decided(self, event: "comparison.Decided") -> None:
         steps = {entry.steps for entry in event.grid.entries}
         if len(steps) == 1:
-            self._say(f"every run has {next(iter(steps)):,} updates")
+            self._say(f"every run has {next(iter(steps)):,} steps")
         else:
             for entry in event.grid.entries:
-                self._say(f"{event.grid.label(entry):<12} {entry.steps:,} updates a run")
+                self._say(f"{event.grid.label(entry):<12} {entry.steps:,} steps a run")
 
     def _ran(self, event: "comparison.Ran") -> None:
         self._say(

@@ -65,7 +65,7 @@ def command(
         extra += [key for key, value in (("name", name), ("out", out)) if value]
         if extra or config_file:
             raise CharRNNError(
-                f"--resume goes on with the run's own settings, not with other {', '.join(extra) or 'ones'}",
+                f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps and --device beside it, or train a new run with --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:

@@ -107,7 +107,7 @@ class Run:
         with self._refusing():
             if self.path.exists() and any(file.name not in locks.FILES for file in self.path.iterdir()):
                 if self.exists():
-                    raise CharRNNError(f"{self.path} exists already", "choose another --name, or go on with --resume")
+                    raise CharRNNError(f"{self.path} exists already", "choose another --name, or use --resume")
                 if locks.is_held(self.path):
                     raise CharRNNError(
                         f"{self.path} is in use by {locks.holder(self.path)}", "choose another --name, or wait for that"

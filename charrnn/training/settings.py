@@ -31,12 +31,13 @@ class OptimizationSettings(Knobs):
 
     batch: int | None = knob(None, "B, streams trained side by side; by rule", low=1)
     window: int | None = knob(
-        None, "T, characters between two updates: gradients stop there, the state goes on; by rule", low=1
+        None, "T, characters between two steps: gradients stop there, the state goes on; by rule", low=1
     )
     lr: float | None = knob(None, "peak learning rate; by rule", low=0)
-    optimizer: str = knob("adamw", "how gradients become updates", choices=("adamw", "rmsprop"))
+    optimizer: str = knob("adamw", "how gradients change the weights", choices=("adamw", "rmsprop"))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
+    # No less: a little regularization helps every cell. No more: three times as much costs. docs/results/rule.md
     weight_decay: float = knob(0.1, "AdamW's weight decay, of matrices alone", low=0)
     schedule: str = knob(
         "cosine",
