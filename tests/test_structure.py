@@ -26,16 +26,23 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path) -> set[str]:
-    """The charrnn modules a file imports, wherever in it."""
+def imports(path: Path, types: bool = True) -> set[str]:
+    """The charrnn modules a file imports, wherever in it. types: also those that only annotations need."""
     found = set()
+    unread = {id(inner) for node in ast.walk(tree_of(path)) if only_for_types(node) for inner in ast.walk(node)}
     for node in ast.walk(tree_of(path)):
+        if not types and id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in names}
     return {name for name in found if name in MODULES and MODULES[name] != path} - {"charrnn"}
+
+
+def only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -78,6 +85,21 @@ def test_there_are_no_circles() -> None:
         visit(name, ())
 
 
+# From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
+BASE = ("errors", "home", "strict_json", "knobs", "locks", "interruption", "renamed")
+ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "api")
+ORDER = (*ORDER, "compare", "bench", "cli", "__main__")
+
+
+def test_imports_point_one_way() -> None:
+    assert {name.split(".")[1] for name in MODULES if "." in name} == set(ORDER)
+    for name, path in MODULES.items():
+        if "." in name:
+            own = ORDER.index(name.split(".")[1])
+            for other in imports(path, types=False):
+                assert ORDER.index(other.split(".")[1]) <= own, f"{name} imports {other}"
+
+
 def test_cells_know_the_ops_and_the_protocol_alone() -> None:
     allowed = {"charrnn.cells.cell", "charrnn.cells.ops", "charrnn.cells.initialisation"}
     files = [n for n in of(set(MODULES), "charrnn.cells") if n.rpartition(".")[2] not in registry.NO_CELLS]
@@ -102,7 +124,7 @@ def test_no_module_but_a_cells_own_names_a_cell() -> None:
     assert cells.names()
     for name, path in MODULES.items():
         # The default cell is a setting, and presets are lists of cells.
-        if not name.startswith("charrnn.cells") and name not in ("charrnn.training.config", "charrnn.compare.presets"):
+        if not name.startswith("charrnn.cells") and name not in ("charrnn.model.settings", "charrnn.compare.presets"):
             strings = {n.value for n in ast.walk(tree_of(path)) if isinstance(n, ast.Constant)}
             assert not strings & set(cells.names()), name
 

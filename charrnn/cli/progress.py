@@ -53,7 +53,7 @@ class Telling:
             click.echo(text, err=True)
 
     def _bar_of(self, **options: Any) -> Any:
-        """The bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
+        """Return the bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
         if self._bar is None and sys.stderr.isatty():
             from tqdm import tqdm
 

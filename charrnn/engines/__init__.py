@@ -29,7 +29,7 @@ class Engine:
     compiles: bool = False
 
     def supports(self, cell: "Cell", device: str = "cpu") -> bool:
-        """Whether the engine can run a cell on a device, 'cpu' or 'cuda'."""
+        """Tell whether the engine can run a cell on a device, 'cpu' or 'cuda'."""
         return bool(self._functions.supports(cell, device))
 
     def run(self, cell: "Cell", x: Any, state: Any, p: Any) -> tuple[Any, Any]:
@@ -42,7 +42,7 @@ class Engine:
         return y, after
 
     def note(self, cell: "Cell", device: str, precision: str) -> str | None:
-        """What a user should know about a run of a cell with this engine; None where there is nothing to know."""
+        """Say what a user should know about a run of a cell with this engine; None where there is nothing to know."""
         note = getattr(self._functions, "note", None)  # most files have none
         return None if note is None else note(cell, device, precision)
 
@@ -62,22 +62,22 @@ NAMES = tuple(engine.name for engine in ENGINES)
 
 
 def named(name: str) -> Engine:
-    """The engine of a name, whatever it can run."""
+    """Return the engine of a name, whatever it can run."""
     return next(engine for engine in ENGINES if engine.name == name)
 
 
 def engines(cell: "Cell", device: str = "cpu") -> list[Engine]:
-    """The engines that can run a cell on a device, in order of preference."""
+    """List the engines that can run a cell on a device, in order of preference."""
     return [engine for engine in ENGINES if engine.supports(cell, device)]
 
 
 def names_for(cell: "Cell", device: str = "cpu") -> list[str]:
-    """The names of the engines that can run a cell on a device, in order of preference."""
+    """List the names of the engines that can run a cell on a device, in order of preference."""
     return [engine.name for engine in engines(cell, device)]
 
 
 def choose(cell: "Cell", name: str, device: str = "cpu") -> Engine:
-    """The engine asked for, or for 'auto' the first that can run the cell; raises CharRNNError where it cannot."""
+    """Return the engine asked for, for 'auto' the first that can run the cell; CharRNNError where it cannot."""
     known = engines(cell, device)
     if name == "auto":
         return known[0]

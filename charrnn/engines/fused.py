@@ -13,7 +13,7 @@ from charrnn.engines.sequence import Looked, States, look_up
 
 
 def supports(cell: Cell, device: str) -> bool:
-    """Whether the engine can run a cell on a device: where torch has a layer that is the same function."""
+    """Tell whether the engine can run a cell on a device: where torch has a layer that is the same function."""
     return cell.twin is not None
 
 
@@ -54,7 +54,7 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
 
 
 def multiplies_bf16(cell: Cell, device: str) -> bool:
-    """Whether torch's layer has bf16 products for a cell.
+    """Tell whether torch's layer has bf16 products for a cell.
 
     cuDNN's layers have none: under autocast torch gives them float16, in which small gradients become zero. And torch's
     LSTM lacks them on CPUs without AVX-512.

@@ -10,7 +10,7 @@ from charrnn.engines.sequence import Looked, States, inputs
 
 
 def supports(cell: Cell, device: str) -> bool:
-    """Whether the engine can run a cell on a device: always."""
+    """Tell whether the engine can run a cell on a device: always."""
     return True
 
 

@@ -15,7 +15,7 @@ CHUNK = 1 << 17
 
 
 def supports(cell: Cell, device: str) -> bool:
-    """Whether the engine can run a cell on a device: where the cell is a linear recurrence."""
+    """Tell whether the engine can run a cell on a device: where the cell is a linear recurrence."""
     return cell.linear
 
 

@@ -15,12 +15,12 @@ Looked = tuple[Tensor, Tensor]  # a table (R, I) and ids (T, B) of its rows: the
 
 
 def is_small(x: Tensor | Looked) -> TypeGuard[Looked]:
-    """Whether the input is a table with fewer rows than are read from it: then each row is worth computing once."""
+    """Tell whether the input is a table with fewer rows than are read of it: each is worth computing once."""
     return isinstance(x, tuple) and x[0].shape[0] < x[1].numel()
 
 
 def look_up(x: Tensor | Looked) -> Tensor:
-    """The sequence itself (T, B, I), read from its table where it is given as one."""
+    """Return the sequence itself (T, B, I), read from its table where it is given as one."""
     return torch.nn.functional.embedding(x[1], x[0]) if isinstance(x, tuple) else x
 
 

@@ -95,5 +95,5 @@ def until(characters: Iterator[Drawn], chars: int, stop: Sequence[str] = ()) -> 
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of text are the beginning of stop."""
+    """Count the characters at the end of text that are the beginning of stop."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -34,7 +34,7 @@ class Streams:
         self.steps_per_epoch = -(-self._length // window)
 
     def at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-        """The inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
+        """Return the inputs (T, B) and targets (T, B) of a step, and whether the streams begin anew with it.
 
         An input is the id before its target; the part's first target is preceded by the start row.
         """
@@ -54,5 +54,5 @@ class Streams:
         return inputs, targets, index == 0
 
     def cuts(self, inputs: NDArray[np.int64]) -> list[int]:
-        """The time steps at which some row of `inputs`, as from `at`, begins a document, so that its state must too."""
+        """List the time steps at which some row of `inputs`, as from `at`, begins a document and so its state anew."""
         return documents.cuts(inputs, self._start) if len(self._starts) else []

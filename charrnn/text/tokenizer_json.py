@@ -98,7 +98,7 @@ def _expected(normalize: Normalize) -> dict[str, Any]:
 
 
 def _in_id_order(vocab: dict[str, Any]) -> list[str]:
-    """The tokens of a vocabulary, whose ids must be 0..V-1 with the byte tokens first."""
+    """List the tokens of a vocabulary, whose ids must be 0..V-1 with the byte tokens first."""
     for token, id_ in vocab.items():
         if type(id_) is not int:  # True == 1 == 1.0, but none of them is written for another
             raise ValueError(f"token {token!r} has id {id_!r}, where an integer is expected")

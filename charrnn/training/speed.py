@@ -163,7 +163,7 @@ def measure(
 
 
 def fastest(seconds: dict[Candidate, float]) -> Candidate:
-    """The fastest in float32, unless bf16 products are clearly faster."""
+    """Return the fastest in float32, unless bf16 products are clearly faster."""
     best = min(seconds, key=lambda c: seconds[c])
     exact = min((c for c in seconds if c[1] == "float32"), key=lambda c: seconds[c], default=best)
     return best if seconds[best] <= CLEARLY * seconds[exact] else exact

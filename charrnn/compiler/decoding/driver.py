@@ -5,12 +5,15 @@ it works on comes as addresses, so that the compiled code stands alone: no Numba
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from charrnn.compiler.decoding.source import FunctionSource, Layout
 from charrnn.compiler.decoding.templates import HEADER, LOOP, ONE_ROW, ROWS, ROWS_LOOP
 from charrnn.compiler.decoding.trace import Leaf, trace
 from charrnn.compiler.decoding.weights import GROUP, PANEL, TILE, TILE_ROWS
-from charrnn.model.architecture import Architecture
+
+if TYPE_CHECKING:
+    from charrnn.model.architecture import Architecture
 
 DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
 
@@ -43,7 +46,7 @@ class Driver:
     signature: tuple[str, ...]
 
 
-def write(architecture: Architecture, kept: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
+def write(architecture: "Architecture", kept: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
     """Write the driver of a model.
 
     kept: the dtype of the weights: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to
