@@ -246,8 +246,7 @@ class Trainer:
         if begins:
             self.state = self.model.start(self.streams.batch)
         characters = self.corpus.tokenizer.characters_in(targets.ravel())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
+        optimizers.set_rate(self.optimizer, self._rate(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             ids = torch.from_numpy(inputs).to(self.device)
             logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs))

@@ -1,7 +1,8 @@
 """From gradients to new weights: learning-rate schedules, clipping, torch's optimizers with their moments by name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,13 +36,52 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 def make_optimizer(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    """AdamW or RMSProp over weights by name; weight decay acts on matrices, not on biases or the embedding."""
-    matrices = [w for name, w in weights.items() if w.ndim > 1 and name != "embedding"]
-    others = [w for name, w in weights.items() if not (w.ndim > 1 and name != "embedding")]
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop([*matrices, *others], lr=config.lr, alpha=config.beta2, eps=1e-8)
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """The configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
+    return OPTIMIZERS[config.optimizer].make(config, weights)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the schedule's rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimizer. make(config, weights by name): torch's, its groups with a `scale`. moments: kept of each weight."""
+
+    make: Callable[[Config, Mapping[str, Tensor]], torch.optim.Optimizer]
+    moments: tuple[str, ...]
+
+
+def _adamw(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    """AdamW; weight decay acts on matrices, not on biases or the embedding."""
+    matrices, others = _matrices_first(weights)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "scale": 1.0},
+        {"params": others, "weight_decay": 0.0, "scale": 1.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+
+
+def _rmsprop(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    """RMSProp, without weight decay."""
+    matrices, others = _matrices_first(weights)
+    groups = [{"params": [*matrices, *others], "scale": 1.0}]
+    return torch.optim.RMSprop(groups, lr=config.lr, alpha=config.beta2, eps=1e-8)
+
+
+def _matrices_first(weights: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The matrices but the embedding's, and all others."""
+    matrices = [w for name, w in weights.items() if w.ndim > 1 and name != "embedding"]
+    return matrices, [w for name, w in weights.items() if not (w.ndim > 1 and name != "embedding")]
+
+
+# By the name in settings. An optimizer is one function above and its row here.
+OPTIMIZERS = {
+    "adamw": Kind(_adamw, ("step", "exp_avg", "exp_avg_sq")),
+    "rmsprop": Kind(_rmsprop, ("step", "square_avg")),
+}
 
 
 def clip_gradients(config: Config, weights: Mapping[str, Tensor]) -> None:
@@ -61,7 +101,7 @@ def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> 
 
 def moment_shapes(config: Config, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the shape of everything `moments` gives after the first step, by its name."""
-    kept = ("step", "exp_avg", "exp_avg_sq") if config.optimizer == "adamw" else ("step", "square_avg")
+    kept = OPTIMIZERS[config.optimizer].moments
     return {f"{key}/{name}": () if key == "step" else tuple(w.shape) for name, w in weights.items() for key in kept}
 
 
@@ -69,7 +109,7 @@ def restore_moments(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> None:
     """Put back what `moments` gave."""
-    # A fused optimiser counts its steps where the weights are, another one on the CPU.
+    # A fused optimizer counts its steps where the weights are, another one on the CPU.
     fused = optimizer.defaults.get("fused")
     for full_name, value in saved.items():
         key, name = full_name.split("/", 1)
