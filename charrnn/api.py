@@ -87,7 +87,7 @@ class TextModel:
         """Return the decoder that takes one row a step in less time; the CPU's where it alone has such weights."""
         if self.kept != "float32":
             return self._on_cpu
-        if not self._on_cpu.compiled:
+        if not self._on_cpu.is_compiled:
             return self._on_cuda
         works = {name: partial(_step, decoder) for name, decoder in (("CPU", self._on_cpu), ("GPU", self._on_cuda))}
         seconds = fastest.seconds(f"step {self.architecture}", works)
@@ -110,9 +110,9 @@ class TextModel:
         note = None
         if device == "cpu":
             try:
-                from charrnn.generate.compiled import NativeDecoder
+                from charrnn.generate.compiled import CompiledDecoder
 
-                return NativeDecoder(self.architecture, self.weights, self.kept)
+                return CompiledDecoder(self.architecture, self.weights, self.kept)
             except ModuleNotFoundError as error:
                 if error.name not in ("numba", "llvmlite"):
                     raise
@@ -207,14 +207,14 @@ class TextModel:
     def _rows(self, primed: Primed, sampling: Sampling, completions: range) -> Iterator[Ids] | None:
         """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
         decoder = self.decoder()
-        if not decoder.compiled:
+        if not decoder.is_compiled:
             return None
         from charrnn.generate import compiled as native
         from charrnn.generate import rows as native_batch
 
         if len(completions) < native_batch.AT_LEAST:
             return None
-        assert isinstance(decoder, native.NativeDecoder)
+        assert isinstance(decoder, native.CompiledDecoder)
         together = native_batch.RowsDecoder(decoder)
         groups = (completions[i : i + ROWS] for i in range(0, len(completions), ROWS))
         return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, sampling, group))

@@ -258,7 +258,7 @@ def race(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callab
 
             return SimpleNamespace(
                 engine=engine if device == "cpu" else "torch",
-                compiled=engine == "native" and device == "cpu",
+                is_compiled=device == "cpu" and engine == "native",
                 step=step,
                 start=lambda: None,
                 architecture=model.architecture,

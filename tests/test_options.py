@@ -69,14 +69,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         small_run = loop.open_run(small, "small")
         for _ in loop.new_run(small, small_run):
             pass
-        patch.setattr(native, "NativeDecoder", compiled_for(small_run.architecture()))
+        patch.setattr(native, "CompiledDecoder", compiled_for(small_run.architecture()))
         (folder / "CONFIG").write_bytes((folder / "home" / "small" / "config.json").read_bytes())
         yield folder
 
 
 def compiled_for(architecture: Architecture) -> Callable[..., Decoder]:
-    """A NativeDecoder that compiles for one architecture and refuses the rest, which would take seconds each."""
-    compiled = native.NativeDecoder
+    """A CompiledDecoder that compiles for one architecture and refuses the rest, which would take seconds each."""
+    compiled = native.CompiledDecoder
 
     def decoder(other: Architecture, weights: Weights, kept: str = "float32") -> Decoder:
         if (other, kept) != (architecture, "float32"):

@@ -19,7 +19,7 @@ from charrnn.bench import bench_onnx
 from charrnn.bench.bench_machine import reader, seconds_of
 from charrnn.cells.cell import Cell
 from charrnn.generate import rows as batch
-from charrnn.generate.compiled import CHUNKS, NativeDecoder
+from charrnn.generate.compiled import CHUNKS, CompiledDecoder
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Sampling, draws, read_prime
 from charrnn.model.architecture import Architecture
@@ -68,7 +68,7 @@ def _measured(
             ways[label] = "float32", bench_onnx.steps(architecture, weights, threads)
     sizes = {}
     for kept in precisions:
-        decoder = NativeDecoder(architecture, weights, kept)
+        decoder = CompiledDecoder(architecture, weights, kept)
         ways[f"native {kept}"] = kept, _native(decoder, tokenizer)
         sizes[kept] = decoder.bytes_per_character
         ways[f"native {kept}, {ROWS} at once"] = kept, _side_by_side(decoder, tokenizer)
@@ -231,7 +231,7 @@ def _eager_equations(architecture: Architecture, weights: Any) -> Steps:
     return steps
 
 
-def _native(decoder: NativeDecoder, tokenizer: Tokenizer) -> Steps:
+def _native(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
     primed = read_prime(decoder, tokenizer, "")
     drawn = decoder.drawn(primed, tokenizer, Sampling(), draws(7, 0))
     for _ in range(sum(CHUNKS)):  # now every CHUNKS[-1] characters asked for are that many drawn
@@ -244,7 +244,7 @@ def _native(decoder: NativeDecoder, tokenizer: Tokenizer) -> Steps:
     return steps
 
 
-def _side_by_side(decoder: NativeDecoder, tokenizer: Tokenizer) -> Steps:
+def _side_by_side(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
     primed = read_prime(decoder, tokenizer, "")
     rows = batch.RowsDecoder(decoder).drawn(primed, tokenizer, Sampling(), range(ROWS))
 

@@ -59,13 +59,13 @@ class Workspace:
         self.addresses = [first + memory.itemsize * (end - size) for size, end in zip(sizes, ends, strict=True)]
 
 
-class NativeDecoder(Decoder):
+class CompiledDecoder(Decoder):
     """A Decoder whose single rows run compiled; several rows at once go through NumPy's products.
 
     It holds weights alone: threads may share it.
     """
 
-    compiled = True
+    is_compiled = True
 
     def __init__(self, architecture: Architecture, weights: Weights, kept: str = "float32"):
         """kept: the dtype matrices are kept in while decoding: float32, bf16 or int8 with a scale per column.
@@ -73,7 +73,7 @@ class NativeDecoder(Decoder):
         Raises CharRNNError where the equations cannot be compiled, and ImportError without Numba.
         """
         super().__init__(architecture, weights, "numpy")
-        self.engine, self.kept = "native", kept
+        self.engine, self.kept = "native", kept  # the engine's name in settings and files
         draw, self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
 
@@ -212,6 +212,9 @@ class NativeDecoder(Decoder):
     def _state(self, vector: NDArray[np.float32], layout: Layout, name: str) -> NDArray[np.float32]:
         at = layout.places[slot(name)]
         return vector[at : at + self.architecture.hidden]
+
+
+NativeDecoder = CompiledDecoder  # its name in version 0.1
 
 
 def address(array: NDArray[Any] | None) -> int:

@@ -14,13 +14,13 @@ Library = Literal["numpy", "torch"]
 class Decoder:
     """Steps a model by one character in every row. It keeps no state: the state goes in and comes out.
 
-    engine: what computes. compiled: whether that is machine code. notes: what the user should know about it.
-    first (V + 1, ...): all that the first layer makes of a character alone. head (H, V), bias (V,): what makes logits
-    of the last layer's output.
+    engine: what computes. is_compiled: whether it draws and scores in machine code. notes: what the user should know
+    about it. first (V + 1, ...): all that the first layer makes of a character alone. head (H, V), bias (V,): what
+    makes logits of the last layer's output.
     """
 
     notes: tuple[str, ...] = ()
-    compiled = False
+    is_compiled = False
 
     def __init__(self, architecture: Architecture, weights: Weights, library: Library = "torch", device: str = "cpu"):
         """weights: checked against the architecture. device: where torch computes; NumPy knows only 'cpu'."""

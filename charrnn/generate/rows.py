@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from charrnn.compiler.decoding import cache as native_cache
 from charrnn.compiler.decoding import driver as native_driver
 from charrnn.compiler.decoding.weights import aligned
-from charrnn.generate.compiled import NativeDecoder, address
+from charrnn.generate.compiled import CompiledDecoder, address
 from charrnn.generate.sampling import Primed, Sampling, draws, filters
 from charrnn.text.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ AT_LEAST = 8  # with fewer rows, one after the other is as fast
 class RowsDecoder:
     """Draws in several rows that begin alike; each is, to the last bit, what its decoder draws in one row alone."""
 
-    def __init__(self, decoder: NativeDecoder):
+    def __init__(self, decoder: CompiledDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
         self._decoder = decoder
         self._driver = native_driver.write(decoder.architecture, decoder.kept, rows=True)
@@ -34,7 +34,7 @@ class RowsDecoder:
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
     ) -> list[Iterator[tuple[int, float]]]:
-        """For each completion by number, what `NativeDecoder.drawn` yields; whoever asks first moves all of them on."""
+        """For each completion by number, what `CompiledDecoder.drawn` yields; who asks first moves all of them on."""
         cores = min(os.cpu_count() or 1, len(completions))
         parts = [
             _Rows(self._run, self._driver, self._decoder, self._weights, primed, tokenizer, sampling, numbers.tolist())
@@ -62,7 +62,7 @@ class _Rows:
         self,
         run: native_cache.Function,
         driver: native_driver.Driver,
-        decoder: NativeDecoder,
+        decoder: CompiledDecoder,
         weights: Sequence[NDArray[Any]],
         primed: Primed,
         tokenizer: Tokenizer,

@@ -36,7 +36,7 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 def make_optimizer(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    """The configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
+    """Make the configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
     return OPTIMIZERS[config.optimizer].make(config, weights)
 
 
