@@ -113,16 +113,12 @@ class TextModel:
                 from charrnn.generate.compiled import CompiledDecoder
 
                 return CompiledDecoder(self.architecture, self.weights, self.kept)
-            except ModuleNotFoundError as error:
-                if error.name not in ("numba", "llvmlite"):
-                    raise
-                note = "Numba is not installed: torch decodes, which is slower; pip install numba"
             except CharRNNError as error:
                 note = f"{error.problem}: torch decodes, which is slower"
         if self.kept != "float32":
             raise CharRNNError(
                 f"{self.kept} weights on {device}" + (f" ({note})" if note else ""),
-                "only the compiled decoder keeps them so: use --device cpu with Numba, or float32",
+                "only the compiled decoder keeps them so: use --device cpu, or float32",
             )
         decoder = Decoder(self.architecture, self.weights, device=device)
         decoder.notes = (note,) if note else ()
@@ -332,7 +328,7 @@ def prepare(architecture: Architecture) -> None:
 
     What was compiled before is on disk. Where torch will decode instead, nothing is done.
     """
-    with contextlib.suppress(ModuleNotFoundError, CharRNNError):  # whoever completes a text is told
+    with contextlib.suppress(CharRNNError):  # whoever completes a text is told
         from charrnn.generate import compiled as native
 
         native.prepare(architecture)

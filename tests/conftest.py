@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from cells_of_tests import CELLS
 from hypothesis import settings
 
-from charrnn import cells
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
@@ -48,10 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         tiers = {mark.name for mark in item.iter_markers()} & TIERS
         if len(tiers) > 1:
             raise pytest.UsageError(f"{item.nodeid} has the marks {', '.join(sorted(tiers))}; leave one")
-
-
-for cell in CELLS:  # before tests are collected: whatever walks the registry walks them too
-    cells.register(cell)
 
 
 @pytest.fixture(autouse=True)

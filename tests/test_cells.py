@@ -410,7 +410,7 @@ def test_a_name_is_given_once() -> None:
 
 
 def test_a_cell_is_a_step_or_a_linear_recurrence() -> None:
-    linear = cells.get("test-rg-lru")
+    linear = cells.get("rg-lru")
     with pytest.raises(CharRNNError, match="neither or both"):
         Cell("none", "", "", linear.parameters, {"h": 0})
     with pytest.raises(CharRNNError, match="2 states"):

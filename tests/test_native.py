@@ -379,28 +379,6 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
     assert call(1, 2) == ["5", "6"]
 
 
-def test_without_numba_torch_decodes_and_says_so(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trained()
-    compiled = api.load(run).complete("Re", 20)
-    monkeypatch.setitem(sys.modules, "charrnn.generate.compiled", None)
-    monkeypatch.setattr("builtins.__import__", _without("llvmlite", __import__))
-    model = api.load(run)
-    assert model.decoder().engine == "torch"
-    assert ["Numba is not installed" in note for note in model.decoder().notes] == [True]
-    assert len(model.complete("Re", 20)) == len(compiled)
-    with pytest.raises(CharRNNError, match="bf16"):
-        api.load(run, kept="bf16").decoder()
-
-
-def _without(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    def missing(wanted: str, *rest: Any) -> Any:
-        if wanted == "charrnn.generate.compiled":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(wanted, *rest)
-
-    return missing
-
-
 def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> None:
     model = api.load(trained())
     decoder = model.decoder()

@@ -8,7 +8,6 @@ from charrnn.bench import bench_decode, bench_encode, bench_machine, bench_train
 from charrnn.bench.bench_machine import seconds_of as seconds_of
 from charrnn.errors import CharRNNError
 
-WHAT = ("train", "decode", "encode")
 DECODE_SIZES = ((128, 2), (512, 2))
 TRAIN_SIZES = ((128, 2, 50, 50), (512, 1, 32, 64))  # hidden, layers, batch, window
 TRAIN_QUICK = ((256, 1, 32, 32),)

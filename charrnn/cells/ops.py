@@ -4,8 +4,7 @@ Every op takes arrays whose last axis is the feature axis and whose leading axes
 modifies its arguments. torch is never imported here: an array that is not NumPy's is a torch tensor, so torch is
 already there, or a stand-in that brings its own `library`: the compiler records equations that way.
 
-An equation may use these ops, `+ - * /`, unary minus, integer literals, indexing by an integer, and helpers that are
-marked with `@equation`. Nothing else: no `@`, no floating literals (both change what Numba compiles).
+An equation may use these ops, `+ - * / @`, unary minus, numbers, indexing by an integer, and functions made of these.
 """
 
 import sys
@@ -17,12 +16,9 @@ import numpy as np
 Array = Any  # a NumPy array or a torch tensor: the equations do not care which
 F = TypeVar("F", bound=Callable[..., Any])
 
-EQUATIONS: list[Callable[..., Any]] = []  # helpers marked with @equation, for the compiler
-
 
 def equation(function: F) -> F:
-    """Mark a helper that equations call, so that it is compiled together with them."""
-    EQUATIONS.append(function)
+    """Return a function as it is: files of cells once had to mark their helpers so, and may still do."""
     return function
 
 

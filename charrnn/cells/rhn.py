@@ -4,7 +4,7 @@ from typing import Any
 
 from charrnn.cells.cell import Cell, Param, State
 from charrnn.cells.initialisation import constant, glorot, orthogonal
-from charrnn.cells.ops import Array, equation, matmul, sigmoid, split, tanh
+from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
 def parameters(I: int, H: int, O: int, depth: int) -> dict[str, Param]:
@@ -19,7 +19,6 @@ def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W) + p.b[0]
 
 
-@equation
 def highway(z: Array, s: Array) -> Array:
     h, t = split(z, 2)
     t = sigmoid(t)

@@ -7,6 +7,8 @@ import click
 
 from charrnn.cli import options
 
+SHARED = tuple(f"charrnn.cells.{name}" for name in ("cell", "initialisation", "ops"))  # what all cells are made of
+
 
 @click.command()
 @click.argument("name", required=False, shell_complete=options.complete_cells)
@@ -79,13 +81,12 @@ def _equations(cell: Any) -> str | None:
 
 
 def _helpers(function: Any) -> list[Any]:
-    """List the functions marked as equations that a function calls; those that they call come first."""
-    from charrnn.cells.ops import EQUATIONS
-
+    """List the functions of the cell's own that a function calls; those that they call come first."""
     if not hasattr(function, "__code__"):  # a partial, or an object that can be called
         return []
     called = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [each for helper in called if helper in EQUATIONS for each in (*_helpers(helper), helper)]
+    own = [each for each in called if inspect.isfunction(each) and each.__module__ not in SHARED]
+    return [each for helper in own for each in (*_helpers(helper), helper)]
 
 
 def _show(row: dict[str, Any], I: int, H: int) -> None:
