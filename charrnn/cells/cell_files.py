@@ -15,6 +15,8 @@ from charrnn.errors import CharRNNError
 
 # How a file names its cell. Looked for in the text, since a file that cannot be imported can still be asked for.
 _NAMED = re.compile(r"""(?:\bCell\(\s*|\bname\s*=\s*)["']([^"'\n]+)["']""")
+# Modules of the folder that serve all cells, and are none.
+SERVING = ("cell", "cell_files", "initialisation", "ops", "registry")
 _REPAIR = "correct the file, or move it out of that folder"
 
 
@@ -104,8 +106,8 @@ class CellFile:
         else:
             frames = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in frames if Path(frame.filename).is_relative_to(self.folder)]
-            # The registry lies in the folder too, and is where every cell may come by.
-            ours = [frame for frame in ours if Path(frame.filename) != self.folder / "__init__.py"]
+            # What serves all cells lies in the folder too, and is where every cell may come by.
+            ours = [frame for frame in ours if Path(frame.filename).stem not in ("__init__", *SERVING)]
             if not ours:
                 return ""
             file, line = Path(ours[-1].filename), ours[-1].lineno

@@ -16,7 +16,6 @@ from charrnn.cells.cell_files import Broken as Broken
 from charrnn.errors import CharRNNError, did_you_mean
 
 _PACKAGE = __name__.rpartition(".")[0]
-NO_CELLS = ("cell", "cell_files", "initialisation", "ops", "registry")  # modules of this folder for all cells
 # What the package offers: a module of such a name would take its place there.
 _OWN_NAMES = frozenset({"Broken", "broken", "get", "names", "register", "run", "unregister"})
 
@@ -96,7 +95,7 @@ def _discover() -> None:
         failed: list[Broken] = []
         try:
             for file in cell_files.find(_PACKAGE, [str(Path(__file__).parent)]):
-                if file.module in NO_CELLS:
+                if file.module in cell_files.SERVING:
                     continue
                 _claimed = []
                 found = file.load(_OWN_NAMES)

@@ -94,7 +94,8 @@ def text_of(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes:
 def _chunks(source: Source, chunk_bytes: int) -> Iterator[bytes]:
     try:
         with source.open() as stream:
-            while chunk := stream.read(chunk_bytes):
+            # Not read(), which waits for all of it without a look at signals: a pipe may stay open for long.
+            while chunk := stream.read1(chunk_bytes):
                 yield chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise CharRNNError(f"{source.name} is a damaged gzip file ({error})", "restore it from a copy") from None
