@@ -1,4 +1,4 @@
-"""Modules under the names they had before version 0.2, for programs and files of cells that import them so."""
+"""Modules under the names they had before they moved, for programs and files of cells that import them so."""
 
 import importlib
 import sys
