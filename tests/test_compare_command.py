@@ -108,7 +108,7 @@ def test_options_that_contradict_each_other_are_wrong_usage(arguments: list[str]
         (["--match", "time", "--steps", "5"], "equal time without a budget"),
         (["--match", "time", "--jobs", "2"], "slow each other down"),
         (["--preset", "karpathy2015", "--fraction", "2"], "fraction is 2"),
-        (["--preset", "karpathy2015", "--hidden", "9"], "no width of the preset is 9 or less"),
+        (["--preset", "karpathy2015", "--hidden", "9"], "no hidden size of the preset is 9 or less"),
         (["--from", "nowhere.json"], "cannot be read"),
         (["--split", "0.9,0.1,0"], "one of them is empty"),
         (["--seeds", "0"], "seeds is 0"),

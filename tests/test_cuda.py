@@ -35,7 +35,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
-from charrnn.training import loop, resolve
+from charrnn.training import loop, resolve, speed
 from charrnn.training.checkpoint import Run
 from charrnn.training.events import Finished, Started, Stopped
 from charrnn.training.settings import Settings
@@ -94,7 +94,7 @@ def corpus(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long look at the machine's speed before each of many short runs."""
-    monkeypatch.setattr(resolve, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "PROBE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from charrnn import api, locks, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.training import checkpoint, loop
 from charrnn.training.checkpoint import Run
+from charrnn.training.config import values_of
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -303,7 +304,7 @@ def test_a_diverged_run_ends_in_one_way_and_still_loads(
 
     settled = config(corpus, **DIVERGING, **extra, validate_every=validate_every)
     home.mkdir()
-    (home / "settings.json").write_text(settled.to_json())
+    (home / "settings.json").write_text(strict_json.dumps(values_of(settled)))
     assert _run(["train", "--config", str(home / "settings.json"), "--name", "wild", "--json"]) == 1
     told = capsys.readouterr()
     result = json.loads(told.out.splitlines()[-1], parse_constant=pytest.fail)

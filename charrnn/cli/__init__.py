@@ -39,7 +39,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
     "inspect": "Look inside: how far back in time gradients reach, and how long a cell remembers.",
     "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
-    "rm": "Delete runs, after asking.",
+    "rm": "Delete runs, after asking; damaged ones too, and those that never got a checkpoint.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
     "env": "Show versions, processor, threads and paths, for a report of a problem.",
     "completion": "Print the script that makes SHELL complete charrnn's commands, options, runs, cells and corpora.",

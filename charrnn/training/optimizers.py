@@ -72,7 +72,7 @@ def _rmsprop(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optim
 
 
 def _matrices_first(weights: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The matrices but the embedding's, and all others."""
+    """Return the matrices but the embedding's, and all others."""
     matrices = [w for name, w in weights.items() if w.ndim > 1 and name != "embedding"]
     return matrices, [w for name, w in weights.items() if not (w.ndim > 1 and name != "embedding")]
 
