@@ -170,8 +170,9 @@ def test_a_stored_run_completes_as_it_did(name: str, say: Say) -> None:
             completes(name, drawn, say)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("char-gru", "byte") else pytest.mark.long) for n in RUNS]
+)
 def test_a_stored_run_completes_as_it_did_with_fewer_bits_and_side_by_side(name: str, say: Say) -> None:
     for drawn in RUNS[name]["completions"]:
         if "float32" not in drawn["options"] or len(drawn["texts"]) > 1:

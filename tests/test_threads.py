@@ -30,6 +30,11 @@ ROOT = Path(__file__).parent.parent
 THREADS = 8
 KEPT: tuple[Kept, ...] = ("float32", "bf16", "int8")
 # Each is compiled for itself: one stands for all where threads are what matters, and rows of all are held below.
+# Compiling for one cell takes up to a minute: two of them stand for all, but by hand.
+EVERY_CELL = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("lstm", "mingru") else pytest.mark.long)
+    for name in cells.names()
+]
 ONE_KEPT = [pytest.param(kept, marks=[] if kept == "float32" else pytest.mark.slow) for kept in KEPT]
 TOKENIZER = Tokenizer.char("abcdefghijklmnopqrstuvwxyz .,")
 TrainedRun = Callable[..., Run]
@@ -82,8 +87,7 @@ def test_threads_that_share_a_decoder_get_what_each_gets_alone(kept: Kept) -> No
     same_from_threads("lstm", kept)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("cell", EVERY_CELL)
 def test_threads_get_what_each_gets_alone_with_every_cell(cell: str) -> None:
     same_from_threads(cell, "float32")
 
@@ -217,15 +221,13 @@ def test_rows_side_by_side_are_to_the_last_bit_as_one_alone(kept: Kept) -> None:
     same_in_rows("lstm", kept)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("cell", EVERY_CELL)
 @pytest.mark.parametrize("sizes", [{}, {"embedding": 25, "tie": True}, {"embedding": None, "layers": 1, "hidden": 38}])
 def test_rows_side_by_side_are_as_one_alone_with_every_cell(cell: str, sizes: dict[str, Any]) -> None:
     same_in_rows(cell, "float32", **sizes)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("cell", EVERY_CELL)
 @pytest.mark.parametrize("kept", ["bf16", "int8"])
 def test_rows_of_fewer_bytes_are_as_one_alone_with_every_cell(cell: str, kept: Kept) -> None:
     same_in_rows(cell, kept)
