@@ -366,7 +366,7 @@ def test_files_are_documents_and_their_borders_are_part_of_what_a_run_is_made_fo
 # Memory
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_path: Path, home: Path) -> None:
     page = CORPUS.read_bytes()

@@ -53,7 +53,7 @@ def some(quick: list[tuple[Any, ...]], every: list[tuple[Any, ...]]) -> list[Any
     """All parameters of a test, of which all but the quick ones are marked as slow."""
     assert quick
     assert set(quick) <= set(every)
-    return [each if each in quick else pytest.param(*each, marks=pytest.mark.slow) for each in every]
+    return [each if each in quick else pytest.param(*each, marks=pytest.mark.long) for each in every]
 
 
 def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:

@@ -216,10 +216,7 @@ def test_forced_text_has_the_same_logits_compiled() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in ("lstm", "rhn", "rg-lru") else pytest.mark.long)
-        for name in cells.names()
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name == "rhn" else pytest.mark.long) for name in cells.names()],
 )
 def test_forced_text_has_the_same_logits_compiled_in_every_cell(name: str) -> None:
     worst, bound = worst_difference(name, 2000)

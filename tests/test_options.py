@@ -163,7 +163,7 @@ def test_any_command_line_is_answered_in_words(arguments: list[str]) -> None:
     holds(arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("place")
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())

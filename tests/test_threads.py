@@ -30,10 +30,9 @@ ROOT = Path(__file__).parent.parent
 THREADS = 8
 KEPT: tuple[Kept, ...] = ("float32", "bf16", "int8")
 # Each is compiled for itself: one stands for all where threads are what matters, and rows of all are held below.
-# Compiling for one cell takes up to a minute: two of them stand for all, but by hand.
+# Compiling for one cell takes up to a minute: one of them stands for all, but by hand.
 EVERY_CELL = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("lstm", "mingru") else pytest.mark.long)
-    for name in cells.names()
+    pytest.param(name, marks=pytest.mark.slow if name == "lstm" else pytest.mark.long) for name in cells.names()
 ]
 ONE_KEPT = [pytest.param(kept, marks=[] if kept == "float32" else pytest.mark.slow) for kept in KEPT]
 TOKENIZER = Tokenizer.char("abcdefghijklmnopqrstuvwxyz .,")
