@@ -241,6 +241,7 @@ class Checkout:
             "CHARRNN_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
         }
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile what every user has ready
 
     def call(self, function: str, **order: Any) -> Any:
         """What a function of this file gives in a process of this checkout."""

@@ -13,9 +13,7 @@ import click
 import pytest
 
 from charrnn import cells, cli
-from charrnn.cells import registry
 from charrnn.cells.cell import Cell
-from charrnn.cells.cell_files import CellFile
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 from charrnn.text import named_corpora, python_corpora
@@ -277,24 +275,33 @@ def test_python_is_told_the_same(checkout: Path, write: Any, whole: list[str]) -
     assert ran.stdout.strip().split("|") == ["bad.py", "line 2: '(' was never closed", *whole], ran.stderr
 
 
-def test_an_interruption_leaves_no_half_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = cells.names()
-    for name, value in (("_discovered", False), ("_registry", dict(registry._registry)), ("_broken", [])):
-        monkeypatch.setattr(registry, name, value)
-    removed = [name for name in known if name in ("lstm", "sru")]
-    for name in removed:
-        del registry._registry[name]
-    load, calls = CellFile.load, iter(range(100))
+def test_an_interruption_leaves_no_half_of_the_registry() -> None:
+    code = (
+        "from charrnn import cells\n"
+        "from charrnn.cells.cell_files import CellFile\n"
+        "load, calls = CellFile.load, iter(range(100))\n"
+        "def interrupted(file, taken):\n"
+        "    if next(calls) == 3: raise KeyboardInterrupt\n"
+        "    return load(file, taken)\n"
+        "CellFile.load = interrupted\n"
+        "try: cells.names()\n"
+        "except KeyboardInterrupt: print(*cells.names())\n"
+    )
+    ran = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.stdout.split() == cells.names(), ran.stderr
 
-    def interrupted(file: CellFile, taken: frozenset[str]) -> Any:
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return load(file, taken)
 
-    monkeypatch.setattr(CellFile, "load", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cells.names()
-    assert cells.names() == known
+def test_one_cell_does_not_cost_importing_all() -> None:
+    """And it is the same cell, whoever asks first."""
+    code = (
+        "import sys\n"
+        "from charrnn import cells\n"
+        "found = cells.get('nn.GRU')\n"
+        "others = {'charrnn.cells.rhn', 'charrnn.cells.gru_after'} & set(sys.modules)\n"
+        "print(len(others), len(cells.names()), cells.get('nn.GRU') is found, cells.get('gru-after').name)\n"
+    )
+    ran = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.stdout.split() == ["0", str(len(cells.names())), "True", "gru-after"], ran.stderr
 
 
 def test_what_is_no_cell_is_not_registered() -> None:

@@ -44,6 +44,10 @@ class CellFile:
     module: str
     path: Path
 
+    def is_called(self, name: str) -> bool:
+        """Tell whether the file is called like a cell of that name: nn_gru.py for nn.GRU."""
+        return _plain(self.module) == _plain(name)
+
     def broken(self, reason: str, hint: str = _REPAIR, error: BaseException | None = None) -> Broken:
         """Describe this file as one that cannot be used."""
         try:
@@ -201,7 +205,7 @@ def owners(claims: list[tuple[CellFile, Cell]]) -> tuple[dict[str, Cell], list[B
     for name in dict.fromkeys(cell.name for _, cell in claims):
         rivals = [(file, cell) for file, cell in claims if cell.name == name]
         if any(cell != rivals[0][1] for _, cell in rivals):
-            called_so = [(file, cell) for file, cell in rivals if _plain(file.module) == _plain(name)]
+            called_so = [(file, cell) for file, cell in rivals if file.is_called(name)]
             owner = called_so[0] if len(called_so) == 1 else None
             for file, _ in rivals:
                 others = ", ".join(dict.fromkeys(other.path.name for other, _ in rivals if other != file))

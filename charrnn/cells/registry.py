@@ -4,7 +4,7 @@ A file that cannot be used costs its own cell alone: `broken` says why, and aski
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ _OWN_NAMES = frozenset({"Broken", "broken", "get", "names", "register", "run", "
 _registry: dict[str, Cell] = {}
 _broken: list[Broken] = []
 _discovered = False
-_claimed: list[Cell] | None = None  # while files are imported: the cells that the present one registers itself
+_claimed: list[Cell] | None = None  # while a file is imported: the cells that it registers itself
+_loaded: dict[str, tuple[Cell | Broken, list[Cell]]] = {}  # by module: what a file gave, and what it registered itself
 _lock = threading.RLock()  # a file that registers its cell comes back here while it is imported
 
 
@@ -71,6 +72,9 @@ def get(name: str) -> Cell:
     Raises CharRNNError where there is none, with the nearest name as a hint, or with what is wrong in the cell's file.
     """
     with _lock:
+        own = _from_own_file(name)
+        if own is not None:
+            return own
         _discover()
         if name in _registry:
             return _registry[name]
@@ -85,26 +89,52 @@ def get(name: str) -> Cell:
         raise CharRNNError(f"there is no cell {name!r}", hint)
 
 
+def _from_own_file(name: str) -> Cell | None:
+    """Return the cell of the one file that is called like it, so that one cell does not cost importing all of them.
+
+    None where the whole folder has to be looked through. The file owns the name, whatever else claims it: `owners`.
+    """
+    if _discovered or _claimed is not None or name in _registry:
+        return None
+    files = [file for file in _files() if file.is_called(name)]
+    if len(files) != 1:
+        return None
+    found, _ = _load(files[0])
+    return found if isinstance(found, Cell) and found.name == name else None
+
+
+def _files() -> Iterator[cell_files.CellFile]:
+    for file in cell_files.find(_PACKAGE, [str(Path(__file__).parent)]):
+        if file.module not in cell_files.SERVING:
+            yield file
+
+
+def _load(file: cell_files.CellFile) -> tuple[Cell | Broken, list[Cell]]:
+    """Import a file once, and return what it gave and the cells that it registered itself."""
+    global _claimed
+    if file.module not in _loaded:
+        _claimed = []
+        try:
+            _loaded[file.module] = (file.load(_OWN_NAMES), _claimed)
+        finally:
+            _claimed = None
+    return _loaded[file.module]
+
+
 def _discover() -> None:
     """Import every file once; an interruption in the middle leaves everything to the next call."""
-    global _discovered, _claimed
+    global _discovered
     with _lock:
         if _discovered or _claimed is not None:
             return
         claims: list[tuple[cell_files.CellFile, Cell]] = []
         failed: list[Broken] = []
-        try:
-            for file in cell_files.find(_PACKAGE, [str(Path(__file__).parent)]):
-                if file.module in cell_files.SERVING:
-                    continue
-                _claimed = []
-                found = file.load(_OWN_NAMES)
-                if isinstance(found, Broken):
-                    failed.append(found)
-                else:
-                    claims += [(file, cell) for cell in (found, *_claimed)]
-        finally:
-            _claimed = None
+        for file in _files():
+            found, registered = _load(file)
+            if isinstance(found, Broken):
+                failed.append(found)
+            else:
+                claims += [(file, cell) for cell in (found, *registered)]
         known, nameless = cell_files.owners(claims)
         _registry.update(known)
         _broken.extend(sorted([*failed, *nameless], key=lambda each: each.file))
