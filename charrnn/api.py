@@ -19,7 +19,8 @@ from charrnn.generate import fastest
 from charrnn.generate.completion import Completion, CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Decoder
-from charrnn.generate.sampling import Alternatives, Forbidden, Primed, Sampling, generate, likeliest, read_prime
+from charrnn.generate.likeliest import Alternatives, likeliest
+from charrnn.generate.sampling import Forbidden, Primed, Sampling, generate, read_prime
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
 from charrnn.text import corpus as data
@@ -222,11 +223,12 @@ class TextModel:
     def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
         """Return the k likeliest characters after `prime` with their probabilities, likeliest first.
 
-        Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
+        A character's probability is the one that `score` gives it there: exp(-nats). What the list leaves out has the
+        rest, up to 1.
         """
-        primed = self._primed(prime)
-        logits, _ = self.decoder().step(np.array([primed.last]), primed.state)
-        return list(likeliest(logits[0], self.tokenizer, k))
+        primed, decoder = self._primed(prime), self.decoder()
+        logits, state = decoder.step(np.array([primed.last]), primed.state)
+        return list(likeliest(logits[0], state, decoder, self.tokenizer, k))
 
     def score(self, text: str) -> "Score":
         """Return what each character of a text costs the model, read as one stream from its first character.

@@ -157,8 +157,12 @@ def test_next_shows_bars_as_long_as_its_probabilities(run: Command) -> None:
     assert [(r["character"], r["probability"]) for r in rows] == api.load("small").next("Rekurentn", 4)
     code, out, _ = run("next", "Rekurentn", "--k", "4")
     assert code == 0
-    lengths = [line.count("█") for line in out.splitlines()]
+    *lines, last = out.splitlines()
+    lengths = [line.count("█") for line in lines]
     assert len(lengths) == 4
+    others = last_json(run("next", "Rekurentn", "--k", "4", "--json")[1])["others"]
+    assert others == pytest.approx(1 - sum(r["probability"] for r in rows))
+    assert last.split()[:2] == ["others", f"{others:.1%}"]
     assert lengths == sorted(lengths, reverse=True)
     assert run("next", "--k", "0")[0] == 2
 

@@ -296,20 +296,53 @@ def test_the_automaton_accepts_the_encodings_of_all_code_points_and_no_others():
 )
 def test_the_automaton_accepts_what_the_codec_accepts(spelled):
     try:
-        spelled.decode("utf-8")
-        valid = True
+        text = spelled.decode("utf-8")
     except UnicodeDecodeError:
-        valid = False
-    assert (run_automaton(Tokenizer.char("aš"), spelled) == 0) == valid
+        text = None
+    assert (run_automaton(Tokenizer.byte(), spelled) == 0) == (text is not None)
+    known = Tokenizer.char("aš")  # what has an id of its own is not spelled
+    assert (run_automaton(known, spelled) == 0) == (text is not None and not set(text) & set("aš"))
+
+
+@pytest.mark.parametrize(
+    "characters",
+    [
+        "",
+        "aš",
+        "".join(map(chr, range(0x400, 0x440))),  # all that begin with one byte, which then may not be drawn
+        "".join(map(chr, range(0x4E00, 0x9FFF, 7))) + "😀🙂",
+        "".join(map(chr, range(0x40000, 0x80000, 64))),  # one of each three bytes
+        "".join(map(chr, range(0x10000, 0x20000))),  # all that begin with two bytes
+    ],
+)
+def test_the_automaton_accepts_one_spelling_of_every_character(characters):
+    tokenizer = Tokenizer.char(characters)
+    states, others, paths = len(tokenizer.next_state), 0x110000 - 0x800 - len(characters), np.zeros(1, np.int64)
+    leading = np.stack([np.bincount(row[row >= 0], minlength=states) for row in tokenizer.next_state[:, :256]])
+    paths = leading[0]
+    ended = paths[0]
+    for _ in range(3):
+        paths = paths[1:] @ leading[1:]
+        ended += paths[0]
+    assert ended == others
+    assert not paths[1:].any()
+    assert (tokenizer.next_state[0, 256:] == 0).all()
+    # No dead end: from every state that is reached there is a way on.
+    reached = np.unique(tokenizer.next_state[tokenizer.next_state >= 0])
+    assert tokenizer.allowed[reached].any(axis=1).all()
+    for character in [*characters[:3], *characters[-3:]]:
+        assert run_automaton(tokenizer, character.encode()) == -1
+        assert run_automaton(tokenizer, tokenizer.encode(character)) == 0
 
 
 def test_never_bytes_and_all_characters():
     tokenizer = Tokenizer.char("aš")
-    assert tokenizer.allowed.shape == tokenizer.next_state.shape == (8, 258)
+    assert tokenizer.allowed.shape == tokenizer.next_state.shape == (9, 258)  # š gives what begins it a state
+    assert Tokenizer.byte().allowed.shape == (8, 256)
     assert not tokenizer.allowed[:, [0xC0, 0xC1, *range(0xF5, 0x100)]].any()
     assert tokenizer.allowed[0, 256:].all()
     assert not tokenizer.allowed[1:, 256:].any()
-    assert tokenizer.allowed[0, :0x80].all()
+    assert np.flatnonzero(~tokenizer.allowed[0, :0x80]).tolist() == [ord("a")]
     assert tokenizer.allowed.any(axis=1).all()
     assert ((tokenizer.next_state >= 0) == tokenizer.allowed).all()
 
@@ -320,6 +353,7 @@ def test_walks_along_the_automaton_decode_without_replacement_and_stream_alike(c
     ids = random_walk(tokenizer, seed, length)
     text = reference_decode(tokenizer, ids)
     assert tokenizer.decode(ids) == text
+    assert tokenizer.encode(text).tolist() == ids
     stream = TextStream(tokenizer)
     pieces = []
     for id_ in ids:
@@ -345,7 +379,7 @@ def test_a_stream_refuses_an_id_that_may_not_follow_and_goes_on(before, id_):
         stream.push(earlier)
     with pytest.raises(CharRNNError, match=rf"id {id_} "):
         stream.push(id_)
-    rest = {(): "a", (0xC5,): "š", (0xE0,): "ࠀ"}[tuple(before)]
+    rest = {(): "c", (0xC5,): "š", (0xE0,): "ࠀ"}[tuple(before)]
     assert "".join(map(stream.push, rest.encode()[len(before) :])) == rest
 
 

@@ -32,14 +32,16 @@ def command(
     model = options.loaded(run, device)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("next", run))
     likeliest = model.next(text, k)
+    others = max(0.0, 1 - math.fsum(p for _, p in likeliest))
     if as_json:
         rows = [{"character": character, "probability": p} for character, p in likeliest]
-        options.print_json({"run": str(model.run.path), "prime": text, "next": rows})
+        options.print_json({"run": str(model.run.path), "prime": text, "next": rows, "others": others})
         return
     room = max(10, min(60, shutil.get_terminal_size().columns - 24))
     for character, p in likeliest:
         bits = -math.log2(p) if p > 0 else math.inf
         click.echo(f"{options.visible(character):>8}  {p:6.1%}  {bits:4.1f} bits  {_bar(p, room)}".rstrip())
+    click.echo(f"{'others':>8}  {others:6.1%}  {'':9}  {_bar(others, room)}".rstrip())
 
 
 def _bar(share: float, width: int) -> str:

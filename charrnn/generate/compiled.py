@@ -177,7 +177,7 @@ class CompiledDecoder(Decoder):
         filters: NDArray[np.float64] | None = None,
         position: NDArray[np.int64] | None = None,
         allowed: NDArray[np.bool_] | None = None,
-        following: NDArray[np.int8] | None = None,
+        following: NDArray[np.int16] | None = None,
         drawn: NDArray[np.int64] | None = None,
         numbers: NDArray[np.float64] | None = None,
         order: NDArray[np.int64] | None = None,
@@ -193,7 +193,8 @@ class CompiledDecoder(Decoder):
         calls = map(address, (ids, outputs, logits, us, position, following, drawn))
         others = map(address, (logits, allowed, filters, numbers, order, costs))
         addresses = [self._table_at, *work.addresses, *self._weights_at, *calls, *others, self.draw_address]
-        return self._run(*addresses, len(ids), 0 if us is None else len(us), V, outputs is not None)
+        N, states = 0 if us is None else len(us), 0 if following is None else len(following)
+        return self._run(*addresses, len(ids), N, V, states, outputs is not None)
 
     def enter(self, state: State) -> Workspace:
         """Fresh memory to decode a text in that is in a state of one row."""

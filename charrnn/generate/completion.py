@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from charrnn.errors import CharRNNError
-from charrnn.generate.sampling import Alternatives
+from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn, Unit, in_document, until, up_to_end
 from charrnn.text import documents
 

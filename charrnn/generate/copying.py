@@ -176,6 +176,7 @@ class CopyLimit:
     def __init__(self, text: TrainingText, tokenizer: Tokenizer, limit: int) -> None:
         self._text, self._context = text, limit - 1
         self._absent = -1  # where something begins that was looked for in vain and ends where the completion then did
+        self._tokenizer = tokenizer
         self._id_of = {c: i for i, c in enumerate(tokenizer.characters, BYTES)}
 
     def forbidden(self, drawn: str, pending: bytes) -> list[int]:
@@ -191,6 +192,17 @@ class CopyLimit:
             self._absent = middle  # until that has left the context, there is no need to look again
             return []
         following = self._text.followers(drawn[begin:].encode("utf-8"))
-        if pending:
-            return [c.encode("utf-8")[-1] for c in following if c.encode("utf-8")[:-1] == pending]
-        return [i for c in following for i in (self._id_of.get(c), ord(c) if c < "\x80" else None) if i is not None]
+        known = [] if pending else [self._id_of[c] for c in following if c in self._id_of]
+        spelled = {c.encode("utf-8") for c in following if c not in self._id_of}
+        return known + [begun[-1] for begun in self._with_dead_ends(spelled) if begun[:-1] == pending]
+
+    def _with_dead_ends(self, spelled: set[bytes]) -> set[bytes]:
+        """Add the bytes after which nothing but these characters may follow: who draws them could not go on."""
+        dead, following = set(spelled), self._tokenizer.next_state
+        for begun in sorted({s[:n] for s in spelled for n in range(1, len(s))}, key=len, reverse=True):
+            position = 0
+            for byte in begun:
+                position = int(following[position, byte])
+            if all(begun + bytes([byte]) in dead for byte in np.flatnonzero(following[position] >= 0)):
+                dead.add(begun)
+        return dead

@@ -91,12 +91,13 @@ class _Rows:
         # Compiled code knows addresses alone: what is at them is kept here.
         self._kept = [decoder.table, *room, *scratch, *weights, *calls, *others]
         self._arguments = [*map(address, self._kept), decoder.draw_address]
+        self._states = len(tokenizer.next_state)
 
     def move_on(self) -> None:
         """Draw STEPS ids in every row."""
         for r, source in enumerate(self._sources):
             self._us[:, r] = source.random(STEPS)
-        done = self._run(*self._arguments, len(self._ids), STEPS, self._V, self._fresh)
+        done = self._run(*self._arguments, len(self._ids), STEPS, self._V, self._states, self._fresh)
         self._fresh = False
         for r, queue in enumerate(self.waiting):
             queue.extend(zip(self._drawn[:done, r].tolist(), self._costs[:done, r].tolist(), strict=True))

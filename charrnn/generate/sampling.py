@@ -2,8 +2,9 @@
 
 The draw, which every decoder obeys, so that equal logits give equal text: the p-th id of completion n is drawn with
 u = the p-th number (from 0) of numpy's Generator(Philox(key=(seed, n))).random(); probabilities are the float64
-softmax of logits / temperature over the ids that the UTF-8 automaton allows, cut by top-k, top-p and min-p in that
-order, renormalised, and inverted in id order. Every sum runs from the first id to the last, one after the other.
+softmax of logits / temperature over the ids that the automaton allows, cut by top-k, top-p and min-p in that order,
+renormalised, and inverted in id order. The automaton allows what goes on with the spelling that encoding gives. Every
+sum runs from the first id to the last, one after the other.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
+from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn
 from charrnn.generate.stopping import in_document as in_document
 from charrnn.generate.stopping import until as until
-from charrnn.text.tokenizer import BYTES, TextStream, Tokenizer
+from charrnn.text.tokenizer import TextStream, Tokenizer
 
 Forbidden = Callable[[str, bytes], list[int]]
 
@@ -113,31 +115,6 @@ def cost(logits: NDArray[Any], id_: int) -> float:
     return float(np.log(np.exp(x - top).sum()) + top - x[id_])
 
 
-def likeliest(logits: NDArray[Any], tokenizer: Tokenizer, k: int) -> tuple[tuple[str, float], ...]:
-    """Return the k likeliest characters with their probabilities, likeliest first. logits: (V,), between characters.
-
-    Probabilities are of all that may follow: a character spelled in bytes has its share but is not listed.
-    """
-    p = distribution(logits, tokenizer.allowed[0], Sampling())
-    whole = [*range(128), *range(BYTES, tokenizer.size)]
-    return tuple((tokenizer.decode([i]), float(p[i])) for i in sorted(whole, key=lambda i: -p[i])[:k])
-
-
-class Alternatives:
-    """Notes the k likeliest characters at every place of a completion. of: those of each character drawn so far."""
-
-    def __init__(self, tokenizer: Tokenizer, k: int) -> None:
-        """Raises CharRNNError for a k below 1."""
-        if k < 1:
-            raise CharRNNError(f"alternatives is {k}", "expected a whole number of 1 or more")
-        self._tokenizer, self._k = tokenizer, k
-        self.of: list[tuple[tuple[str, float], ...]] = []
-
-    def note(self, logits: NDArray[Any]) -> None:
-        """Note what may follow here. logits: (V,)."""
-        self.of.append(likeliest(logits, self._tokenizer, self._k))
-
-
 @dataclass(frozen=True)
 class Primed:
     """The point where completions begin: a prime's last id, not yet read, and the state before it, shared by all.
@@ -212,7 +189,7 @@ def _drawn(
     while True:
         logits, state = decoder.step(np.array([id_]), state)
         if alternatives is not None and not stream.pending:  # a character begins
-            alternatives.note(logits[0])
+            alternatives.note(logits[0], state, decoder)
         allowed = tokenizer.allowed[stream.state]
         if forbidden is not None and (ids := forbidden(text, stream.pending)):
             allowed = allowed.copy()

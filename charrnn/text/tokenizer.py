@@ -234,16 +234,16 @@ class Tokenizer:
             )
         return index
 
-    # The automaton that keeps a sampler inside UTF-8
+    # The automaton that keeps a sampler inside the spelling that `encode` gives
 
     @cached_property
-    def next_state(self) -> NDArray[np.int8]:
-        """The state after id v in state s, (8, V), as `utf8.next_state` gives it: -1 where v may not follow."""
-        return utf8.next_state(self.size)
+    def next_state(self) -> NDArray[np.int16]:
+        """The state after id v in state s, (S, V), as `utf8.next_state` gives it: -1 where v may not follow."""
+        return utf8.next_state(self.characters)
 
     @cached_property
     def allowed(self) -> NDArray[np.bool_]:
-        """A table (8, V) that tells whether id v may follow in state s: next_state >= 0. Read-only."""
+        """A table (S, V) that tells whether id v may follow in state s: next_state >= 0. Read-only."""
         table = self.next_state >= 0
         table.flags.writeable = False
         return table

@@ -100,12 +100,12 @@ def write(architecture: "Architecture", kept: str = "float32", real: str = "floa
         Pointer("logits", real, (*many, "V")),
         Pointer("us", "float64", (f"N{times}",)),
         Pointer("position", "int64", ("T" if rows else "1",)),
-        Pointer("following", "int8", ("8 * V",)),
+        Pointer("following", "int16", ("states * V",)),
         Pointer("drawn", "int64", (f"N{times}",)),
     ]
     everything = [table, *room, *scratch, *pointers, *head, *calls]
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
-    numbers += ["T", "N", "V", "wanted"]
+    numbers += ["T", "N", "V", "states", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
     module, product = ("rows", f"rows_by_{kept}") if rows else ("products", f"by_{kept}")
     panels = ", ".join(pointer.name for pointer in head)

@@ -1,0 +1,89 @@
+"""The likeliest next characters, however many bytes spell them, with the probabilities that scoring gives them.
+
+The probability of a character is the product of the softmaxes along its spelling: of its own id, or of its bytes, the
+first here and each of the others after those before it. There is one spelling, the one that encoding gives.
+"""
+
+import heapq
+import itertools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.errors import CharRNNError
+from charrnn.generate.decoder import Decoder, State
+from charrnn.text.tokenizer import BYTES, Tokenizer
+
+Likeliest = tuple[tuple[str, float], ...]
+
+
+class _Spelled(NamedTuple):
+    """The beginning of a character. nats: its cost; before: the state before its last byte was read."""
+
+    nats: float
+    number: int  # of two that cost the same, the one that was found first comes first
+    spelled: bytes
+    position: int  # in the automaton, after the bytes; 0 is a whole character
+    before: State | None
+
+
+def likeliest(logits: NDArray[Any], state: State, decoder: Decoder, tokenizer: Tokenizer, k: int) -> Likeliest:
+    """Return the k likeliest characters with their probabilities, likeliest first.
+
+    logits: (V,) in nats, between characters. state: as `decoder.step` returned it with them; not modified.
+    Fewer than k where there are no more characters.
+    """
+    numbers, found = itertools.count(), list[tuple[str, float]]()
+    begun: list[_Spelled] = []
+
+    def note(logits: NDArray[Any], spelled: bytes, nats: float, position: int, state: State) -> None:
+        """Put on the heap what may follow: all beginnings, and of whole characters as many as may be asked for."""
+        costs = nats + _costs(logits)
+        after = tokenizer.next_state[position]
+        whole = np.flatnonzero(after == 0)
+        whole = whole[np.argsort(costs[whole], kind="stable")[:k]]
+        for id_ in [*whole.tolist(), *np.flatnonzero(after > 0).tolist()]:
+            bytes_ = spelled + (bytes([id_]) if id_ < BYTES else tokenizer.characters[id_ - BYTES].encode("utf-8"))
+            heapq.heappush(begun, _Spelled(float(costs[id_]), next(numbers), bytes_, int(after[id_]), state))
+
+    note(logits, b"", 0.0, 0, state)
+    while begun and len(found) < k:
+        best = heapq.heappop(begun)
+        if best.position == 0:
+            found.append((best.spelled.decode("utf-8"), float(np.exp(-best.nats))))
+        else:
+            assert best.before is not None
+            following, state = decoder.step(np.array([best.spelled[-1]]), best.before)
+            note(following[0], best.spelled, best.nats, best.position, state)
+    return tuple(found)
+
+
+def _costs(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Nats of every id under logits (V,): no temperature, no filter, no automaton."""
+    x = logits.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
+    top = x.max()
+    return np.log(np.exp(x - top).sum()) + top - x
+
+
+@dataclass
+class Alternatives:
+    """Notes the k likeliest characters at every place of a completion. of: those of each character drawn so far.
+
+    Raises CharRNNError for a k below 1.
+    """
+
+    tokenizer: Tokenizer
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise CharRNNError(f"alternatives is {self.k}", "expected a whole number of 1 or more")
+        self.of: list[Likeliest] = []
+
+    def note(self, logits: NDArray[Any], state: State, decoder: Decoder) -> None:
+        """Note what may follow here; as `likeliest`."""
+        self.of.append(likeliest(logits, state, decoder, self.tokenizer, self.k))
