@@ -76,7 +76,7 @@ def cells() -> str:
     rows = []
     for name in cells.names():
         cell = cells.get(name)
-        if not cell.parameters.__module__.startswith("charrnn.cells."):
+        if not (cell.gates or cell.step).__module__.startswith("charrnn.cells."):
             continue  # registered by somebody else, as tests do
         options = ", ".join(f"`--cell-option {key}={value}`" for key, value in cell.options.items())
         equations = escaped(cell.summary) + (f" ({options})" if options else "")

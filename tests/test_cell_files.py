@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,12 +46,16 @@ FAULTS = {  # what is written into the file -> its reason, what to do
     GRU: ("it names its cell 'gru', and so does gru.py", "choose another name"),
     GRU.replace('"gru"', '"my bad"'): ("its cell is named 'my bad'", "without spaces"),
     GRU.replace('name="gru"', "name=7"): ("its cell is named 7", "give it a name"),
-    EQUATIONS + "\n\ndef parameters(I, H, O):\n    return {}\n\n\ncell.parameters.__code__ = parameters.__code__\n": (
+    re.sub(r"parameters=\{.*?\n    \}", "parameters={}", EQUATIONS, flags=re.DOTALL): (
         "the equations of cell 'fault_12' fail: AttributeError",
         "correct the equations",
     ),
     in_step("nosuchname"): ("NameError: name 'nosuchname' is not defined", "correct the equations"),
     in_step("return z, state"): ("a step of cell 'fault_14' returns shapes (1, 9), (1, 3)", "correct the equations"),
+    EQUATIONS.replace('"I 3H"', '"I 3h"'): (
+        "parameter W of cell 'fault_15' has the axis '3h' in its shape 'I 3h', expected I, H, O",
+        "did you mean 'H'?",
+    ),
 }
 
 

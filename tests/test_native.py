@@ -177,9 +177,7 @@ def test_equations_that_decide_by_a_value_are_refused() -> None:
         h = z + state[0] if z.max() > 0 else z
         return h, (h,)
 
-    cell = Cell(
-        "deciding", "", "", lambda I, H, O: {"W": Param((I, H), glorot()), "b": Param((H,), zeros)}, {"h": 0}, step
-    )
+    cell = Cell("deciding", "", "", {"W": Param("I H", glorot()), "b": Param("H", zeros)}, {"h": 0}, step)
     cells.register(cell)
     try:
         with pytest.raises(CharRNNError, match="cannot be compiled"):

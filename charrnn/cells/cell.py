@@ -9,24 +9,18 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.cells.initialisation import Init
 from charrnn.cells.ops import Array, matmul
+from charrnn.cells.shapes import Declaration, InLetters, read
+from charrnn.cells.shapes import Param as Param
 from charrnn.errors import CharRNNError, did_you_mean
 
 State = tuple[Array, ...]
 Step = Callable[[Array, State, Any], tuple[Array, State]]
-
-
-class Param(NamedTuple):
-    """A parameter's shape and how it starts."""
-
-    shape: tuple[int, ...]
-    init: Init
 
 
 @dataclass(frozen=True)
@@ -52,20 +46,22 @@ def linear_inputs(x: Array, p: Any) -> Array:
 class Cell:
     """A recurrent cell: its equations and what they need. Made once per cell, in the cell's own file.
 
-    parameters(I, H, O, **options) -> {name: Param}, in the order they are stored and counted.
+    parameters: {name: Param}, in the order they are stored and counted, with shapes in letters: Param("I 4H", rule); or
+    a function of the options that returns it, with the same names whatever they are. (The older form is read too: a
+    function of I, H, O and the options that returns shapes in numbers.)
     state: the start value of each state, in order; the start of a text is a state of those values.
     inputs(x, p) -> z: all that depends on x_t alone; called on (T, B, I) at once.
     step(z, state, p) -> (y, state): one time step, z = inputs(x_t, p).
     A linear recurrence h_t = a_t h_{t-1} + b_t gives gates(z, p) -> (a, b) and readout(z, h, p) -> y instead of step;
     its step is derived from them, and so is its parallel scan.
-    options: the cell's own knobs with their defaults, handed to `parameters`; equations see them only as shapes.
+    options: the cell's own knobs with their defaults, for `parameters`; equations see them only as shapes.
     twin: the torch layer that is the same function, if there is one.
     """
 
     name: str
     summary: str
     source: str
-    parameters: Callable[..., dict[str, Param]]
+    parameters: Mapping[str, Param[str]] | Callable[..., Mapping[str, Param[Any]]]
     state: Mapping[str, float]
     step: Step = field(default=None)  # type: ignore  # derived from gates and readout when not given
     inputs: Callable[[Array, Any], Array] = linear_inputs
@@ -87,17 +83,34 @@ class Cell:
             )
         if self.gates is not None and self.readout is not None:
             object.__setattr__(self, "step", _linear_step(self.gates, self.readout))
+        if isinstance(self.parameters, Mapping):  # a function may need what its file defines later
+            self._declared()
 
     @property
     def linear(self) -> bool:
         """Tell whether the cell is a linear recurrence, which can be trained in parallel over time."""
         return self.gates is not None
 
-    def shapes(self, I: int, H: int, O: int | None = None, **options: int) -> dict[str, Param]:
+    @cached_property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The names of the parameters, in the order they are stored and counted."""
+        return self._declared().names
+
+    def shapes(self, I: int, H: int, O: int | None = None, **options: int) -> dict[str, Param[tuple[int, ...]]]:
         """Return the parameters at a given size; O is H unless the cell has an output layer of its own size.
 
         Raises CharRNNError for an option the cell does not have, or one that is not a positive integer.
         """
+        return self._declared(**options).at(I, H, H if O is None else O)
+
+    @cached_property
+    def _by_default(self) -> Declaration:
+        return read(self.name, self.parameters, self.options)
+
+    def _declared(self, **options: int) -> Declaration:
+        """Return the parameters as they are declared, with these options decided and the others at their defaults."""
+        if not options:
+            return self._by_default
         for name, value in options.items():
             if name not in self.options:
                 hint = did_you_mean(name, list(self.options)) if self.options else "leave it out"
@@ -107,7 +120,14 @@ class Cell:
                     f"option {name} of cell {self.name!r} is {value!r}, expected a whole number of 1 or more",
                     f"for instance {name}={self.options[name]}",
                 )
-        return self.parameters(I, H, H if O is None else O, **{**self.options, **options})
+        declared = read(self.name, self.parameters, {**self.options, **options})
+        if isinstance(declared, InLetters) and declared.names != self.parameter_names:
+            raise CharRNNError(
+                f"cell {self.name!r} has parameters {', '.join(declared.names)} with options {options}, and "
+                f"{', '.join(self.parameter_names)} without",
+                "give the same names whatever the options are",
+            )
+        return declared
 
     def count(self, I: int, H: int, O: int | None = None, **options: int) -> int:
         """Count the numbers that the parameters hold."""
@@ -128,7 +148,7 @@ class Cell:
     @cached_property
     def _pack_type(self) -> Any:
         identifier = "".join(c if f"a{c}".isidentifier() else "_" for c in self.name)
-        return namedtuple(f"parameters_of_{identifier}", self.shapes(2, 2))
+        return namedtuple(f"parameters_of_{identifier}", self.parameter_names)
 
     def initial(
         self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
@@ -177,35 +197,38 @@ def run_cell(
 
 
 def letters(cell: Cell, **options: int) -> dict[str, tuple[str, ...]]:
-    """Return every parameter's shape in letters: ('I', '4 H'); an axis that an option sets stays a number."""
-    return {name: tuple(map(_in_letters, shape)) for name, (shape, _) in cell.shapes(**_PROBE, **options).items()}
-
-
-# Primes: an axis of k H has exactly one of them as a factor, and one that an option sets has none.
-_PROBE = {"I": 10007, "H": 10009, "O": 10037}
-
-
-def _in_letters(n: int) -> str:
-    for letter, prime in _PROBE.items():
-        if n % prime == 0:
-            return letter if n == prime else f"{n // prime} {letter}"
-    return str(n)
+    """Return every parameter's shape in letters: ('I', '4 H'); an axis that an option sets is a number."""
+    decided = {**cell.options, **options}
+    return {
+        name: tuple(str(axis.size(decided)) if axis.name in decided else str(axis) for axis in axes)
+        for name, axes in cell._declared(**options).axes.items()
+    }
 
 
 def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
-    """Read H off the shapes of the parameters; raises CharRNNError where they disagree with the cell's own."""
+    """Read H off the shapes of the parameters.
+
+    An option may have any value, but the same wherever it is named. Raises CharRNNError where shapes disagree with the
+    cell's own or with each other, or where none of them has H.
+    """
+    # A function may have computed its numbers from options: any size will do.
+    computed = not isinstance(cell.parameters, Mapping)
     sizes: dict[str, int] = {}
-    for name, expected in letters(cell).items():
+    for name, expected in cell._declared().axes.items():
         given = tuple(params[name].shape)
         fits = len(given) == len(expected)
         for n, axis in zip(given, expected, strict=fits):
-            *times, letter = axis.split()
-            if letter in _PROBE:  # else an option sets it: any size will do
-                blocks = int(times[0]) if times else 1
-                fits = fits and sizes.setdefault(letter, n // blocks) * blocks == n
+            if axis.name:
+                fits = fits and sizes.setdefault(axis.name, n // axis.times) * axis.times == n
+            else:
+                fits = fits and (computed or n == axis.times)
         if not fits:
             raise CharRNNError(
-                f"parameter {name} of cell {cell.name!r} has shape {given}, expected ({', '.join(expected)})",
+                f"parameter {name} of cell {cell.name!r} has shape {given}, expected ({', '.join(map(str, expected))})",
                 f"where {', '.join(f'{x} is {n}' for x, n in sizes.items())}" if sizes else "",
             )
+    if "H" not in sizes:
+        raise CharRNNError(
+            f"no parameter of cell {cell.name!r} says how large H is", "give the state to start from, of H features"
+        )
     return sizes["H"]

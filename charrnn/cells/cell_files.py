@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.cells.cell import Cell, Param
+from charrnn.cells.cell import Cell
+from charrnn.cells.shapes import WANTED
 from charrnn.errors import CharRNNError
 
 # How a file names its cell. Looked for in the text, since a file that cannot be imported can still be asked for.
 _NAMED = re.compile(r"""(?:\bCell\(\s*|\bname\s*=\s*)["']([^"'\n]+)["']""")
 # Modules of the folder that serve all cells, and are none.
-SERVING = ("cell", "cell_files", "initialisation", "ops", "registry")
+SERVING = ("cell", "cell_files", "initialisation", "ops", "registry", "shapes")
 _REPAIR = "correct the file, or move it out of that folder"
 
 
@@ -154,21 +155,15 @@ def check(cell: object) -> None:
 
 
 def _check_parameters(cell: Cell) -> None:
-    wanted = "parameters(I, H, O) gives a dict: its names, and a Param((size, ...), how it starts) for each"
     try:
-        shapes = cell.shapes(2, 3)
-        fits = isinstance(shapes, dict) and all(isinstance(param, Param) for param in shapes.values())
-        if fits:
-            cell.count(2, 3)
-            cell.pack(dict.fromkeys(shapes, 0))
+        cell.count(2, 3)
+        cell.pack(dict.fromkeys(cell.parameter_names, 0))
     except CharRNNError:
         raise
     except Exception as error:
         raise CharRNNError(
-            f"the parameters of cell {cell.name!r} cannot be told: {type(error).__name__}: {error}", wanted
+            f"the parameters of cell {cell.name!r} cannot be told: {type(error).__name__}: {error}", WANTED
         ) from error
-    if not fits:
-        raise CharRNNError(f"the parameters of cell {cell.name!r} are not what the library reads", wanted)
 
 
 def _check_equations(cell: Cell) -> None:

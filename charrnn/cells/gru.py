@@ -11,15 +11,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 3 * H), glorot(3)),
-        "U": Param((H, 2 * H), orthogonal(2)),  # for the gates z and r
-        "V": Param((H, H), orthogonal()),  # for the candidate, which sees r h
-        "b": Param((3 * H,), constant(1, 0, 0)),
-    }
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     (h,) = state
     z, r, g = split(z, 3)
@@ -35,7 +26,12 @@ cell = Cell(
     name="gru",
     summary="z, r = sigmoid(W x + U h + b); h~ = tanh(W x + U (r h) + b); h = (1 - z) h + z h~: reset first",
     source="Cho et al., Learning phrase representations using RNN encoder-decoder, 2014",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 3H", glorot(3)),
+        "U": Param("H 2H", orthogonal(2)),  # for the gates z and r
+        "V": Param("H H", orthogonal()),  # for the candidate, which sees r h
+        "b": Param("3H", constant(1, 0, 0)),
+    },
     state={"h": 0},
     step=step,
 )

@@ -10,14 +10,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 3 * H), glorot(3)),
-        "U": Param((H, 3 * H), orthogonal(3)),
-        "b": Param((3 * H,), constant(-1, -1, 0)),
-    }
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     (h,) = state
     r, z, n = split(z, 3)
@@ -33,7 +25,11 @@ cell = Cell(
     name="gru-after",
     summary="r, z = sigmoid(W x + U h + b); n = tanh(W x + b + r (U h)); h = (1 - z) n + z h: reset after, one bias",
     source="Cho et al., Learning phrase representations using RNN encoder-decoder, 2014 (its first version's form)",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 3H", glorot(3)),
+        "U": Param("H 3H", orthogonal(3)),
+        "b": Param("3H", constant(-1, -1, 0)),
+    },
     state={"h": 0},
     step=step,
     twin=Twin("GRU", to_torch=lambda p: (p.W.T, p.U.T, p.b, p.b * 0)),  # b_hn, within r (...), is zero: exact

@@ -20,10 +20,6 @@ def memories(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.flo
     return np.arctanh(rng.uniform(0, 0.999, shape))
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"W": Param((I, H), glorot()), "v": Param((H,), memories), "b": Param((H,), zeros)}
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     (h,) = state
     h = relu(z + tanh(p.v) * h)
@@ -34,7 +30,7 @@ cell = Cell(
     name="indrnn",
     summary="h = relu(W x + u h + b), u = tanh(v), unit by unit: |u| < 1 bounds every unit's memory",
     source="Li et al., Independently recurrent neural network (IndRNN), 2018",
-    parameters=parameters,
+    parameters={"W": Param("I H", glorot()), "v": Param("H", memories), "b": Param("H", zeros)},
     state={"h": 0},
     step=step,
 )

@@ -10,18 +10,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, layernorm, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 4 * H), glorot(4)),
-        "U": Param((H, 4 * H), orthogonal(4)),
-        "gain_x": Param((4 * H,), constant(1)),
-        "gain_h": Param((4 * H,), constant(1)),
-        "b": Param((4 * H,), constant(1, 0, 0, 0)),
-        "gain_c": Param((H,), constant(1)),
-        "b_c": Param((H,), zeros),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return layernorm(matmul(x, p.W)) * p.gain_x + p.b
 
@@ -38,7 +26,15 @@ cell = Cell(
     name="layernorm-lstm",
     summary="f, i, o = sigmoid(LN(W x) + LN(U h) + b); c~ = tanh(same); c = f c + i c~; h = o tanh(LN(c))",
     source="Ba, Kiros and Hinton, Layer normalization, 2016",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 4H", glorot(4)),
+        "U": Param("H 4H", orthogonal(4)),
+        "gain_x": Param("4H", constant(1)),
+        "gain_h": Param("4H", constant(1)),
+        "b": Param("4H", constant(1, 0, 0, 0)),
+        "gain_c": Param("H", constant(1)),
+        "b_c": Param("H", zeros),
+    },
     state={"h": 0, "c": 0},
     inputs=inputs,
     step=step,

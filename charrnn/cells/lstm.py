@@ -12,14 +12,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, concat, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 4 * H), glorot(4, gain=3)),
-        "U": Param((H, 4 * H), orthogonal(4)),
-        "b": Param((4 * H,), zeros),
-    }
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     h, c = state
     f, i, o, g = split(z + matmul(h, p.U), 4)
@@ -40,7 +32,11 @@ cell = Cell(
     name="lstm",
     summary="f, i, o = sigmoid(W x + U h + b); c~ = tanh(W x + U h + b); c = f c + i c~; h = o tanh(c)",
     source="Gers, Schmidhuber and Cummins, Learning to forget: continual prediction with LSTM, 2000",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 4H", glorot(4, gain=3)),
+        "U": Param("H 4H", orthogonal(4)),
+        "b": Param("4H", zeros),
+    },
     state={"h": 0, "c": 0},
     step=step,
     twin=Twin("LSTM", to_torch),

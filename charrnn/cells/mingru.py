@@ -7,10 +7,6 @@ from charrnn.cells.initialisation import glorot, zeros
 from charrnn.cells.ops import Array, sigmoid, split
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"W": Param((I, 2 * H), glorot(2)), "b": Param((2 * H,), zeros)}
-
-
 def gates(z: Array, p: Any) -> tuple[Array, Array]:
     z, g = split(z, 2)
     z = sigmoid(z)
@@ -25,7 +21,7 @@ cell = Cell(
     name="mingru",
     summary="z = sigmoid(W x + b); h~ = W x + b; h = (1 - z) h + z h~: linear in h",
     source="Feng et al., Were RNNs all we needed?, 2024",
-    parameters=parameters,
+    parameters={"W": Param("I 2H", glorot(2)), "b": Param("2H", zeros)},
     state={"h": 0},
     gates=gates,
     readout=readout,

@@ -7,15 +7,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 2 * H), glorot(2)),
-        "U": Param((H, H), orthogonal()),  # for the gate
-        "V": Param((H, H), orthogonal()),  # for the candidate, which sees f h
-        "b": Param((2 * H,), zeros),
-    }
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     (h,) = state
     f, g = split(z, 2)
@@ -29,7 +20,12 @@ cell = Cell(
     name="minimal-gated",
     summary="f = sigmoid(W x + U h + b); h~ = tanh(W x + V (f h) + b); h = (1 - f) h + f h~: one gate for both",
     source="Zhou et al., Minimal gated unit for recurrent neural networks, 2016",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 2H", glorot(2)),
+        "U": Param("H H", orthogonal()),  # for the gate
+        "V": Param("H H", orthogonal()),  # for the candidate, which sees f h
+        "b": Param("2H", zeros),
+    },
     state={"h": 0},
     step=step,
 )

@@ -7,10 +7,6 @@ from charrnn.cells.initialisation import constant, glorot
 from charrnn.cells.ops import Array, sigmoid, softplus, split
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"W": Param((I, 3 * H), glorot(3)), "b": Param((3 * H,), constant(1, 0, 0))}
-
-
 def gates(z: Array, p: Any) -> tuple[Array, Array]:
     f, i, g = split(z, 3)
     d = softplus(-i) - softplus(-f)  # log f - log i, so that f / (f + i) is never 0 / 0
@@ -25,7 +21,7 @@ cell = Cell(
     name="minlstm",
     summary="f, i = sigmoid(W x + b); h~ = W x + b; h = f / (f + i) h + i / (f + i) h~: linear in h",
     source="Feng et al., Were RNNs all we needed?, 2024",
-    parameters=parameters,
+    parameters={"W": Param("I 3H", glorot(3)), "b": Param("3H", constant(1, 0, 0))},
     state={"h": 0},
     gates=gates,
     readout=readout,

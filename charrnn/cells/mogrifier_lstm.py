@@ -7,13 +7,13 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int, rounds: int) -> dict[str, Param]:
+def parameters(rounds: int) -> dict[str, Param[str]]:
     return {
-        "Q": Param(((rounds + 1) // 2, H, I), glorot()),  # odd rounds: h scales x
-        "R": Param((rounds // 2, I, H), glorot()),  # even rounds: x scales h
-        "W": Param((I, 4 * H), glorot(4)),
-        "U": Param((H, 4 * H), orthogonal(4)),
-        "b": Param((4 * H,), constant(1, 0, 0, 0)),
+        "Q": Param(f"{(rounds + 1) // 2} H I", glorot()),  # odd rounds: h scales x
+        "R": Param(f"{rounds // 2} I H", glorot()),  # even rounds: x scales h
+        "W": Param("I 4H", glorot(4)),
+        "U": Param("H 4H", orthogonal(4)),
+        "b": Param("4H", constant(1, 0, 0, 0)),
     }
 
 

@@ -7,16 +7,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, concat, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W_m": Param((I, H), glorot()),
-        "W": Param((I, 4 * H), glorot(4)),
-        "V": Param((H, H), orthogonal()),
-        "U": Param((H, 4 * H), orthogonal(4)),
-        "b": Param((4 * H,), constant(1, 0, 0, 0)),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return concat(matmul(x, p.W_m), matmul(x, p.W) + p.b)
 
@@ -36,7 +26,13 @@ cell = Cell(
     summary="m = (W_m x) (V h); f, i, o = sigmoid(W x + U m + b); c~ = tanh(W x + U m + b); c = f c + i c~; "
     "h = o tanh(c)",
     source="Krause et al., Multiplicative LSTM for sequence modelling, 2016",
-    parameters=parameters,
+    parameters={
+        "W_m": Param("I H", glorot()),
+        "W": Param("I 4H", glorot(4)),
+        "V": Param("H H", orthogonal()),
+        "U": Param("H 4H", orthogonal(4)),
+        "b": Param("4H", constant(1, 0, 0, 0)),
+    },
     state={"h": 0, "c": 0},
     inputs=inputs,
     step=step,

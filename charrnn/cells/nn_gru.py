@@ -11,15 +11,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W_ih": Param((I, 3 * H), glorot(3)),  # torch's weight_ih_l0, transposed
-        "W_hh": Param((H, 3 * H), orthogonal(3)),
-        "b_ih": Param((3 * H,), constant(-1, -1, 0)),
-        "b_hh": Param((3 * H,), zeros),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W_ih) + p.b_ih
 
@@ -39,7 +30,12 @@ cell = Cell(
     name="nn.GRU",
     summary="n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h = (1 - z) n + z h: reset after the product",
     source="torch.nn.GRU; Cho et al., Learning phrase representations, 2014 (its first version's form)",
-    parameters=parameters,
+    parameters={
+        "W_ih": Param("I 3H", glorot(3)),  # torch's weight_ih_l0, transposed
+        "W_hh": Param("H 3H", orthogonal(3)),
+        "b_ih": Param("3H", constant(-1, -1, 0)),
+        "b_hh": Param("3H", zeros),
+    },
     state={"h": 0},
     inputs=inputs,
     step=step,

@@ -7,15 +7,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W_ih": Param((I, 4 * H), glorot(4, gain=3)),  # torch's weight_ih_l0, transposed
-        "W_hh": Param((H, 4 * H), orthogonal(4)),
-        "b_ih": Param((4 * H,), zeros),
-        "b_hh": Param((4 * H,), zeros),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W_ih) + p.b_ih
 
@@ -32,7 +23,12 @@ cell = Cell(
     name="nn.LSTM",
     summary="i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh); g = tanh(same); c = f c + i g; h = o tanh(c)",
     source="torch.nn.LSTM; Gers, Schmidhuber and Cummins, Learning to forget, 2000",
-    parameters=parameters,
+    parameters={
+        "W_ih": Param("I 4H", glorot(4, gain=3)),  # torch's weight_ih_l0, transposed
+        "W_hh": Param("H 4H", orthogonal(4)),
+        "b_ih": Param("4H", zeros),
+        "b_hh": Param("4H", zeros),
+    },
     state={"h": 0, "c": 0},
     inputs=inputs,
     step=step,

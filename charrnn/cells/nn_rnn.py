@@ -11,15 +11,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W_ih": Param((I, H), glorot(gain=3)),  # torch's weight_ih_l0, transposed
-        "W_hh": Param((H, H), orthogonal()),
-        "b_ih": Param((H,), zeros),
-        "b_hh": Param((H,), zeros),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W_ih) + p.b_ih
 
@@ -34,7 +25,12 @@ cell = Cell(
     name="nn.RNN",
     summary="h = tanh(W_ih x + b_ih + W_hh h + b_hh)",
     source="torch.nn.RNN; Elman, Finding structure in time, 1990",
-    parameters=parameters,
+    parameters={
+        "W_ih": Param("I H", glorot(gain=3)),  # torch's weight_ih_l0, transposed
+        "W_hh": Param("H H", orthogonal()),
+        "b_ih": Param("H", zeros),
+        "b_hh": Param("H", zeros),
+    },
     state={"h": 0},
     inputs=inputs,
     step=step,

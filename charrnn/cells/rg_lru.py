@@ -20,16 +20,6 @@ def decays(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
     return np.log(np.expm1(-np.log(rng.uniform(0.05, 0.999, shape)) / 8))
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, H), glorot()),
-        "b": Param((H,), zeros),
-        "V": Param((H, 2 * H), glorot(2)),
-        "b_v": Param((2 * H,), zeros),
-        "L": Param((H,), decays),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     u = matmul(x, p.W) + p.b
     return concat(u, matmul(u, p.V) + p.b_v)
@@ -51,7 +41,13 @@ cell = Cell(
     summary="u = W x + b; r, i = sigmoid(V u + b_v); a = exp(-8 softplus(L) r); h = a h + sqrt(1 - a^2) (i u): "
     "linear in h",
     source="De et al., Griffin: mixing gated linear recurrences with local attention, 2024",
-    parameters=parameters,
+    parameters={
+        "W": Param("I H", glorot()),
+        "b": Param("H", zeros),
+        "V": Param("H 2H", glorot(2)),
+        "b_v": Param("2H", zeros),
+        "L": Param("H", decays),
+    },
     state={"h": 0},
     inputs=inputs,
     gates=gates,

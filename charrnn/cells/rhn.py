@@ -7,14 +7,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, matmul, sigmoid, split, tanh
 
 
-def parameters(I: int, H: int, O: int, depth: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 2 * H), glorot(2)),
-        "R": Param((depth, H, 2 * H), orthogonal(2)),
-        "b": Param((depth, 2 * H), constant(0, -4)),  # gates nearly closed: at first each layer hands s on
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W) + p.b[0]
 
@@ -37,7 +29,11 @@ cell = Cell(
     name="rhn",
     summary="depth times: h = tanh(W x + R s + b), t = sigmoid(same), s = h t + s (1 - t); x in the first alone",
     source="Zilly et al., Recurrent highway networks, 2017",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 2H", glorot(2)),
+        "R": Param("depth H 2H", orthogonal(2)),
+        "b": Param("depth 2H", constant(0, -4)),  # gates nearly closed: at first each layer hands s on
+    },
     state={"s": 0},
     inputs=inputs,
     step=step,

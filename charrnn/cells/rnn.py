@@ -10,16 +10,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "U": Param((I, H), glorot(gain=3)),
-        "V": Param((H, H), orthogonal()),
-        "b1": Param((H,), zeros),
-        "W": Param((H, O), glorot()),
-        "b2": Param((O,), zeros),
-    }
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.U) + p.b1
 
@@ -35,7 +25,13 @@ cell = Cell(
     name="rnn",
     summary="h_t = tanh(U x_t + V h_{t-1} + b1), o_t = tanh(W h_t + b2): a hidden state and an output layer",
     source="Elman, Finding structure in time, 1990",
-    parameters=parameters,
+    parameters={
+        "U": Param("I H", glorot(gain=3)),
+        "V": Param("H H", orthogonal()),
+        "b1": Param("H", zeros),
+        "W": Param("H O", glorot()),
+        "b2": Param("O", zeros),
+    },
     state={"h": 0},
     inputs=inputs,
     step=step,

@@ -10,10 +10,6 @@ from charrnn.cells.initialisation import glorot, orthogonal, zeros
 from charrnn.cells.ops import Array, matmul, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"U": Param((I, H), glorot(gain=3)), "V": Param((H, H), orthogonal()), "b": Param((H,), zeros)}
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.U) + p.b
 
@@ -28,7 +24,7 @@ cell = Cell(
     name="simple",
     summary="o_t = tanh(U x_t + V o_{t-1} + b): the output is fed back",
     source="Jordan, Serial order: a parallel distributed processing approach, 1986",
-    parameters=parameters,
+    parameters={"U": Param("I H", glorot(gain=3)), "V": Param("H H", orthogonal()), "b": Param("H", zeros)},
     state={"o": 0},
     inputs=inputs,
     step=step,

@@ -11,14 +11,6 @@ from charrnn.cells.initialisation import constant, glorot, orthogonal
 from charrnn.cells.ops import Array, exp, matmul, maximum, sigmoid, softplus, split, tanh
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {
-        "W": Param((I, 4 * H), glorot(4)),
-        "U": Param((H, 4 * H), orthogonal(4)),
-        "b": Param((4 * H,), constant(1, 0, 0, 0)),
-    }
-
-
 def step(z: Array, state: State, p: Any) -> tuple[Array, State]:
     h, c, n, m = state
     f, i, o, g = split(z + matmul(h, p.U), 4)
@@ -36,7 +28,11 @@ cell = Cell(
     name="slstm",
     summary="i = exp(W x + U h + b), f, o = sigmoid(same), c~ = tanh(same); c = f c + i c~; n = f n + i; h = o c / n",
     source="Beck et al., xLSTM: extended long short-term memory, 2024",
-    parameters=parameters,
+    parameters={
+        "W": Param("I 4H", glorot(4)),
+        "U": Param("H 4H", orthogonal(4)),
+        "b": Param("4H", constant(1, 0, 0, 0)),
+    },
     state={"h": 0, "c": 0, "n": 0, "m": float("-inf")},
     step=step,
 )

@@ -11,10 +11,6 @@ from charrnn.cells.initialisation import glorot, zeros
 from charrnn.cells.ops import Array, matmul, sigmoid, split
 
 
-def parameters(I: int, H: int, O: int) -> dict[str, Param]:
-    return {"W": Param((I, 4 * H), glorot(4)), "b": Param((2 * H,), zeros)}
-
-
 def inputs(x: Array, p: Any) -> Array:
     return matmul(x, p.W)
 
@@ -37,7 +33,7 @@ cell = Cell(
     name="sru",
     summary="g, x' = W x; f, r = sigmoid(W x + b); c = f c + (1 - f) g; h = r c + (1 - r) x': linear in c",
     source="Lei et al., Simple recurrent units for highly parallelizable recurrence, 2018",
-    parameters=parameters,
+    parameters={"W": Param("I 4H", glorot(4)), "b": Param("2H", zeros)},
     state={"c": 0},
     inputs=inputs,
     gates=gates,

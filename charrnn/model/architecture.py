@@ -83,10 +83,10 @@ class Architecture:
             return self.hidden
         return self.vocabulary + 1 if self.embedding is None else self.embedding
 
-    def shapes(self) -> dict[str, Param]:
+    def shapes(self) -> dict[str, Param[tuple[int, ...]]]:
         """Return every weight's shape and initialisation by name, in the order in which they are stored."""
         V, H = self.vocabulary, self.hidden
-        shapes: dict[str, Param] = {}
+        shapes: dict[str, Param[tuple[int, ...]]] = {}
         if self.embedding is not None:
             # A tied embedding is also the head, whose logits should start small.
             deviation = self.embedding**-0.5 if self.tie else 1.0
