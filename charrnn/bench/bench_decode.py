@@ -128,7 +128,7 @@ class _TorchModel:
         self.cell: Cell = architecture.definition
         self.architecture = architecture
         w = {name: torch.tensor(value) for name, value in weights.items()}
-        names = list(self.cell.shapes(2, 2, **architecture.cell_options))
+        names = self.cell.parameter_names
         self.layers = [{n: w[f"layers.{i}.{n}"] for n in names} for i in range(architecture.layers)]
         self.embedding = w["embedding"]
         self.head = nn.Linear(architecture.hidden, architecture.vocabulary)

@@ -82,7 +82,7 @@ def _step(model: CharRNN, ids: Any, precision: str) -> Callable[[], Any]:
 def _plain(architecture: Architecture, weights: Any, ids: Any, precision: str) -> Callable[[], Any]:
     """Make the plain loop: nn.Embedding, nn.LSTM (or GRU, RNN), nn.Linear."""
     w = {name: torch.tensor(value) for name, value in weights.items()}
-    names = list(architecture.definition.shapes(2, 2, **architecture.cell_options))
+    names = architecture.definition.parameter_names
     stack = [{n: w[f"layers.{i}.{n}"] for n in names} for i in range(architecture.layers)]
     embedding = nn.Embedding.from_pretrained(w["embedding"], freeze=False)  # type: ignore[no-untyped-call]
     recurrent = to_torch(architecture.definition, stack)

@@ -35,7 +35,7 @@ class Decoder:
         w = {name: self._array(value) for name, value in weights.items()}
         cell = architecture.definition
         self._cell = cell
-        names = list(cell.shapes(2, 2, **architecture.cell_options))
+        names = cell.parameter_names
         self._p = [cell.pack([w[f"layers.{i}.{name}"] for name in names]) for i in range(architecture.layers)]
         table = (
             w["embedding"] if "embedding" in w else self._array(np.eye(architecture.vocabulary + 1, dtype=np.float32))

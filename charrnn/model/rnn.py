@@ -85,8 +85,7 @@ class CharRNN(nn.Module):
 
     def _pack(self, layer: int) -> object:
         prefix = f"layers.{layer}."
-        names = self.cell.shapes(2, 2, **self.architecture.cell_options)
-        return self.cell.pack([self.weights[prefix + name] for name in names])
+        return self.cell.pack([self.weights[prefix + name] for name in self.cell.parameter_names])
 
     def _drop(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None or self.dropout == 0:

@@ -49,5 +49,5 @@ def from_torch(cell: Cell, module: torch.nn.RNNBase) -> list[dict[str, Tensor]]:
     for i in range(module.num_layers):
         weights = (getattr(module, f"{name}_l{i}").detach().clone() for name in NAMES)
         values = twin.from_torch(*weights)
-        stack.append({name: value.contiguous() for name, value in zip(cell.shapes(2, 2), values, strict=True)})
+        stack.append({name: value.contiguous() for name, value in zip(cell.parameter_names, values, strict=True)})
     return stack
