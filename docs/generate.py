@@ -44,6 +44,7 @@ API = {  # module -> its names for users, '*' for all public functions and class
     "charrnn.training.events": ["*"],
     "charrnn.training.checkpoint": ["runs", "find_run", "Run"],
     "charrnn.model.evaluation": ["Score"],
+    "charrnn.generate.request": ["Choices", "Filters"],
     "charrnn.generate.sampling": ["Sampling"],
     "charrnn.generate.completion": ["Completion", "CompletionStream"],
     "charrnn.generate.transliteration": ["to_latin", "to_cyrillic"],
@@ -264,7 +265,8 @@ def _documented(name: str, thing: Any) -> str:
         if dataclasses.is_dataclass(thing) and any("help" in field.metadata for field in dataclasses.fields(thing)):
             parts.append(_settings(thing))
         else:
-            fields = [ast.unparse(n) for n in node.body if isinstance(n, ast.AnnAssign)]
+            declared = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+            fields = [line for line in map(ast.unparse, declared) if not line.startswith("_")]
             parts += [_block("\n".join(fields))] if fields else []
         for method in node.body:
             documented = isinstance(method, ast.FunctionDef) and ast.get_docstring(method)

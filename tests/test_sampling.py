@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from charrnn import api
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.request import Choices
 from charrnn.generate.sampling import Sampling, distribution, draw, draws
 from charrnn.generate.stopping import until
 from charrnn.text import documents
@@ -185,7 +187,7 @@ def test_an_empty_prime_and_no_characters_are_legal(trained: TrainedRun) -> None
 
 def test_numpy_and_torch_decoding_agree(trained: TrainedRun) -> None:
     model = api.load(trained(layers=2))
-    numpy, torch = (api.Decoder(model.architecture, model.weights, library) for library in ("numpy", "torch"))
+    numpy, torch = (Decoder(model.architecture, model.weights, library) for library in ("numpy", "torch"))
     ids, a, b = np.array([model.architecture.start]), numpy.start(), torch.start()
     for _ in range(50):
         (x, a), (y, b) = numpy.step(ids, a), torch.step(ids, b)
@@ -253,3 +255,15 @@ def test_a_completion_of_a_document_ends_with_it(trained: TrainedRun, tmp_path: 
 )
 def test_a_prime_goes_on_in_its_last_document(text: str, kind: str, current: str) -> None:
     assert documents.current(text, kind) == current
+
+
+def test_the_settings_of_every_way_to_complete_are_the_same(trained: TrainedRun) -> None:
+    model = api.load(trained(steps=40))
+    drawn = "".join(model.stream("Re", 30, 0.9, 3, top_k=9, top_p=0.9, min_p=0.01, stop=["q"]))
+    choices: Choices = {"temperature": 0.9, "seed": 3, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "stop": ["q"]}
+    assert drawn == model.complete("Re", 30, **choices) == model.completion("Re", 30, **choices).text
+    several = model.completions("Re", 30, Sampling(0.9, 9, 0.9, 0.01, 3), stop=["q"])
+    assert drawn == next(several).completion().text
+    for complete in (model.stream, model.complete, model.completion):
+        with pytest.raises(TypeError, match="top_n"):
+            complete("Re", 30, top_n=9)  # type: ignore[call-arg]

@@ -173,7 +173,7 @@ class _Show(progress.Telling):
             self._say(f"resuming  after step {event.step:,}")
         for note in (*corpus.text.notes, *event.notes):
             self._say(f"note: {note}")
-        from charrnn.api import prepare
+        from charrnn.generate.decoders import prepare
 
         prepare(architecture)  # now, so that a budget knows what it takes, and no completion waits for it
 

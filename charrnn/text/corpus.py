@@ -144,6 +144,24 @@ def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[fl
         progress("encoding", position, text.characters)
 
 
+def read_part(
+    settings: TextSettings, tokenizer: Tokenizer, file: str | None = None, part: Part | None = None
+) -> tuple[str, NDArray[Any], Starts]:
+    """Read the ids of a file, or of a part of a run's own corpus: test, or val where there is none, by default.
+
+    Returns what was read, in words, its ids, and where documents begin in them. Raises CharRNNError where that text is
+    missing or empty, and where both are given.
+    """
+    if file is not None:
+        if part is not None:
+            raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
+        return file, *read_whole(file, settings, tokenizer)
+    corpus = prepare(settings, tokenizer, private=True)
+    if part is None:
+        part = "test" if len(corpus.parts["test"]) else "val"
+    return f"the {part} part of {corpus.text.source}", corpus.ids(part), corpus.starts[part]
+
+
 def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
     """Read the ids of a text other than a run's corpus, cleaned as that was, and where documents begin in them.
 

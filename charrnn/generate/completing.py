@@ -1,0 +1,106 @@
+"""From a request to completions: the prime is read once, and many rows are drawn side by side."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from charrnn.errors import CharRNNError
+from charrnn.generate.completion import CompletionStream
+from charrnn.generate.copying import CopyLimit, TrainingText
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.decoders import Decoders
+from charrnn.generate.likeliest import Alternatives, likeliest
+from charrnn.generate.request import Request
+from charrnn.generate.sampling import Forbidden, Primed, generate, read_prime
+from charrnn.text import documents
+from charrnn.text.tokenizer import Tokenizer
+
+Ids = Iterator[tuple[int, float]]
+
+ROWS = 64  # completions drawn side by side
+
+
+@dataclass(frozen=True)
+class Completing:
+    """Completes text with one model. document: the kind of documents that it learned."""
+
+    decoders: Decoders
+    tokenizer: Tokenizer
+    document: str
+
+    def one(self, request: Request) -> CompletionStream:
+        """Return a completion, without a limit on copies. Raises CharRNNError for settings out of range."""
+        noted = None if request.alternatives is None else Alternatives(self.tokenizer, request.alternatives)
+        decoder = self.decoders.chosen()
+        return self._drawn(decoder, request, self._primed(decoder, request.prime), alternatives=noted)
+
+    def several(
+        self, request: Request, count: int, first: int, training_text: Callable[[], TrainingText]
+    ) -> Iterator[CompletionStream]:
+        """Return `count` different completions; alternatives are not noted.
+
+        first: the number of the first one. training_text: gives the text that is not to be copied, where copies are
+        limited. Raises CharRNNError for a count below 1.
+        """
+        if count < 1:
+            raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
+        source = None if request.max_copy is None else training_text()
+        decoder = self.decoders.chosen()
+        primed, numbers = self._primed(decoder, request.prime), range(first, first + count)
+        rows = self._rows(decoder, request, primed, numbers) if source is None else None
+
+        def completion(n: int) -> CompletionStream:
+            if source is None or request.max_copy is None:
+                return self._drawn(decoder, request, primed, n, ids=next(rows) if rows else None)
+            limit = CopyLimit(source, self.tokenizer, request.max_copy)
+            return self._drawn(decoder, request, primed, n, limit.forbidden)
+
+        return map(completion, numbers)
+
+    def likeliest(self, prime: str, k: int) -> list[tuple[str, float]]:
+        """Return the k likeliest characters after a prime with their probabilities, likeliest first."""
+        decoder = self.decoders.chosen()
+        primed = self._primed(decoder, prime)
+        logits, state = decoder.step(np.array([primed.last]), primed.state)
+        return list(likeliest(logits[0], state, decoder, self.tokenizer, k))
+
+    def _primed(self, decoder: Decoder, text: str) -> Primed:
+        """Return the prime in the model's normal form, read from where its last document begins."""
+        text = documents.current(self.tokenizer.clean(text), self.document)
+        return read_prime(decoder, self.tokenizer, text)
+
+    def _drawn(
+        self,
+        decoder: Decoder,
+        request: Request,
+        primed: Primed,
+        n: int = 0,
+        forbidden: Forbidden | None = None,
+        *,
+        ids: Ids | None = None,
+        alternatives: Alternatives | None = None,
+    ) -> CompletionStream:
+        drawn = generate(decoder, self.tokenizer, primed, request.sampling, n, forbidden, ids, alternatives)
+        return CompletionStream(
+            drawn,
+            request.chars,
+            request.stop,
+            prime=primed.text,
+            document=self.document,
+            alternatives=alternatives,
+        )
+
+    def _rows(self, decoder: Decoder, request: Request, primed: Primed, numbers: range) -> Iterator[Ids] | None:
+        """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
+        if not decoder.is_compiled:
+            return None
+        from charrnn.generate.compiled import CompiledDecoder
+        from charrnn.generate.rows import AT_LEAST, RowsDecoder
+
+        if len(numbers) < AT_LEAST:
+            return None
+        assert isinstance(decoder, CompiledDecoder)
+        together = RowsDecoder(decoder)
+        groups = (numbers[i : i + ROWS] for i in range(0, len(numbers), ROWS))
+        return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, request.sampling, group))

@@ -1,0 +1,74 @@
+"""What a text costs a model: by compiled code or by torch, whichever reads it in less time here."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.generate import fastest
+from charrnn.generate.decoders import Decoders
+from charrnn.text import documents
+from charrnn.text.documents import Starts
+
+if TYPE_CHECKING:  # compiled code scores, and what is here is imported, without torch
+    from charrnn.model.evaluation import Mode
+    from charrnn.model.rnn import CharRNN
+
+COMPILE_IDS = 4096  # a shorter text is scored by torch in less time than compiling may take
+PIECE_IDS = 512  # by which a CPU and a GPU are compared
+
+
+@runtime_checkable
+class StreamScoring(Protocol):
+    """A decoder that scores texts by itself."""
+
+    def stream_costs(self, ids: NDArray[Any], starts: Starts) -> NDArray[np.float64]:
+        """As `charrnn.model.evaluation.stream_costs`."""
+
+
+def costs(
+    decoders: Decoders, engine: str, window: int, ids: NDArray[Any], mode: "Mode", starts: Starts
+) -> NDArray[np.float64]:
+    """Return the nats of every id of a text (N,).
+
+    decoders: of the model. engine: of its training, which torch uses where it can. window: of its training too, in ids;
+    mode 'cold' starts each of so many from nothing, 'stream' carries the state over the text. starts: the positions at
+    which documents begin, each of which is read from nothing.
+    """
+    from charrnn.model import evaluation
+
+    if mode == "stream" and len(ids) >= COMPILE_IDS and decoders.device != "cuda":
+        decoder = decoders.on_cpu()
+        if isinstance(decoder, StreamScoring) and _is_faster(decoder, decoders, engine, ids):
+            return decoder.stream_costs(ids, starts)
+    model = _network(decoders, engine)
+    if mode == "stream":
+        return evaluation.stream_costs(model, ids, starts=starts)
+    return evaluation.cold_costs(model, ids, window, starts)
+
+
+def _network(decoders: Decoders, engine: str) -> "CharRNN":
+    """Return the model under torch, on the GPU where that may be used."""
+    from charrnn.engines import names_for
+    from charrnn.model.rnn import CharRNN
+
+    device = "cpu" if decoders.device == "cpu" else "cuda"
+    if engine not in names_for(decoders.architecture.definition, device):
+        engine = "auto"  # trained elsewhere, perhaps
+    return CharRNN(decoders.architecture, decoders.weights, engine).to(device)
+
+
+def _is_faster(decoder: StreamScoring, decoders: Decoders, engine: str, ids: NDArray[Any]) -> bool:
+    """Tell whether a decoder reads a text in less time than torch: measured where that has a GPU."""
+    from charrnn.model import evaluation
+
+    if decoders.device != "auto" or decoders.kept != "float32":
+        return True
+    some = ids[:PIECE_IDS]
+    works = {
+        "CPU": partial(decoder.stream_costs, some, documents.NONE),
+        "GPU": partial(evaluation.stream_costs, _network(decoders, engine), some),
+    }
+    seconds = fastest.seconds(f"score {decoders.architecture}", works)
+    return seconds["CPU"] <= seconds["GPU"]
