@@ -20,7 +20,8 @@ from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn
 from charrnn.generate.stopping import in_document as in_document
 from charrnn.generate.stopping import until as until
-from charrnn.text.tokenizer import TextStream, Tokenizer
+from charrnn.text.text_stream import TextStream
+from charrnn.text.tokenizer import Tokenizer
 
 Forbidden = Callable[[str, bytes], list[int]]
 

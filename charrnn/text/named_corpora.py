@@ -7,7 +7,7 @@ from typing import Any
 from charrnn.errors import CharRNNError
 from charrnn.text import catalogue, corpora, python_corpora
 from charrnn.text.cleaning import Cleaning, Findings, text_of
-from charrnn.text.tokenizer import count_characters
+from charrnn.text.code_points import count_characters
 
 ABOUT = {  # what no file says of itself
     "rekurentne": ("Serbian, Latin", "prose about sequences and recurrent networks; stories, a play, a glossary"),

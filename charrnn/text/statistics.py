@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.text import repeats
+from charrnn.text.code_points import count_characters
 from charrnn.text.copies import Progress, Text, silent
 from charrnn.text.repeats import Repeat
-from charrnn.text.tokenizer import count_characters
 
 Codes = NDArray[np.uint32]
 

@@ -22,6 +22,7 @@ from charrnn.errors import CharRNNError
 from charrnn.text import tokenizer_json, utf8
 from charrnn.text.code_points import BLOCK, code_points, surrogate, text_of
 from charrnn.text.code_points import count_characters as count_characters
+from charrnn.text.text_stream import TextStream as TextStream
 from charrnn.text.tokenizer_json import Normalize as Normalize
 from charrnn.text.utf8 import BYTES as BYTES
 from charrnn.text.utf8 import is_continuation
@@ -279,58 +280,9 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json to `path`."""
-        try:
-            Path(path).write_bytes(self.to_json().encode("utf-8"))
-        except OSError as error:
-            raise CharRNNError(f"{path}: cannot be written: {error.strerror}", "choose another folder") from None
+        tokenizer_json.save(self.to_json(), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """Read the tokenizer.json at `path`."""
-        try:
-            text = Path(path).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise CharRNNError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
-        except UnicodeDecodeError as error:
-            raise CharRNNError(f"{path}: byte {error.start} is not UTF-8", "restore the file from a copy") from None
-        return cls.from_json(text, str(path))
-
-
-class TextStream:
-    """Ids to text one at a time, for text that is shown while it is made.
-
-    state: where in `tokenizer.next_state` the stream stands; 0 when no character is half made.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.state = 0
-        self._pending = bytearray()
-
-    @property
-    def pending(self) -> bytes:
-        """The bytes of the character that is half made."""
-        return bytes(self._pending)
-
-    def push(self, id_: int) -> str:
-        """Return the character that this id ends, or "" while its bytes are incomplete.
-
-        Raises CharRNNError, and stays as it was, for an id that may not follow.
-        """
-        known = 0 <= id_ < self.tokenizer.size
-        after = int(self.tokenizer.next_state[self.state, id_]) if known else -1
-        if after < 0:
-            where = f"after byte 0x{self._pending[-1]:02X}" if self._pending else "between two characters"
-            raise CharRNNError(
-                f"id {id_} came {where}, where it is expected to begin or continue a character of valid UTF-8",
-                "draw only ids that Tokenizer.allowed permits in this state",
-            )
-        self.state = after
-        if id_ >= BYTES:
-            return self.tokenizer.characters[id_ - BYTES]
-        self._pending.append(id_)
-        if after:
-            return ""
-        character = self._pending.decode("utf-8")
-        self._pending.clear()
-        return character
+        return cls.from_json(tokenizer_json.load(Path(path)), str(path))

@@ -6,6 +6,7 @@ an error. So nothing that only completes a text imports the library.
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from charrnn import strict_json
@@ -66,6 +67,24 @@ def read(text: str) -> tuple[tuple[str, ...], Normalize]:
     _same(document.pop("model"), expected.pop("model"), "model.")
     _same(document, expected, "")
     return tuple(tokens[BYTES:]), normalize
+
+
+def save(text: str, path: Path) -> None:
+    """Write a tokenizer.json to a file. Raises CharRNNError where that cannot be written."""
+    try:
+        path.write_bytes(text.encode("utf-8"))
+    except OSError as error:
+        raise CharRNNError(f"{path}: cannot be written: {error.strerror}", "choose another folder") from None
+
+
+def load(path: Path) -> str:
+    """Return the text of a tokenizer.json. Raises CharRNNError where it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise CharRNNError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
+    except UnicodeDecodeError as error:
+        raise CharRNNError(f"{path}: byte {error.start} is not UTF-8", "restore the file from a copy") from None
 
 
 def _vocabulary(characters: Sequence[str]) -> dict[str, int]:
