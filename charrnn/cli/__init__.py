@@ -90,17 +90,18 @@ def main() -> None:
         from click.shell_completion import shell_complete
 
         sys.exit(shell_complete(group, {}, "charrnn", "_CHARRNN_COMPLETE", os.environ["_CHARRNN_COMPLETE"]))
-    code = _run(sys.argv[1:])
+    code = run(sys.argv[1:])
     if code > 128 and HANG_UP is not None:
         signal.signal(HANG_UP, signal.SIG_IGN)  # a second one is no hurry, and would change the exit code
     sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command that these arguments name. Returns its exit code; an error is one line and a hint on stderr."""
     debug = "--debug" in arguments  # looked for now: click takes the list apart
     try:
         # Not group.main(): it turns a closed pipe into a failure.
-        with group.make_context(_program(), arguments) as context:
+        with group.make_context(program(), arguments) as context:
             code = group.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -151,9 +152,7 @@ def _run(arguments: list[str]) -> int:
             click.echo(f"hint: {hint}", err=True)
             return 1
         click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
-        click.echo(
-            f"hint: please report it with what `{_program()} --debug ...` and `{_program()} env` print", err=True
-        )
+        click.echo(f"hint: please report it with what `{program()} --debug ...` and `{program()} env` print", err=True)
         return 1
 
 
@@ -165,6 +164,7 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _program() -> str:
+def program() -> str:
+    """Return how the command line was called here, for advice on what to type."""
     name = os.path.basename(sys.argv[0])
     return f"python {name}" if name == "cli.py" else "python -m charrnn" if name == "__main__.py" else "charrnn"

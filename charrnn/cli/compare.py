@@ -7,12 +7,12 @@ import click
 
 from charrnn.cli import options, progress
 from charrnn.cli.comparison_table import table
-from charrnn.cli.train import interruptible
+from charrnn.cli.telling import Telling, interruptible
 from charrnn.compare.presets import NOTEBOOK, trends
 from charrnn.interruption import Interruption
 
 if TYPE_CHECKING:
-    from charrnn.compare import comparison
+    from charrnn.compare import events
     from charrnn.compare.grid import Folder, Grid
 
 DEFAULT_BUDGET = "60s"
@@ -89,10 +89,8 @@ def command(
         kind = grid.match
     folder = Folder(out or _folder(grid, kind))
     with interruptible() as stopped:
-        show = _Show(as_json, stopped, folder)
-        for event in comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped):
-            show(event)
-    return stopped.exit_code if show.stopped else 0
+        events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped)
+        return _Told(as_json, stopped, folder).follow(events)
 
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple["Grid", list[str]]:
@@ -143,49 +141,48 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
 
 def _folder(grid: "Grid", kind: str) -> Path:
     """Return where a comparison is kept unless --out says otherwise."""
+    from charrnn.home import home
     from charrnn.text import corpora
-    from charrnn.text import corpus as data
 
-    return data.home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
+    return home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
 
 
-class _Show(progress.Telling):
-    """Prints the events of a comparison: a bar on a terminal, a line per run elsewhere, the table on stdout."""
+class _Told(Telling["events.Event"]):
+    """Prints the events of a comparison."""
 
     def __init__(self, as_json: bool, interruption: Interruption, folder: "Folder") -> None:
-        super().__init__()
-        self._as_json, self._interruption, self._folder = as_json, interruption, folder
+        super().__init__(as_json, interruption)
+        self._folder = folder
         self._left = ""
-        self.stopped = False
 
-    def __call__(self, event: "comparison.Event") -> None:
-        from charrnn.compare import comparison
+    def show(self, event: "events.Event") -> None:
+        from charrnn.compare import events
 
         match event:
-            case comparison.Sized():
+            case events.Sized():
                 self._sized(event)
-            case comparison.Timed():
+            case events.Timed():
                 self._timed(event)
-            case comparison.Working():
+            case events.Working():
                 self._interruption.can_save()
                 self._working(event)
-            case comparison.Tried():
+            case events.Tried():
                 self._tried(event)
-            case comparison.Decided():
+            case events.Decided():
                 self._decided(event)
-            case comparison.Ran():
+            case events.Ran():
                 self._ran(event)
-            case comparison.Scoring():  # every run is complete
+            case events.Scoring():  # every run is complete
                 self._interruption.at_once(f"everything is saved in {self._folder.path}. The same command goes on.")
                 self._scoring(event)
-            case comparison.Stopped():
+            case events.Stopped():
                 self._stopped(event)
-            case comparison.Compared():
+            case events.Compared():
                 self._compared(event)
             case _:
                 assert_never(event)
 
-    def _sized(self, event: "comparison.Sized") -> None:
+    def _sized(self, event: "events.Sized") -> None:
         grid, config = event.grid, event.grid.config
         length = f"{grid.steps:,} steps" if grid.steps else f"{grid.budget:g} s"
         self._say(
@@ -200,12 +197,12 @@ class _Show(progress.Telling):
                 line += f"  ({entry.parameters / event.target - 1:+.2%} of {event.target:,})"
             self._say(line)
 
-    def _timed(self, event: "comparison.Timed") -> None:
+    def _timed(self, event: "events.Timed") -> None:
         if event.chars_per_s:
             self._say(f"timed {event.label}: {event.chars_per_s:,.0f} characters per second")
 
-    def _working(self, event: "comparison.Working") -> None:
-        self._left = _duration(event.seconds_left)
+    def _working(self, event: "events.Working") -> None:
+        self._left = progress.duration(event.seconds_left)
         bar = self._bar_of(total=event.runs, bar_format="{percentage:3.0f}% |{bar}| {postfix}")
         if bar is None:
             return
@@ -218,7 +215,7 @@ class _Show(progress.Telling):
         )
         bar.update(0)
 
-    def _tried(self, event: "comparison.Tried") -> None:
+    def _tried(self, event: "events.Tried") -> None:
         if event.trials:
             tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in event.trials)
             edge = event.best in (event.trials[0][0], event.trials[-1][0])
@@ -227,7 +224,7 @@ class _Show(progress.Telling):
                 f"{' (an outermost one)' if edge else ''}; validation nats at {tried}"
             )
 
-    def _decided(self, event: "comparison.Decided") -> None:
+    def _decided(self, event: "events.Decided") -> None:
         steps = {entry.steps for entry in event.grid.entries}
         if len(steps) == 1:
             self._say(f"every run has {next(iter(steps)):,} steps")
@@ -235,22 +232,20 @@ class _Show(progress.Telling):
             for entry in event.grid.entries:
                 self._say(f"{event.grid.label(entry):<12} {entry.steps:,} steps a run")
 
-    def _ran(self, event: "comparison.Ran") -> None:
+    def _ran(self, event: "events.Ran") -> None:
         self._say(
             f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {event.bits_per_char:.4f} bits "
             f"per character; about {self._left} left"
         )
 
-    def _scoring(self, event: "comparison.Scoring") -> None:
+    def _scoring(self, event: "events.Scoring") -> None:
         self._close()
         self._say(f"{event.what} ...")
 
-    def _stopped(self, event: "comparison.Stopped") -> None:
-        self._close()
-        self._say(f"stopped; everything is saved in {event.folder.path}. The same command goes on.")
-        self.stopped = True
+    def _stopped(self, event: "events.Stopped") -> None:
+        self._end_stopped(f"stopped; everything is saved in {event.folder.path}. The same command goes on.")
 
-    def _compared(self, event: "comparison.Compared") -> None:
+    def _compared(self, event: "events.Compared") -> None:
         self._close()
         if self._as_json:
             options.print_json(event.result)
@@ -265,10 +260,3 @@ class _Show(progress.Telling):
             self._say(f"written: {path}")
         for note in event.notes:
             self._say(f"note: {note}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -71,5 +71,5 @@ def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str
 def typed(command: str, run: str, option: str = "") -> Callable[[str], str]:
     """Return how a command is typed, given its prime. option: of the prime, where it has one."""
     chosen = [] if run == "latest" else ["--run", shlex.quote(run)]
-    words = [cli._program(), command, *chosen, *([option] if option else [])]
+    words = [cli.program(), command, *chosen, *([option] if option else [])]
     return lambda prime: " ".join([*words, shlex.quote(prime)]) + "    (--prime-as-is keeps this quiet)"

@@ -1,11 +1,8 @@
-"""Bars on stderr, for work before there is anything to show and beside lines that tell what happens."""
+"""Bars on stderr for work before there is anything to show, and times in words."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import click
 
 PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
 
@@ -40,27 +37,9 @@ def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]
             bar.close()
 
 
-class Telling:
-    """Lines on stderr, and on a terminal a bar below them."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None  # tqdm's, which has no types
-
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            click.echo(text, err=True)
-
-    def _bar_of(self, **options: Any) -> Any:
-        """Return the bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
-        if self._bar is None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(leave=False, dynamic_ncols=True, **options)
-        return self._bar
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+def duration(seconds: float) -> str:
+    """Write a time in words, as roughly as a guess deserves."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

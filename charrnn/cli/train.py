@@ -1,13 +1,11 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
 import math
-import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
@@ -16,7 +14,7 @@ import click
 
 from charrnn import cli
 from charrnn.cli import options, progress
-from charrnn.interruption import Interruption, heard
+from charrnn.cli.telling import Telling, interruptible
 
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
@@ -69,12 +67,8 @@ def command(
                 "give no more than --steps and --device beside it, or train a new run with --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
-        show = _Show(as_json, stopped)
-        # Closed, so that it tidies up before a signal's exception is handled.
-        with closing(_events(values, name, out, config_file, resume, stopped, prepared)) as told:
-            for event in told:
-                show(event)
-    return stopped.exit_code if show.stopped else 0
+        events = _events(values, name, out, config_file, resume, stopped, prepared)
+        return _Told(as_json, stopped).follow(events)
 
 
 def _events(
@@ -106,16 +100,12 @@ def _events(
     return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
 
 
-class _Show(progress.Telling):
-    """Prints the events of a run: a progress bar on a terminal, plain lines elsewhere, the result on stdout."""
+class _Told(Telling["events.Event"]):
+    """Prints the events of a run."""
 
-    def __init__(self, as_json: bool, interruption: Interruption) -> None:
-        super().__init__()
-        self._as_json, self._interruption = as_json, interruption
-        self._context: events.Started
-        self.stopped = False
+    _context: "events.Started"
 
-    def __call__(self, event: "events.Event") -> None:
+    def show(self, event: "events.Event") -> None:
         from charrnn.training import events
 
         match event:
@@ -221,10 +211,10 @@ class _Show(progress.Telling):
         self._say(f"step {event.step:>6,}  diverged: a loss or a weight is not finite; ending here")
 
     def _stopped(self, event: "events.Stopped") -> None:
-        self._close()
-        self._say(f"stopped after step {event.step:,}; everything is saved")
-        self._say(f"to go on: {cli._program()} train --resume {shlex.quote(event.run.typed)}")
-        self.stopped = True
+        self._end_stopped(
+            f"stopped after step {event.step:,}; everything is saved",
+            f"to go on: {cli.program()} train --resume {shlex.quote(event.run.typed)}",
+        )
 
     def _finished(self, event: "events.Finished") -> None:
         self._close()
@@ -250,7 +240,7 @@ class _Show(progress.Telling):
         sample = ["sample", *(["--run", typed] if event.run.typed != event.run.name else [])]
         word = _first_word(self._context.corpus)
         sample += ["--prime", f'"{word}"'] if word else []
-        self._say(f"next: {cli._program()} {' '.join(sample)}   or: eval {typed}, runs, train --help")
+        self._say(f"next: {cli.program()} {' '.join(sample)}   or: eval {typed}, runs, train --help")
 
 
 def _first_word(corpus: "Corpus") -> str:
@@ -269,14 +259,3 @@ def _clock(seconds: float) -> str:
     """Return the time of day so many seconds from now."""
     then = datetime.now() + timedelta(seconds=seconds)
     return f"{then:%H:%M:%S}" if seconds < 24 * 3600 else f"{then:%Y-%m-%d %H:%M}"
-
-
-def interruptible() -> AbstractContextManager[Interruption]:
-    """Let Ctrl-C, `kill` and a terminal that closes end a command at once, or where it can save after its step."""
-    return heard(Interruption(saving=_say_saving))
-
-
-def _say_saving() -> None:
-    # Not through the stream: the signal may have come in the middle of writing to it.
-    with suppress(OSError):
-        os.write(sys.stderr.fileno(), b"\nfinishing this step and saving; press Ctrl-C again to stop at once\n")

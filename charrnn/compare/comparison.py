@@ -6,110 +6,27 @@ on the test part; then the figures, in `charrnn.compare.outcome`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 from charrnn.compare import decisions, inspection, outcome, pictures, report, statistics
-from charrnn.compare.grid import Entry, Folder, Grid, different, merged_cells, unrepeated
+from charrnn.compare.events import Compared as Compared
+from charrnn.compare.events import Decided as Decided
+from charrnn.compare.events import Event as Event
+from charrnn.compare.events import Ran as Ran
+from charrnn.compare.events import Scoring as Scoring
+from charrnn.compare.events import Sized as Sized
+from charrnn.compare.events import Stopped as Stopped
+from charrnn.compare.events import Timed as Timed
+from charrnn.compare.events import Tried as Tried
+from charrnn.compare.events import Working as Working
+from charrnn.compare.grid import Folder, Grid, different, merged_cells, unrepeated
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.errors import CharRNNError, how_to_install
-from charrnn.text import corpus as data
-from charrnn.text.corpus import Corpus
+from charrnn.text.corpus import Corpus, prepare
 from charrnn.training import checkpoint
 from charrnn.training.checkpoint import Run
-
-
-@dataclass(frozen=True)
-class Sized:
-    """The models are chosen. added: those new to the folder. target: the parameters they were sized for, if any."""
-
-    grid: Grid
-    folder: Folder
-    added: tuple[Entry, ...]
-    target: int | None
-
-
-@dataclass(frozen=True)
-class Timed:
-    """The speed of an entry was measured, for a first idea."""
-
-    label: str
-    chars_per_s: float
-
-
-@dataclass(frozen=True)
-class Working:
-    """A run of the grid went on. runs: finished ones of all. seconds_left: of the whole comparison."""
-
-    label: str
-    kind: str
-    step: int
-    steps: int
-    runs_done: int
-    runs: int
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Tried:
-    """Every trial of an entry is done. trials: from the lowest rate to the highest.
-
-    best: the best rate by these trials, in between where it has neighbours. lr: that of the entry's runs.
-    """
-
-    label: str
-    trials: decisions.Trials
-    best: float
-    lr: float
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The lengths of the runs are decided."""
-
-    grid: Grid
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A run of the grid is complete, the `runs_done`-th of all `runs`, trials included."""
-
-    label: str
-    seed: int
-    bits_per_char: float
-    runs_done: int
-    runs: int
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """All runs are complete; what is done now."""
-
-    what: str
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """The comparison was asked to stop, and goes on from here when it is begun again."""
-
-    folder: Folder
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The comparison is complete. result: what `compare --json` prints. files: what was written."""
-
-    folder: Folder
-    grid: Grid
-    corpus: Corpus
-    result: dict[str, Any]
-    files: tuple[Path, ...]
-    notes: tuple[str, ...]
-
-
-Event = Sized | Timed | Working | Tried | Decided | Ran | Scoring | Stopped | Compared
 
 
 def compare(
@@ -120,7 +37,7 @@ def compare(
     baseline: str | None = None,
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
@@ -147,7 +64,7 @@ def _compare(
     look_inside: bool,
     stop: Callable[[], bool],
 ) -> Iterator[Event]:
-    corpus = data.prepare(grid.config)
+    corpus = prepare(grid.config)
     before: Grid | None = folder.grid() if folder.exists() else None
     if before is not None:
         if name := different(before, grid):

@@ -1,0 +1,72 @@
+"""What train and compare share: events told while they come, and signals that stop the work once it is saved."""
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, suppress
+from typing import Any, Generic, TypeVar
+
+import click
+
+from charrnn.interruption import Interruption, heard
+
+E = TypeVar("E")
+
+
+class Telling(ABC, Generic[E]):
+    """Prints events: lines on stderr, on a terminal a bar below them, the result on stdout."""
+
+    def __init__(self, as_json: bool, interruption: Interruption) -> None:
+        self._as_json, self._interruption = as_json, interruption
+        self._bar: Any = None  # tqdm's, which has no types
+        self._was_stopped = False
+
+    def follow(self, events: Generator[E, None, None]) -> int:
+        """Print events to the last. Returns the exit code of the command."""
+        # Closed, so that it tidies up before a signal's exception is handled.
+        with closing(events) as told:
+            for event in told:
+                self.show(event)
+        return self._interruption.exit_code if self._was_stopped else 0
+
+    @abstractmethod
+    def show(self, event: E) -> None:
+        """Print one event."""
+
+    def _end_stopped(self, *lines: str) -> None:
+        """Say that the work was stopped, as it was asked to, and how to go on."""
+        self._close()
+        for line in lines:
+            self._say(line)
+        self._was_stopped = True
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+    def _bar_of(self, **options: Any) -> Any:
+        """Return the bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
+        if self._bar is None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(leave=False, dynamic_ncols=True, **options)
+        return self._bar
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def interruptible() -> AbstractContextManager[Interruption]:
+    """Let Ctrl-C, `kill` and a terminal that closes end a command at once, or where it can save after its step."""
+    return heard(Interruption(saving=_say_saving))
+
+
+def _say_saving() -> None:
+    # Not through the stream: the signal may have come in the middle of writing to it.
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), b"\nfinishing this step and saving; press Ctrl-C again to stop at once\n")
