@@ -156,7 +156,7 @@ def json_fields(command: str) -> str:
     described = {key: value for key, value in FIELDS[command].items() if key not in ("commands", "slow")}
     seen: dict[str, set[str]] = {}
     for line in FIELDS[command]["commands"]:
-        for path, kind in _walk(_ran(line), "", described):
+        for path, kind in _walk(printed(line), "", described):
             seen.setdefault(path, set()).add(kind)
     objects = {path for path in seen if any(each.startswith(f"{path}.") for each in described)}  # of an empty list
     if missing := [path for path in seen if path not in described and path not in objects]:
@@ -222,13 +222,13 @@ _KEPT: list[Any] = []  # temporary folders that go with the process
 
 
 @cache
-def _ran(line: str) -> Any:
+def printed(line: str) -> Any:
     """What a command prints with --json."""
     from charrnn.cli import group
 
     train = FIELDS["train"]["commands"][0]
     if line != train:
-        _ran(train)  # the others speak of its run
+        printed(train)  # the others speak of its run
     place = _place()
     words = [
         word.replace("TINY", str(place / "tiny.txt")).replace("OUT", str(place / "comparison")) for word in line.split()

@@ -46,8 +46,8 @@ def test_plain_loops_compute_what_the_equations_do() -> None:
         logits, state = exact.step(np.array([id_]), state)
         expected.append(logits[0])
     with torch.inference_mode():
-        model = bench_decode._TorchModel(architecture, weights)
-        for make in (bench_decode._module_loop, bench_decode._cell_loop, *bench_decode.eager_loops()):
+        model = bench_decode.TorchModel(architecture, weights)
+        for make in (bench_decode.module_loop, bench_decode.cell_loop, *bench_decode.eager_loops()):
             seen: list[np.ndarray] = []
             fed = iter(ids)
 
@@ -80,11 +80,11 @@ def test_training_and_encoding_are_measured() -> None:
 
 
 def test_a_cell_that_is_no_torch_layer_is_measured_against_the_nearest_one() -> None:
-    gru = bench_train._module_of(cells.get("gru")).twin
+    gru = bench_train.nearest_torch_layer(cells.get("gru")).twin
     assert gru is not None
     assert gru.layer == "GRU"
     for name in cells.names():
-        module = bench_train._module_of(cells.get(name))
+        module = bench_train.nearest_torch_layer(cells.get(name))
         assert module.twin is not None
         assert module.name == name or cells.get(name).twin is None
     rows = bench_train.measure("gru", 8, 1, 2, 4, 0.01, {"float32": 100.0, "bf16": 1.0})

@@ -362,7 +362,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, blocked, None)
     monkeypatch.chdir(Path(corpus).parent)
-    assert cli._run([*arguments, corpus] if arguments[-1] != "python-docs" else arguments) == 1
+    assert cli.run([*arguments, corpus] if arguments[-1] != "python-docs" else arguments) == 1
     assert hint in capsys.readouterr().err
 
 
@@ -385,5 +385,5 @@ def test_bench_says_that_onnx_runtime_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("charrnn.bench.bench.run", lambda *given, **sizes: iter(()))
-    assert cli._run(["bench", "decode"]) == 0
+    assert cli.run(["bench", "decode"]) == 0
     assert "ONNX Runtime is not measured, since it is missing: pip install 'charrnn[bench]'" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  #
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli._run(list(arguments))
+        code = cli.run(list(arguments))
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from charrnn.cli import compare as compare_module
-from charrnn.cli import group
+from charrnn.cli import group, progress
 from charrnn.cli.comparison_table import table
 from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
@@ -168,12 +167,12 @@ def test_inspect_gradients_prints_both_looks_and_the_reach(corpus: str, tmp_path
 
 @pytest.mark.parametrize("seconds", [0.4, 59, 61, 4000, 9000])
 def test_time_left_is_said_in_words(seconds: float) -> None:
-    assert compare_module._duration(seconds).split()[1] in ("s", "min", "h")
+    assert progress.duration(seconds).split()[1] in ("s", "min", "h")
 
 
 def test_help_lists_options_without_waking_torch() -> None:
-    code = "import sys; sys.argv = ['charrnn', 'compare', '--help']\nfrom charrnn.cli import _run, group\n"
-    code += "_run(sys.argv[1:]); print('torch' in sys.modules, 'scipy' in sys.modules)"
+    code = "import sys; sys.argv = ['charrnn', 'compare', '--help']\nfrom charrnn.cli import run\n"
+    code += "run(sys.argv[1:]); print('torch' in sys.modules, 'scipy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.splitlines()[-1] == "False False"
     assert "--lr-trials" in out.stdout

@@ -29,11 +29,11 @@ ROOT = Path(__file__).parent.parent
 def said(*commands: list[str]) -> list[tuple[int, str, str]]:
     """What commands give, one after the other in a process of their own: exit codes, stdout, stderr."""
     script = (
-        "import contextlib, io, json, sys; from charrnn.cli import _run\n"
+        "import contextlib, io, json, sys; from charrnn import cli\n"
         "for command in json.loads(sys.argv[1]):\n"
         "    out, err = io.StringIO(), io.StringIO()\n"
         "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
-        "        code = _run(command)\n"
+        "        code = cli.run(command)\n"
         "    print(json.dumps([code, out.getvalue(), err.getvalue()]))\n"
     )
     done = subprocess.run(
@@ -189,17 +189,17 @@ DAMAGE: dict[str, Callable[[Run], object]] = {
 def test_a_damaged_run_is_listed_explained_and_removed_and_takes_no_other_down(
     damage: str, copied: TrainedRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from charrnn.cli import _run
+    from charrnn import cli
 
     good, bad = copied("good"), copied("bad")
     DAMAGE[damage](bad)
 
-    assert _run(["runs", "--json"]) == 0
+    assert cli.run(["runs", "--json"]) == 0
     rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)["runs"]}
     assert rows["good"]["damaged"] is None
     assert rows["bad"]["damaged"]
     assert set(rows["good"]) == set(rows["bad"])
-    assert _run(["runs"]) == 0
+    assert cli.run(["runs"]) == 0
     listed = capsys.readouterr()
     assert "good" in listed.out
     assert "bad" in listed.err
@@ -207,16 +207,16 @@ def test_a_damaged_run_is_listed_explained_and_removed_and_takes_no_other_down(
     for command in (["info", "bad"], ["sample", "--run", "bad", "--prime", "R"], ["train", "--resume", "bad"]):
         if "jsonl" in damage and command[0] != "train":
             continue  # figures of the past, which completing does without
-        assert _run(command) == 1
+        assert cli.run(command) == 1
         said = capsys.readouterr().err
         assert "error: " in said
         assert "defect" not in said
         assert "bad" in said
-    assert _run(["sample", "--run", "good", "--prime", "R", "--chars", "3"]) == 0
+    assert cli.run(["sample", "--run", "good", "--prime", "R", "--chars", "3"]) == 0
 
     if damage == "config.json a folder":
         (bad.path / "config.json").rmdir()
-    assert _run(["rm", "bad", "--yes"]) == 0
+    assert cli.run(["rm", "bad", "--yes"]) == 0
     assert not bad.path.exists()
     assert good.path.exists()
 
@@ -300,12 +300,12 @@ def test_a_diverged_run_ends_in_one_way_and_still_loads(
     home: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from charrnn.cli import _run
+    from charrnn import cli
 
     settled = config(corpus, **DIVERGING, **extra, validate_every=validate_every)
     home.mkdir()
     (home / "settings.json").write_text(strict_json.dumps(values_of(settled)))
-    assert _run(["train", "--config", str(home / "settings.json"), "--name", "wild", "--json"]) == 1
+    assert cli.run(["train", "--config", str(home / "settings.json"), "--name", "wild", "--json"]) == 1
     told = capsys.readouterr()
     result = json.loads(told.out.splitlines()[-1], parse_constant=pytest.fail)
     # Weights of 1e30 are finite; what is computed with them at the next step is not.
@@ -320,11 +320,11 @@ def test_a_diverged_run_ends_in_one_way_and_still_loads(
         for piece in [text] if file == "run.json" else text.splitlines():
             json.loads(piece, parse_constant=pytest.fail)
     for command in (["info", "wild", "--json"], ["runs", "--json"], ["eval", "wild", "--json"]):
-        assert _run(command) == 0
+        assert cli.run(command) == 0
         json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
-    assert _run(["sample", "--run", "wild", "--prime", "R"]) == 1
+    assert cli.run(["sample", "--run", "wild", "--prime", "R"]) == 1
     assert "not finite" in capsys.readouterr().err
-    assert _run(["train", "--resume", "wild", "--steps", "20"]) == 1
+    assert cli.run(["train", "--resume", "wild", "--steps", "20"]) == 1
     assert "diverged" in capsys.readouterr().err
 
 

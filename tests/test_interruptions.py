@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import queue
 import re
 import shlex
 import signal
@@ -160,7 +161,7 @@ def test_a_broken_pipe_that_is_not_the_result_is_an_error(monkeypatch: pytest.Mo
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr(checkpoint, "folders", broken)
-    assert cli._run(["runs"]) == 1
+    assert cli.run(["runs"]) == 1
     assert "Broken pipe" in capsys.readouterr().err
 
 
@@ -461,12 +462,12 @@ def _of_group(group: int) -> list[str]:
     return [words[2] for words in found if words[0] == str(group) and not words[1].startswith("Z")]
 
 
-def test_a_worker_that_was_orphaned_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_asked", threading.Event())
-    assert not jobs._stop()
-    monkeypatch.setattr(jobs, "_orphaned", threading.Event())
-    jobs._orphaned.set()
-    assert jobs._stop()
+def test_a_worker_stops_when_it_is_asked_to_and_when_it_is_orphaned() -> None:
+    for stop in (lambda worker: worker.asked.set(), lambda worker: worker.orphaned.set()):
+        worker = jobs.Worker(queue.Queue(), threading.Event())
+        assert not worker.must_stop()
+        stop(worker)
+        assert worker.must_stop()
 
 
 def test_the_exit_codes_are_documented() -> None:

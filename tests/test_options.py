@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> tuple[int, str, str]:
     piped = io.TextIOWrapper(io.BytesIO(b"Rek\n/again\n/nothing\n/seed x\n"))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", piped)
-        code = cli._run(arguments)
+        code = cli.run(arguments)
     return code, out.getvalue(), err.getvalue()
 
 

@@ -21,7 +21,7 @@ from conftest import CORPUS, config
 
 from charrnn import api, cli
 from charrnn.cli import options, surprise
-from charrnn.text import corpus as data
+from charrnn.generate import copying
 from charrnn.training import checkpoint, loop
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def run(shared_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli._run(list(arguments))
+        code = cli.run(list(arguments))
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -190,7 +190,7 @@ def test_what_is_copied_is_null_where_the_corpus_is_gone(run: Command, monkeypat
     def gone(*_: Any) -> Any:
         raise cli.CharRNNError("there is no file text.txt", "check the path")
 
-    monkeypatch.setattr(data, "private_copy", gone)
+    monkeypatch.setattr(copying, "private_copy", gone)
     code, out, err = run("sample", "--chars", "5", "--json")
     assert code == 0
     assert last_json(out)["completions"][0]["copied"] is None
@@ -241,7 +241,7 @@ def test_a_file_is_scored_as_eval_reads_it(trained: Callable[..., Any], tmp_path
     windows.write_bytes(gzip.compress(marked.encode()))
     figures = []
     for words in (["score", str(windows)], ["eval", "latest", str(windows)], ["score", "--text", text]):
-        assert cli._run([*words, "--json"]) == 0
+        assert cli.run([*words, "--json"]) == 0
         figures.append(last_json(capsys.readouterr().out))
     assert [f["characters"] for f in figures] == [len(text)] * 3
     assert figures[0]["text"] == text
@@ -585,7 +585,7 @@ def test_a_second_interrupt_ends_it_by_the_signal(corpus: str, home: Path) -> No
         "        signal.raise_signal(signal.SIGINT)\n"
         "    return update(self)\n"
         "loop.Trainer.update = interrupted\n"
-        "sys.exit(cli._run(sys.argv[2:]))\n"
+        "sys.exit(cli.run(sys.argv[2:]))\n"
     )
     settings = "--hidden 8 --embedding 8 --batch 4 --window 16 --steps 9 --cell nn.RNN --precision float32 --name r"
     command = [sys.executable, "-c", script, str(ROOT), "train", corpus, *settings.split()]

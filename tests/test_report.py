@@ -143,7 +143,7 @@ def test_gains_add_up_to_the_difference_on_their_passage(done: comparison.Compar
 
 @pytest.mark.parametrize("lines", [1, 7, 23])
 def test_every_line_of_a_picture_looks_different(lines: int) -> None:
-    looks = {str({k: v for k, v in pictures._line(i, 20).items() if k != "markevery"}) for i in range(lines)}
+    looks = {str({k: v for k, v in pictures.line_style(i, 20).items() if k != "markevery"}) for i in range(lines)}
     assert len(looks) == lines
 
 

@@ -53,11 +53,11 @@ def measure(cell: str, hidden: int, layers: int, seconds: float, precisions: tup
 def _measured(
     architecture: Architecture, weights: Any, tokenizer: Tokenizer, seconds: float, precisions: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    model = _TorchModel(architecture, weights)
+    model = TorchModel(architecture, weights)
     ways: dict[str, tuple[str, Steps]] = {}
     if model.cell.twin is not None:
-        ways["nn module"] = "float32", _module_loop(model)
-        ways["cell loop"] = "float32", _cell_loop(model)
+        ways["nn module"] = "float32", module_loop(model)
+        ways["cell loop"] = "float32", cell_loop(model)
         if model.cell.twin.layer == "LSTM":
             for name, make in zip(("eager, rows", "eager, columns"), eager_loops(), strict=True):
                 ways[name] = "float32", make(model)
@@ -121,7 +121,7 @@ def _bound(steps: Steps, chars: int) -> Callable[[], Any]:
     return lambda: steps(chars)
 
 
-class _TorchModel:
+class TorchModel:
     """The weights as torch's modules hold them."""
 
     def __init__(self, architecture: Architecture, weights: Mapping[str, Any]):
@@ -139,7 +139,7 @@ class _TorchModel:
         return torch.multinomial(torch.softmax(logits, -1), 1)
 
 
-def _module_loop(model: _TorchModel) -> Steps:
+def module_loop(model: TorchModel) -> Steps:
     """Call nn.LSTM, nn.GRU or nn.RNN on sequences of one character."""
     module = to_torch(model.cell, model.layers)
     embedding = nn.Embedding.from_pretrained(model.embedding)  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ def _module_loop(model: _TorchModel) -> Steps:
     return steps
 
 
-def _cell_loop(model: _TorchModel) -> Steps:
+def cell_loop(model: TorchModel) -> Steps:
     """Call nn.LSTMCell, nn.GRUCell or nn.RNNCell, layer by layer."""
     assert model.cell.twin is not None
     cells = []
@@ -179,7 +179,7 @@ def _cell_loop(model: _TorchModel) -> Steps:
     return steps
 
 
-def _eager_lstm(model: _TorchModel, by_rows: bool) -> Steps:
+def _eager_lstm(model: TorchModel, by_rows: bool) -> Steps:
     """Compute an LSTM by hand: the first layer's input looked up, both products of a layer in one, vectors for rows."""
     assert model.cell.twin is not None
     H, tables, matrices, biases = model.architecture.hidden, None, [], []
@@ -213,7 +213,7 @@ def _eager_lstm(model: _TorchModel, by_rows: bool) -> Steps:
     return steps
 
 
-def eager_loops() -> list[Callable[[_TorchModel], Steps]]:
+def eager_loops() -> list[Callable[[TorchModel], Steps]]:
     """Return the LSTM by hand, in both layouts of the weights."""
     return [partial(_eager_lstm, by_rows=True), partial(_eager_lstm, by_rows=False)]
 

@@ -34,7 +34,7 @@ def measure(
     ids = torch.from_numpy(np.random.default_rng(7).integers(0, VOCABULARY, (window + 1, batch)))
     works: dict[tuple[str, str], Callable[[], Any]] = {}
     precisions = [p for p in ("float32", "bf16") if gflops[p] >= gflops["float32"]]
-    module = dataclasses.replace(architecture, cell=_module_of(definition).name, cell_options={})
+    module = dataclasses.replace(architecture, cell=nearest_torch_layer(definition).name, cell_options={})
     for precision in precisions:
         works["nn module", precision] = _plain(module, module.initial(seed=7), ids, precision)
         for engine in names_for(definition):
@@ -64,7 +64,7 @@ def measure(
     return rows
 
 
-def _module_of(cell: Cell) -> Cell:
+def nearest_torch_layer(cell: Cell) -> Cell:
     """Choose the cell whose torch layer the plain loop has: itself, or the torch layer nearest in parameters."""
     twins = [known for known in map(cells.get, cells.names()) if known.twin is not None]
     return min(twins, key=lambda twin: (twin.name != cell.name, abs(twin.count(512, 512) - cell.count(512, 512))))

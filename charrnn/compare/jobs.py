@@ -23,7 +23,7 @@ from charrnn.training.checkpoint import Run
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
 from charrnn.training.settings import Settings
 
-REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
+PROGRESS_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,15 @@ def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     if job.run.path.exists() and not job.run.exists():
         shutil.rmtree(job.run.path)  # cut off before its first checkpoint
     begun = job.run.exists()
-    reports = loop.resume(job.run, stop=stop) if begun else loop.new_run(job.config, job.run, stop)
-    for report in reports:
-        if isinstance(report, Stepped):
-            yield Progress(job, report.step)
-        elif isinstance(report, Validated) and report.step == job.steps and not job.scored:
+    events = loop.resume(job.run, stop=stop) if begun else loop.new_run(job.config, job.run, stop)
+    for event in events:
+        if isinstance(event, Stepped):
+            yield Progress(job, event.step)
+        elif isinstance(event, Validated) and event.step == job.steps and not job.scored:
             break  # what comes now is the score
-        elif isinstance(report, Diverged) and not job.scored:
+        elif isinstance(event, Diverged) and not job.scored:
             break
-        elif isinstance(report, Stopped):
+        elif isinstance(event, Stopped):
             return
     yield Progress(job, job.steps, done=True)
 
@@ -97,7 +97,7 @@ def _side_by_side(jobs: list[Job], workers: int, stop: Callable[[], bool]) -> It
             waiting: set[Future[None]] = {pool.submit(_work, job) for job in jobs}
         try:
             while waiting:
-                finished, waiting = wait(waiting, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
+                finished, waiting = wait(waiting, timeout=PROGRESS_SECONDS, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
                 if stop():
@@ -116,40 +116,54 @@ def _pending(news: Any) -> Iterator[Progress]:
             return
 
 
-_news: Any = None  # of a worker process, which has no other way to be given them
-_asked: Any = None
-_orphaned = threading.Event()
-_working = threading.Lock()
+class Worker:
+    """A process that works beside others.
+
+    news: the queue that its progress goes to. asked: set when it is to stop. orphaned: set when the first process is
+    gone.
+    """
+
+    def __init__(self, news: Any, asked: Any) -> None:
+        self.news, self.asked = news, asked
+        self.orphaned = threading.Event()
+        self._working = threading.Lock()
+
+    def must_stop(self) -> bool:
+        """Tell whether it is to save and end."""
+        return self.orphaned.is_set() or bool(self.asked.is_set())
+
+    def work(self, job: Job) -> None:
+        """Carry out a job, or what is left of it."""
+        with self._working:
+            if self.must_stop():
+                return
+            told = 0.0
+            for progress in _one(job, self.must_stop):
+                if progress.done or time.monotonic() - told > PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    self.news.put(progress)
+
+    def end_with_parent(self) -> None:
+        """Wait until the process that started this one is gone; then end, once what is being done is saved."""
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        wait_for([parent.sentinel])
+        self.orphaned.set()
+        with self._working:
+            os._exit(1)
+
+
+_worker: Worker | None = None  # this process, if it is one: a pool has no other way to hand it to its jobs
 
 
 def _enter(news: Any, asked: Any) -> None:
-    global _news, _asked
-    _news, _asked = news, asked
+    global _worker
+    _worker = Worker(news, asked)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # where they could not be held back before
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait until the process that started this one is gone; then end, once what is being done is saved."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for([parent.sentinel])
-    _orphaned.set()
-    with _working:
-        os._exit(1)
-
-
-def _stop() -> bool:
-    return _orphaned.is_set() or bool(_asked.is_set())
+    threading.Thread(target=_worker.end_with_parent, daemon=True).start()
 
 
 def _work(job: Job) -> None:
-    with _working:
-        if _stop():
-            return
-        told = 0.0
-        for progress in _one(job, _stop):
-            if progress.done or time.monotonic() - told > REPORT_SECONDS:
-                told = time.monotonic()
-                _news.put(progress)
+    assert _worker is not None
+    _worker.work(job)

@@ -68,7 +68,7 @@ def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = No
         "budget": grid.budget,
         "steps": grid.steps,
         "cells": rows,
-        "differences": _differences([row["label"] for row in rows], scores, blocks),
+        "differences": differences([row["label"] for row in rows], scores, blocks),
         "baselines": [vars(reference) for reference in references],
     }
 
@@ -207,7 +207,7 @@ def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArra
     }
 
 
-def _differences(
+def differences(
     labels: list[str], scores: dict[str, Scores], blocks: dict[str, NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
     """Compare every other entry with the best: bits it costs more, paired by seed and by block."""

@@ -64,7 +64,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
                 warnings.simplefilter("ignore", RuntimeWarning)
                 middle, low, high = (f(curve.bits, axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))
             for axes, x in ((left, curve.characters / 1e6), (right, curve.seconds)):
-                axes.plot(x, middle, label=label, **_line(i, len(x)))
+                axes.plot(x, middle, label=label, **line_style(i, len(x)))
                 axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
         left.set_ylim(bottom, top)
         left.set(xlabel="million characters read", ylabel="validation, bits per character")
@@ -104,7 +104,7 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, series, title in ((left, at_start, "at initialisation"), (right, trained, "after training")):
             for i, (label, share) in enumerate(series.items()):
-                axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **_line(i, len(share)))
+                axes.plot(np.where(share < FLOOR, np.nan, share), label=label, **line_style(i, len(share)))
             axes.set(title=title, xlabel="k, steps back", yscale="log", xlim=(-5, len(share) + 4))
         shares = np.concatenate([*at_start.values(), *trained.values()])
         top = float(np.max(shares[np.isfinite(shares)], initial=1.0))  # a diverged model's are not numbers
@@ -145,7 +145,7 @@ def _learned(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _line(i: int, points: int) -> dict[str, Any]:
+def line_style(i: int, points: int) -> dict[str, Any]:
     """Return how the i-th line looks, with about eight marks along it."""
     every = max(1, points // 8)
     return {

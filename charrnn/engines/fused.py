@@ -61,12 +61,12 @@ def multiplies_bf16(cell: Cell, device: str) -> bool:
     """
     if cell.twin is None:
         return True
-    return device == "cpu" and (cell.twin.layer != "LSTM" or _lstm_takes_bf16())
+    return device == "cpu" and (cell.twin.layer != "LSTM" or lstm_takes_bf16())
 
 
 @cache
-def _lstm_takes_bf16() -> bool:
-    """Tried, because torch does not say: where its LSTM cannot, it raises."""
+def lstm_takes_bf16() -> bool:
+    """Tell whether torch's LSTM has bf16 products here: tried, because torch does not say, and raises where not."""
     x, state = torch.zeros(1, 1, 8), torch.zeros(1, 1, 8)
     weights = [torch.zeros(32, 8), torch.zeros(32, 8), torch.zeros(32), torch.zeros(32)]
     try:

@@ -27,7 +27,7 @@ OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
 def run(address: int, parts: Sequence[Part]) -> None:
     """Call the machine code at an address once for each part, with its four whole numbers; return when all are done."""
-    parallel = _parallel() if len(parts) > 1 else None
+    parallel = gomp_parallel() if len(parts) > 1 else None
     if parallel is not None:
         worker = _worker()  # held until the work is done: the code lives as long as its engine
         task = np.array([0, len(parts), address, *(n for part in parts for n in part)], np.int64)
@@ -41,7 +41,7 @@ def run(address: int, parts: Sequence[Part]) -> None:
 
 
 @cache
-def _parallel() -> Any:
+def gomp_parallel() -> Any:
     """Find GOMP_parallel(function, its argument, threads, flags) of the OpenMP that torch loaded; else None."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
