@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.compare import baselines, ngram
-from charrnn.text import corpus as data
-from charrnn.text.corpus import Corpus
+from charrnn.text.corpus import Corpus, encode, learn_tokenizer, open_text
 from charrnn.training.checkpoint import Run
 from charrnn.training.settings import Settings
 
@@ -23,8 +22,8 @@ TrainedRun = Callable[..., Run]
 
 def encoded(corpus: str) -> Corpus:
     config = Settings(corpus=(corpus,))
-    text = data.open_text(config)
-    return data.encode(text, data.learn_tokenizer(text, config.tokenizer, config.split), config.split)
+    text = open_text(config)
+    return encode(text, learn_tokenizer(text, config.tokenizer, config.split), config.split)
 
 
 @settings(max_examples=25)

@@ -16,7 +16,7 @@ from charrnn.compare import comparison, decisions, outcome, pictures, presets, s
 from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden, parameters
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
-from charrnn.text import corpus as data
+from charrnn.text.corpus import encode, learn_tokenizer, open_text
 from charrnn.training import checkpoint, loop, sizing
 from charrnn.training.settings import Settings
 
@@ -52,7 +52,7 @@ def timeless(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", cells.names())
 def test_no_other_width_comes_nearer_to_the_parameters_asked_for(corpus: str, name: str, target: int) -> None:
     config = Settings(corpus=(corpus,), cell=name, embedding=16, layers=1)
-    tokenizer = data.learn_tokenizer(data.open_text(config), config.tokenizer, config.split)
+    tokenizer = learn_tokenizer(open_text(config), config.tokenizer, config.split)
     width = matching_hidden(config, tokenizer, target)
     misses = [abs(parameters(config, tokenizer, width + d) - target) for d in (-1, 0, 1) if width + d > 0]
     assert min(misses) == abs(parameters(config, tokenizer, width) - target)
@@ -158,8 +158,8 @@ def test_with_equal_time_a_faster_cell_takes_more_steps(corpus: str, tmp_path: P
 def test_a_budget_becomes_no_more_passes_than_in_training(corpus: str) -> None:
     asked = grid(corpus, budget=600.0, steps=None)
     config = asked.config.replace(batch=4, window=16)
-    text = data.open_text(config)
-    encoded = data.encode(text, data.learn_tokenizer(text, "char", config.split), config.split)
+    text = open_text(config)
+    encoded = encode(text, learn_tokenizer(text, "char", config.split), config.split)
     entries = (Entry("simple", 24, 1, 1, "loop", step_seconds=0.01),)
     timed = dataclasses.replace(asked, config=config, entries=entries)
     most = decisions.most_steps(timed, encoded)
@@ -303,7 +303,7 @@ def test_differences_are_paired_and_ties_are_called_ties() -> None:
         "c": hard + rng.normal(0, 0.01, (3, 40)),
     }
     scores = {label: outcome.Scores(table, 0) for label, table in blocks.items()}
-    differences = outcome._differences(["a", "b", "c"], scores, blocks)
+    differences = outcome.differences(["a", "b", "c"], scores, blocks)
     assert [(d["a"], d["b"]) for d in differences] == [("a", "b"), ("a", "c")]
     assert differences[0]["low"] < 0.1 < differences[0]["high"]
     assert differences[0]["high"] - differences[0]["low"] < 0.03

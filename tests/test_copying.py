@@ -15,7 +15,7 @@ from charrnn.generate import copying
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.sampling import Sampling
 from charrnn.text import copies as texts
-from charrnn.text import corpus as data
+from charrnn.text.corpus import Text
 from charrnn.text.tokenizer import Tokenizer
 
 SERBIAN = CORPUS.read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ SERBIAN = CORPUS.read_text(encoding="utf-8")
 def searchable(text: str, folder: Path, split: tuple[float, ...] = (1.0, 0.0, 0.0)) -> TrainingText:
     path = folder / "text.utf8"
     path.write_bytes(text.encode("utf-8"))
-    return TrainingText(data.Text(path, "", len(text), "text"), split)
+    return TrainingText(Text(path, "", len(text), "text"), split)
 
 
 def longest_by_trying(text: str, training: str) -> int:

@@ -25,8 +25,8 @@ from charrnn import cli
 from charrnn.errors import CharRNNError
 from charrnn.generate.transliteration import to_cyrillic
 from charrnn.text import catalogue, corpora, named_corpora, python_corpora, repeats, statistics
-from charrnn.text import corpus as data
 from charrnn.text.catalogue import Download, Entry
+from charrnn.text.corpus import read
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -34,7 +34,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli._run(list(arguments))
+        code = cli.run(list(arguments))
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -45,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_python_s_documentation_and_sources_are_corpora_whose_documents_are_topics_and_modules(home: Path) -> None:
-    docs = data.read(("python-docs",), home, document="file")
+    docs = read(("python-docs",), home, document="file")
     assert docs.characters > 100_000
     assert len(docs.starts()) > 50
     assert "iterator" in "".join(docs.chunks())
@@ -133,7 +133,7 @@ def test_a_corpus_is_fetched_verified_and_then_found_by_its_name(
     assert told[-1] == (len(content), len(content))
     assert catalogue.fetch("sample") == path
     assert len(server.asked) == 1  # nothing is fetched twice
-    assert "".join(data.read(("sample",), home).chunks()) == content.decode()
+    assert "".join(read(("sample",), home).chunks()) == content.decode()
     assert sorted(p.name for p in path.parent.iterdir()) == ["sample.txt"]
 
 
@@ -220,7 +220,7 @@ def test_the_catalogue_is_whole() -> None:
 def measure(text: str, home: Path) -> statistics.Stats:
     path = home.parent / "measured.txt"
     path.write_text(text, encoding="utf-8", newline="")
-    return statistics.measure(data.read((str(path),), home))
+    return statistics.measure(read((str(path),), home))
 
 
 def test_entropies_are_those_of_counting_contexts(home: Path) -> None:
@@ -270,7 +270,7 @@ def test_repeated_passages_are_found_whole_wherever_they_stand(home: Path, monke
     noise = lambda n: "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyzčšž "), n))  # noqa: E731
     long, short = noise(3000), noise(100)
     text = f"{noise(70_000)}<{long}>{noise(50_000)}({short}){noise(999)}[{long}]{noise(70_000)}{{{short}}}{long[:500]}"
-    share, found = repeats.find(data.read((_written(text, home),), home).path)
+    share, found = repeats.find(read((_written(text, home),), home).path)
     assert [r.characters for r in found] == [3000, 100]
     content = text.encode()
     for repeat, passage in zip(found, (long, short), strict=True):
@@ -283,7 +283,7 @@ def test_repeated_passages_are_found_whole_wherever_they_stand(home: Path, monke
     assert share == pytest.approx(1 - len(set(seeds)) / len(seeds), abs=1e-12)
     # Of a large text only some seeds are looked at: what is long is still found, and found whole.
     monkeypatch.setattr(repeats, "MAX_SEEDS", 1 << 12)
-    sampled, found = repeats.find(data.read((_written(text, home),), home).path)
+    sampled, found = repeats.find(read((_written(text, home),), home).path)
     assert found[0].characters == 3000
     assert sampled == pytest.approx(share, abs=0.01)
 

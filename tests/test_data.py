@@ -20,8 +20,8 @@ from charrnn import api
 from charrnn.errors import CharRNNError
 from charrnn.text import copies as texts
 from charrnn.text import corpora, documents
-from charrnn.text import corpus as data
 from charrnn.text.cleaning import Cleaning, Findings, text_of
+from charrnn.text.corpus import PARTS, Text, encode, learn_tokenizer, open_text, prepare, read, read_whole
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
@@ -36,12 +36,12 @@ def write(tmp_path: Path, content: bytes) -> str:
     return str(path)
 
 
-def read(corpus: str, home: Path) -> data.Text:
-    return data.read((corpus,), home)
+def read_one(corpus: str, home: Path) -> Text:
+    return read((corpus,), home)
 
 
 def test_the_embedded_corpus_is_found_by_name_and_is_what_the_repository_holds(home: Path) -> None:
-    assert "".join(read("rekurentne", home).chunks()) == CORPUS.read_text(encoding="utf-8")
+    assert "".join(read_one("rekurentne", home).chunks()) == CORPUS.read_text(encoding="utf-8")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -61,37 +61,37 @@ def test_the_parts_together_are_the_text(
     split: tuple[float, ...], kind: str, home: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
 ) -> None:
     monkeypatch.setattr(texts, "CHUNK_CHARACTERS", 997)  # parts begin inside pieces
-    text = read(corpus, home)
-    encoded = data.encode(text, data.learn_tokenizer(text, kind, split), split)
-    whole = "".join(encoded.tokenizer.decode(encoded.parts[part]) for part in data.PARTS)
+    text = read_one(corpus, home)
+    encoded = encode(text, learn_tokenizer(text, kind, split), split)
+    whole = "".join(encoded.tokenizer.decode(encoded.parts[part]) for part in PARTS)
     assert whole == Path(corpus).read_text(encoding="utf-8")
-    lengths = [encoded.tokenizer.characters_in(encoded.parts[part]) for part in data.PARTS]
+    lengths = [encoded.tokenizer.characters_in(encoded.parts[part]) for part in PARTS]
     assert all(abs(n - share * 6000) <= 1 for n, share in zip(lengths, split, strict=True))
 
 
 def test_the_vocabulary_comes_from_the_training_part_alone(tmp_path: Path, home: Path) -> None:
-    text = read(write(tmp_path, ("abc" * 300 + "ž" * 100).encode()), home)
-    assert data.learn_tokenizer(text, "char", (0.8, 0.1, 0.1)).characters == ("a", "b", "c")
+    text = read_one(write(tmp_path, ("abc" * 300 + "ž" * 100).encode()), home)
+    assert learn_tokenizer(text, "char", (0.8, 0.1, 0.1)).characters == ("a", "b", "c")
 
 
 def test_characters_seen_once_or_twice_are_spelled_in_bytes(tmp_path: Path, home: Path) -> None:
-    text = read(write(tmp_path, ("ab" * 300 + "čč" + "ššš").encode()), home)
-    assert data.learn_tokenizer(text, "char", (1.0, 0.0, 0.0)).characters == ("a", "b", "š")
+    text = read_one(write(tmp_path, ("ab" * 300 + "čč" + "ššš").encode()), home)
+    assert learn_tokenizer(text, "char", (1.0, 0.0, 0.0)).characters == ("a", "b", "š")
 
 
 def test_a_corpus_is_encoded_once_and_its_source_may_vanish(corpus: str, home: Path) -> None:
     config = Settings(corpus=(corpus,))
-    text = data.open_text(config)
-    first = data.encode(text, Tokenizer.byte(), config.split)
+    text = open_text(config)
+    first = encode(text, Tokenizer.byte(), config.split)
     Path(corpus).unlink()
     config = config.replace(fingerprint=text.fingerprint)
-    again = data.prepare(config, Tokenizer.byte())
+    again = prepare(config, Tokenizer.byte())
     assert isinstance(again.parts["train"], np.memmap)
     assert again.parts["train"].filename == first.parts["train"].filename  # type: ignore[attr-defined]
 
 
 def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_path: Path, home: Path) -> None:
-    text = read(write(tmp_path, b"\xef\xbb\xbfone\r\ntwo\r\n"), home)
+    text = read_one(write(tmp_path, b"\xef\xbb\xbfone\r\ntwo\r\n"), home)
     assert "".join(text.chunks()) == "one\r\ntwo\r\n"
     assert len(text.notes) == 2
     assert texts.copy_of(text.fingerprint, home) == text
@@ -109,7 +109,7 @@ def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_pat
 def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path: Path, home: Path) -> None:
     corpus = write(tmp_path, content)
     with pytest.raises(CharRNNError, match=message) as raised:
-        data.encode(read(corpus, home), Tokenizer.byte(), (0.8, 0.1, 0.1))
+        encode(read_one(corpus, home), Tokenizer.byte(), (0.8, 0.1, 0.1))
     assert raised.value.hint
     assert "corpus.txt" in raised.value.problem
     assert not list(home.glob("unfinished-*"))  # nothing half-read is left behind
@@ -117,12 +117,12 @@ def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path
 
 def test_a_missing_corpus_is_refused_with_the_nearest_name(home: Path, tmp_path: Path) -> None:
     with pytest.raises(CharRNNError, match="rekurentne"):
-        read("rekurentna", home)
+        read_one("rekurentna", home)
     with pytest.raises(CharRNNError, match="no file"):
-        read(str(tmp_path / "missing.txt"), home)
+        read_one(str(tmp_path / "missing.txt"), home)
     (tmp_path / "nothing").mkdir()
     with pytest.raises(CharRNNError, match=r"the folder .* holds no files"):
-        read(str(tmp_path / "nothing"), home)
+        read_one(str(tmp_path / "nothing"), home)
 
 
 # Sources
@@ -137,16 +137,16 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
     (folder / "deep" / "c.txt.gz").write_bytes(gzip.compress("third ž\n".encode()))
     (folder / "cover.jpg").write_bytes(b"\xff\xd8\0\0\0")
     (folder / ".hidden" / "d.txt").write_text("hidden")
-    text = read(str(folder), home)
+    text = read_one(str(folder), home)
     assert "".join(text.chunks()) == "first\nsecond\nthird ž\n"
     assert any("cover.jpg" in note for note in text.notes)
     assert any("line end was added" in note for note in text.notes)
-    assert "".join(read(f"{folder}/*.txt", home).chunks()) == "first\nsecond\n"
-    everything = read(f"{folder}/*", home)
+    assert "".join(read_one(f"{folder}/*.txt", home).chunks()) == "first\nsecond\n"
+    everything = read_one(f"{folder}/*", home)
     assert "".join(everything.chunks()) == "first\nsecond\n"
     assert any("cover.jpg" in note for note in everything.notes)
-    assert "".join(read(f"{folder}/**/*.gz", home).chunks()) == "third ž\n"
-    several = data.read((f"{folder}/b.txt", f"{folder}/a.txt"), home)
+    assert "".join(read_one(f"{folder}/**/*.gz", home).chunks()) == "third ž\n"
+    several = read((f"{folder}/b.txt", f"{folder}/a.txt"), home)
     assert "".join(several.chunks()) == "second\nfirst"
     assert corpora.stem(str(folder)) == corpora.stem(f"{folder}/**/*.gz") == "books"
     assert corpora.stem("x/deep.txt.gz") == "deep"
@@ -155,9 +155,9 @@ def test_a_folder_is_its_text_files_in_order_whatever_their_depth_and_compressio
 
 def test_standard_input_is_read_once_and_kept(tmp_path: Path) -> None:
     code = (
-        "import sys; from charrnn.text import corpus as data, copies as texts;"
+        "import sys; from charrnn.text import corpus, copies as texts;"
         "from charrnn.training.settings import Settings; c = Settings(corpus=('-',));"
-        "t = data.open_text(c); again = data.open_text(c.replace(fingerprint=t.fingerprint));"
+        "t = corpus.open_text(c); again = corpus.open_text(c.replace(fingerprint=t.fingerprint));"
         "assert again.path == t.path; print(''.join(again.chunks()), end='')"
     )
     for content in (CORPUS.read_bytes(), gzip.compress(CORPUS.read_bytes())):
@@ -186,7 +186,7 @@ def test_a_source_that_is_none_is_refused_in_words(
     Path("pictures").mkdir()
     Path("pictures/a.png").write_bytes(b"\x89PNG\0\0")
     with pytest.raises(CharRNNError, match=message) as raised:
-        data.read(corpus, home)
+        read(corpus, home)
     assert raised.value.hint
 
 
@@ -204,9 +204,9 @@ def test_progress_is_told_to_the_end(corpus: str, home: Path) -> None:
         told.setdefault(what, []).append((done, total))
 
     config = Settings(corpus=(corpus,))
-    text = data.open_text(config, progress)
-    tokenizer = data.learn_tokenizer(text, "char", config.split, progress=progress)
-    data.encode(text, tokenizer, config.split, progress)
+    text = open_text(config, progress)
+    tokenizer = learn_tokenizer(text, "char", config.split, progress=progress)
+    encode(text, tokenizer, config.split, progress)
     size = Path(corpus).stat().st_size
     assert {what: steps[-1] for what, steps in told.items()} == {
         "reading": (size, size),
@@ -281,7 +281,7 @@ def test_a_model_of_composed_text_reads_primes_and_scores_composed(trained: Trai
     source = CORPUS.read_text(encoding="utf-8")[:6000]
     path = tmp_path / "decomposed.txt"
     path.write_text(unicodedata.normalize("NFD", source), encoding="utf-8")
-    notes = data.read((str(path),), tmp_path).notes
+    notes = read((str(path),), tmp_path).notes
     assert any("--normalize nfc" in note for note in notes)
     run = trained(corpus=(str(path),), normalize="nfc")
     model = api.load(run)
@@ -320,9 +320,9 @@ def test_documents_are_found_however_the_text_is_cut(text: str, chunk: int) -> N
 
 def test_parts_begin_with_a_document_where_one_is_near(tmp_path: Path, home: Path) -> None:
     lines = [f"line number {n}\n" for n in range(500)]
-    text = data.read((write(tmp_path, "".join(lines).encode()),), home, document="line")
-    encoded = data.encode(text, Tokenizer.byte(), (0.8, 0.1, 0.1))
-    for part in data.PARTS:
+    text = read((write(tmp_path, "".join(lines).encode()),), home, document="line")
+    encoded = encode(text, Tokenizer.byte(), (0.8, 0.1, 0.1))
+    for part in PARTS:
         decoded = encoded.tokenizer.decode(encoded.parts[part])
         assert decoded.startswith("line number")
         starts = encoded.starts[part].tolist()
@@ -334,14 +334,14 @@ def test_documents_stand_where_their_ids_are_also_where_characters_are_bytes(
 ) -> None:
     monkeypatch.setattr(texts, "CHUNK_CHARACTERS", 7)
     content = "žaba\n日本\nčas\n" * 20
-    text = data.read((write(tmp_path, content.encode()),), home, document="line")
+    text = read((write(tmp_path, content.encode()),), home, document="line")
     tokenizer = Tokenizer.char("žabčs\n")
-    encoded = data.encode(text, tokenizer, (0.5, 0.5, 0.0))
+    encoded = encode(text, tokenizer, (0.5, 0.5, 0.0))
     for part in ("train", "val"):
         cuts = [*encoded.starts[part].tolist(), len(encoded.parts[part])]  # type: ignore[index]
         pieces = [tokenizer.decode(encoded.parts[part][a:b]) for a, b in itertools.pairwise(cuts)]  # type: ignore[index]
         assert pieces == tokenizer.decode(encoded.parts[part]).splitlines(keepends=True)  # type: ignore[index]
-    ids, starts = data.read_whole(write(tmp_path, content.encode()), Settings(document="line"), tokenizer)
+    ids, starts = read_whole(write(tmp_path, content.encode()), Settings(document="line"), tokenizer)
     assert np.array_equal(starts, np.searchsorted(tokenizer.character_index(ids), text.starts()))
 
 
@@ -350,17 +350,17 @@ def test_files_are_documents_and_their_borders_are_part_of_what_a_run_is_made_fo
     (tmp_path / "b").write_text("three")
     (tmp_path / "c").write_text("")
     both = Settings(corpus=(str(tmp_path / "a"), str(tmp_path / "c"), str(tmp_path / "b")), document="file")
-    text = data.open_text(both)
+    text = open_text(both)
     assert "".join(text.chunks()) == "one, twothree"
     assert text.starts().tolist() == [0, 8]
     (tmp_path / "a").write_text("one, ")
     (tmp_path / "b").write_text("twothree")
-    other = data.open_text(both)
+    other = open_text(both)
     assert other.starts().tolist() == [0, 5]
     assert other.fingerprint != text.fingerprint
-    reopened = data.open_text(both.replace(seed=1, fingerprint=text.fingerprint))
+    reopened = open_text(both.replace(seed=1, fingerprint=text.fingerprint))
     assert reopened.starts().tolist() == [0, 8]
-    assert text.fingerprint != data.read(both.corpus, home).fingerprint
+    assert text.fingerprint != read(both.corpus, home).fingerprint
 
 
 # Memory
@@ -374,12 +374,12 @@ def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_pa
         for number in range(200_000_000 // len(page) + 1):
             stream.write(b"%d\n" % number + page)
     code = (
-        "import re, sys; from charrnn.text import corpus as data; from charrnn.training.settings import Settings;"
+        "import re, sys; from charrnn.text import corpus; from charrnn.training.settings import Settings;"
         # Not getrusage: its peak is inherited from the process that started this one.
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024;"
-        "c = Settings(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = data.open_text(c);"
-        "e = data.encode(t, data.learn_tokenizer(t, 'char', c.split), c.split);"
-        "s = data.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
+        "c = Settings(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = corpus.open_text(c);"
+        "e = corpus.encode(t, corpus.learn_tokenizer(t, 'char', c.split), c.split);"
+        "s = corpus.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
         "[s.at(k) for k in range(500)]; print(peak());"
         "from charrnn.training import loop as training;"
         "r = training.open_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)));"

@@ -15,8 +15,7 @@ from charrnn import api, cells, engines
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.text import corpus as data
-from charrnn.text.corpus import Streams
+from charrnn.text.corpus import Streams, encode, learn_tokenizer, open_text, prepare
 from charrnn.training import loop
 from charrnn.training.checkpoint import Run
 
@@ -109,7 +108,7 @@ def test_a_run_on_documents_scores_each_alone_and_resumes_exactly(
         a, b = whole.weights(which), parts.weights(which)
         assert all(np.array_equal(a[name], b[name]) for name in a)
     model = api.load(whole)
-    encoded = data.prepare(model.config, model.tokenizer)
+    encoded = prepare(model.config, model.tokenizer)
     ids, starts = encoded.ids("val"), encoded.starts["val"]
     assert len(starts) >= 2
     _, score = api.score_run(model, None, "val", "stream")
@@ -146,7 +145,7 @@ def test_what_comes_before_a_document_cannot_help_to_predict_it(tmp_path: Any) -
 
 def test_without_documents_nothing_is_cut(corpus: str) -> None:
     settled = config(corpus)
-    text = data.open_text(settled)
-    encoded = data.encode(text, data.learn_tokenizer(text, "char", settled.split), settled.split)
+    text = open_text(settled)
+    encoded = encode(text, learn_tokenizer(text, "char", settled.split), settled.split)
     streams = Streams(encoded.ids("train"), 4, 16, encoded.tokenizer.size, encoded.starts["train"])
     assert all(streams.cuts(streams.at(step)[0]) == [] for step in range(streams.steps_per_epoch))

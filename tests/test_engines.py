@@ -17,7 +17,7 @@ from charrnn.compiler.training.products import Shape, fast_bf16
 from charrnn.engines import fused
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.text import corpus as data
+from charrnn.text.corpus import prepare
 from charrnn.training import loop, resolve, speed
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
@@ -183,7 +183,7 @@ def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monk
     truth = outcome(model(cell, "fused", hidden=16), 6, 9)
     for lacking in (False, True):
         if lacking:
-            monkeypatch.setattr(fused, "_lstm_takes_bf16", lambda: False)
+            monkeypatch.setattr(fused, "lstm_takes_bf16", lambda: False)
         with torch.autocast("cpu", torch.bfloat16):
             found = outcome(model(cell, "fused", hidden=16).float(), 6, 9)
         assert all(torch.isfinite(value).all() for value in found.values())
@@ -196,7 +196,7 @@ def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monk
 
 
 def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
-    encoded = data.prepare(config(corpus))
+    encoded = prepare(config(corpus))
 
     def resolved(settings: Settings) -> Config:
         return resolve.resolve(settings, encoded, speed.Machine(settings, encoded))
@@ -244,7 +244,7 @@ def test_500_steps_of_bf16_products_end_within_a_hundredth_of_a_nat(cell: str, t
 @pytest.mark.parametrize("threads", ["torch's", "own"])
 def test_a_team_does_every_part_once_whichever_threads_it_has(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if threads == "own":
-        monkeypatch.setattr(team, "_parallel", lambda: None)
+        monkeypatch.setattr(team, "gomp_parallel", lambda: None)
     for n in (1, 2, 3, 20):
         done: list[tuple[int, ...]] = []
         function = ctypes.CFUNCTYPE(None, *team.PART)(lambda *part, done=done: done.append(part))

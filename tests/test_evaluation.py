@@ -13,7 +13,7 @@ from charrnn.generate.sampling import cost
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.text import corpus as data
+from charrnn.text.corpus import prepare
 from charrnn.training.checkpoint import Run
 
 TrainedRun = Callable[..., Run]
@@ -105,7 +105,7 @@ def test_cold_windows_each_start_from_nothing(trained: TrainedRun) -> None:
 def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
     run = trained(steps=60, lr=1e-2)
     model = api.load(run)
-    ids = data.prepare(run.config(), run.tokenizer()).ids("train")[:4003]
+    ids = prepare(run.config(), run.tokenizer()).ids("train")[:4003]
     network = CharRNN(model.architecture, model.weights)
     exact = evaluation.stream_costs(network, ids)
     parallel = evaluation.parallel_costs(network, ids, streams=8, lead=64)
@@ -127,7 +127,7 @@ def test_the_result_of_training_is_what_eval_says(trained: TrainedRun) -> None:
 def test_a_sample_of_a_long_text_scores_as_those_pieces_of_it_do(trained: TrainedRun) -> None:
     run = trained()
     model = CharRNN(run.architecture(), run.weights())
-    corpus = data.prepare(run.config(), run.tokenizer())
+    corpus = prepare(run.config(), run.tokenizer())
     ids = np.tile(corpus.ids("train"), 3)
     sample = evaluation.sampled(model, ids, corpus.tokenizer, most=64 * 20, lead=400)
     assert sample.characters == pytest.approx(64 * 20, rel=0.02)

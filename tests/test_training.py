@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
-from charrnn.text import corpus as data
-from charrnn.text.corpus import Streams
+from charrnn.text.corpus import Streams, prepare
 from charrnn.training import events, loop, optimizers, resolve
 from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
@@ -192,7 +191,7 @@ def test_a_run_with_a_budget_ends_where_its_plan_says(corpus: str) -> None:
 
 def test_epochs_are_passes_over_the_training_part(corpus: str, trained: TrainedRun) -> None:
     run = trained(epochs=2)
-    corpus_ids = data.prepare(run.config(), run.tokenizer()).ids("train")
+    corpus_ids = prepare(run.config(), run.tokenizer()).ids("train")
     assert run.about()["characters"] == pytest.approx(2 * len(corpus_ids), rel=0.01)
 
 
@@ -291,7 +290,7 @@ def _after(steps: int) -> Callable[[], bool]:
 
 def _trainer(corpus: str, **changes: Any) -> loop.Trainer:
     asked = config(corpus, **changes)
-    encoded = data.prepare(asked)
+    encoded = prepare(asked)
     machine = Machine(asked, encoded)
     return loop.Trainer(Run(Path("unused")), resolve.resolve(asked, encoded, machine), encoded, 0.0, machine)
 

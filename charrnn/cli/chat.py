@@ -185,9 +185,9 @@ def _history() -> Iterator[None]:
     except ImportError:
         yield
         return
-    from charrnn.text import corpus as data
+    from charrnn.home import home
 
-    file = data.home() / ".chat-history"
+    file = home() / ".chat-history"
     with contextlib.suppress(OSError):
         readline.read_history_file(file)
     readline.set_history_length(HISTORY_LINES)

@@ -74,11 +74,12 @@ def stats(file: tuple[str, ...], as_json: bool) -> None:
 
     FILE is what `train` takes: files, folders, patterns, - or a name.
     """
-    from charrnn.text import corpus as data
+    from charrnn.home import home
     from charrnn.text import statistics
+    from charrnn.text.corpus import read
 
     with progress.bars() as show:
-        text = data.read(file, data.home() / ".corpora", progress=show)
+        text = read(file, home() / ".corpora", progress=show)
         measured = statistics.measure(text, show)
     if as_json:
         options.print_json({"corpus": text.source, **measured.as_dict(), "notes": list(text.notes)})

@@ -31,8 +31,8 @@ def command(as_json: bool) -> None:
 
 def _facts() -> dict[str, Any]:
     from charrnn import cells
+    from charrnn.home import home
     from charrnn.text import corpora
-    from charrnn.text import corpus as data
     from charrnn.training.checkpoint import runs
 
     return {
@@ -43,7 +43,7 @@ def _facts() -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         **_torch(),
         "package": str(Path(options.__file__).parent.parent),
-        "home": str(data.home().absolute()),
+        "home": str(home().absolute()),
         "runs": len(runs()),
         "corpora": ", ".join(corpora.names()),
         "broken cells": "; ".join(f"{file}: {each.reason}" for file, each in cells.broken().items()) or "none",

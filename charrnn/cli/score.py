@@ -69,7 +69,7 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
 def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
     """Return what reads the text for a run of some configuration, and a name for the text."""
     from charrnn.text import corpora
-    from charrnn.text import corpus as data
+    from charrnn.text.corpus import cleaned
 
     path = Path(what)
     try:
@@ -78,7 +78,7 @@ def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
         exists = False
     if what == corpora.STDIN or (exists and not is_text):
         (source,) = corpora.find(what).sources
-        return partial(data.cleaned, source), source.name
+        return partial(cleaned, source), source.name
     if not is_text and " " not in what and (path.suffix or os.sep in what):
         raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
     return lambda _: priming.argument(what), "the text"

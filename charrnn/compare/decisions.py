@@ -16,7 +16,7 @@ import torch
 from charrnn.compare import outcome
 from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
 from charrnn.compare.jobs import Job
-from charrnn.text import corpus as data
+from charrnn.home import home
 from charrnn.text.corpus import Corpus
 from charrnn.training import events, loop, resolve, sizing
 from charrnn.training.checkpoint import Run
@@ -87,7 +87,7 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
     with loop.threads_of(whole):
         length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
         grid = grid.with_entry(i, engine=_resolved(whole.replace(**length), corpus).engine)
-    with tempfile.TemporaryDirectory(dir=data.home()) as folder:
+    with tempfile.TemporaryDirectory(dir=home()) as folder:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.base.lr)
         began, speed = 0.0, 0.0

@@ -17,8 +17,9 @@ from charrnn import strict_json
 from charrnn.compare import copy_task, gradients
 from charrnn.compare.grid import nearest_width
 from charrnn.compare.jobs import Job, carry_out
+from charrnn.home import home
 from charrnn.model.rnn import CharRNN
-from charrnn.text import corpus as data
+from charrnn.text.corpus import prepare
 from charrnn.training.checkpoint import Run, write_atomically
 from charrnn.training.config import values_of
 from charrnn.training.settings import Settings
@@ -107,9 +108,9 @@ def inspect_cells(
     """
     for cell in cells:
         config = Settings(corpus=corpus or Settings().corpus, cell=cell, hidden=hidden, steps=steps)
-        config = config.replace(fingerprint=data.prepare(config).text.fingerprint)
+        config = config.replace(fingerprint=prepare(config).text.fingerprint)
         digest = hashlib.sha256(strict_json.dumps(values_of(config)).encode()).hexdigest()[:12]
-        job = Job(Run(data.home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
+        job = Job(Run(home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
         yield f"training {cell} for {steps:,} steps"
         for _ in carry_out([job], 1, stop):
             pass
@@ -162,5 +163,5 @@ def _kept(file: Path) -> dict[str, Any]:
 
 def _read(run: Run) -> NDArray[Any]:
     """Return the ids of the validation part of a run, or of the training part where that is empty."""
-    corpus = data.prepare(run.config(), run.tokenizer(), private=True)
+    corpus = prepare(run.config(), run.tokenizer(), private=True)
     return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

@@ -29,7 +29,7 @@ def karpathy2015(
     Raises CharRNNError for a fraction outside 0 to 1, or where no hidden size is left.
     """
     from charrnn.compare.grid import Grid
-    from charrnn.text import corpus as data
+    from charrnn.text.corpus import prepare
     from charrnn.training import resolve  # here: a command line that only lists its options needs neither
 
     if not 0 < fraction <= 1:
@@ -58,7 +58,7 @@ def karpathy2015(
         clip_by="value",
         uniform=0.08,
     )
-    corpus = data.prepare(config)
+    corpus = prepare(config)
     steps = max(1, round(EPOCHS * fraction * resolve.steps_per_epoch(config, corpus)))
     grid = Grid(config, "hidden", seeds, 1, None, steps, prime, preset="karpathy2015")
     return grid, [(cell, hidden, layers) for cell in (PLAIN, *GATED) for layers in LAYERS for hidden in widths]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.text import corpus as data
+from charrnn.text.corpus import Text, private_copy
 from charrnn.text.settings import TextSettings
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
@@ -34,14 +34,14 @@ class Passage(NamedTuple):
 class TrainingText:
     """The training part of a corpus, to be searched."""
 
-    def __init__(self, text: data.Text, split: tuple[float, ...]) -> None:
+    def __init__(self, text: Text, split: tuple[float, ...]) -> None:
         self._text, self._split = text, split
         self._known_followers: dict[bytes, frozenset[str]] = {}
 
     @classmethod
     def of(cls, settings: TextSettings) -> "TrainingText":
         """Return the text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
-        return cls(data.private_copy(settings), settings.split)
+        return cls(private_copy(settings), settings.split)
 
     def longest(self, text: str) -> Passage:
         """Return the longest part of `text` that stands in the training text; empty where not one character does."""
