@@ -1,4 +1,4 @@
-"""Equations compiled by Numba as the native decoder compiles them, but alone, and in float64 as well as float32."""
+"""Equations compiled by Numba as the compiled decoder compiles them, but alone, and in float64 as well as float32."""
 
 import math
 from functools import cache
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from charrnn import cells
 from charrnn.cells.cell import State
-from charrnn.compiler.decoding import arithmetic as native_math
+from charrnn.compiler.decoding import arithmetic
 from charrnn.compiler.decoding.source import FunctionSource, Layout
 from charrnn.compiler.decoding.trace import Function, trace
 
-FLAGS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}  # the native decoder's
+FLAGS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}  # the compiled decoder's
 
 Params = dict[str, NDArray[Any]]
 
@@ -35,7 +35,7 @@ class MachineCode:
     def __init__(self, functions: dict[str, Function], dtype: str):
         self._layout, self._dtype = Layout(), dtype
         self._sources = [FunctionSource(name, f, self._layout, dtype, "float32") for name, f in functions.items()]
-        names: dict[str, Any] = {key: getattr(native_math, key) for key in dir(native_math) if key[:2] != "__"}
+        names: dict[str, Any] = {key: getattr(arithmetic, key) for key in dir(arithmetic) if key[:2] != "__"}
         names |= {"math": math, "inf": math.inf, "nan": math.nan}
         names |= {"by_float32": product, "real": getattr(np, dtype)}
         for name, source in zip(functions, self._sources, strict=True):

@@ -193,8 +193,8 @@ def test_an_interrupted_comparison_goes_on_to_the_same_figures(corpus: str, tmp_
 
 def test_a_run_cut_off_before_its_first_checkpoint_is_begun_anew(corpus: str, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "c")
-    for report in comparison.compare(grid(corpus, lr_trials=1), ["simple"], folder):
-        if isinstance(report, comparison.Working):
+    for event in comparison.compare(grid(corpus, lr_trials=1), ["simple"], folder):
+        if isinstance(event, comparison.Working):
             break
     left = tmp_path / "c/runs/simple-24x1/seed-7"  # by a process that was killed: one that ends by itself tidies up
     left.mkdir(parents=True, exist_ok=True)
@@ -380,8 +380,8 @@ def test_a_comparison_goes_on_whatever_was_decided_while_running(corpus: str) ->
 def test_a_second_comparison_in_one_folder_names_the_first_and_removes_nothing(corpus: str, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "c")
     first = comparison.compare(grid(corpus, seeds=1, lr_trials=1), ["simple"], folder)
-    for report in first:
-        if isinstance(report, comparison.Working):
+    for event in first:
+        if isinstance(event, comparison.Working):
             break
     before = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
     with pytest.raises(CharRNNError, match="in use by process"):

@@ -347,7 +347,7 @@ def test_a_run_that_diverges_late_keeps_its_last_finite_checkpoint(
     assert about["step"] == 6
     assert all(np.isfinite(w).all() for which in ("last", "best") for w in run.weights(which).values())
     assert math.isfinite(about["result"]["test_nats"])
-    assert [type(report).__name__ for report in told[-2:]] == ["Diverged", "Finished"]
+    assert [type(event).__name__ for event in told[-2:]] == ["Diverged", "Finished"]
     assert len(api.load(run).complete("R", 20)) == 20
 
 

@@ -180,7 +180,7 @@ def test_a_run_of_a_gpu_goes_on_without_one_and_says_so(
     with pytest.raises(CharRNNError, match="there is no device 'cuda' here"):
         list(loop.resume(run, device="cuda"))
     told = list(loop.resume(run))
-    (started,) = (report for report in told if isinstance(report, Started))
+    (started,) = (event for event in told if isinstance(event, Started))
     assert any("no CUDA device here: goes on on cpu" in note for note in started.notes)
     assert isinstance(told[-1], Finished)
     assert run.config().device == run.about()["result"]["device"] == "cpu"

@@ -77,12 +77,12 @@ def test_an_engine_gives_the_loops_numbers_and_gradients(cell: str, engine: str)
 @pytest.mark.parametrize(
     "sizes", [{"embedding": None}, {"tie": True, "embedding": 10}, {"residual": True, "hidden": 7}]
 )
-def test_the_native_engine_knows_every_architecture(sizes: dict[str, Any]) -> None:
+def test_the_compiled_engine_knows_every_architecture(sizes: dict[str, Any]) -> None:
     for cell in ("lstm", "gru"):
         assert_equal(outcome(model(cell, "loop", **sizes), 5, 9), outcome(model(cell, "native", **sizes), 5, 9), EXACT)
 
 
-def test_the_native_engine_runs_all_cells_but_those_that_look_across_features() -> None:
+def test_the_compiled_engine_runs_all_cells_but_those_that_look_across_features() -> None:
     for name in set(cells.names()) - set(NATIVE):
         cell = cells.get(name)
         with pytest.raises(derivative.UnsupportedError, match="layernorm"):
@@ -216,7 +216,7 @@ def test_bf16_has_to_be_clearly_faster() -> None:
     assert speed.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
 
 
-def test_a_native_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:
+def test_a_compiled_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:
     wanted = config(corpus, cell="gru", layers=2, engine="native", precision="bf16", dropout=0.2)
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
     list(loop.new_run(wanted, whole))

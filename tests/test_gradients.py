@@ -63,16 +63,16 @@ def test_what_is_to_be_copied_stands_before_the_gap() -> None:
 
 
 def test_a_gated_cell_copies_over_a_gap_and_stops_where_it_fails() -> None:
-    climb = list(copy_task.climb("gru", 40, gaps=(1, 2), updates=600, lr=1e-2))
+    climb = list(copy_task.climb("gru", 40, gaps=(1, 2), steps=600, lr=1e-2))
     assert [copied.gap for copied in climb] == [1, 2]
     assert all(copied.learned for copied in climb)
-    hopeless = list(copy_task.climb("gru", 2, gaps=(5, 10), updates=5))
+    hopeless = list(copy_task.climb("gru", 2, gaps=(5, 10), steps=5))
     assert len(hopeless) == 1
     assert not hopeless[0].learned
 
 
 def test_a_climb_repeats() -> None:
-    once, again = (list(copy_task.climb("gru", 8, gaps=(2,), updates=20)) for _ in range(2))
+    once, again = (list(copy_task.climb("gru", 8, gaps=(2,), steps=20)) for _ in range(2))
     assert once == again
 
 
@@ -105,7 +105,7 @@ def test_a_climb_and_a_look_end_when_asked_and_keep_nothing_unfinished(
     trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = iter(range(1000))
-    assert list(copy_task.climb("gru", 8, gaps=(2,), updates=500, stop=lambda: next(asked) == 3)) == []
+    assert list(copy_task.climb("gru", 8, gaps=(2,), steps=500, stop=lambda: next(asked) == 3)) == []
     assert next(asked) == 4
     assert inspection.copy_climb("gru", lambda: True) == ()
     monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ())

@@ -222,8 +222,8 @@ def test_what_was_begun_is_removed_when_the_reports_are_left(corpus: str, home: 
             run.path.mkdir(parents=True)
             (run.path.parent / "other").touch()
         begun = loop.new_run(config(corpus), run)
-        for report in begun:
-            if isinstance(report, events.Validated):
+        for event in begun:
+            if isinstance(event, events.Validated):
                 break
         assert (run.path / "config.json").exists()
         begun.close()
@@ -326,7 +326,7 @@ def test_a_run_stopped_while_it_is_scored_is_completed_by_resuming(
     whole = loop.open_run(settings, "whole")
     *_, expected = loop.new_run(settings, whole)
     assert isinstance(expected, events.Finished)
-    assert (expected.result["steps"] < 60) == bool(patience)  # with patience it has turned
+    assert (expected.result["steps"] < 60) == bool(patience)  # with patience it stops early
     run, scoring = loop.open_run(settings, "cut"), False
 
     def slow(*arguments: Any, **options: Any) -> Any:

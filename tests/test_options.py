@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from charrnn import cli
 from charrnn.errors import CharRNNError
-from charrnn.generate import compiled as native
+from charrnn.generate import compiled
 from charrnn.generate.decoder import Decoder
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.training import loop
@@ -69,19 +69,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         small_run = loop.open_run(small, "small")
         for _ in loop.new_run(small, small_run):
             pass
-        patch.setattr(native, "CompiledDecoder", compiled_for(small_run.architecture()))
+        patch.setattr(compiled, "CompiledDecoder", compiled_for(small_run.architecture()))
         (folder / "CONFIG").write_bytes((folder / "home" / "small" / "config.json").read_bytes())
         yield folder
 
 
 def compiled_for(architecture: Architecture) -> Callable[..., Decoder]:
     """A CompiledDecoder that compiles for one architecture and refuses the rest, which would take seconds each."""
-    compiled = native.CompiledDecoder
+    make = compiled.CompiledDecoder
 
     def decoder(other: Architecture, weights: Weights, kept: str = "float32") -> Decoder:
         if (other, kept) != (architecture, "float32"):
             raise CharRNNError("these tests compile for one model alone")
-        return compiled(other, weights, kept)
+        return make(other, weights, kept)
 
     return decoder
 

@@ -123,8 +123,8 @@ def test_resuming_twice_and_at_a_validation_changes_nothing(trained: TrainedRun,
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, corpus: str, tmp_path: Path) -> None:
     whole = trained()
     died = Run(tmp_path / "died")
-    for report in loop.new_run(config(corpus), died):
-        if isinstance(report, events.Stepped) and report.step == 8:
+    for event in loop.new_run(config(corpus), died):
+        if isinstance(event, events.Stepped) and event.step == 8:
             break  # nothing is saved: the last checkpoint is of step 5
     assert died.about()["step"] == 5
     died.append("metrics.jsonl", {"step": 8, "torn": True})

@@ -36,8 +36,8 @@ def run(
     yield "machine", limits
     if what in ("decode", "all"):
         for H, L in _chosen(DECODE_SIZES, (hidden, layers)):
-            kept = ("float32",) if quick and not hidden else ("float32", "bf16", "int8")
-            yield "decode", bench_decode.measure(cell, H, L, 2 if quick else 15, kept)
+            precisions = ("float32",) if quick and not hidden else ("float32", "bf16", "int8")
+            yield "decode", bench_decode.measure(cell, H, L, 2 if quick else 15, precisions)
     if what in ("train", "all"):
         gflops = limits["gflops"][str(limits["threads"])]
         for H, L, B, T in _chosen(TRAIN_QUICK if quick else TRAIN_SIZES, (hidden, layers, batch, window)):

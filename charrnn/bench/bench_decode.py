@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from charrnn.bench import bench_onnx
 from charrnn.bench.bench_machine import reader, seconds_of
 from charrnn.cells.cell import Cell
-from charrnn.generate import rows as batch
 from charrnn.generate.compiled import CHUNKS, CompiledDecoder
 from charrnn.generate.decoder import Decoder
+from charrnn.generate.rows import STEPS, RowsDecoder
 from charrnn.generate.sampling import Sampling, draws, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.model.torch_layers import to_torch
@@ -67,36 +67,36 @@ def _measured(
             label = "onnx runtime" if threads == 1 else f"onnx runtime, {threads} threads"
             ways[label] = "float32", bench_onnx.steps(architecture, weights, threads)
     sizes = {}
-    for kept in precisions:
-        decoder = CompiledDecoder(architecture, weights, kept)
-        ways[f"native {kept}"] = kept, _native(decoder, tokenizer)
-        sizes[kept] = decoder.bytes_per_character
-        ways[f"native {kept}, {ROWS} at once"] = kept, _side_by_side(decoder, tokenizer)
+    for dtype in precisions:
+        decoder = CompiledDecoder(architecture, weights, dtype)
+        ways[f"native {dtype}"] = dtype, _one_row(decoder, tokenizer)
+        sizes[dtype] = decoder.bytes_per_character
+        ways[f"native {dtype}, {ROWS} at once"] = dtype, _side_by_side(decoder, tokenizer)
     # Windows of some milliseconds each: short enough that other programs seldom fall into the shortest of many, long
     # enough that bringing weights back into the cache, where the ways before have taken their place, does not count.
     chars = {name: _chars_in(SLICE_SECONDS, steps, _at_a_time(name)) for name, (_, steps) in ways.items()}
     works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars[name]) for name, (_, steps) in ways.items()}
-    times_read = {kept: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for kept, size in sizes.items()}
-    works |= {f"read {kept}": reader(size, times=times_read[kept]) for kept, size in sizes.items()}
+    times_read = {dtype: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for dtype, size in sizes.items()}
+    works |= {f"read {dtype}": reader(size, times=times_read[dtype]) for dtype, size in sizes.items()}
     times = seconds_of(works, seconds)
     per_char = {name: times[name] / chars[name] for name in ways}
-    per_read = {kept: times[f"read {kept}"] / n for kept, n in times_read.items()}
+    per_read = {dtype: times[f"read {dtype}"] / n for dtype, n in times_read.items()}
     eager = min(per_char[name] for name in ways if name.startswith("eager"))
     rows = []
-    for name, (kept, _) in ways.items():
-        native = name == f"native {kept}"
+    for name, (dtype, _) in ways.items():
+        in_one_row = name == f"native {dtype}"
         rows.append(
             {
                 "cell": architecture.cell,
                 "hidden": architecture.hidden,
                 "layers": architecture.layers,
-                "weights": kept,
-                "engine": name.replace(f"native {kept}", "native"),
+                "weights": dtype,
+                "engine": name.replace(f"native {dtype}", "native"),
                 "microseconds_per_char": per_char[name] * 1e6,
                 "ratio_to_plain": per_char["nn module"] / per_char[name] if "nn module" in ways else None,
                 "ratio_to_cell_loop": per_char["cell loop"] / per_char[name] if "cell loop" in ways else None,
                 "ratio_to_eager": eager / per_char[name],
-                "share_of_bandwidth": per_read[kept] / per_char[name] if native else None,
+                "share_of_bandwidth": per_read[dtype] / per_char[name] if in_one_row else None,
             }
         )
     return rows
@@ -105,7 +105,7 @@ def _measured(
 def _at_a_time(name: str) -> int:
     """Return the number of characters that a way to decode hands out a multiple of."""
     if name.endswith("at once"):
-        return ROWS * batch.STEPS
+        return ROWS * STEPS
     return CHUNKS[-1] if name.startswith("native") else 1
 
 
@@ -231,7 +231,7 @@ def _eager_equations(architecture: Architecture, weights: Any) -> Steps:
     return steps
 
 
-def _native(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
+def _one_row(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
     primed = read_prime(decoder, tokenizer, "")
     drawn = decoder.drawn(primed, tokenizer, Sampling(), draws(7, 0))
     for _ in range(sum(CHUNKS)):  # now every CHUNKS[-1] characters asked for are that many drawn
@@ -246,7 +246,7 @@ def _native(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
 
 def _side_by_side(decoder: CompiledDecoder, tokenizer: Tokenizer) -> Steps:
     primed = read_prime(decoder, tokenizer, "")
-    rows = batch.RowsDecoder(decoder).drawn(primed, tokenizer, Sampling(), range(ROWS))
+    rows = RowsDecoder(decoder).drawn(primed, tokenizer, Sampling(), range(ROWS))
 
     def steps(chars: int) -> None:
         for row in rows:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.compiler.decoding import cache as native_cache
+from charrnn.compiler.decoding import cache
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256
@@ -45,7 +45,7 @@ def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> 
 
 def reader(size: int, threads: int = 1, times: int = 1) -> Work:
     """Make a plain streaming read of `size` bytes, so many times over, by so many threads."""
-    function, _ = native_cache.load(READ, "read", ("uint64*", "int64", "int64"))
+    function, _ = cache.load(READ, "read", ("uint64*", "int64", "int64"))
     words = np.ones(max(threads, size // 8), np.uint64)
     parts = np.array_split(words, threads)
 

@@ -76,7 +76,7 @@ def _step(model: CharRNN, ids: Any, precision: str) -> Callable[[], Any]:
     def forward(inputs: Any) -> Any:
         return model(inputs, model.start(inputs.shape[1]))[0]
 
-    return lambda: _update(forward, optimizer, ids, precision)
+    return lambda: _train_step(forward, optimizer, ids, precision)
 
 
 def _plain(architecture: Architecture, weights: Any, ids: Any, precision: str) -> Callable[[], Any]:
@@ -89,10 +89,10 @@ def _plain(architecture: Architecture, weights: Any, ids: Any, precision: str) -
     head = nn.Linear(architecture.hidden, architecture.vocabulary)
     parameters = [*embedding.parameters(), *recurrent.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, fused=True)
-    return lambda: _update(lambda x: head(recurrent(embedding(x))[0]), optimizer, ids, precision)
+    return lambda: _train_step(lambda x: head(recurrent(embedding(x))[0]), optimizer, ids, precision)
 
 
-def _update(forward: Callable[[Any], Any], optimizer: torch.optim.Optimizer, ids: Any, precision: str) -> None:
+def _train_step(forward: Callable[[Any], Any], optimizer: torch.optim.Optimizer, ids: Any, precision: str) -> None:
     optimizer.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits = forward(ids[:-1])

@@ -31,7 +31,7 @@ DEFAULT_BUDGET = "60s"
     "--hidden",
     type=int,
     metavar="N",
-    help="Width; where parameters are equal, the default cell's; with --preset, the widest.  [default: 256]",
+    help="Hidden size; where parameters are equal, the default cell's; with --preset, the largest.  [default: 256]",
 )
 @click.option("--parameters", type=int, metavar="N", help="Parameters of each model, instead of --hidden.")
 @click.option(
@@ -39,7 +39,7 @@ DEFAULT_BUDGET = "60s"
     metavar="TIME",
     help="Training of one run of the slowest cell, or with --match time of every run.  [default: 60s]",
 )
-@click.option("--steps", type=int, metavar="N", help="Updates of every run, instead of a budget.")
+@click.option("--steps", type=int, metavar="N", help="Steps of every run, instead of a budget.")
 @click.option("--lr-trials", type=int, metavar="K", help="Learning rates tried for every cell.  [default: 5]")
 @click.option("--preset", type=click.Choice(["karpathy2015"]), help="A grid from the literature, with its settings.")
 @click.option("--fraction", type=float, metavar="F", help="With --preset: this share of its epochs.  [default: 1]")
@@ -120,8 +120,10 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
     """Return a grid of the literature on a corpus."""
     from charrnn.compare import presets
 
-    kept = ("preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision", "tokenizer")
-    refused = [name.replace("_", "-") for name, value in given.items() if value not in (None, ()) and name not in kept]
+    allowed = ("preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision", "tokenizer")
+    refused = [
+        name.replace("_", "-") for name, value in given.items() if value not in (None, ()) and name not in allowed
+    ]
     if refused or cells is not None:
         raise click.UsageError(f"the preset sets its own {', '.join(refused or ['cells'])}: leave it out")
     fraction = 1.0 if given["fraction"] is None else given["fraction"]

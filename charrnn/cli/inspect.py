@@ -22,8 +22,10 @@ def command() -> None:
 @click.option(
     "--cells", default=",".join(NOTEBOOK), show_default=True, metavar="A,B,...|all", help="The cells to look at."
 )
-@click.option("--hidden", default=128, show_default=True, metavar="N", help="Width of the models that are trained.")
-@click.option("--steps", default=300, show_default=True, metavar="N", help="Updates before the second look.")
+@click.option(
+    "--hidden", default=128, show_default=True, metavar="N", help="Hidden size of the models that are trained."
+)
+@click.option("--steps", default=300, show_default=True, metavar="N", help="Training steps before the second look.")
 @click.option("--copy/--no-copy", default=True, help="Let the cells climb the copy task too.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw both pictures onto this HTML page.")
 @options.as_json

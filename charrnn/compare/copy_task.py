@@ -22,18 +22,18 @@ SYMBOLS = 8  # a guess is right once in so many times
 REMEMBERED = 4
 GAPS = (1, 2, 5, 10, 20, 50, 100, 200)
 BATCH = 64
-UPDATES = 400  # at most, for one gap
+STEPS = 400  # at most, for one gap
 CHECK_EVERY = 20
 LEARNED = 0.95  # share of symbols right, on fresh sequences, that counts as copying
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A cell that copies over a gap. accuracy: share of symbols right. updates: steps of training it took."""
+    """A cell that copies over a gap. accuracy: share of symbols right. steps: of training that it took."""
 
     gap: int
     accuracy: float
-    updates: int
+    steps: int
 
     @property
     def learned(self) -> bool:
@@ -56,7 +56,7 @@ def climb(
     cell: str,
     hidden: int,
     gaps: Sequence[int] = GAPS,
-    updates: int = UPDATES,
+    steps: int = STEPS,
     lr: float = 3e-3,
     seed: int = 7,
     stop: Callable[[], bool] = lambda: False,
@@ -66,7 +66,7 @@ def climb(
     optimizer = torch.optim.AdamW(model.weights.values(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     rng = np.random.default_rng(seed)
     for gap in gaps:
-        for update in range(1, updates + 1):
+        for step in range(1, steps + 1):
             if stop():
                 return
             logits, said = _answers(model, rng, gap)
@@ -75,11 +75,11 @@ def climb(
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.weights.values(), 1.0)
             optimizer.step()
-            if update % CHECK_EVERY == 0 or update == updates:
+            if step % CHECK_EVERY == 0 or step == steps:
                 accuracy = _accuracy(model, rng, gap)
                 if accuracy >= LEARNED:
                     break
-        copied = Copied(gap, accuracy, update)
+        copied = Copied(gap, accuracy, step)
         yield copied
         if not copied.learned:
             return

@@ -91,11 +91,11 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.base.lr)
         began, speed = 0.0, 0.0
-        for report in loop.new_run(config, Run(Path(folder) / "pilot")):
-            if isinstance(report, events.Stepped):
+        for event in loop.new_run(config, Run(Path(folder) / "pilot")):
+            if isinstance(event, events.Stepped):
                 began = began or time.monotonic()
-                speed = report.chars_per_s
-                if time.monotonic() - began > PILOT_SECONDS or report.step == steps:
+                speed = event.chars_per_s
+                if time.monotonic() - began > PILOT_SECONDS or event.step == steps:
                     break
     return grid.with_entry(i, step_seconds=grid.base.batch * grid.base.window / speed)
 

@@ -215,7 +215,7 @@ def _copying(inspections: Sequence[Inspection]) -> str:
     return picture + _note(
         f"{copy_task.REMEMBERED} of {copy_task.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
         f"number of parameters and climbs from gap to gap until it fails to copy {copy_task.LEARNED:.0%} within "
-        f"{copy_task.UPDATES} steps."
+        f"{copy_task.STEPS} steps."
     )
 
 

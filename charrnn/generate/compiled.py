@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler.decoding import cache as native_cache
-from charrnn.compiler.decoding import driver as native_driver
+from charrnn.compiler.decoding import cache
+from charrnn.compiler.decoding.driver import Driver
+from charrnn.compiler.decoding.driver import write as write_driver
 from charrnn.compiler.decoding.source import LINE, Layout
 from charrnn.compiler.decoding.trace import slot
 from charrnn.compiler.decoding.weights import aligned, pack, room
@@ -29,15 +30,15 @@ DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64
 
 def prepare(
     architecture: Architecture, kept: str = "float32"
-) -> tuple[native_cache.Function, native_driver.Driver, native_cache.Function, str | None]:
+) -> tuple[cache.Function, Driver, cache.Function, str | None]:
     """Return the compiled draw, the driver, its compiled `run` for models of these sizes, and notes for the user.
 
     Compiled once, then loaded from disk. Raises CharRNNError where the equations cannot be compiled, and ImportError
     where they must be and there is no Numba.
     """
-    draw, _ = native_cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
-    driver = native_driver.write(architecture, kept)
-    run, note = native_cache.load(driver.text, "run", driver.signature)
+    draw, _ = cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
+    driver = write_driver(architecture, kept)
+    run, note = cache.load(driver.text, "run", driver.signature)
     return draw, driver, run, note
 
 
@@ -48,7 +49,7 @@ class Workspace:
     to one text alone. vectors: one a layer, in which its state is. addresses: of the room and of every vector.
     """
 
-    def __init__(self, driver: native_driver.Driver):
+    def __init__(self, driver: Driver):
         sums, rounded = driver.room
         sizes = [sums, -(-rounded // LINE) * LINE, *(layout.size for layout in driver.layouts)]
         ends = list(itertools.accumulate(sizes))
@@ -84,7 +85,7 @@ class CompiledDecoder(Decoder):
         self._table_at, self._weights_at = address(self.table), [*map(address, self._weights)]
         self.draw_address = draw.address
 
-    def packed(self, driver: native_driver.Driver, for_rows: bool = False) -> list[NDArray[Any]]:
+    def packed(self, driver: Driver, for_rows: bool = False) -> list[NDArray[Any]]:
         """Return the weights as a driver, for rows or not, wants them: layers, head, bias."""
         arrays: list[NDArray[Any]] = []
         for layer, leaf, is_matrix in driver.weights:

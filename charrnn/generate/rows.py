@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler.decoding import cache as native_cache
-from charrnn.compiler.decoding import driver as native_driver
+from charrnn.compiler.decoding import cache
+from charrnn.compiler.decoding.driver import Driver
+from charrnn.compiler.decoding.driver import write as write_driver
 from charrnn.compiler.decoding.weights import aligned
 from charrnn.generate.compiled import CompiledDecoder, address
 from charrnn.generate.sampling import Primed, Sampling, draws, filters
@@ -27,8 +28,8 @@ class RowsDecoder:
     def __init__(self, decoder: CompiledDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
         self._decoder = decoder
-        self._driver = native_driver.write(decoder.architecture, decoder.kept, rows=True)
-        self._run, _ = native_cache.load(self._driver.text, "run", self._driver.signature)
+        self._driver = write_driver(decoder.architecture, decoder.kept, rows=True)
+        self._run, _ = cache.load(self._driver.text, "run", self._driver.signature)
         self._weights = decoder.packed(self._driver, for_rows=True)
 
     def drawn(
@@ -60,8 +61,8 @@ class _Rows:
 
     def __init__(
         self,
-        run: native_cache.Function,
-        driver: native_driver.Driver,
+        run: cache.Function,
+        driver: Driver,
         decoder: CompiledDecoder,
         weights: Sequence[NDArray[Any]],
         primed: Primed,

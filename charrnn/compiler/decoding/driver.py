@@ -46,21 +46,21 @@ class Driver:
     signature: tuple[str, ...]
 
 
-def write(architecture: "Architecture", kept: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
+def write(architecture: "Architecture", dtype: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
     """Write the driver of a model.
 
-    kept: the dtype of the weights: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to
+    dtype: of the weights: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to
     decode several texts side by side. Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
     above_inputs, above = trace(cell, H, H, H, dict(options))
     first, upper = Layout(), Layout()
-    steps = [FunctionSource("first_step", below, first, real, kept, rows)]
+    steps = [FunctionSource("first_step", below, first, real, dtype, rows)]
     texts = [steps[0].text()]
     if L > 1:
         for name, function in (("step", above), ("inputs", above_inputs)):
-            steps.append(FunctionSource(name, function, upper, real, kept, rows))
+            steps.append(FunctionSource(name, function, upper, real, dtype, rows))
             texts.append(steps[-1].text())
     weights: list[tuple[int, Leaf, bool]] = []
     pointers: list[Pointer] = []
@@ -69,7 +69,7 @@ def write(architecture: "Architecture", kept: str = "float32", real: str = "floa
         """Return the arguments of a layer's call: its scratch vector, its weights."""
         arguments = []
         for leaf in function.leaves:
-            of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, kept, real)
+            of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, dtype, real)
             weights.append((layer, leaf, leaf in function.matrices))
             pointers.extend(of)
             arguments += [pointer.name for pointer in of]
@@ -82,7 +82,7 @@ def write(architecture: "Architecture", kept: str = "float32", real: str = "floa
         lines += [f"move(s{n - 1}, {y}, s{n}, {x}, {H})", f"inputs({take(n, steps[2])})", f"step({take(n, steps[1])})"]
         y = upper.place("y", H)
         lines += [f"add(s{n}, {x}, s{n}, {y}, {H})"] if architecture.residual else []
-    head = _pointers("head", Leaf("head", (), (H, 0)), True, kept, real)
+    head = _pointers("head", Leaf("head", (), (H, 0)), True, dtype, real)
     many = ("T",) if rows else ()
     scratch = [Pointer(f"s{n}", real, (*many, str((first if n == 0 else upper).size))) for n in range(L)]
     widest = max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])])
@@ -107,12 +107,12 @@ def write(architecture: "Architecture", kept: str = "float32", real: str = "floa
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
     numbers += ["T", "N", "V", "states", "wanted"]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
-    module, product = ("rows", f"rows_by_{kept}") if rows else ("products", f"by_{kept}")
+    module, product = ("rows", f"rows_by_{dtype}") if rows else ("products", f"by_{dtype}")
     panels = ", ".join(pointer.name for pointer in head)
     arguments = (
         f"s{L - 1}, {y}, {H}, {panels}, logits, 0, V, rounded, sums" if rows else f"y, {panels}, logits, sums, rounded"
     )
-    text = HEADER.format(cell=cell.name, layers=L, hidden=H, kept=kept, real=real, module=module, product=product)
+    text = HEADER.format(cell=cell.name, layers=L, hidden=H, dtype=dtype, real=real, module=module, product=product)
     text += ROWS if rows else ONE_ROW
     text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
     text += (ROWS_LOOP if rows else LOOP).format(
@@ -130,15 +130,15 @@ def write(architecture: "Architecture", kept: str = "float32", real: str = "floa
     return Driver(text, [first, *[upper] * (L - 1)], weights, (sums, half), signature)
 
 
-def _pointers(name: str, leaf: Leaf, is_matrix: bool, kept: str, real: str) -> list[Pointer]:
-    """List the arrays that hold a parameter in the dtype `kept`. A width of 0 stands for V."""
+def _pointers(name: str, leaf: Leaf, is_matrix: bool, dtype: str, real: str) -> list[Pointer]:
+    """List the arrays that hold a parameter, whose matrices are of this dtype. A width of 0 stands for V."""
     if not is_matrix:
         return [Pointer(name, real, (str(leaf.shape[-1]),))]
     I, O = leaf.shape
-    width, rows = str(O) if O else "V", GROUP[kept]
-    numbers = -(-I // rows) * PANEL * (2 if kept == "int8" else 1)
-    panels = Pointer(name, DTYPES[kept], (f"({width} + {PANEL - 1}) // {PANEL}", str(numbers)))
-    return [panels, Pointer(f"{name}_scale", "float32", (width,))] if kept == "int8" else [panels]
+    width, rows = str(O) if O else "V", GROUP[dtype]
+    numbers = -(-I // rows) * PANEL * (2 if dtype == "int8" else 1)
+    panels = Pointer(name, DTYPES[dtype], (f"({width} + {PANEL - 1}) // {PANEL}", str(numbers)))
+    return [panels, Pointer(f"{name}_scale", "float32", (width,))] if dtype == "int8" else [panels]
 
 
 def _view(pointer: Pointer) -> str:

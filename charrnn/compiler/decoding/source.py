@@ -45,12 +45,12 @@ class Layout:
 class FunctionSource:
     """The source of one traced function: Python for Numba, with scratch s, room for products, and parameters.
 
-    leaves: the parameters. matrices: those of them that are multiplied by, of the dtype `kept`; an int8 one
+    leaves: the parameters. matrices: those of them that are multiplied by, of this dtype; an int8 one
     arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
     """
 
-    def __init__(self, name: str, function: Function, layout: Layout, real: str, kept: str, rows: bool = False):
-        self.name, self._function, self._layout, self._real, self._kept = name, function, layout, real, kept
+    def __init__(self, name: str, function: Function, layout: Layout, real: str, dtype: str, rows: bool = False):
+        self.name, self._function, self._layout, self._real, self._dtype = name, function, layout, real, dtype
         self._rows = rows
         self._order = _reachable(function.outputs.values())
         self._stored: dict[Node, int] = {}
@@ -73,7 +73,7 @@ class FunctionSource:
 
     def _names(self, leaf: Leaf) -> list[str]:
         k = self.leaves.index(leaf)
-        return [f"p{k}", f"scale{k}"] if self._kept == "int8" and leaf in self.matrices else [f"p{k}"]
+        return [f"p{k}", f"scale{k}"] if self._dtype == "int8" and leaf in self.matrices else [f"p{k}"]
 
     def _compute(self, node: Node) -> None:
         """Emit a product, a layer normalisation or a join; what it reads is put in memory first."""
@@ -86,11 +86,13 @@ class FunctionSource:
             assert base in self._stored, "a parameter is multiplied by a matrix"
             x_at += self._stored[base]
             weights, I = ", ".join(self._names(node.detail)), node.arguments[0].width
-            self._lines.append(f"rows_by_{self._kept}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)")
+            self._lines.append(
+                f"rows_by_{self._dtype}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)"
+            )
         elif node.op == "matmul":
             weights = ", ".join(self._names(node.detail))
             x = self._view(node.arguments[0])
-            self._lines.append(f"by_{self._kept}({x}, {weights}, {target}, sums, rounded)")
+            self._lines.append(f"by_{self._dtype}({x}, {weights}, {target}, sums, rounded)")
         elif node.op == "layernorm":
             line = f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})"
             self._lines += ["for r in range(s.shape[0]):", f"    {line}"] if self._rows else [line]

@@ -3,7 +3,7 @@
 ONE_ROW and LOOP decode one text, ROWS and ROWS_LOOP several side by side.
 """
 
-HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {kept} weights."""
+HEADER = '''"""Written by charrnn: {cell}, {layers} layers of {hidden}, {dtype} weights."""
 
 import math
 from math import inf, nan

@@ -21,15 +21,16 @@ GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a p
 Packed = tuple[NDArray[Any], ...]
 
 
-def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Packed:
+def pack(matrix: NDArray[np.float32], dtype: str, for_rows: bool = False) -> Packed:
     """Pack (I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,).
 
-    kept: the dtype of the weights. for_rows: whether several rows of numbers will be multiplied by it, and not one.
+    dtype: of the weights: float32, bf16 or int8. for_rows: whether several rows of numbers will be multiplied by it,
+    and not one.
     """
     scales: Packed = ()
-    if kept == "float32":
+    if dtype == "float32":
         panels = _panels(matrix, 1)
-    elif kept == "bf16":
+    elif dtype == "bf16":
         pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
         joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
         panels = aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1))
@@ -38,7 +39,7 @@ def pack(matrix: NDArray[np.float32], kept: str, for_rows: bool = False) -> Pack
         whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
         panels, scales = _panels(whole, 2), (scale,)
     if for_rows and TILE < PANEL:
-        groups = -(-len(matrix) // GROUP[kept])
+        groups = -(-len(matrix) // GROUP[dtype])
         tiles = panels.reshape(len(panels), groups, PANEL // TILE, -1).swapaxes(1, 2)
         panels = aligned(tiles.reshape(panels.shape))
     return (panels, *scales)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from charrnn.cells.cell import Cell
-from charrnn.compiler.decoding import trace as native_trace
+from charrnn.compiler.decoding.trace import Graph as DecodingGraph
+from charrnn.compiler.decoding.trace import Leaf, Node, Parameter
 
 
 class UnsupportedError(Exception):
@@ -160,8 +161,8 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
 
     Raises UnsupportedError for equations that are more than products and arithmetic on whole blocks of H features.
     """
-    recorded = native_trace.Graph()
-    p = cell.pack([native_trace.Parameter(recorded, native_trace.Leaf(n, (), shape)) for n, shape in shapes.items()])
+    recorded = DecodingGraph()
+    p = cell.pack([Parameter(recorded, Leaf(n, (), shape)) for n, shape in shapes.items()])
     state = tuple(recorded.input(f"state {name}", H) for name in cell.state)
     try:
         z = cell.inputs(recorded.input("x", I), p)
@@ -185,7 +186,7 @@ class _Blocks:
         self.products: dict[Any, Product] = {}
         self._known: dict[int, tuple[Expr, ...]] = {}
 
-    def of(self, node: native_trace.Node) -> tuple[Expr, ...]:
+    def of(self, node: Node) -> tuple[Expr, ...]:
         if id(node) not in self._known:
             self._known[id(node)] = self._convert(node)
         return self._known[id(node)]
@@ -194,7 +195,7 @@ class _Blocks:
         size = self.H if width % self.H == 0 else width
         return tuple(self.graph.leaf(size, *data, i) for i in range(width // size))
 
-    def _convert(self, node: native_trace.Node) -> tuple[Expr, ...]:
+    def _convert(self, node: Node) -> tuple[Expr, ...]:
         arguments = [self.of(a) for a in node.arguments]
         if node.op == "input":
             if node.detail == "x":
@@ -228,7 +229,7 @@ class _Blocks:
             raise UnsupportedError("a slice that cuts blocks of H features")
         return blocks[ends.index(first) : ends.index(first + width)]
 
-    def _product(self, left: tuple[Expr, ...], matrix: native_trace.Leaf) -> tuple[Expr, ...]:
+    def _product(self, left: tuple[Expr, ...], matrix: Leaf) -> tuple[Expr, ...]:
         weight = _named(matrix)
         if (left, weight) not in self.products:
             name = str(len(self.products))
@@ -237,7 +238,7 @@ class _Blocks:
         return self.products[left, weight].outputs
 
 
-def _named(parameter: native_trace.Leaf) -> tuple[str, int | None]:
+def _named(parameter: Leaf) -> tuple[str, int | None]:
     if len(parameter.index) > 1:
         raise UnsupportedError("a stack of stacks of parameters")
     return parameter.name, parameter.index[0] if parameter.index else None
