@@ -12,7 +12,7 @@ import pytest
 from conftest import SMALL
 
 from charrnn import api, cells
-from charrnn.compare import comparison, decisions, outcome, pictures, presets, statistics
+from charrnn.compare import comparison, decisions, outcome, pictures, presets, remaining, statistics
 from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden, parameters
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
@@ -292,6 +292,18 @@ def test_a_model_that_cannot_complete_says_why(corpus: str, tmp_path: Path, monk
     done = compared(grid(corpus, lr_trials=1, seeds=1), ["simple"], tmp_path / "c")
     completed = list(outcome.completions(done.grid, done.folder, "Re", 20))
     assert completed == [("simple", " [the model's logits are not finite]")]
+
+
+def test_what_is_left_is_the_steps_that_are_left(corpus: str, tmp_path: Path) -> None:
+    entry, folder = Entry("simple", 8, 1, 100, "loop", step_seconds=0.5, trial_steps=20), Folder(tmp_path)
+    asked = grid(corpus, entries=(entry,))
+    runs = 2 * 20 / decisions.TRIAL_SHARE
+    assert remaining.seconds(asked, folder, (), {}) == 0.5 * (2 * 20 + runs)
+    tried, trying = (folder.trial(entry, lr).path for lr in (0.1, 0.2))
+    assert remaining.seconds(asked, folder, {tried}, {tried: 20, trying: 5}) == 0.5 * (15 + runs)
+    decided = asked.with_entry(0, lr=0.1, steps=100)
+    first, second = (folder.run(decided, decided.entries[0], seed).path for seed in (0, 1))
+    assert remaining.seconds(decided, folder, {first}, {first: 100, second: 40}) == 0.5 * 60
 
 
 def test_differences_are_paired_and_ties_are_called_ties() -> None:

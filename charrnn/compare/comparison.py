@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from charrnn.compare import decisions, inspection, outcome, pictures, report, statistics
+from charrnn.compare import decisions, inspection, outcome, pictures, remaining, report, resuming, statistics
 from charrnn.compare.events import Compared as Compared
 from charrnn.compare.events import Decided as Decided
 from charrnn.compare.events import Event as Event
@@ -21,7 +21,7 @@ from charrnn.compare.events import Stopped as Stopped
 from charrnn.compare.events import Timed as Timed
 from charrnn.compare.events import Tried as Tried
 from charrnn.compare.events import Working as Working
-from charrnn.compare.grid import Folder, Grid, different, merged_cells, unrepeated
+from charrnn.compare.grid import Folder, Grid, merged_cells
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.errors import CharRNNError, how_to_install
 from charrnn.text.corpus import Corpus, prepare
@@ -65,22 +65,9 @@ def _compare(
     stop: Callable[[], bool],
 ) -> Iterator[Event]:
     corpus = prepare(grid.config)
-    before: Grid | None = folder.grid() if folder.exists() else None
+    before = folder.grid() if folder.exists() else None
     if before is not None:
-        if name := different(before, grid):
-            raise CharRNNError(
-                f"{folder.path} holds a comparison with another {name.replace('_', '-')}", "give another --out"
-            )
-        if before.config.fingerprint != corpus.text.fingerprint:
-            raise CharRNNError(f"{folder.path} holds a comparison on another text", "give another --out")
-        if grid.entries and (name := unrepeated(before, grid)):
-            raise CharRNNError(f"{folder.path} holds a comparison with {name}", "give another --out")
-        grid = dataclasses.replace(
-            before,
-            seeds=max(before.seeds, grid.seeds),
-            prime=grid.prime or before.prime,
-            entries=merged_cells(before, grid.entries),
-        )
+        grid = resuming.resumed(before, grid, folder, corpus)
     elif grid.config.fingerprint is None or grid.config.threads is None:
         grid = dataclasses.replace(grid, config=decisions.shared(grid, corpus, jobs))
     known = 0 if before is None else len(before.entries)
@@ -212,28 +199,11 @@ class _Work:
             at[path] = progress.step
             if progress.done:
                 self._finished.add(path)
-            yield Working(
-                label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), self._seconds_left(at)
-            )
+            left = remaining.seconds(self._grid, self._folder, self._finished, at) / self._jobs
+            yield Working(label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), left)
             if progress.done and job.scored:
                 bits = job.run.about()["result"]["test_bits_per_char"]
                 yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
 
     def _all_runs(self) -> int:
         return len(self._grid.entries) * (self._grid.trials + self._grid.seeds)
-
-    def _seconds_left(self, at: dict[Path, int]) -> float:
-        """Return what the rest takes, at the speeds measured so far, scoring left out."""
-        left = 0.0
-        for entry in self._grid.entries:
-            if entry.lr is None:
-                trials = self._folder.trials(entry)
-                finished = sum(path.parent == trials for path in self._finished)
-                begun = sum(step for path, step in at.items() if path.parent == trials and path not in self._finished)
-                left += ((self._grid.trials - finished) * (entry.trial_steps or 0) - begun) * entry.step_seconds
-            for seed in range(self._grid.seeds):
-                path = self._folder.run(self._grid, entry, seed).path
-                if path not in self._finished:
-                    steps = entry.steps or (entry.trial_steps or 0) / decisions.TRIAL_SHARE
-                    left += (steps - at.get(path, 0)) * entry.step_seconds
-        return left / self._jobs
