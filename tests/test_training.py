@@ -222,6 +222,7 @@ def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str,
     told = list(loop.new_run(config(corpus, **settings), run))
     (early,) = (event for event in told if isinstance(event, events.StoppedEarly))
     assert isinstance(told[-1], events.Finished)
+    assert early.run == run
     rows = run.rows("metrics.jsonl")
     values = [row["val_nats"] for row in rows]
     assert rows[-1]["step"] == early.step < 3000

@@ -65,6 +65,7 @@ class Planned:
 class StoppedEarly:
     """Early stopping: validation is clearly past its best, so the run ends here with the best weights."""
 
+    run: Run
     step: int
 
 

@@ -202,7 +202,7 @@ class Trainer:
                 if self.diverged is not None:
                     break
                 if stopped_early := self._stops_early():
-                    yield StoppedEarly(self.step)
+                    yield StoppedEarly(self.run, self.step)
                     break
                 if budget and self.step != self.steps:
                     yield self._plan(budget)
