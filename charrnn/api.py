@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from charrnn.devices import resolve as resolve_device
 from charrnn.generate import scoring
-from charrnn.generate.completing import ROWS as ROWS
-from charrnn.generate.completing import Completing
+from charrnn.generate.completer import ROWS as ROWS
+from charrnn.generate.completer import Completer
 from charrnn.generate.completion import Completion, CompletionStream
 from charrnn.generate.copying import TrainingText
 from charrnn.generate.decoder import Decoder
@@ -55,12 +55,12 @@ class TextModel:
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
-    _completing: Completing = field(init=False, repr=False, compare=False)
+    _completer: Completer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         decoders = Decoders(self.architecture, self.weights, self.device, self.kept)
         # Made now, so that threads that share the model share its decoders.
-        object.__setattr__(self, "_completing", Completing(decoders, self.tokenizer, self.config.document))
+        object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.config.document))
 
     @property
     def architecture(self) -> Architecture:
@@ -69,7 +69,7 @@ class TextModel:
 
     def decoder(self) -> Decoder:
         """Return what computes next-character logits for this model: compiled code on a CPU, else torch."""
-        return self._completing.decoders.chosen()
+        return self._completer.decoders.chosen()
 
     def stream(
         self,
@@ -83,7 +83,7 @@ class TextModel:
     ) -> Iterator[str]:
         """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
         request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop)
-        return (character for character, _ in self._completing.one(request))
+        return (character for character, _ in self._completer.one(request))
 
     def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Unpack[Choices]) -> str:
         """Return the text that continues `prime`, without it; settings as in `stream`.
@@ -109,7 +109,7 @@ class TextModel:
         Raises CharRNNError for settings out of range.
         """
         request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop, alternatives)
-        return self._completing.one(request).completion()
+        return self._completer.one(request).completion()
 
     def completions(
         self,
@@ -128,7 +128,7 @@ class TextModel:
         first: the number of the first one. max_copy: none has so many characters in a row from the training text.
         """
         request = Request(prime, chars, sampling, stop, max_copy=max_copy)
-        return self._completing.several(request, count, first, self.training_text)
+        return self._completer.several(request, count, first, self.training_text)
 
     def training_text(self) -> TrainingText:
         """Return what the model learned, to look for copies; raises CharRNNError where it is gone."""
@@ -140,7 +140,7 @@ class TextModel:
         A character's probability is the one that `score` gives it there: exp(-nats). What the list leaves out has the
         rest, up to 1.
         """
-        return self._completing.likeliest(prime, k)
+        return self._completer.likeliest(prime, k)
 
     def score(self, text: str) -> "Score":
         """Return what each character of a text costs the model, read as one stream from its first character.
@@ -158,7 +158,7 @@ class TextModel:
         from charrnn.model import evaluation
 
         config = self.config
-        costs = scoring.costs(self._completing.decoders, config.engine, config.window, ids, mode, starts)
+        costs = scoring.costs(self._completer.decoders, config.engine, config.window, ids, mode, starts)
         return evaluation.score(costs, ids, self.tokenizer)
 
 

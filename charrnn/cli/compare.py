@@ -7,7 +7,7 @@ import click
 
 from charrnn.cli import options, progress
 from charrnn.cli.comparison_table import table
-from charrnn.cli.telling import Telling, interruptible
+from charrnn.cli.event_printer import EventPrinter, interruptible
 from charrnn.compare.presets import NOTEBOOK, trends
 from charrnn.interruption import Interruption
 
@@ -90,7 +90,7 @@ def command(
     folder = Folder(out or _folder(grid, kind))
     with interruptible() as stopped:
         events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped)
-        return _Told(as_json, stopped, folder).follow(events)
+        return _Printer(as_json, stopped, folder).follow(events)
 
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple["Grid", list[str]]:
@@ -149,7 +149,7 @@ def _folder(grid: "Grid", kind: str) -> Path:
     return home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
 
 
-class _Told(Telling["events.Event"]):
+class _Printer(EventPrinter["events.Event"]):
     """Prints the events of a comparison."""
 
     def __init__(self, as_json: bool, interruption: Interruption, folder: "Folder") -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from charrnn.cli import options
-from charrnn.cli.telling import interruptible
+from charrnn.cli.event_printer import interruptible
 from charrnn.compare.presets import NOTEBOOK
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)  # steps back in the table

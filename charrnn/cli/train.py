@@ -14,7 +14,7 @@ import click
 
 from charrnn import cli
 from charrnn.cli import options, progress
-from charrnn.cli.telling import Telling, interruptible
+from charrnn.cli.event_printer import EventPrinter, interruptible
 
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
@@ -68,7 +68,7 @@ def command(
             )
     with interruptible() as stopped, progress.bars() as prepared:
         events = _events(values, name, out, config_file, resume, stopped, prepared)
-        return _Told(as_json, stopped).follow(events)
+        return _Printer(as_json, stopped).follow(events)
 
 
 def _events(
@@ -100,7 +100,7 @@ def _events(
     return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
 
 
-class _Told(Telling["events.Event"]):
+class _Printer(EventPrinter["events.Event"]):
     """Prints the events of a run."""
 
     _context: "events.Started"

@@ -22,7 +22,7 @@ ROWS = 64  # completions drawn side by side
 
 
 @dataclass(frozen=True)
-class Completing:
+class Completer:
     """Completes text with one model. document: the kind of documents that it learned."""
 
     decoders: Decoders

@@ -14,7 +14,7 @@ from charrnn.interruption import Interruption, heard
 E = TypeVar("E")
 
 
-class Telling(ABC, Generic[E]):
+class EventPrinter(ABC, Generic[E]):
     """Prints events: lines on stderr, on a terminal a bar below them, the result on stdout."""
 
     def __init__(self, as_json: bool, interruption: Interruption) -> None:
