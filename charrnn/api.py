@@ -30,6 +30,7 @@ from charrnn.generate.scoring import StreamScoring as StreamScoring
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
 from charrnn.text import corpus, documents
+from charrnn.text.cleaning import Findings
 from charrnn.text.corpus import Part
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
@@ -177,12 +178,15 @@ def load(
     return model
 
 
-def score_run(model: TextModel, file: str | None, part: Part | None, mode: "Mode") -> tuple[str, "Score"]:
+def score_run(
+    model: TextModel, file: str | None, part: Part | None, mode: "Mode", findings: Findings | None = None
+) -> tuple[str, "Score"]:
     """Score a loaded run on a file, or on a part of its own corpus: test, or val where there is none, by default.
 
+    findings: what is met while reading the file is added to them.
     Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty.
     """
-    what, ids, starts = corpus.read_part(model.config, model.tokenizer, file, part)
+    what, ids, starts = corpus.read_part(model.config, model.tokenizer, file, part, findings)
     return what, model.score_ids(ids, mode, starts)
 
 

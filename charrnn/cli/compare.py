@@ -120,7 +120,8 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
     """Return a grid of the literature on a corpus."""
     from charrnn.compare import presets
 
-    allowed = ("preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision", "tokenizer")
+    allowed = {"preset", "fraction", "seeds", "hidden", "prime", "split", "seed", "device", "precision"}
+    allowed |= {"tokenizer", "encoding"}
     refused = [
         name.replace("_", "-") for name, value in given.items() if value not in (None, ()) and name not in allowed
     ]

@@ -13,6 +13,7 @@ from charrnn.cli import options, priming
 @click.argument("prime", required=False)
 @options.run
 @priming.file
+@priming.encoding
 @priming.as_is
 @click.option(
     "--until",
@@ -33,6 +34,7 @@ def command(
     prime: str | None,
     run: str,
     prime_file: Path | None,
+    encoding: str | None,
     prime_as_is: bool,
     until: Any,
     count: int,
@@ -50,7 +52,7 @@ def command(
     from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
-    text = priming.given(prime, prime_file)
+    text = priming.given(prime, prime_file, encoding)
     model = options.loaded(run, device)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("complete", run))
     candidates = ranked(model.completions(text, chars, sampling, count, max_copy=max_copy), until)

@@ -68,18 +68,22 @@ def fetch(name: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("file", nargs=-1, required=True, shell_complete=options.complete_corpora)
+@click.option("--encoding", metavar="NAME", help="How the files are encoded, as Python names it.  [default: utf-8]")
 @options.as_json
-def stats(file: tuple[str, ...], as_json: bool) -> None:
+def stats(file: tuple[str, ...], encoding: str | None, as_json: bool) -> None:
     """Measure a text: alphabet, entropies, repeats, and what a model of it should beat.
 
     FILE is what `train` takes: files, folders, patterns, - or a name.
     """
     from charrnn.home import home
     from charrnn.text import statistics
+    from charrnn.text.cleaning import Cleaning
     from charrnn.text.corpus import read
+    from charrnn.text.encodings import UTF8, text_encoding
 
+    cleaning = Cleaning(encoding=text_encoding(encoding or UTF8), encodable=True)
     with progress.bars() as show:
-        text = read(file, home() / ".corpora", progress=show)
+        text = read(file, home() / ".corpora", cleaning, progress=show)
         measured = statistics.measure(text, show)
     if as_json:
         options.print_json({"corpus": text.source, **measured.as_dict(), "notes": list(text.notes)})

@@ -19,20 +19,33 @@ from charrnn.cli import options
     help="One stream from the first character, or windows that each start from nothing.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the nats of every character here, as .npy.")
+@options.encoding
 @options.device
 @options.as_json
 def command(
-    run: str, file: str | None, part: str | None, mode: str, out: Path | None, device: str, as_json: bool
+    run: str,
+    file: str | None,
+    part: str | None,
+    mode: str,
+    out: Path | None,
+    encoding: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Score RUN on a part of its corpus, or on FILE.
 
     All figures are per character of text, also where a character is spelled in several bytes.
     """
     from charrnn.api import load, score_run
+    from charrnn.text.cleaning import Findings
 
-    model = load(run, device)
-    assert model.run is not None
-    what, score = score_run(model, file, part, mode)  # type: ignore[arg-type]
+    if encoding is not None and file is None:
+        raise click.UsageError("--encoding is that of a FILE: give one")
+    model = options.reading(load(run, device), encoding)
+    findings = Findings()
+    what, score = score_run(model, file, part, mode, findings)  # type: ignore[arg-type]
+    for note in findings.others:
+        click.echo(f"note: {note}", err=True)
     if out is not None:
         import numpy as np
 

@@ -27,22 +27,34 @@ def command() -> None:
 )
 @click.option("--steps", default=300, show_default=True, metavar="N", help="Training steps before the second look.")
 @click.option("--copy/--no-copy", default=True, help="Let the cells climb the copy task too.")
+@click.option("--encoding", metavar="NAME", help="How the files are encoded, as Python names it.  [default: utf-8]")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw both pictures onto this HTML page.")
 @options.as_json
 def gradients(
-    corpus: tuple[str, ...], cells: str, hidden: int, steps: int, copy: bool, out: Path | None, as_json: bool
+    corpus: tuple[str, ...],
+    cells: str,
+    hidden: int,
+    steps: int,
+    copy: bool,
+    encoding: str | None,
+    out: Path | None,
+    as_json: bool,
 ) -> int:
     """Measure how much of the loss gradient at a step reaches the state k steps earlier, before and after training.
 
     Measure each cell's reach too: the longest gap over which it learns to remember, in the copy task.
     """
     from charrnn.compare import inspection, pictures
+    from charrnn.training.settings import Settings
 
     if out is not None:
         pictures.require()
     found = []
     with interruptible() as stopped:
-        for step in inspection.inspect_cells(corpus, options.cells(cells), hidden, steps, copy, stopped):
+        looking = inspection.inspect_cells(
+            corpus, options.cells(cells), hidden, steps, copy, stopped, encoding or Settings.encoding
+        )
+        for step in looking:
             if isinstance(step, str):
                 if step.startswith("training"):
                     stopped.can_save()

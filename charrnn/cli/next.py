@@ -15,12 +15,20 @@ BLOCKS = " ▏▎▍▌▋▊▉█"  # eighths
 @click.argument("prime", required=False)
 @options.run
 @priming.file
+@priming.encoding
 @priming.as_is
 @click.option("--k", default=10, show_default=True, metavar="N", help="How many characters to show.")
 @options.device
 @options.as_json
 def command(
-    prime: str | None, run: str, prime_file: Path | None, prime_as_is: bool, k: int, device: str, as_json: bool
+    prime: str | None,
+    run: str,
+    prime_file: Path | None,
+    encoding: str | None,
+    prime_as_is: bool,
+    k: int,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Show the likeliest characters after PRIME, with their probabilities as bars.
 
@@ -28,7 +36,7 @@ def command(
     """
     if k < 1:
         raise click.UsageError("--k is a whole number of 1 or more")
-    text = priming.given(prime, prime_file)
+    text = priming.given(prime, prime_file, encoding)
     model = options.loaded(run, device)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("next", run))
     likeliest = model.next(text, k)

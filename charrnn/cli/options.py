@@ -72,6 +72,11 @@ run = click.option(
     shell_complete=complete_runs,
     help="The run: its name, its path, or 'latest'.",
 )
+encoding = click.option(
+    "--encoding",
+    metavar="NAME",
+    help="How the file is encoded, as Python names it: cp1252, shift_jis, utf-16 ...  [default: as the run's corpus]",
+)
 max_copy = click.option(
     "--max-copy", type=int, metavar="N", help="Copy fewer than N characters in a row from the training text."
 )
@@ -106,6 +111,13 @@ def loaded(run: str, device: str, kept: Any = "float32") -> Any:
     for note in model.decoder().notes:
         click.echo(f"note: {note}", err=True)
     return model
+
+
+def reading(model: Any, encoding: str | None) -> Any:
+    """Return a model that reads files in an encoding; as it was trained when None. Raises CharRNNError for none."""
+    if encoding is None:
+        return model
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, encoding=encoding))
 
 
 def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:

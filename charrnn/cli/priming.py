@@ -19,16 +19,26 @@ as_is = click.option(
     "--prime-as-is", is_flag=True, help="Read the prime as it is, and say nothing about letters the model lacks."
 )
 file = click.option("--prime-file", type=click.Path(path_type=Path), help="Complete the text in this file.")
+encoding = click.option(
+    "--encoding",
+    metavar="NAME",
+    help="How --prime-file or standard input is encoded, as Python names it.  [default: utf-8]",
+)
 
 
-def given(prime: str | None, prime_file: Path | None) -> str:
-    """Return the prime: the argument, a file's text, standard input for '-' or when something is piped in, or empty."""
+def given(prime: str | None, prime_file: Path | None, encoding: str | None = None) -> str:
+    """Return the prime: the argument, a file's text, standard input for '-' or when something is piped in, or empty.
+
+    encoding: of the file or standard input; UTF-8 when None.
+    """
     if prime is not None and prime_file is not None:
         raise CharRNNError("both a prime and --prime-file are given", "give one of them")
     if prime_file is not None:
-        return read_file(prime_file)
+        return read_file(prime_file, encoding)
     if prime == "-" or (prime is None and not sys.stdin.isatty()):
-        return decoded(sys.stdin.buffer.read(), "standard input")
+        return decoded(sys.stdin.buffer.read(), "standard input", encoding)
+    if encoding is not None:
+        raise CharRNNError("--encoding is given for a prime that is typed", "give it with --prime-file, or with '-'")
     return argument(prime or "")
 
 
@@ -37,20 +47,20 @@ def argument(text: str) -> str:
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
-def read_file(path: Path) -> str:
-    """Return the UTF-8 text of a file."""
+def read_file(path: Path, encoding: str | None = None) -> str:
+    """Return the text of a file. encoding: UTF-8 when None."""
     try:
-        return decoded(path.read_bytes(), str(path))
+        return decoded(path.read_bytes(), str(path), encoding)
     except OSError as error:
         raise CharRNNError(f"{path} cannot be read: {error.strerror}", "check the path") from None
 
 
-def decoded(data: bytes, source: str) -> str:
-    """Decode bytes as UTF-8. source: for the error where they are not."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CharRNNError(f"{source}: byte {error.start} is not UTF-8", "convert it to UTF-8") from None
+def decoded(data: bytes, source: str, encoding: str | None = None) -> str:
+    """Decode bytes. source: for the error where they do not fit. encoding: UTF-8 when None."""
+    from charrnn.text import cleaning, corpora
+    from charrnn.text.encodings import UTF8, text_encoding
+
+    return cleaning.decoded(corpora.memory(source, data), text_encoding(encoding or UTF8))
 
 
 def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str]) -> str:

@@ -14,6 +14,7 @@ from charrnn.cli import options, priming
 @options.run
 @click.option("--prime", help="The text to complete; '-' reads it from standard input.")
 @priming.file
+@priming.encoding
 @priming.as_is
 @click.option("--chars", default=200, show_default=True, metavar="N", help="How many characters to draw.")
 @options.sampling
@@ -36,6 +37,7 @@ def command(
     run: str,
     prime: str | None,
     prime_file: Path | None,
+    encoding: str | None,
     prime_as_is: bool,
     chars: int,
     count: int,
@@ -56,7 +58,7 @@ def command(
     from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
-    text = priming.given(prime, prime_file)
+    text = priming.given(prime, prime_file, encoding)
     model = options.loaded(run, device, kept)
     text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("sample", run, "--prime"))
     stop = tuple(map(priming.argument, stop))

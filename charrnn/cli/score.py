@@ -26,9 +26,19 @@ from charrnn.errors import CharRNNError
     show_default=True,
     help="Colours; auto is on a terminal, unless NO_COLOR is set.",
 )
+@options.encoding
 @options.device
 @options.as_json
-def command(what: str, run: str, is_text: bool, html: Path | None, color: str, device: str, as_json: bool) -> None:
+def command(
+    what: str,
+    run: str,
+    is_text: bool,
+    html: Path | None,
+    color: str,
+    encoding: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Show how much every character of TEXT, or of a file, surprises the model.
 
     In bits: 1 is a guess between two, 8 one of 256. On a terminal the text is coloured; elsewhere there is a line for
@@ -36,11 +46,14 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
     was: line ends, normal form, gzip.
     """
     from charrnn.api import load
+    from charrnn.text.cleaning import Findings
 
-    read, source = _found(what, is_text)
-    model = load(run, device)
-    assert model.run is not None
+    findings = Findings()
+    read, source = _found(what, is_text, findings)
+    model = options.reading(load(run, device), encoding)
     text = model.tokenizer.clean(read(model.config))
+    for note in findings.others:
+        click.echo(f"note: {note}", err=True)
     if not text:
         raise CharRNNError(f"{source} is empty", "give a text of at least one character")
     score = model.score(text)
@@ -66,8 +79,8 @@ def command(what: str, run: str, is_text: bool, html: Path | None, color: str, d
         click.echo(about, err=True)
 
 
-def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
-    """Return what reads the text for a run of some configuration, and a name for the text."""
+def _found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str], str]:
+    """Return what reads the text for a run of some configuration, adding to `findings`, and a name for the text."""
     from charrnn.text import corpora
     from charrnn.text.corpus import cleaned
 
@@ -78,7 +91,7 @@ def _found(what: str, is_text: bool) -> tuple[Callable[[Any], str], str]:
         exists = False
     if what == corpora.STDIN or (exists and not is_text):
         (source,) = corpora.find(what).sources
-        return partial(cleaned, source), source.name
+        return partial(cleaned, source, findings=findings), source.name
     if not is_text and " " not in what and (path.suffix or os.sep in what):
         raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
     return lambda _: priming.argument(what), "the text"

@@ -99,7 +99,13 @@ def inspect_all(
 
 
 def inspect_cells(
-    corpus: tuple[str, ...], cells: Sequence[str], hidden: int, steps: int, copy: bool, stop: Callable[[], bool]
+    corpus: tuple[str, ...],
+    cells: Sequence[str],
+    hidden: int,
+    steps: int,
+    copy: bool,
+    stop: Callable[[], bool],
+    encoding: str = Settings.encoding,
 ) -> Iterator[str | Inspection]:
     """Train a model of each cell on a corpus for some steps, as runs in the home folder, and inspect them.
 
@@ -107,7 +113,7 @@ def inspect_cells(
     it ends early, with all saved, when stop() is true.
     """
     for cell in cells:
-        config = Settings(corpus=corpus or Settings().corpus, cell=cell, hidden=hidden, steps=steps)
+        config = Settings(corpus=corpus or Settings().corpus, encoding=encoding, cell=cell, hidden=hidden, steps=steps)
         config = config.replace(fingerprint=prepare(config).text.fingerprint)
         digest = hashlib.sha256(strict_json.dumps(values_of(config)).encode()).hexdigest()[:12]
         job = Job(Run(home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)

@@ -1,7 +1,8 @@
-"""Bytes to text: UTF-8 that is checked, a byte order mark dropped, line ends and normal form as the settings say."""
+"""Bytes to text: decoded and checked, a byte order mark dropped, line ends and normal form as the settings say."""
 
 import codecs
 import gzip
+import itertools
 import re
 import unicodedata
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from charrnn.errors import CharRNNError
+from charrnn.text import encodings
 from charrnn.text.corpora import Source
 from charrnn.text.settings import TextSettings
 
@@ -27,7 +29,7 @@ class Cleaning:
     """The way bytes become text; see the settings of the same names. binary: whether many NULs are let through.
 
     settable: whether these can still be chosen, so that advice may name them: in training, but not of a text that is
-    read as an earlier one was.
+    read as an earlier one was. encodable: whether --encoding can be given, which belongs to every file.
     """
 
     newline: str = "keep"
@@ -35,12 +37,22 @@ class Cleaning:
     normalize: str = "none"
     binary: bool = False
     settable: bool = False
+    encoding: str = encodings.UTF8
+    encodable: bool = False
 
     @classmethod
     def of(cls, settings: TextSettings) -> "Cleaning":
         """Return the cleaning that the settings of a run ask for."""
         binary = settings.tokenizer == "byte"
-        return cls(settings.newline, settings.errors, settings.normalize, binary=binary, settable=True)
+        return cls(
+            settings.newline,
+            settings.errors,
+            settings.normalize,
+            binary=binary,
+            settable=True,
+            encoding=settings.encoding,
+            encodable=True,
+        )
 
 
 @dataclass
@@ -68,7 +80,9 @@ class Findings:
                 f"{self.crlf:,} lines end in CR LF: the model will learn to write them so; --newline lf converts them"
             )
         if self.replaced:
-            notes.append(f"{self.replaced:,} times bytes that are not UTF-8 became U+FFFD, {self.first_replaced}")
+            notes.append(
+                f"{self.replaced:,} times bytes that do not fit the encoding became U+FFFD, {self.first_replaced}"
+            )
         if self.nuls:
             notes.append(f"the text holds {self.nuls:,} NUL characters, which are kept")
         if self.decomposed and cleaning.normalize == "none":
@@ -91,6 +105,11 @@ def text_of(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes:
     return _composed(pieces) if cleaning.normalize == "nfc" else _watched(pieces, findings)
 
 
+def decoded(source: Source, encoding: str) -> str:
+    """Return all of the text of a source just as it is, decoded alone. Raises CharRNNError where it does not fit."""
+    return "".join(_decoded(source, Cleaning(encoding=encoding, binary=True, encodable=True), Findings(), CHUNK_BYTES))
+
+
 def _chunks(source: Source, chunk_bytes: int) -> Iterator[bytes]:
     try:
         with source.open() as stream:
@@ -104,56 +123,132 @@ def _chunks(source: Source, chunk_bytes: int) -> Iterator[bytes]:
         raise CharRNNError(f"{source.name} cannot be read: {reason}", "check the path and its rights") from None
 
 
+def _with_whole_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield bytes in pieces of which the first, where there are so many, has all of a byte order mark."""
+    beginning = b""
+    for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= encodings.MARK_BYTES:
+            yield beginning
+            break
+    else:
+        yield beginning
+    yield from chunks
+
+
 def _decoded(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes: int) -> Iterator[str]:
-    pending = b""  # the bytes of a character whose end has not come yet
-    offset = nuls = 0
-    chunks = _chunks(source, chunk_bytes)
-    while True:
-        chunk = next(chunks, b"")
-        data = pending + chunk
-        nuls += chunk.count(0)
-        if nuls > MANY_NULS * (offset + len(data)) and not cleaning.binary:
-            learnable = cleaning.settable and _is_utf8(data)
-            hint = "name a text" + (", or learn the bytes themselves with --tokenizer byte" if learnable else "")
-            raise CharRNNError(f"{source.name} is not text: it is full of NUL bytes", _hint(data, hint))
-        try:
-            text, used = codecs.utf_8_decode(data, "strict", not chunk)
-        except UnicodeDecodeError as error:
-            if cleaning.errors != "replace":
-                convert = "convert the file, for instance with iconv -f WINDOWS-1250 -t UTF-8 FILE"
-                otherwise = ", or pass --errors replace" if cleaning.settable else ""
-                raise CharRNNError(
-                    f"{source.name}: byte {offset + error.start} is not UTF-8 ({error.reason})",
-                    _hint(data, convert + otherwise),
-                ) from None
-            text, used = codecs.utf_8_decode(data, "replace", not chunk)
-            if not findings.first_replaced:
-                findings.first_replaced = f"first at byte {offset + error.start} of {source.name}"
-            findings.replaced += text.count(REPLACEMENT) - data[:used].count(REPLACEMENT.encode())
-        pending, offset = data[used:], offset + used
-        if text:
+    encoding = source.encoding or cleaning.encoding
+    reader = _Reader(source, encoding, cleaning, findings)
+    chunks = _with_whole_mark(_chunks(source, chunk_bytes))
+    beginning = next(chunks, b"")
+    if encodings.lacks_mark(beginning, encoding):
+        raise CharRNNError(
+            f"{source.name} begins without the mark that says which byte of a character comes first",
+            encodings.advice(encodings.Misfit(beginning, 0, len(beginning) == source.bytes), cleaning.encodable)
+            or f"give {encoding}-le or {encoding}-be",
+        )
+    for chunk in itertools.chain([beginning] if beginning else [], chunks, [b""]):
+        if text := reader.read(chunk):
             yield text
-        if not chunk:
-            findings.nuls += nuls
+    reader.tell()
+
+
+class _Reader:
+    """Bytes of one source on their way to text: decoded, checked, counted."""
+
+    def __init__(self, source: Source, encoding: str, cleaning: Cleaning, findings: Findings) -> None:
+        self._name, self._size, self._encoding = source.name, source.bytes, encoding
+        self._cleaning, self._findings = cleaning, findings
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._is_utf8 = encoding == encodings.UTF8
+        self._bytes = self._characters = self._nuls = 0
+        # Reads the same bytes as UTF-8 as long as they are, where another encoding was asked for.
+        self._witness = None if encoding in encodings.UNITS else codecs.getincrementaldecoder(encodings.UTF8)()
+        self._seen = False  # a byte outside ASCII
+        self._controls = False  # U+0080 to U+009F, of which a text has none
+
+    def read(self, chunk: bytes) -> str:
+        """Return the characters that end in a chunk; an empty one is the end of the source."""
+        self._bytes += len(chunk)
+        if self._is_utf8:  # before they are decoded: NULs say most about what is no text
+            self._nuls += chunk.count(0)
+            self._refuse_nuls(self._bytes, chunk)
+        else:
+            self._look_for_utf8(chunk)
+        held = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(chunk, not chunk)
+        except UnicodeDecodeError as error:
+            if self._cleaning.errors != "replace":
+                raise self._refusal(error) from None
+            first = f"first at byte {self._at(error)} of {self._name}"
+            self._findings.first_replaced = self._findings.first_replaced or first
+            self._decoder.errors = "replace"
+            self._decoder.setstate(held)
+            text = self._decoder.decode(chunk, not chunk)
+        if self._decoder.errors == "replace":
+            self._findings.replaced += text.count(REPLACEMENT)
+            if self._is_utf8:  # what the source itself spells replaces nothing
+                taken = held[0] + chunk
+                taken = taken[: len(taken) - len(self._decoder.getstate()[0])]
+                self._findings.replaced -= taken.count(REPLACEMENT.encode())
+        if not self._is_utf8:
+            self._characters += len(text)
+            self._nuls += text.count("\0")
+            self._refuse_nuls(self._characters, chunk)
+            self._controls = self._controls or any("\x7f" < c < "\xa0" for c in set(text))
+        return text
+
+    def tell(self) -> None:
+        """Add what was found to the findings, at the end of the source."""
+        self._findings.nuls += self._nuls
+        if self._witness is not None and self._seen and not self._is_utf8:
+            self._findings.others.append(
+                f"{self._name} is UTF-8 too, and was read as {self._encoding}: where letters come out wrong, "
+                "leave out --encoding, or give --encoding utf-8"
+            )
+
+        if self._controls and self._encoding.startswith("iso8859"):
+            self._findings.others.append(
+                f"{self._name}, read as {self._encoding}, holds control characters where Windows has quotes: "
+                "an encoding such as cp1252 may be meant"
+            )
+
+    def _look_for_utf8(self, chunk: bytes) -> None:
+        if self._witness is None:
             return
+        self._seen = self._seen or not chunk.isascii()
+        try:
+            self._witness.decode(chunk, not chunk)
+        except UnicodeDecodeError:
+            self._witness = None
 
+    def _refuse_nuls(self, of: int, chunk: bytes) -> None:
+        if self._nuls <= MANY_NULS * of or self._cleaning.binary:
+            return
+        data = (self._decoder.getstate()[0] if self._is_utf8 else b"") + chunk
+        learnable = self._cleaning.settable and self._is_utf8 and encodings.is_utf8(data)
+        otherwise = "name a text" + (", or learn the bytes themselves with --tokenizer byte" if learnable else "")
+        advice = encodings.advice_on_nuls(self._misfit(data, 0), self._cleaning.encodable)
+        raise CharRNNError(f"{self._name} is not text: it is full of NUL bytes", advice or otherwise)
 
-def _is_utf8(data: bytes) -> bool:
-    """Tell whether these bytes, which may end in the middle of a character, are UTF-8."""
-    try:
-        codecs.utf_8_decode(data, "strict", False)
-    except UnicodeDecodeError:
-        return False
-    return True
+    def _at(self, error: UnicodeDecodeError) -> int:
+        """Return the offset of an error in the source: its object ends where the last chunk does."""
+        return self._bytes - len(error.object) + error.start
 
+    def _misfit(self, data: bytes, at: int) -> encodings.Misfit:
+        return encodings.Misfit(data, at, whole=self._bytes == self._size)
 
-def _hint(data: bytes, otherwise: str) -> str:
-    """Say what to do about a source that does not begin like text: UTF-16 is the usual reason."""
-    even, odd = data[:1024:2], data[1:1024:2]
-    halved = min(even.count(0), odd.count(0)) < 0.05 * len(even) and max(even.count(0), odd.count(0)) > 0.6 * len(even)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or halved:
-        return "it looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE"
-    return otherwise
+    def _refusal(self, error: UnicodeDecodeError) -> CharRNNError:
+        """Return the error for bytes that do not fit the encoding, with those that they may be in."""
+        name = "UTF-8" if self._is_utf8 else self._encoding
+        problem = f"{self._name}: byte {self._at(error)} is not {name} ({error.reason})"
+        otherwise = "pass --errors replace, which puts U+FFFD there" if self._cleaning.settable else ""
+        if self._is_utf8 and encodings.is_damaged_utf8(error.object):
+            restore = "all else is UTF-8, so it was damaged there: restore the file"
+            return CharRNNError(problem, f"{restore}, or {otherwise}" if otherwise else restore)
+        advice = encodings.advice(self._misfit(error.object, error.start), self._cleaning.encodable, otherwise)
+        return CharRNNError(problem, advice or otherwise or "convert it to UTF-8")
 
 
 def _without_mark(pieces: Iterable[str], findings: Findings) -> Iterator[str]:

@@ -6,11 +6,12 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from charrnn.errors import CharRNNError, did_you_mean
 from charrnn.text import catalogue, python_corpora
+from charrnn.text.encodings import UTF8
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"  # no UTF-8 text begins so
@@ -19,11 +20,15 @@ SNIFFED_BYTES = 1 << 13
 
 @dataclass(frozen=True)
 class Source:
-    """Something that can be read as bytes: how errors and runs name it, how it is opened, its size where known."""
+    """Something that can be read as bytes: how errors and runs name it, how it is opened, its size where known.
+
+    encoding: that of corpora known by name, whatever the settings say of files.
+    """
 
     name: str
     open: Callable[[], AbstractContextManager[io.BufferedIOBase]]
     bytes: int | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,11 @@ def find(corpus: str) -> Found:
     except OSError as error:  # a name too long, a folder that may not be looked into
         raise CharRNNError(f"{corpus[:80]} cannot be read: {error.strerror}", "give the path of a text") from None
     if corpus in embedded():
-        return Found((_file(embedded()[corpus], corpus),))
+        return Found((_known(_file(embedded()[corpus], corpus)),))
     if corpus in python_corpora.READERS:
-        return Found(tuple(_memory(name, content) for name, content in python_corpora.READERS[corpus]()))
+        return Found(tuple(_known(memory(name, content)) for name, content in python_corpora.READERS[corpus]()))
     if corpus in catalogue.ENTRIES:
-        return Found((_file(catalogue.fetched(corpus), corpus),))
+        return Found((_known(_file(catalogue.fetched(corpus), corpus)),))
     if glob.has_magic(corpus):
         matches = [Path(match) for match in sorted(glob.glob(corpus, recursive=True)) if Path(match).is_file()]
         if not matches:
@@ -102,7 +107,13 @@ def _file(path: Path, name: str | None = None) -> Source:
     return Source(name or str(path), lambda: _decompressed(path.open("rb")), size)
 
 
-def _memory(name: str, content: bytes) -> Source:
+def _known(source: Source) -> Source:
+    """Return a source of a corpus known by name, all of which are UTF-8."""
+    return replace(source, encoding=UTF8)
+
+
+def memory(name: str, content: bytes) -> Source:
+    """Make a source of bytes that are here already."""
     return Source(name, lambda: io.BytesIO(content), len(content))
 
 

@@ -145,29 +145,37 @@ def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[fl
 
 
 def read_part(
-    settings: TextSettings, tokenizer: Tokenizer, file: str | None = None, part: Part | None = None
+    settings: TextSettings,
+    tokenizer: Tokenizer,
+    file: str | None = None,
+    part: Part | None = None,
+    findings: Findings | None = None,
 ) -> tuple[str, NDArray[Any], Starts]:
     """Read the ids of a file, or of a part of a run's own corpus: test, or val where there is none, by default.
 
+    findings: what is met while reading a file is added to them.
     Returns what was read, in words, its ids, and where documents begin in them. Raises CharRNNError where that text is
     missing or empty, and where both are given.
     """
     if file is not None:
         if part is not None:
             raise CharRNNError(f"both the file {file} and the part {part} are given", "give one of them")
-        return file, *read_whole(file, settings, tokenizer)
+        return file, *read_whole(file, settings, tokenizer, findings)
     corpus = prepare(settings, tokenizer, private=True)
     if part is None:
         part = "test" if len(corpus.parts["test"]) else "val"
     return f"the {part} part of {corpus.text.source}", corpus.ids(part), corpus.starts[part]
 
 
-def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:
+def read_whole(
+    file: str, settings: TextSettings, tokenizer: Tokenizer, findings: Findings | None = None
+) -> tuple[NDArray[Any], Starts]:
     """Read the ids of a text other than a run's corpus, cleaned as that was, and where documents begin in them.
 
-    Raises CharRNNError where it is missing, empty or no text.
+    findings: what is met on the way is added to them. Raises CharRNNError where it is missing, empty or no text.
     """
-    whole = [text for source in sources((file,), Findings()) if (text := cleaned(source, settings))]
+    findings = Findings() if findings is None else findings
+    whole = [text for source in sources((file,), findings) if (text := cleaned(source, settings, findings))]
     if not whole:
         raise CharRNNError(f"{file} is empty", "give a text of at least one character")
     if settings.document != "file":
@@ -178,9 +186,12 @@ def read_whole(file: str, settings: TextSettings, tokenizer: Tokenizer) -> tuple
     return np.concatenate(ids), np.cumsum([0, *lengths[:-1]])
 
 
-def cleaned(source: Source, settings: TextSettings) -> str:
-    """Read the text of a source other than a run's corpus, cleaned as that was; CharRNNError for what is no text."""
-    return "".join(text_of(source, replace(Cleaning.of(settings), settable=False), Findings()))
+def cleaned(source: Source, settings: TextSettings, findings: Findings) -> str:
+    """Read the text of a source other than a run's corpus, cleaned as that was; CharRNNError for what is no text.
+
+    findings: what is met on the way is added to them.
+    """
+    return "".join(text_of(source, replace(Cleaning.of(settings), settable=False), findings))
 
 
 def encode_whole(text: str, document: str, tokenizer: Tokenizer) -> tuple[NDArray[Any], Starts]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from charrnn.errors import CharRNNError
 from charrnn.knobs import Knobs, knob, recorded
+from charrnn.text.encodings import UTF8, text_encoding
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,14 @@ class TextSettings(Knobs):
     )
     split: tuple[float, ...] = knob((0.8, 0.1, 0.1), "shares of the text for training, validation and test, in order")
     tokenizer: str = knob("char", "characters as they come, or the bytes of UTF-8", choices=("char", "byte"))
+    encoding: str = knob(
+        UTF8, "how the files are encoded, as Python names it: cp1252, shift_jis, utf-16 ...", parse=text_encoding
+    )
     newline: str = knob("keep", "line ends: as they are, or CR LF and CR turned into LF", choices=("keep", "lf"))
     errors: str = knob(
-        "strict", "bytes that are not UTF-8: refuse the text, or put U+FFFD instead", choices=("strict", "replace")
+        "strict",
+        "bytes that do not fit: refuse the text, or put U+FFFD instead",
+        choices=("strict", "replace"),
     )
     normalize: str = knob("none", "Unicode normal form of the text, and of primes", choices=("none", "nfc"))
     document: str = knob(
@@ -40,4 +46,4 @@ class TextSettings(Knobs):
 
 
 # What the fingerprint depends on: where one of them changes, it is another text.
-DEFINING = ("corpus", "newline", "errors", "normalize", "document")
+DEFINING = ("corpus", "encoding", "newline", "errors", "normalize", "document")
