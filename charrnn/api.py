@@ -30,7 +30,7 @@ from charrnn.generate.scoring import StreamScoring as StreamScoring
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
 from charrnn.text import corpus, documents
-from charrnn.text.cleaning import Findings
+from charrnn.text.cleaning import Findings, with_lf
 from charrnn.text.corpus import Part
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ class TextModel:
     def __post_init__(self) -> None:
         decoders = Decoders(self.architecture, self.weights, self.device, self.kept)
         # Made now, so that threads that share the model share its decoders.
-        object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.config.document))
+        object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.clean, self.config.document))
 
     @property
     def architecture(self) -> Architecture:
@@ -148,7 +148,7 @@ class TextModel:
 
         Documents in it, of the kind that the model learned, are each read from nothing.
         """
-        ids, starts = corpus.encode_whole(self.tokenizer.clean(text), self.config.document, self.tokenizer)
+        ids, starts = corpus.encode_whole(self.clean(text), self.config.document, self.tokenizer)
         return self.score_ids(ids, starts=starts)
 
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
@@ -161,6 +161,10 @@ class TextModel:
         config = self.config
         costs = scoring.costs(self._completer.decoders, config.engine, config.window, ids, mode, starts)
         return evaluation.score(costs, ids, self.tokenizer)
+
+    def clean(self, text: str) -> str:
+        """Return a text with the line ends and in the normal form that the model's corpus was given."""
+        return self.tokenizer.clean(with_lf(text) if self.config.newline == "lf" else text)
 
 
 def load(

@@ -99,7 +99,7 @@ class _Talk:
         return True
 
     def _examined(self, text: str) -> str:
-        return priming.examined(text, self.model.tokenizer, self._as_is, "type: {}".format)
+        return priming.examined(text, self.model, self._as_is, "type: {}".format)
 
     def _complete(self, prime: str, number: int) -> None:
         self._prime, self._drawn, self._number = prime, "", number

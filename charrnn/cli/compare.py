@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
-from charrnn.cli import options, progress
+from charrnn.cli import options, priming, progress
 from charrnn.cli.comparison_table import table
 from charrnn.cli.event_printer import EventPrinter, interruptible
 from charrnn.compare.presets import NOTEBOOK, trends
@@ -110,7 +110,7 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
         lr_trials=5 if given["lr_trials"] is None else given["lr_trials"],
         budget=budget,
         steps=given["steps"],
-        prime=given["prime"] or "",
+        prime=priming.typed_in(given["prime"] or "", "the prime"),
         target=given["parameters"],
     )
     return grid, options.cells(cells or ",".join(NOTEBOOK))
@@ -131,7 +131,8 @@ def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -
     seeds = 1 if given["seeds"] is None else given["seeds"]
     widest = presets.WIDTHS[-1] if given["hidden"] is None else given["hidden"]
     shared = _config(corpus, {name: value for name, value in given.items() if name != "hidden"})
-    return presets.karpathy2015(shared, fraction, seeds, given["prime"] or "", widest)
+    prime = priming.typed_in(given["prime"] or "", "the prime")
+    return presets.karpathy2015(shared, fraction, seeds, prime, widest)
 
 
 def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:

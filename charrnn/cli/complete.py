@@ -52,9 +52,9 @@ def command(
     from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
-    text = priming.given(prime, prime_file, encoding)
+    text = priming.given(prime, prime_file, encoding, prime_as_is)
     model = options.loaded(run, device)
-    text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("complete", run))
+    text = priming.examined(text, model, prime_as_is, priming.typed("complete", run))
     candidates = ranked(model.completions(text, chars, sampling, count, max_copy=max_copy), until)
     if as_json:
         copied = options.copies(model)

@@ -1,6 +1,7 @@
 """Text that a person hands over to be read by a model: where it comes from, and what is said about it."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,7 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 200  # characters of a suggested prime
 
 as_is = click.option(
-    "--prime-as-is", is_flag=True, help="Read the prime as it is, and say nothing about letters the model lacks."
+    "--prime-as-is",
+    is_flag=True,
+    help="Read the prime as it is: with the last line end of standard input, which is left out otherwise, and without "
+    "a word about letters the model lacks.",
 )
 file = click.option("--prime-file", type=click.Path(path_type=Path), help="Complete the text in this file.")
 encoding = click.option(
@@ -26,20 +30,33 @@ encoding = click.option(
 )
 
 
-def given(prime: str | None, prime_file: Path | None, encoding: str | None = None) -> str:
+def given(prime: str | None, prime_file: Path | None, encoding: str | None = None, as_is: bool = False) -> str:
     """Return the prime: the argument, a file's text, standard input for '-' or when something is piped in, or empty.
 
-    encoding: of the file or standard input; UTF-8 when None.
+    encoding: of the file or standard input; UTF-8 when None. as_is: whether the last line end of standard input, which
+    `echo` and the like put there, is part of it.
     """
     if prime is not None and prime_file is not None:
         raise CharRNNError("both a prime and --prime-file are given", "give one of them")
     if prime_file is not None:
         return read_file(prime_file, encoding)
     if prime == "-" or (prime is None and not sys.stdin.isatty()):
-        return decoded(sys.stdin.buffer.read(), "standard input", encoding)
+        text = decoded(sys.stdin.buffer.read(), "standard input", encoding)
+        return text if as_is else re.sub(r"\r?\n\Z", "", text)
     if encoding is not None:
         raise CharRNNError("--encoding is given for a prime that is typed", "give it with --prime-file, or with '-'")
-    return argument(prime or "")
+    return argument(prime or "") if as_is else typed_in(prime or "", "the prime")
+
+
+def typed_in(text: str, what: str) -> str:
+    """Return a text of the command line; say on stderr where it spells a line end or a tab, which no shell reads so."""
+    text = argument(text)
+    if found := re.search(r"\\[nrt]", text):
+        other = re.sub(r"\\(?![nrt])", r"\\\\", text).replace("'", "\\'")
+        click.echo(f"note: {what} has {found[0]} in it, a backslash and a letter, and is read so", err=True)
+        if len(text) <= SHOWN:
+            click.echo(f"hint: bash and zsh make the character of it in $'{other}'", err=True)
+    return text
 
 
 def argument(text: str) -> str:
@@ -63,15 +80,20 @@ def decoded(data: bytes, source: str, encoding: str | None = None) -> str:
     return cleaning.decoded(corpora.memory(source, data), text_encoding(encoding or UTF8))
 
 
-def examined(text: str, tokenizer: Any, as_is: bool, better: Callable[[str], str]) -> str:
+def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -> str:
     """Return the prime to read; say on stderr what the model cannot read well, and `better` of the nearest spelling."""
-    tokenizer.encode(text)  # refuses what is not text before anything is printed
+    model.tokenizer.encode(text)  # refuses what is not text before anything is printed
     if as_is:
         return text
     from charrnn.generate.primes import examine
+    from charrnn.text.cleaning import with_lf
 
-    found = examine(text, tokenizer)
-    for note in found.notes:
+    notes = []
+    if model.config.newline == "lf" and "\r" in text:
+        text = with_lf(text)
+        notes.append("the line ends of the prime were turned into LF, as those of the text that the model learned")
+    found = examine(text, model.tokenizer)
+    for note in (*notes, *found.notes):
         click.echo(f"note: {note}", err=True)
     if found.suggestion is not None and len(found.suggestion) <= SHOWN:
         click.echo(f"hint: {better(found.suggestion)}", err=True)

@@ -58,10 +58,10 @@ def command(
     from charrnn.generate.sampling import Sampling
 
     sampling = Sampling(**drawing)
-    text = priming.given(prime, prime_file, encoding)
+    text = priming.given(prime, prime_file, encoding, prime_as_is)
     model = options.loaded(run, device, kept)
-    text = priming.examined(text, model.tokenizer, prime_as_is, priming.typed("sample", run, "--prime"))
-    stop = tuple(map(priming.argument, stop))
+    text = priming.examined(text, model, prime_as_is, priming.typed("sample", run, "--prime"))
+    stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
     target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")

@@ -51,7 +51,7 @@ def command(
     findings = Findings()
     read, source = _found(what, is_text, findings)
     model = options.reading(load(run, device), encoding)
-    text = model.tokenizer.clean(read(model.config))
+    text = model.clean(read(model.config))
     for note in findings.others:
         click.echo(f"note: {note}", err=True)
     if not text:
@@ -94,7 +94,7 @@ def _found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str
         return partial(cleaned, source, findings=findings), source.name
     if not is_text and " " not in what and (path.suffix or os.sep in what):
         raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
-    return lambda _: priming.argument(what), "the text"
+    return lambda _: priming.typed_in(what, "the text"), "the text"
 
 
 def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, Any]:

@@ -23,10 +23,11 @@ ROWS = 64  # completions drawn side by side
 
 @dataclass(frozen=True)
 class Completer:
-    """Completes text with one model. document: the kind of documents that it learned."""
+    """Completes text with one model. clean: what is done to a prime. document: the kind that the model learned."""
 
     decoders: Decoders
     tokenizer: Tokenizer
+    clean: Callable[[str], str]
     document: str
 
     def one(self, request: Request) -> CompletionStream:
@@ -67,7 +68,7 @@ class Completer:
 
     def _primed(self, decoder: Decoder, text: str) -> Primed:
         """Return the prime in the model's normal form, read from where its last document begins."""
-        text = documents.current(self.tokenizer.clean(text), self.document)
+        text = documents.current(self.clean(text), self.document)
         return read_prime(decoder, self.tokenizer, text)
 
     def _drawn(

@@ -61,6 +61,7 @@ class Findings:
 
     marks: int = 0
     crlf: int = 0
+    cr: int = 0
     replaced: int = 0
     first_replaced: str = ""
     nuls: int = 0
@@ -78,6 +79,12 @@ class Findings:
         elif self.crlf:
             notes.append(
                 f"{self.crlf:,} lines end in CR LF: the model will learn to write them so; --newline lf converts them"
+            )
+        if self.cr and cleaning.newline == "lf":
+            notes.append(f"{self.cr:,} line ends of CR alone were turned into LF")
+        elif self.cr:
+            notes.append(
+                f"{self.cr:,} times there is a CR alone, which ends neither line nor document; --newline lf makes it LF"
             )
         if self.replaced:
             notes.append(
@@ -263,19 +270,27 @@ def _without_mark(pieces: Iterable[str], findings: Findings) -> Iterator[str]:
 
 
 def _line_ends(pieces: Iterable[str], convert: bool, findings: Findings) -> Iterator[str]:
-    """Count CR LF, and with `convert` turn it and a lone CR into LF; a CR at the end of a piece waits for the next."""
+    """Count CR LF and CR alone, and with `convert` turn them into LF; a CR at a piece's end waits for the next."""
     held = ""
     for piece in pieces:
         piece = held + piece
         held = "\r" if piece.endswith("\r") else ""
         piece = piece[: len(piece) - len(held)]
-        findings.crlf += piece.count("\r\n")
+        together = piece.count("\r\n")
+        findings.crlf += together
+        findings.cr += piece.count("\r") - together
         if convert:
-            piece = piece.replace("\r\n", "\n").replace("\r", "\n")
+            piece = with_lf(piece)
         if piece:
             yield piece
     if held:
+        findings.cr += 1
         yield "\n" if convert else held
+
+
+def with_lf(text: str) -> str:
+    """Return a text whose lines end in LF, where they ended in CR LF or CR."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _watched(pieces: Iterable[str], findings: Findings) -> Iterator[str]:

@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -38,6 +38,8 @@ Progress = Callable[[str, int, int | None], None]
 
 
 AS_IT_IS = Cleaning()
+LONG_LINE = 10_000  # characters
+SHOWN = 60  # characters of a line
 
 
 def silent(what: str, done: int, total: int | None) -> None:
@@ -124,10 +126,16 @@ def read(
     total = None if None in sizes else sum(size or 0 for size in sizes)
     digest, characters, done, starts = hashlib.sha256(), 0, 0, []
     with _unfinished(folder) as (spool, unfinished):
-        last = "\n"
+        last, has_lines = "\n", False
         for source in found:
             begun = False
             for piece in text_of(source, cleaning, findings):
+                has_lines = has_lines or "\n" in piece
+                if not begun and document == "line" and (first := documents.header(piece, source.name)):
+                    findings.others.append(
+                        f"the first line of {source.name} counts as a document like all others: {first[:SHOWN]!r}; "
+                        "if it is the header of a table, leave it out of the text (tail -n +2)"
+                    )
                 if not begun and document == "file":
                     starts.append(characters)
                     digest.update(b"\xff" if characters else b"")
@@ -145,11 +153,17 @@ def read(
         if characters == 0:
             raise CharRNNError(f"{name} is empty", "give a text to learn: some thousands of characters at least")
         path = folder / digest.hexdigest()[:16] / "text.utf8"
+        if not has_lines and characters > LONG_LINE and not findings.cr and document == "none":
+            findings.others.append(
+                f"the text is one line of {characters:,} characters: the model will never end a line"
+            )
         text = Text(path, digest.hexdigest(), characters, name, findings.notes(cleaning), document)
         path.parent.mkdir(exist_ok=True)
         if document == "file":
             path.with_name("file-starts").write_bytes(np.array(starts, np.int64).tobytes())
         os.replace(unfinished, path)
+        odd = documents.notes(text.chunks(), text.starts(), characters, document)
+        text = replace(text, notes=(*text.notes, *odd))
         about = {"source": name, "characters": characters, "notes": text.notes}
         path.with_name("text.json").write_text(strict_json.dumps(about), encoding="utf-8")
         return text

@@ -15,6 +15,12 @@ Starts = NDArray[np.int64]
 NONE: Starts = np.empty(0, np.int64)
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
+_EMPTY_LINE = re.compile(r"^[^\S\n]*\n", re.MULTILINE)
+_COLUMN = re.compile(r"\s*\"?[^\W\d][\w .()/%-]{0,40}\"?\s*")
+_NUMBER = re.compile(r"\s*\"?[-+]?\d[\d.,:/-]*%?\"?\s*")
+MANY_CHARACTERS = 10_000  # of one document
+MANY_EMPTY = 0.1  # of all documents
+TABLE_LINES = 20  # of a table are looked at
 _BLANK_LINES_AT_END = re.compile(_BLANK_LINES.pattern + r"\Z")
 
 
@@ -71,6 +77,61 @@ def ends(text: str, kind: str) -> bool:
     if kind == "line":
         return text.endswith("\n")
     return kind == "blank" and _BLANK_LINES_AT_END.search(text) is not None and not text.isspace()
+
+
+def notes(pieces: Iterable[str], starts: Starts, characters: int, kind: str) -> list[str]:
+    """List a sentence for everything that is odd about the documents of a text in pieces, (N,) starts in all."""
+    if not len(starts):
+        return []
+    longest = int(np.diff(starts, append=characters).max())
+    found = []
+    if longest > MANY_CHARACTERS and longest > characters / 2:
+        how_many = "the only document" if len(starts) == 1 else f"one of {len(starts):,} documents"
+        found.append(
+            f"{how_many} has {longest:,} of all {characters:,} characters: see whether --document {kind} is what parts "
+            "this text"
+        )
+    empty = empty_lines(pieces) if kind == "line" else 0
+    if empty > MANY_EMPTY * len(starts):
+        found.append(
+            f"{empty:,} of {len(starts):,} documents are empty lines, which the model will write too: leave them out "
+            "of the text (grep .), or give --document blank"
+        )
+    return found
+
+
+def empty_lines(pieces: Iterable[str]) -> int:
+    """Count the lines of a text in pieces that hold white space alone, and a line end."""
+    count, empty = 0, True  # whether the line that is open holds white space alone
+    for piece in pieces:
+        begun, ended, rest = piece.partition("\n")
+        empty = empty and not begun.strip()
+        if ended:
+            whole, _, rest = f"\n{rest}".rpartition("\n")
+            count += empty + len(_EMPTY_LINE.findall(whole[1:] + "\n" * bool(whole)))
+            empty = not rest.strip()
+    return count
+
+
+def header(beginning: str, name: str) -> str | None:
+    """Return the first line of a table in text form where it seems to name the columns, or None.
+
+    beginning: of the text, some lines or more. name: the file's.
+    """
+    lines = [line.rstrip("\r") for line in beginning.split("\n")[:TABLE_LINES]]
+    lines = [line for line in lines if line]
+    if len(lines) < 3:
+        return None
+    if re.search(r"\.[ct]sv(\.gz)?$", name, re.IGNORECASE) and not any(c.isdigit() for c in lines[0]):
+        return lines[0]
+    for delimiter in ",;\t|":
+        rows = [line.split(delimiter) for line in lines[:-1]]  # the last line may be cut off
+        alike = sum(len(row) == len(rows[0]) for row in rows) >= 0.9 * len(rows)
+        if len(rows[0]) > 1 and alike and all(_COLUMN.fullmatch(field) for field in rows[0]):
+            columns = zip(*(row for row in rows[1:] if len(row) == len(rows[0])), strict=True)
+            if any(all(_NUMBER.fullmatch(field) for field in column) for column in columns):
+                return lines[0]
+    return None
 
 
 def in_span(starts: Starts, begin: int, end: int) -> Starts:
