@@ -1,7 +1,6 @@
 """The front door: a trained model as people use it, loading one, and training one."""
 
 import contextlib
-import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.devices import resolve as resolve_device
+from charrnn.errors import command
 from charrnn.generate import scoring
 from charrnn.generate.completer import ROWS as ROWS
 from charrnn.generate.completer import Completer
@@ -222,8 +222,7 @@ def train(*corpus: str | Path, name: str | None = None, out: str | Path | None =
         error.add_note(
             f"the run is complete; charrnn.load({run.typed!r}) gives the model"
             if about["result"]
-            else f"saved after step {about['step']:,}; "
-            f"to go on: python -m charrnn train --resume {shlex.quote(run.typed)}"
+            else f"saved after step {about['step']:,}; to go on: {command('train', '--resume', run.typed)}"
         )
         raise error
     return load(run)

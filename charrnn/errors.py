@@ -1,4 +1,6 @@
-"""The one error a user of charrnn should ever see."""
+"""The one error a user of charrnn should ever see, and commands as they are typed, for what it advises."""
+
+import shlex
 
 
 class CharRNNError(Exception):
@@ -24,6 +26,31 @@ def did_you_mean(given: str, known: list[str]) -> str:
     if near:
         return f"did you mean {lowered.get(near[0], near[0])!r}?"
     return f"choose from: {', '.join(known)}" if known else "there are none yet"
+
+
+PROGRAM = "charrnn"  # in advice of the library; the command line says it as it was called
+
+
+def command(*words: str, operands: tuple[str, ...] = ()) -> str:
+    """Return a command of charrnn as it is typed in a shell, for advice.
+
+    words: the command and its options. operands: what follows them, which may look like options.
+    """
+    ends = ("--",) if any(operand.startswith("-") and operand != "-" for operand in operands) else ()
+    return " ".join([PROGRAM, *map(quoted, (*words, *ends, *operands))])
+
+
+def quoted(word: str) -> str:
+    """Quote a word for a shell; one that cannot be printed, or is not UTF-8, as bash and zsh read it."""
+    if word.isprintable():
+        return shlex.quote(word)
+    pieces = (
+        c
+        if c.isprintable() and c not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
+        for c in word
+    )
+    return f"$'{''.join(pieces)}'"
 
 
 def how_to_install(extra: str) -> str:

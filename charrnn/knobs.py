@@ -129,7 +129,7 @@ def _converted(kind: Any, value: Any) -> Any:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise OverflowError
         if isinstance(value, str):
-            value.encode("utf-8")  # half a character, or a file name that is not UTF-8, cannot be written down
+            value.encode("utf-8", "surrogateescape")  # half a character cannot be written down
         return value
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:

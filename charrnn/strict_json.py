@@ -2,16 +2,23 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from charrnn.errors import CharRNNError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Write a value as JSON; a number that is not finite becomes null."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Write a value as JSON; a number that is not finite becomes null.
+
+    A byte of a file's name that is not UTF-8, half a surrogate pair in Python, is written as an escape.
+    """
+    written = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def loads(text: str) -> Any:

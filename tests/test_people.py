@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import CORPUS, config
 
@@ -210,9 +211,22 @@ def test_a_terminal_is_given_nothing_that_it_would_obey(
         assert run(*words)[1].startswith(options.harmless(text))
 
 
-def test_several_completions_begin_on_the_first_line(run: Command) -> None:
-    out = run("sample", "--prime", "Rek", "--chars", "3", "--count", "2")[1]
-    assert re.fullmatch(r"(?s)--- 1 of 2\nRek...\n\n--- 2 of 2\nRek...\n", out)
+def test_several_completions_have_headings_on_a_terminal_alone(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("sample", "--prime", "Rek", "--chars", "3", "--count", "2", "--temperature", "0.5")
+    plain = run(*words)[1]
+    assert re.fullmatch(r"Rek[^\n]{3}\nRek[^\n]{3}\n", plain)
+    texts = plain.splitlines()
+    assert run(*words, "--separator", r"\0")[1] == "\0".join(texts)
+    assert run(*words, "--separator", r"\n\\n<č>\t")[1] == "\n\\n<č>\t".join(texts)
+    assert run(*words, "--separator", "")[1] == "".join(texts)
+    assert run(*words, "--separator", ",", "--json")[0] == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(*words)[1] == f"--- 1 of 2\n{texts[0]}\n\n--- 2 of 2\n{texts[1]}\n"
+    assert run(*words, "--separator", ", ")[1] == ", ".join(texts) + "\n"
+    assert run(*words, "--out", str(tmp_path / "out"))[0] == 0
+    assert (tmp_path / "out").read_text(encoding="utf-8") == plain
 
 
 # score
@@ -268,11 +282,12 @@ def test_the_page_is_complete_and_escapes_everything(run: Command, tmp_path: Pat
     page = path.read_text(encoding="utf-8")
 
     class Reader(HTMLParser):
-        tags, shown, titles = set[str](), "", 0
+        tags, shown, titles, directions = set[str](), "", list[str](), set[str]()
 
         def handle_starttag(self, tag: str, attributes: Any) -> None:
             self.tags.add(tag)
-            self.titles += "title" in dict(attributes)
+            self.titles += [dict(attributes)["title"]] if "title" in dict(attributes) else []
+            self.directions |= {tag} if dict(attributes).get("dir") == "auto" else set()
 
         def handle_data(self, data: str) -> None:
             self.shown += data
@@ -281,8 +296,23 @@ def test_the_page_is_complete_and_escapes_everything(run: Command, tmp_path: Pat
     reader.feed(page)
     assert reader.tags == {"html", "head", "meta", "title", "style", "body", "h1", "p", "pre", "i"}
     assert '<script>alert("1")</script> & Mreža' in reader.shown.replace("↵", "")
-    assert reader.titles == len(text)
+    bits = last_json(run("score", "--text", text, "--json")[1])["bits"]
+    assert ",".join(reader.titles) == ",".join(f"{cost:.2g}" for cost in bits if cost >= surprise.LEVELS[0])
+    assert reader.directions == {"h1", "p", "pre"}
     assert "http" not in page
+
+
+def test_the_page_of_a_book_stays_small() -> None:
+    text = CORPUS.read_text(encoding="utf-8")
+    # The costs of a model of two bits a character, most of them small and a few large.
+    bits = np.random.default_rng(0).gamma(0.6, 2.0 / 0.6, len(text)).tolist()
+    page = "".join(surprise.page(text, bits, "title", "about"))
+    assert len(page.encode()) - len(text.encode()) < 8 * len(text)
+    times = surprise.PAGE_CHARACTERS // len(text) + 1
+    cut = "".join(surprise.page(text * times, bits * times, "title", "about"))
+    assert f"the first {surprise.PAGE_CHARACTERS:,}" in cut
+    assert len(cut) < surprise.PAGE_CHARACTERS * 9
+    assert f"the first {surprise.PAGE_CHARACTERS:,}" not in page
 
 
 def test_a_missing_file_is_not_scored_as_a_text(run: Command) -> None:

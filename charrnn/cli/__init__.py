@@ -8,6 +8,7 @@ Ctrl-C, 143 kill, 129 a closed terminal.
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ import click
 
 from charrnn import __version__
 from charrnn.cli import streams
-from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.errors import PROGRAM, CharRNNError, command, did_you_mean, quoted
 from charrnn.interruption import HANG_UP, Ended
 
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
@@ -46,6 +47,11 @@ COMMANDS = {  # name -> its help in one line, as in its module
 }
 
 
+def in_examples(help_: str) -> str:
+    """Return a help text whose examples begin as this program was called."""
+    return re.sub(r"^( +)python cli\.py(?= )", lambda found: found[1] + program(), help_, flags=re.MULTILINE)
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -60,6 +66,9 @@ class _Commands(click.Group):
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(COMMANDS))}")
         return super().resolve_command(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        return in_examples(super().get_help(ctx))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -87,9 +96,7 @@ def main() -> None:
     sys.stdout = streams.relayered(sys.stdout, streams.Result)
     sys.stderr = streams.relayered(sys.stderr, streams.Lossy)
     if "_CHARRNN_COMPLETE" in os.environ:  # a shell asks, through the script that `completion` prints
-        from click.shell_completion import shell_complete
-
-        sys.exit(shell_complete(group, {}, "charrnn", "_CHARRNN_COMPLETE", os.environ["_CHARRNN_COMPLETE"]))
+        sys.exit(importlib.import_module("charrnn.cli.completion").answer(os.environ["_CHARRNN_COMPLETE"]))
     code = run(sys.argv[1:])
     if code > 128 and HANG_UP is not None:
         signal.signal(HANG_UP, signal.SIG_IGN)  # a second one is no hurry, and would change the exit code
@@ -110,9 +117,7 @@ def run(arguments: list[str]) -> int:
     except CharRNNError as error:
         if debug:
             raise
-        click.echo(f"error: {error.problem}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        say(error)
         return 1
     except click.ClickException as error:
         error.show()
@@ -164,7 +169,39 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say(error: CharRNNError) -> None:
+    """Print an error and what to do about it, with the commands in it as this program is called."""
+    click.echo(f"error: {as_called(error.problem)}", err=True)
+    if error.hint:
+        click.echo(f"hint: {as_called(error.hint)}", err=True)
+
+
+def typed(*words: str, operands: tuple[str, ...] = ()) -> str:
+    """Return a command as it is typed to this program; arguments as for `charrnn.errors.command`."""
+    return as_called(command(*words, operands=operands))
+
+
+def as_called(text: str) -> str:
+    """Return a text in which the commands of charrnn begin as this program was called."""
+    pattern = rf"(?<![\w./'-]){PROGRAM}(?= (?:{'|'.join(COMMANDS)})\b)"
+    return re.sub(pattern, lambda _: program(), text)
+
+
 def program() -> str:
-    """Return how the command line was called here, for advice on what to type."""
-    name = os.path.basename(sys.argv[0])
-    return f"python {name}" if name == "cli.py" else "python -m charrnn" if name == "__main__.py" else "charrnn"
+    """Return how this program was called, in the words of a shell."""
+    called, name = sys.argv[0], os.path.basename(sys.argv[0])
+    python = quoted(sys.orig_argv[0] or "python")
+    if name == "cli.py":
+        return f"{python} {quoted(called)}"
+    if name == "__main__.py" and os.path.basename(os.path.dirname(called)) == PROGRAM:
+        return f"{python} -m {PROGRAM}"
+    if name == PROGRAM and not _is_on_path(called):
+        return quoted(called)
+    return PROGRAM
+
+
+def _is_on_path(called: str) -> bool:
+    import shutil
+
+    found = shutil.which(PROGRAM)
+    return found is not None and os.path.realpath(found) == os.path.realpath(called)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options
 
 SHARED = tuple(f"charrnn.cells.{name}" for name in ("cell", "initialisation", "ops"))  # what all cells are made of
@@ -39,7 +40,9 @@ def command(name: str | None, I: int, H: int, pairs: tuple[str, ...], as_json: b
     for row in rows:
         click.echo(f"{row['cell']:<{width}}  {row['parameters']:>10,}  {row['over_time']:<10}  {row['source']}")
         click.echo(f"    {row['summary']}")
-    click.echo("\n`cells NAME` shows one: its equations as they are run, shapes, initialisation, options.")
+    click.echo(
+        f"\n`{cli.typed('cells', 'NAME')}` shows one: its equations as they are run, shapes, initialisation, options."
+    )
 
 
 def _row(cell: Any, I: int, H: int, given: dict[str, int]) -> dict[str, Any]:

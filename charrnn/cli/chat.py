@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options, priming
 from charrnn.errors import CharRNNError, did_you_mean
 
@@ -58,8 +59,7 @@ def command(
                 if not talk.answer(line):
                     return
             except CharRNNError as error:
-                click.echo(f"error: {error.problem}", err=True)
-                click.echo(f"hint: {error.hint}", err=True)
+                cli.say(error)
 
 
 class _Talk:

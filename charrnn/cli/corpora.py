@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options, progress
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def list_(as_json: bool) -> None:
             continue
         click.echo(f"{row.name:<{width}}  {row.bytes:>11,}  {alphabet:>8}  {row.language:<20}  {missing}{row.about}")
     if not all(row.here or row.problem for row in rows):
-        click.echo("fetch what is not here with: corpora fetch NAME", err=True)
+        click.echo(f"fetch what is not here with: {cli.typed('corpora', 'fetch', 'NAME')}", err=True)
 
 
 @command.command()
@@ -63,7 +64,7 @@ def fetch(name: str, as_json: bool) -> None:
         options.print_json({"corpus": name, "path": str(path), "bytes": path.stat().st_size})
     else:
         click.echo(f"{name}: {path.stat().st_size:,} bytes in {path}")
-        click.echo(f"next: train {name}", err=True)
+        click.echo(f"next: {cli.typed('train', operands=(name,))}", err=True)
 
 
 @command.command()

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from charrnn import strict_json
+from charrnn import cli, strict_json
 from charrnn.errors import CharRNNError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.training.settings import Settings
@@ -32,6 +32,9 @@ device = click.option(
 class Subcommands(click.Group):
     """A command with commands of its own, which names the nearest one where there is none such."""
 
+    def get_help(self, ctx: click.Context) -> str:
+        return cli.in_examples(super().get_help(ctx))
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             ctx.fail(f"there is no command {args[0]!r}; {did_you_mean(args[0], list(self.commands))}")
@@ -46,7 +49,9 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
         known = [run.name for run in runs()]
     except OSError:  # a folder that may not be read, a run that is just being deleted: no traceback at a prompt
         known = []
-    return [name for name in ("latest", *known) if name.startswith(incomplete)]
+    # A name with a line end or another control character would be taken for several, or for no name.
+    whole = [name for name in known if not any(unicodedata.category(c) == "Cc" for c in name)]
+    return [name for name in ("latest", *whole) if name.startswith(incomplete)]
 
 
 def complete_cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

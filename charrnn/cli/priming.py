@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +101,10 @@ def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -
 
 def typed(command: str, run: str, option: str = "") -> Callable[[str], str]:
     """Return how a command is typed, given its prime. option: of the prime, where it has one."""
-    chosen = [] if run == "latest" else ["--run", shlex.quote(run)]
-    words = [cli.program(), command, *chosen, *([option] if option else [])]
-    return lambda prime: " ".join([*words, shlex.quote(prime)]) + "    (--prime-as-is keeps this quiet)"
+    words = [command, *([] if run == "latest" else ["--run", run])]
+
+    def with_prime(prime: str) -> str:
+        whole = cli.typed(*words, option, prime) if option else cli.typed(*words, operands=(prime,))
+        return f"{whole}    (--prime-as-is keeps this quiet)"
+
+    return with_prime

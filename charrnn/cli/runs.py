@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 
@@ -21,7 +22,7 @@ def command(as_json: bool) -> None:
         options.print_json({"runs": rows})
         return
     if not rows:
-        click.echo("there are no runs yet; train one: python cli.py train", err=True)
+        click.echo(f"there are no runs yet; train one: {cli.typed('train')}", err=True)
         return
     table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]
     for row in rows:

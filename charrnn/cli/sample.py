@@ -1,6 +1,7 @@
 """sample: complete a text."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,12 @@ from charrnn.cli import options, priming
 @click.option("--chars", default=200, show_default=True, metavar="N", help="How many characters to draw.")
 @options.sampling
 @click.option("--count", default=1, show_default=True, metavar="N", help="How many different completions.")
+@click.option(
+    "--separator",
+    metavar="TEXT",
+    help="What stands between completions; \\n, \\t, \\0 and \\\\ mean a line end, a tab, a NUL and a backslash. The "
+    "default is a heading for each on a terminal, and a line end elsewhere.",
+)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given more than once.")
 @click.option(
     "--weights",
@@ -41,6 +48,7 @@ def command(
     prime_as_is: bool,
     chars: int,
     count: int,
+    separator: str | None,
     stop: tuple[str, ...],
     kept: Literal["float32", "bf16", "int8"],
     max_copy: int | None,
@@ -57,6 +65,8 @@ def command(
     """
     from charrnn.generate.sampling import Sampling
 
+    if separator is not None and as_json:
+        raise click.UsageError("--separator is for plain text: --json keeps completions apart by itself")
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file, encoding, prime_as_is)
     model = options.loaded(run, device, kept)
@@ -66,22 +76,21 @@ def command(
     copied = options.copies(model) if as_json or verbose else None
     target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")
     show = options.for_people(target)
+    layout = _Layout(count, separator, target.isatty())
     try:
         done = []
         for number, characters in enumerate(completions):
             pieces, nats = [], 0.0
             if not as_json:
-                separator = f"--- {number + 1} of {count}\n" if count > 1 else ""
-                separator = "\n" * (number > 0) + separator
-                print(separator + show(text), end="", file=target, flush=True)
+                print(layout.before(number) + show(text), end="", file=target, flush=True)
             for character, cost in characters:
                 pieces.append(character)
                 nats += cost
                 if not as_json:
                     print(show(character), end="", file=target, flush=True)
-            if not as_json:
-                print(file=target, flush=True)
             completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats, "ended": characters.ended}
+            if not as_json:
+                print(layout.after(number, text + completion["text"]), end="", file=target, flush=True)
             if copied is not None:
                 completion["copied"] = copied(completion["text"])
             if verbose:
@@ -93,6 +102,31 @@ def command(
     finally:
         if out is not None:
             target.close()
+
+
+class _Layout:
+    """What stands between completions: a heading for people, for programs what they asked for or a line end."""
+
+    def __init__(self, count: int, separator: str | None, terminal: bool) -> None:
+        self._count, self._terminal = count, terminal
+        meant = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+        self._separator = separator and re.sub(
+            r"\\([ntr0\\])", lambda found: meant[found[1]], priming.argument(separator)
+        )
+
+    def before(self, number: int) -> str:
+        """Return what precedes a completion. number: from 0."""
+        if self._separator is not None:
+            return self._separator if number else ""
+        headed = self._terminal and self._count > 1
+        return ("\n" if number else "") + f"--- {number + 1} of {self._count}\n" if headed else ""
+
+    def after(self, number: int, text: str) -> str:
+        """Return what follows a completion, of which `text` is all that was shown."""
+        if self._separator is not None:
+            return "\n" if self._terminal and number + 1 == self._count else ""
+        # Lines that are documents end by themselves: another line end would be an empty one between them.
+        return "" if self._count > 1 and not self._terminal and text.endswith("\n") else "\n"
 
 
 def _about(number: int, completion: dict[str, Any]) -> str:

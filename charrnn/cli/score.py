@@ -65,8 +65,10 @@ def command(
     if html is not None:
         page = surprise.page(text, bits, f"{source}, read by {model.run.name}", about)
         with options.opened(html, "--html") as stream:
-            stream.writelines(piece.encode("utf-8") for piece in page)
+            stream.writelines(piece.encode("utf-8", "backslashreplace") for piece in page)
         click.echo(f"wrote {html}", err=True)
+        if len(text) > surprise.PAGE_CHARACTERS:
+            click.echo(f"note: it shows the first {surprise.PAGE_CHARACTERS:,} characters; --json has all", err=True)
     if as_json:
         options.print_json(_figures(model, text, score, bits))
     elif html is None:

@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Generator
@@ -213,7 +212,7 @@ class _Printer(EventPrinter["events.Event"]):
     def _stopped(self, event: "events.Stopped") -> None:
         self._end_stopped(
             f"stopped after step {event.step:,}; everything is saved",
-            f"to go on: {cli.program()} train --resume {shlex.quote(event.run.typed)}",
+            f"to go on: {cli.typed('train', '--resume', event.run.typed)}",
         )
 
     def _finished(self, event: "events.Finished") -> None:
@@ -236,11 +235,12 @@ class _Printer(EventPrinter["events.Event"]):
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
                 click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
-        typed = shlex.quote(event.run.typed)
-        sample = ["sample", *(["--run", typed] if event.run.typed != event.run.name else [])]
+        typed = event.run.typed
+        sample = ["sample", *(["--run", typed] if typed != event.run.name else [])]
         word = _first_word(self._context.corpus)
-        sample += ["--prime", f'"{word}"'] if word else []
-        self._say(f"next: {cli.program()} {' '.join(sample)}   or: eval {typed}, runs, train --help")
+        sample += ["--prime", word] if word else []
+        self._say(f"next: {cli.typed(*sample)}")
+        self._say(f"  or: {cli.typed('eval', operands=(typed,))}")
 
 
 def _first_word(corpus: "Corpus") -> str:

@@ -42,7 +42,7 @@ def write(
 ) -> Path:
     """Write report.html into the folder of a complete comparison; gives its path."""
     path = folder.path / "report.html"
-    write_atomically(path, page(folder, grid, corpus, result, inspections).encode())
+    write_atomically(path, page(folder, grid, corpus, result, inspections).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -84,7 +84,7 @@ def write_inspection(path: Path, inspections: Sequence[Inspection]) -> None:
     sections = [("How far back gradients reach", _gradients(inspections))]
     if any(inspection.copied for inspection in inspections):
         sections.append(("How long a cell remembers", _copying(inspections)))
-    write_atomically(path, _html("Why gates help", "", sections).encode())
+    write_atomically(path, _html("Why gates help", "", sections).encode("utf-8", "backslashreplace"))
 
 
 def _html(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:

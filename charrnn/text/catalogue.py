@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.errors import CharRNNError, command, did_you_mean
 from charrnn.home import home
 
 Progress = Callable[[int, int], None]  # bytes here so far, bytes in all
@@ -116,7 +116,8 @@ def fetched(name: str) -> Path:
     path = path_of(name)
     if not path.exists():
         raise CharRNNError(
-            f"{name} is in the catalogue of corpora, but was not fetched yet", f"fetch it: corpora fetch {name}"
+            f"{name} is in the catalogue of corpora, but was not fetched yet",
+            f"fetch it: {command('corpora', 'fetch', name)}",
         )
     return path
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import strict_json
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.text import corpora, documents
 from charrnn.text.cleaning import Cleaning, Findings, text_of
@@ -225,7 +225,8 @@ def private_copy(settings: TextSettings) -> Text:
     if text is None:
         raise CharRNNError(
             f"the private copy of the text this run was trained on is not in {home() / '.corpora'}",
-            "give the text itself as FILE to eval; train --resume and train --config read it again from its source",
+            f"give the text itself as FILE to {command('eval')}; {command('train', '--resume')} and "
+            f"{command('train', '--config')} read it again from its source",
         )
     return text
 

@@ -27,7 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from charrnn import locks, strict_json
-from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.errors import CharRNNError, command, did_you_mean
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ class Run:
                     )
                 raise CharRNNError(
                     f"{self.path} exists already and holds no checkpoint",
-                    f"choose another --name, or delete that folder: rm {self.typed}",
+                    f"choose another --name, or delete that folder: {command('rm', operands=(self.typed,))}",
                 )
 
     @contextmanager
@@ -415,11 +415,13 @@ def find_run(name: str = "latest") -> Run:
     if name == "latest":
         known = runs()
         if not known:
-            raise CharRNNError(f"there is no run in {home()} yet", "train one: python cli.py train")
+            raise CharRNNError(f"there is no run in {home()} yet", f"train one: {command('train')}")
         return known[0]
     found = find_folder(name)
     if not found.exists():
-        raise CharRNNError(f"{found.path}: {found.damage()}", f"train it anew after: rm {found.typed}")
+        raise CharRNNError(
+            f"{found.path}: {found.damage()}", f"train it anew after: {command('rm', operands=(found.typed,))}"
+        )
     return found
 
 
@@ -430,7 +432,7 @@ def find_folder(name: str) -> Run:
             return Run(path)
     known = [run.name for run in folders()]
     raise CharRNNError(
-        f"there is no run {name!r}", did_you_mean(name, known) if known else "train one: python cli.py train"
+        f"there is no run {name!r}", did_you_mean(name, known) if known else f"train one: {command('train')}"
     )
 
 
