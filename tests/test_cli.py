@@ -152,12 +152,13 @@ def test_what_is_offered_next_works_as_it_is_typed(run: Any, tmp_path: Path, mon
     Path("text.txt").write_text("123 " + CORPUS.read_text(encoding="utf-8")[:3000].replace("Reka", "Mreža", 1))
     for place in ([], ["--out", "my folder/run"]):
         err = run(*TRAIN, "text.txt", *place)[2]
-        offered, _, others = err[err.index("next: ") + 6 :].partition("   or: ")
+        offered, _, other = err[err.index("next: ") + 6 :].partition("   or: ")
         words = shlex.split(offered)
         code, out, _ = run(*words[words.index("sample") :], "--json")
         assert (code, last_json(out)["prime"]) == (0, "Mreža")
         assert Path(last_json(out)["run"]).name == ("run" if place else "text-nn.GRU-16x1")
-        assert run(*shlex.split(others.partition(",")[0]))[0] == 0
+        words = shlex.split(other.splitlines()[0])
+        assert run(*words[words.index("eval") :])[0] == 0
 
 
 def test_a_run_kept_elsewhere_is_resumed_by_what_an_interrupt_prints(

@@ -102,7 +102,8 @@ def test_what_train_advises_can_be_typed(corpus: str, capsys: Any, monkeypatch: 
     small = ["--hidden", "8", "--batch", "2", "--window", "4", "--steps", "2", "--validate-every", "1"]
     assert cli.run(["train", corpus, "--name=-x", *small]) == 0
     err = capsys.readouterr().err
-    advised = [line.split(": ", 1)[1] for line in err.splitlines() if line.startswith(("next:", "  or:"))]
+    (line,) = (line for line in err.splitlines() if line.startswith("next: "))
+    advised = line.removeprefix("next: ").split("   or: ")
     assert len(advised) == 2
     for line in advised:
         assert line.startswith(cli.program())

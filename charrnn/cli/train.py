@@ -239,8 +239,7 @@ class _Printer(EventPrinter["events.Event"]):
         sample = ["sample", *(["--run", typed] if typed != event.run.name else [])]
         word = _first_word(self._context.corpus)
         sample += ["--prime", word] if word else []
-        self._say(f"next: {cli.typed(*sample)}")
-        self._say(f"  or: {cli.typed('eval', operands=(typed,))}")
+        self._say(f"next: {cli.typed(*sample)}   or: {cli.typed('eval', operands=(typed,))}")
 
 
 def _first_word(corpus: "Corpus") -> str:
