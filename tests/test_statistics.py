@@ -4,28 +4,42 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from interval_coverage import coverage, table
+from scipy import integrate, stats
 
-from charrnn.compare.statistics import MIN_BLOCKS, holm, in_blocks, interval
-
-
-def table(rng: np.random.Generator, S: int, M: int, seeds: float, blocks: float, both: float) -> np.ndarray:
-    """Losses with a true mean of zero, from effects of the given standard deviations."""
-    noise = both * rng.standard_normal((S, M))
-    return seeds * rng.standard_normal((S, 1)) + blocks * rng.standard_normal((1, M)) + noise
+from charrnn.compare.statistics import MIN_BLOCKS, _Ratio, holm, in_blocks, interval
 
 
-# The seeds' part in the error of the mean, against the blocks': none, less, as much, more, nothing else.
-@pytest.mark.parametrize(("ratio", "both"), [(0.0, 0.1), (0.5, 0.1), (1.0, 0.1), (3.0, 0.1), (100.0, 0.1), (1.0, 0.5)])
-def test_an_interval_of_three_seeds_covers_the_truth_93_to_97_times_in_100(ratio: float, both: float) -> None:
-    S, M, tables = 3, 60, 1500
-    rng = np.random.default_rng([int(10 * ratio), int(100 * both)])
-    seeds = ratio * (S / M) ** 0.5
-    found = [interval(table(rng, S, M, seeds, 1.0, both)) for _ in range(tables)]
-    coverage = np.mean([i.low <= 0 <= i.high for i in found])
-    chance = 2 * (0.95 * 0.05 / tables) ** 0.5  # of the simulation itself
-    assert 0.93 - chance < coverage < 0.97 + chance
-    assert 0.03 - chance < np.mean([i.p < 0.05 for i in found]) < 0.07 + chance
+# The seeds' part in the error of the mean against the blocks', and what is of both: a cell's losses are like the first
+# ones, the difference of two cells like those where `both` is 3.
+@pytest.mark.parametrize(
+    ("S", "ratio", "both"),
+    [(2, 0.0, 0.1), (2, 1.0, 0.1), (2, 3.0, 1.0), (2, 10.0, 3.0), (3, 1.0, 0.5), (3, 3.0, 3.0), (5, 3.0, 3.0)],
+)
+def test_an_interval_covers_the_truth_95_times_in_100_or_a_few_more(S: int, ratio: float, both: float) -> None:
+    covered, chance = coverage(S, ratio, both, tables=400)
+    assert 0.95 - 3 * chance < covered < 0.99 + 3 * chance
+
+
+def test_p_is_5_percent_where_an_interval_ends_at_zero() -> None:
+    rng = np.random.default_rng(1)
+    for S in (1, 2, 3, 5):
+        losses, _ = table(rng, S, 40, 1.0, 0.5)
+        found = interval(losses)
+        assert interval(losses, (found.high - found.low) / 2).p == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0])
+@pytest.mark.parametrize("freedom", [1, 2, 4])
+def test_p_is_that_of_two_students_added(share: float, freedom: int) -> None:
+    ratio = 3.0
+
+    def beyond(t: float) -> float:  # by integration over what the blocks may be
+        return stats.t.pdf(t, 59) * stats.t.cdf(((1 - share) ** 0.5 * t - ratio) / share**0.5, freedom)
+
+    expected = integrate.quad(beyond, -30, 30, epsabs=1e-12, limit=500, points=[0, ratio])[0] if share else None
+    expected = stats.t.cdf(-ratio, 59) if expected is None else expected
+    assert _Ratio(share, freedom, 59).p(ratio) == pytest.approx(2 * expected, rel=1e-4)
 
 
 def test_with_blocks_alike_the_interval_is_students_over_seeds() -> None:

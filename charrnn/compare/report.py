@@ -230,10 +230,10 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
     )
     said = (
         f"{result['corpus']}, split {shares}. Equal {grid.match}; {length} a run; {trials} for every cell, then "
-        f"{grid.seeds} seeds, each scored once on the test part. Intervals: Student's t on the variance "
-        f"between seeds plus that between blocks of about 1000 characters. Differences are paired by seed and block "
-        f"and corrected after Holm; what is not clearly different at 5 % is called a tie. A diverged run counts, and "
-        f"costs what a blank model costs."
+        f"{grid.seeds} seeds, each scored once on the test part. Intervals: the variance between seeds plus that "
+        f"between blocks of about 1000 characters, each with its own Student's t (Behrens and Fisher). Differences are "
+        f"paired by seed and block and corrected after Holm; what is not clearly different at 5 % is called a tie. A "
+        f"diverged run counts, and costs what a blank model costs."
     )
     rows = [
         [grid.label(e), f"{e.hidden} x {e.layers}", f"{e.parameters:,}", f"{e.lr:g}", f"{e.steps:,}", e.engine]

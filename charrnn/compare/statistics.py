@@ -8,7 +8,6 @@ BLOCK_CHARACTERS are the units, not characters.
 Letters: S seeds, M blocks, N characters.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from charrnn.errors import CharRNNError, how_to_install
 BLOCK_CHARACTERS = 1000
 MIN_BLOCKS = 10  # of a short text, whose blocks are shorter then: a variance needs some
 CONFIDENCE = 0.95
+FAR, POINTS = 16.0, 641  # of a sum over values up to sinh(FAR), which a t exceeds once in 10 million times at most
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def in_blocks(per_char: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def interval(losses: NDArray[np.float64], mean: float | None = None) -> Interval:
-    """Return the mean of losses (S, M) and its interval by Student's t; `mean` overrides the mean of the blocks.
+    """Return the mean of losses (S, M) and its interval; `mean` overrides the mean of the blocks.
 
     The variance of the mean is that of seeds plus that of blocks, from the mean squares of a two-way table without
     repetition. With one seed, blocks alone speak.
@@ -60,47 +60,48 @@ def interval(losses: NDArray[np.float64], mean: float | None = None) -> Interval
     seeds = M * float(by_seed.var(ddof=1)) if S > 1 else 0.0
     blocks = S * float(by_block.var(ddof=1)) if M > 1 else 0.0
     both = float((rest**2).sum()) / ((S - 1) * (M - 1)) if S > 1 and M > 1 else 0.0
+    # What is of both is in each, and once is enough. The blocks give it up: they are many, and their mean square is
+    # known well. That of a few seeds is often small by chance. Less `both`, it would say that seeds do not matter.
+    blocks = max(0.0, blocks - both)
     centre = centre if mean is None else mean
     sd = float(by_seed.std(ddof=1)) if S > 1 else 0.0
-    error = ((max(0.0, seeds - both) + blocks) / (S * M)) ** 0.5  # what is of both is in each: once is enough
+    error = ((seeds + blocks) / (S * M)) ** 0.5
     if error == 0:
         return Interval(centre, sd, centre, centre, 1.0 if centre == 0 else 0.0)
-    quantile = _Quantile(seeds, both, blocks, S - 1, M - 1)
-    half = quantile.two_sided(1 - CONFIDENCE) * error
-    return Interval(centre, sd, centre - half, centre + half, quantile.p(abs(centre) / error))
+    ratio = _Ratio(seeds / (seeds + blocks), S - 1, M - 1)
+    half = ratio.exceeded_with(1 - CONFIDENCE) * error
+    return Interval(centre, sd, centre - half, centre + half, ratio.p(abs(centre) / error))
 
 
-class _Quantile:
-    """Student's t for a variance that is the sum of two, one known from few seeds and one from many blocks.
+class _Ratio:
+    """The ratio of a mean to its standard error, whose square is the sum of two: one of few seeds, one of many blocks.
 
-    The right quantile lies between two old answers. One has Satterthwaite's degrees of freedom (1946) and is too narrow
-    when a few seeds hold most of the variance. The other is the mean of both parts' own quantiles weighted by their
-    variances (Cochran and Cox 1950) and is too wide. Their mean is nearest to what was asked for:
-    docs/results/comparisons.md.
+    It is distributed as the sum of two of Student's t, each weighted by its part of the standard error (Behrens 1929,
+    Fisher 1935). Its intervals are never too narrow, and too wide by little: docs/results/comparisons.md.
     """
 
-    def __init__(self, seeds: float, both: float, blocks: float, seeds_freedom: int, blocks_freedom: int) -> None:
-        self._t = _student()
-        self._freedoms = [max(1, seeds_freedom), max(1, blocks_freedom)]
-        own = max(0.0, seeds - both)
-        self._shares = [own / (own + blocks), blocks / (own + blocks)]
-        total = seeds + blocks
-        self._satterthwaite = total**2 / sum(
-            square**2 / freedom for square, freedom in zip((seeds, blocks), self._freedoms, strict=True)
-        )
-
-    def two_sided(self, p: float) -> float:
-        """Return what the ratio of a mean to its standard error exceeds with probability p, either way."""
-        own = sum(share * self._t(f, p / 2) for share, f in zip(self._shares, self._freedoms, strict=True))
-        return -float(self._t(self._satterthwaite, p / 2) + own) / 2
+    def __init__(self, seeds_share: float, seeds_freedom: int, blocks_freedom: int) -> None:
+        """seeds_share: of the variance, 0 to 1."""
+        self._cdf, self._quantile, self._root = _student()
+        parts = [(seeds_share, max(1, seeds_freedom)), (1 - seeds_share, max(1, blocks_freedom))]
+        (small, freedom), (large, self._freedom) = sorted(parts)
+        # The sum over the smaller part's values is exact to many digits: the larger part is smooth beside it. The
+        # values spread out like sinh, since a t of one degree of freedom has much of itself far out.
+        u = np.linspace(-FAR, FAR, POINTS)
+        values, density = np.sinh(u), np.cosh(u) * (1 + np.sinh(u) ** 2 / freedom) ** (-(freedom + 1) / 2)
+        self._weights = density / density.sum()
+        self._values, self._scale = small**0.5 * values, large**0.5
+        self._widest = [(small**0.5, freedom), (large**0.5, self._freedom)]
 
     def p(self, ratio: float) -> float:
-        """Return the probability that `two_sided` answers with this ratio."""
-        low, high = -100.0, 0.0  # of its logarithm
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.two_sided(math.exp(middle)) > ratio else (low, middle)
-        return math.exp(high)
+        """Return the probability of a ratio as far from zero as this, either way."""
+        return 2 * float(self._weights @ self._cdf(self._freedom, (self._values - ratio) / self._scale))
+
+    def exceeded_with(self, p: float) -> float:
+        """Return what the ratio exceeds with probability p, either way."""
+        # One of the parts exceeds its own value of half that probability wherever their sum exceeds both values.
+        most = -sum(scale * self._quantile(freedom, p / 4) for scale, freedom in self._widest)
+        return float(self._root(lambda ratio: self.p(ratio) - p, 0, most, rtol=1e-8))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -114,10 +115,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _student() -> Any:
-    """Return the inverse of Student's t: of (degrees of freedom, probability below)."""
+def _student() -> tuple[Any, Any, Any]:
+    """Return Student's cumulative distribution and its inverse, by degrees of freedom, and a finder of roots."""
     try:
-        from scipy.special import stdtrit  # only a comparison needs SciPy
+        from scipy.optimize import brentq  # only a comparison needs SciPy
+        from scipy.special import stdtr, stdtrit
     except ImportError:
         raise CharRNNError("a comparison needs SciPy for its statistics", how_to_install("compare")) from None
-    return stdtrit
+    return stdtr, stdtrit, brentq
