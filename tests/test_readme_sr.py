@@ -11,10 +11,31 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.sr.md").read_text(encoding="utf-8")
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CELLS = {1, *range(14, 18), *range(19, 25), *range(26, 29), 31, 36, 38, 41, 43}  # of the notebook; 43 is its last
+
+
+def numbers(text: str) -> set[int]:
+    """List the numbers of the notebook's cells that a text names, each of In[14]-In[17] too."""
+    found = set()
+    for first, last in re.findall(r"In\[(\d+)](?:[-–]In\[(\d+)])?", text):
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_every_numbered_cell_of_the_notebook_has_code_that_runs() -> None:
+    first_lines = [block.splitlines()[0] for block in BLOCKS]
+    assert numbers("\n".join(line for line in first_lines if line.startswith("# In["))) == CELLS
+
+
+def test_its_table_lists_every_numbered_cell() -> None:
+    assert numbers("\n".join(re.findall(r"^\| (In\[[^|]*) \|", README, re.MULTILINE))) == CELLS
+    assert numbers(README) <= CELLS
+
+
 def test_its_code_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
-    for block in blocks:
+    for block in BLOCKS:
         block = block.replace("steps=150", "steps=15")
         exec(compile(block, "README.sr.md", "exec"), names)
     out = capsys.readouterr().out
