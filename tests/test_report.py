@@ -72,8 +72,12 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(done: comparison.Com
         assert any(words in heading for heading in page.headings), words
     for row in done.result["cells"]:
         assert f"{row['bits_per_char']:.4f}" in page.text
+        assert f"{row['perplexity']:.3f}" in page.text
     for reference in done.result["baselines"]:
         assert reference["name"] in page.text
+        if reference["bits_per_char"] is not None:
+            assert f"{2 ** reference['bits_per_char']:.3f}" in page.text
+    assert page.text.count("2 to the power of the bits") == 2
 
 
 def test_a_table_wider_than_the_window_scrolls_alone(done: comparison.Compared) -> None:
@@ -204,6 +208,24 @@ def test_pictures_of_many_models_keep_their_room_and_their_numbers_apart(
             assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
+def test_pictures_of_bits_show_perplexity_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **b: (drawn.append(self), original(self, *a, **b)))
+    x = np.arange(1.0, 6.0)
+    rows = [{"label": "a", "bits_per_char": 2.0, "low": 1.9, "high": 2.1, "parameters": 9, "chars_per_s": 9}]
+    pictures.learning_curves({"a": Curve(x, x, np.linspace(3, 2, 5)[None, :])})
+    pictures.costs(rows)
+    assert len(drawn) == 2
+    for figure in drawn:
+        (beside,) = figure.axes[-1].child_axes
+        assert beside.get_ylabel() == "perplexity"
+        assert beside.get_ylim() == figure.axes[0].get_ylim()
+        assert beside.yaxis.get_major_formatter()(2.0, 0) == "4.00"
+
+
 @pytest.mark.parametrize("beyond", [np.nan, np.inf])
 def test_a_diverged_gradient_does_not_break_the_picture(beyond: float) -> None:
     share = np.array([1.0, 0.1, 0.01])
@@ -212,7 +234,7 @@ def test_a_diverged_gradient_does_not_break_the_picture(beyond: float) -> None:
 
 
 def test_the_verdict_calls_ties_ties() -> None:
-    row = {"bits_per_char": 2.0, "low": 1.9, "high": 2.1, "seeds": 3}
+    row = {"bits_per_char": 2.0, "low": 1.9, "high": 2.1, "seeds": 3, "perplexity": 4.0}
     result = {
         "cells": [{"label": label, **row} for label in ("a", "b", "c", "d")],
         "differences": [{"b": "b", "p_holm": 0.3}, {"b": "c", "p_holm": 0.01}, {"b": "d", "p_holm": 0.001}],
@@ -220,3 +242,4 @@ def test_the_verdict_calls_ties_ties() -> None:
     said = report.verdict(result)
     assert "not clearly ahead of b: a tie" in said
     assert "ahead of c and d by more than chance" in said
+    assert "2.000 bits per character (95 % interval 1.900 to 2.100; seeds: 3), a perplexity of 4.000." in said

@@ -239,7 +239,7 @@ class _Printer(EventPrinter["events.Event"]):
     def _ran(self, event: "events.Ran") -> None:
         self._say(
             f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {event.bits_per_char:.4f} bits "
-            f"per character; about {self._left} left"
+            f"per character, perplexity {2**event.bits_per_char:.3f}; about {self._left} left"
         )
 
     def _scoring(self, event: "events.Scoring") -> None:

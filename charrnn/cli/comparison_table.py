@@ -47,7 +47,7 @@ def table(result: dict[str, Any]) -> str:
             "-" if reference["bits_per_char"] is None else f"{reference['bits_per_char']:.4f}",
             "",
             "",
-            "-" if reference["bits_per_char"] is None else f"{2 ** reference['bits_per_char']:.3f}",
+            "-" if reference["perplexity"] is None else f"{reference['perplexity']:.3f}",
             reference["note"],
         )
         for reference in result["baselines"]

@@ -69,7 +69,7 @@ def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = No
         "steps": grid.steps,
         "cells": rows,
         "differences": differences([row["label"] for row in rows], scores, blocks),
-        "baselines": [vars(reference) for reference in references],
+        "baselines": [_reference(reference) for reference in references],
     }
 
 
@@ -205,6 +205,12 @@ def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArra
         "seconds": round(sum(seconds) / len(seconds), 2),
         "diverged": score.diverged,
     }
+
+
+def _reference(reference: baselines.Baseline) -> dict[str, Any]:
+    bits = reference.bits_per_char
+    perplexity = None if bits is None else 2**bits
+    return {"name": reference.name, "bits_per_char": bits, "perplexity": perplexity, "note": reference.note}
 
 
 def differences(

@@ -69,9 +69,10 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
         left.set_ylim(bottom, top)
         left.set(xlabel="million characters read", ylabel="validation, bits per character")
         right.set(xlabel="seconds of training")
+        _perplexity(right)
         _legend(figure, left)
 
-    return _svg("curves", (9.5, 4.2), draw)
+    return _svg("curves", (10.2, 4.2), draw)
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -90,9 +91,10 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> str:
             axes.set_xlabel(text)
             _readable_numbers(axes, [row[name] for row in rows])
         left.set_ylabel("test, bits per character")
+        _perplexity(right)
         _legend(figure, left)
 
-    return _svg("costs", (9.5, 4.2), draw)
+    return _svg("costs", (10.2, 4.2), draw)
 
 
 def gradient_reach(at_start: Series, trained: Series) -> str:
@@ -131,6 +133,15 @@ def copy_reach(reach: Mapping[str, int], longest: int) -> str:
         axes.grid(visible=False, axis="y")
 
     return _svg("copying", (6.5, 1.2 + 0.3 * len(reach)), draw)
+
+
+def _perplexity(axes: Any) -> None:
+    """Write perplexity on the right of a picture whose height is bits, on the same lines of the grid."""
+    from matplotlib.ticker import FuncFormatter
+
+    beside = axes.secondary_yaxis("right")
+    beside.yaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"{2**bits:.2f}"))
+    beside.set_ylabel("perplexity")
 
 
 def _learned(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ COMPLETION_CHARS = 240
 MARKED_LOSS_BITS = 0.5
 FULL_GAIN_BITS = 3.0  # a gain of so many bits has the full colour
 GAIN, LOSS = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
+PERPLEXITY = "On the right: perplexity, 2 to the power of the bits."
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #111; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
@@ -58,10 +59,13 @@ def page(
     gained = outcome.gains(grid, folder, corpus, result)
     sections = [
         ("Scores", _scores(result)),
-        ("Learning", pictures.learning_curves(curves) + _note("The mean of the seeds; the band is their range.")),
+        (
+            "Learning",
+            pictures.learning_curves(curves) + _note(f"The mean of the seeds; the band is their range. {PERPLEXITY}"),
+        ),
         (
             "Size, speed and what they buy",
-            pictures.costs(result["cells"]) + _note("Bars are 95 % intervals. Lower is better."),
+            pictures.costs(result["cells"]) + _note(f"Bars are 95 % intervals. Lower is better. {PERPLEXITY}"),
         ),
         (
             "The same beginning, completed by each cell",
@@ -102,7 +106,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     tied = outcome.ties(result)
     said = (
         f"{best['label']} predicts the test text best: {best['bits_per_char']:.3f} bits per character "
-        f"(95 % interval {best['low']:.3f} to {best['high']:.3f}; seeds: {best['seeds']})."
+        f"(95 % interval {best['low']:.3f} to {best['high']:.3f}; seeds: {best['seeds']}), "
+        f"a perplexity of {best['perplexity']:.3f}."
     )
     level = [row["label"] for row in others if row["label"] in tied]
     behind = [row["label"] for row in others if row["label"] not in tied]
@@ -150,7 +155,7 @@ def _scores(result: Mapping[str, Any]) -> str:
         [
             reference["name"],
             "-" if reference["bits_per_char"] is None else f"{reference['bits_per_char']:.4f}",
-            "-" if reference["bits_per_char"] is None else f"{2 ** reference['bits_per_char']:.3f}",
+            "-" if reference["perplexity"] is None else f"{reference['perplexity']:.3f}",
             reference["note"],
         ]
         for reference in result["baselines"]
