@@ -1,6 +1,7 @@
 """The commands compare and inspect: what they print, where they keep it, what they refuse."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_compare_prints_a_table_and_keeps_everything(corpus: str, home: Path) ->
     assert (folder / "comparison.csv").is_file()
     assert "of 2,0" in done.stderr or "% of" in done.stderr  # the remaining error
     assert "about" in done.stderr  # the time left
+    assert re.search(r"seed 7: [\d.]+ bits per character, perplexity [\d.]+;", done.stderr)
 
 
 @pytest.mark.usefixtures("_no_pictures")

@@ -330,6 +330,8 @@ def test_the_result_has_the_fields_it_promises(corpus: str, tmp_path: Path) -> N
     expected = {"cell", "hidden", "parameters", "seeds", "bits_per_char", "sd", "low", "high", "perplexity"}
     assert expected | {"chars_per_s", "diverged"} <= stored["cells"][0].keys()
     assert {"a", "b", "mean", "low", "high", "p_holm"} <= stored["differences"][0].keys()
+    for row in (*stored["cells"], *stored["baselines"]):
+        assert row["perplexity"] == (None if row["bits_per_char"] is None else 2 ** row["bits_per_char"])
     assert stored["cells"][0]["bits_per_char"] <= stored["cells"][1]["bits_per_char"]
     assert {k: v for k, v in stored.items() if k != "grid"} == json.loads(json.dumps(done.result))
     assert (tmp_path / "c" / "comparison.csv").read_text().count("\n") == 3
