@@ -10,9 +10,7 @@ metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exact
 
 import hashlib
 import math
-import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from charrnn import locks, strict_json
+from charrnn import files, locks, strict_json
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.files import write_atomically
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
@@ -98,7 +97,7 @@ class Run:
         """Remove what this process, which holds it, began here and never saved, so that the name is free again."""
         for file in list(self.path.iterdir()):
             if OWN_FILES.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+                files.remove(file)
         with suppress(OSError):  # something else is in it
             self.path.rmdir()
 
@@ -193,14 +192,14 @@ class Run:
         """
         old = self.about()["files"] if self.exists() else {}
         last = self._store(f"model-{step:08d}.safetensors", weights)
-        files = {
+        new = {
             "last": last,
             "best": last if best or "best" not in old else old["best"],
             "training": self._store(f"training-{step:08d}.safetensors", training),
         }
-        self.rewrite({"format": FORMAT, "step": step, "files": files, **facts})
-        for name in {entry["name"] for entry in old.values()} - {entry["name"] for entry in files.values()}:
-            (self.path / name).unlink(missing_ok=True)
+        self.rewrite({"format": FORMAT, "step": step, "files": new, **facts})
+        for name in {entry["name"] for entry in old.values()} - {entry["name"] for entry in new.values()}:
+            files.remove(self.path / name)
 
     def rewrite(self, about: Mapping[str, Any]) -> None:
         """Replace run.json."""
@@ -218,8 +217,7 @@ class Run:
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl or timings.jsonl."""
-        with (self.path / file).open("a", encoding="utf-8") as stream:
-            stream.write(strict_json.dumps(row) + "\n")
+        files.append(self.path / file, strict_json.dumps(row) + "\n")
 
     def rows(self, file: str, checked: bool = True) -> list[dict[str, Any]]:
         """Read the lines of metrics.jsonl or timings.jsonl; one that was cut off in the middle, at the end, is none.
@@ -257,7 +255,7 @@ class Run:
         """Delete the run; raises CharRNNError as `refuse_removal` does."""
         self.refuse_removal()
         try:
-            shutil.rmtree(self.path)
+            files.remove_folder(self.path)
         except OSError as error:
             problem = f"{error.filename or self.path} cannot be deleted: {error.strerror}"
             raise CharRNNError(problem, "check the rights of the folder") from None
@@ -432,17 +430,3 @@ def find_folder(name: str) -> Run:
     raise CharRNNError(
         f"there is no run {name!r}", did_you_mean(name, known) if known else "train one: python cli.py train"
     )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at every moment either the old or the new one is there, whole, even after a power cut."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
-    except BaseException:  # a full disk, an interrupt
-        unfinished.unlink(missing_ok=True)
-        raise
