@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from charrnn.compare import baselines, ngram
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 TrainedRun = Callable[..., Run]

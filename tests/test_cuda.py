@@ -36,8 +36,8 @@ from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training import loop, resolve, speed
-from charrnn.training.checkpoint import Run
 from charrnn.training.events import Finished, Started, Stopped
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 

@@ -18,7 +18,7 @@ from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 ENGINES = [(name, engine) for name in cells.names() for engine in engines.names_for(cells.get(name))]

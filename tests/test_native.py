@@ -29,7 +29,7 @@ from charrnn.generate.compiled import NativeDecoder
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Primed, Sampling, draws
 from charrnn.model.architecture import Architecture
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent

@@ -22,7 +22,8 @@ from conftest import CORPUS, config
 from charrnn import api, cli
 from charrnn.cli import options, surprise
 from charrnn.text import corpus as data
-from charrnn.training import checkpoint, loop
+from charrnn.training import loop, runs
+from charrnn.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -296,7 +297,7 @@ def test_chat_streams_remembers_and_obeys(shared_home: Path) -> None:
     chat.wait_for("> ")
     chat.type("Rekurentne\n")
     chat.wait_for("> ")
-    model = api.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(Run(shared_home / "small"))
     completion = options.one_line(model.complete("Rekurentne", 12)).split("↵")[0]
     assert "\x1b[1mRekurentne\x1b[0m" + completion in chat.seen  # what was typed is bold
     for command, said in [
@@ -350,7 +351,7 @@ def test_chat_reads_lines_from_a_pipe_without_a_prompt(shared_home: Path) -> Non
     environment = {**os.environ, "CHARRNN_HOME": str(shared_home)}
     done = subprocess.run(command, input="Rek\n\n/again\n", capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0
-    model = api.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(Run(shared_home / "small"))
     assert done.stdout.startswith("Rek" + model.complete("Rek", 5) + "\nRek")
 
 
@@ -531,7 +532,7 @@ def test_a_defect_is_said_in_words_and_shown_whole_with_debug(run: Command, monk
     def broken() -> Any:
         raise ZeroDivisionError("for the test")
 
-    monkeypatch.setattr(checkpoint, "folders", broken)
+    monkeypatch.setattr(runs, "folders", broken)
     code, out, err = run("runs")
     assert (code, out) == (1, "")
     assert "defect" in err
@@ -544,7 +545,7 @@ def test_too_little_memory_is_no_defect(run: Command, monkeypatch: pytest.Monkey
     def greedy() -> Any:
         raise MemoryError("unable to allocate 74.5 GiB")
 
-    monkeypatch.setattr(checkpoint, "folders", greedy)
+    monkeypatch.setattr(runs, "folders", greedy)
     code, _, err = run("runs")
     assert code == 1
     assert "74.5 GiB" in err

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def test_there_are_no_circles() -> None:
     for name in graph:
         visit(name, ())
 
+
+# Names that were public where they stood before: (former module, module): names.
+FORMER = {
+    ("charrnn.training.checkpoint", "charrnn.training.run"): ["Run"],
+    ("charrnn.training.checkpoint", "charrnn.training.runs"): ["runs", "folders", "find_run", "find_folder"],
+    ("charrnn.training.checkpoint", "charrnn.training.tensor_files"): ["Tensors"],
+    ("charrnn.training.checkpoint", "charrnn.files"): ["write_atomically"],
+    ("charrnn.training.loop", "charrnn.training.runs"): ["open_run"],
+}
 
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
 BASE = ("errors", "home", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
@@ -204,6 +214,12 @@ def test_what_is_not_used_is_not_imported(code: str, absent: list[str]) -> None:
 def test_a_former_name_of_a_module_gives_the_module_itself(name: str) -> None:
     code = f"import {name} as old, {renamed.MODULES[name]} as new; assert old is new; from {name} import __doc__"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("former", "now"), FORMER)
+def test_what_moved_out_of_a_module_can_be_imported_from_there(former: str, now: str) -> None:
+    for name in FORMER[former, now]:
+        assert getattr(import_module(former), name) is getattr(import_module(now), name)
 
 
 @pytest.mark.timing

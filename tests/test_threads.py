@@ -24,7 +24,7 @@ from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Sampling, draws, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import BYTES, Tokenizer
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 THREADS = 8

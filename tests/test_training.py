@@ -20,8 +20,8 @@ from charrnn.errors import CharRNNError
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
 from charrnn.training import events, loop, optimizers, resolve
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Plan
 from charrnn.training.speed import Machine
 
@@ -103,8 +103,9 @@ def test_resuming_in_a_new_process_changes_nothing_at_all(cell: str, corpus: str
     assert parts.about()["step"] == 7
     if cell == "lstm":  # one cell pays for a real process; the others start from the same files
         code = (
-            "import sys, pathlib, torch; from charrnn.training import checkpoint, loop; torch.set_num_threads(1);"
-            "list(loop.resume(checkpoint.Run(pathlib.Path(sys.argv[1]))))"
+            "import sys, pathlib, torch; from charrnn.training import loop; torch.set_num_threads(1);"
+            "from charrnn.training.run import Run;"
+            "list(loop.resume(Run(pathlib.Path(sys.argv[1]))))"
         )
         subprocess.run([sys.executable, "-c", code, str(parts.path)], check=True)
     else:

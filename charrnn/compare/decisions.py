@@ -19,8 +19,8 @@ from charrnn.compare.jobs import Job
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training import events, loop, resolve, sizing
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 

@@ -16,9 +16,9 @@ from charrnn import files, locks, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import FORMAT as CONFIG_FORMAT
 from charrnn.training.config import Config, settings_from_json, values_of
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 FORMAT = 1  # of grid.json

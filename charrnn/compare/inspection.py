@@ -19,8 +19,8 @@ from charrnn.compare.grid import nearest_width
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import values_of
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb

@@ -19,8 +19,8 @@ from typing import Any
 
 from charrnn.interruption import SIGNALS, held
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 REPORT_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is

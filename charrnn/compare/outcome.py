@@ -20,7 +20,7 @@ from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Corpus
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 SIGNIFICANT = 0.05
 PASSAGE_CHARACTERS = 700

@@ -7,14 +7,12 @@ config.json to the last byte, and one that was cut off goes on as if it had not 
 
 import dataclasses
 import hashlib
-import itertools
 import math
 import platform
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +25,10 @@ from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, State, detach
-from charrnn.text import corpora
 from charrnn.text import corpus as data
 from charrnn.text.copies import Progress, silent
 from charrnn.text.corpus import Corpus, Streams, prepare
 from charrnn.training import optimizers, resolve, sizing
-from charrnn.training.checkpoint import Run, Tensors
 from charrnn.training.config import Config
 from charrnn.training.events import (
     Diverged,
@@ -46,8 +42,11 @@ from charrnn.training.events import (
     Validated,
 )
 from charrnn.training.pacing import Pace
+from charrnn.training.run import Run
+from charrnn.training.runs import open_run as open_run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine, processor
+from charrnn.training.tensor_files import Tensors
 
 # A budget is turned into steps after this share of it was spent in steps, and corrected at validations.
 TIMED_SHARE = 0.02
@@ -561,21 +560,6 @@ def threads_of(config: Settings) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
-    """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
-    if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
-        raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
-    return Run(Path(out) if out is not None else data.home() / (name or _free_name(settings)))
-
-
-def _free_name(config: Settings) -> str:
-    """Make a name for a run that is not taken: corpus, cell and size, with a number where needed."""
-    size = f"-{config.hidden}x{config.layers or 1}" if config.hidden else ""
-    base = f"{corpora.stem(config.corpus[0])}-{config.cell}{size}"
-    names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
-    return next(name for name in names if not (data.home() / name).exists())
 
 
 def _or_null(value: float | None) -> float | None:
