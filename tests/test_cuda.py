@@ -40,6 +40,8 @@ from charrnn.training.events import Finished, Started, Stopped
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
+from charrnn.training.threads import threads_of
+from charrnn.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -127,14 +129,14 @@ def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, do
     asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS)
     machine = Machine(asked, text)
     settled = resolve.resolve(asked, text, machine)
-    trainer = loop.Trainer(Run(Path("unused")), settled, text, 0.0, machine)
+    trainer = Trainer(settled, text)
     if double:
         trainer.model.double()
     rng = np.random.default_rng(nudge)
     with torch.no_grad():
         for weight in trainer.model.weights.values() if nudge else ():
             weight *= torch.tensor(1 + rng.uniform(-EPS, EPS, weight.shape), dtype=weight.dtype)
-    with loop.threads_of(settled):
+    with threads_of(settled):
         return np.array([float(trainer.update()) for _ in range(STEPS)])
 
 

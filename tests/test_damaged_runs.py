@@ -21,6 +21,7 @@ from charrnn.errors import CharRNNError
 from charrnn.training import loop, runs
 from charrnn.training.config import values_of
 from charrnn.training.run import Run
+from charrnn.training.trainer import Trainer
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -332,15 +333,15 @@ def test_a_run_that_diverges_late_keeps_its_last_finite_checkpoint(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(home / "late")
-    real = loop.Trainer.update
+    real = Trainer.update
 
-    def update(self: loop.Trainer) -> Any:
+    def update(self: Trainer) -> Any:
         loss = real(self)
         if self.step == 7:
             self.model.weights["head.b"].data[0] = math.nan
         return loss
 
-    monkeypatch.setattr(loop.Trainer, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     told = list(loop.new_run(config(corpus, steps=12, validate_every=3), run))
     about = run.about()
     assert about["diverged"] == 9

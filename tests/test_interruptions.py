@@ -25,6 +25,7 @@ from charrnn.interruption import SIGNALS, Ended, Interruption, heard
 from charrnn.model import evaluation
 from charrnn.training import events, loop, runs
 from charrnn.training.run import Run
+from charrnn.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -249,7 +250,7 @@ def test_a_resumed_run_is_left_as_it_was_before_its_first_step(
     def hit(self: Any) -> Any:
         signal.raise_signal(number)
 
-    monkeypatch.setattr(loop.Trainer, "update", hit)
+    monkeypatch.setattr(Trainer, "update", hit)
     with heard(Interruption()) as stop, pytest.raises(Ended) as ended:
         list(loop.resume(run, 12, stop))
     assert ended.value.exit_code == 128 + number
@@ -367,7 +368,7 @@ def test_a_signal_during_the_last_scoring_ends_soon(start: Start, tmp_path: Path
 
 def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> None:
     before = signal.getsignal(signal.SIGINT)
-    update, done = loop.Trainer.update, 0
+    update, done = Trainer.update, 0
 
     def hit(self: Any) -> Any:
         nonlocal done
@@ -377,7 +378,7 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
         return update(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Trainer, "update", hit)
+        patch.setattr(Trainer, "update", hit)
         with pytest.raises(KeyboardInterrupt) as interrupt:
             charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
     assert "train --resume r" in interrupt.value.__notes__[0]
@@ -392,7 +393,7 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
 def test_an_interrupt_before_the_first_step_leaves_nothing(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40)
     assert not (home / "r").exists()

@@ -574,14 +574,14 @@ def long_training(corpus: str, home: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_a_second_interrupt_ends_it_by_the_signal(corpus: str, home: Path) -> None:
     script = (
         "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from charrnn import cli; from charrnn.training import loop\n"
-        "update = loop.Trainer.update\n"
+        "from charrnn import cli; from charrnn.training.trainer import Trainer\n"
+        "update = Trainer.update\n"
         "def interrupted(self):\n"
         "    if self.step == 2:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    return update(self)\n"
-        "loop.Trainer.update = interrupted\n"
+        "Trainer.update = interrupted\n"
         "sys.exit(cli._run(sys.argv[2:]))\n"
     )
     settings = "--hidden 8 --embedding 8 --batch 4 --window 16 --steps 9 --cell nn.RNN --precision float32 --name r"

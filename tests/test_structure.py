@@ -93,6 +93,8 @@ FORMER = {
     ("charrnn.training.checkpoint", "charrnn.training.tensor_files"): ["Tensors"],
     ("charrnn.training.checkpoint", "charrnn.files"): ["write_atomically"],
     ("charrnn.training.loop", "charrnn.training.runs"): ["open_run"],
+    ("charrnn.training.loop", "charrnn.training.threads"): ["threads_of"],
+    ("charrnn.training.loop", "charrnn.training.trainer"): ["Trainer"],
 }
 
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.

@@ -21,9 +21,11 @@ from charrnn.text import corpus as data
 from charrnn.text.corpus import Streams
 from charrnn.training import events, loop, optimizers, resolve
 from charrnn.training.config import Config
+from charrnn.training.early_stopping import PAST_BEST_NATS
 from charrnn.training.run import Run
 from charrnn.training.settings import Plan
 from charrnn.training.speed import Machine
+from charrnn.training.trainer import Trainer
 
 TrainedRun = Callable[..., Run]
 
@@ -227,7 +229,7 @@ def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str,
     rows = run.rows("metrics.jsonl")
     values = [row["val_nats"] for row in rows]
     assert rows[-1]["step"] == early.step < 3000
-    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + loop.PAST_BEST_NATS
+    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + PAST_BEST_NATS
     assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
     with pytest.raises(CharRNNError, match="complete"):
         list(loop.resume(run))
@@ -290,11 +292,10 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(calls) >= steps
 
 
-def _trainer(corpus: str, **changes: Any) -> loop.Trainer:
+def _trainer(corpus: str, **changes: Any) -> Trainer:
     asked = config(corpus, **changes)
     encoded = data.prepare(asked)
-    machine = Machine(asked, encoded)
-    return loop.Trainer(Run(Path("unused")), resolve.resolve(asked, encoded, machine), encoded, 0.0, machine)
+    return Trainer(resolve.resolve(asked, encoded, Machine(asked, encoded)), encoded)
 
 
 def _tensors_equal(a: Any, b: Any) -> bool:
