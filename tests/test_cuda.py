@@ -37,6 +37,7 @@ from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training import loop, resolve, speed
 from charrnn.training.events import Finished, Started, Stopped
+from charrnn.training.optimizers import OPTIMIZERS
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
@@ -322,7 +323,7 @@ def test_with_dropout_and_either_precision_a_run_resumes_to_the_last_bit(
     assert {str(value.dtype) for value in whole.weights("last").values()} == {"float32"}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_goes_on_with_its_moments(optimizer: str, corpus: str, tmp_path: Path) -> None:
     asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS)
     whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))

@@ -13,7 +13,9 @@ from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, State, detach
 from charrnn.text.corpus import Corpus, Streams
 from charrnn.training import optimizers
+from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
+from charrnn.training.learning_rate import learning_rate
 from charrnn.training.tensor_files import Tensors
 
 
@@ -59,7 +61,7 @@ class Trainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        optimizers.clip_gradients(self.config, self.model.weights)
+        clip_gradients(self.config, self.model.weights)
         self.optimizer.step()
         self.step += 1
         self.characters += characters
@@ -69,7 +71,7 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0 the first."""
-        return optimizers.learning_rate(self.config, step, self.streams.steps_per_epoch)
+        return learning_rate(self.config, step, self.streams.steps_per_epoch)
 
     def weights(self) -> Tensors:
         """Copy the weights to the CPU."""
