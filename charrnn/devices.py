@@ -15,7 +15,7 @@ def resolve(device: str) -> Device:
 
     torch is imported only where there may be a GPU. Raises CharRNNError for a device that is not here.
     """
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
+    if device == "cpu" or (device == "auto" and not has_nvidia_driver()):
         return "cpu"
     import torch  # only CUDA needs it here
 
@@ -30,7 +30,7 @@ def resolve(device: str) -> Device:
     return "cuda"
 
 
-def _has_nvidia_driver() -> bool:
+def has_nvidia_driver() -> bool:
     """Say whether CUDA may be there: torch knows for certain, but takes a second or two to import."""
     if sys.platform == "win32":
         return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()

@@ -421,7 +421,7 @@ def test_auto_completes_by_what_is_faster_and_gives_the_same_text(
     engine = model.decoder().engine
     by_hand = api.load("run", DEVICE).complete("Re", 40)
     assert model.complete("Re", 40) == by_hand
-    seconds = next((s for what, s in fastest._measured.items() if what.startswith("step")), None)
+    seconds = next((s for what, s in fastest.measured.items() if what.startswith("step")), None)
     if DEVICE == "cuda":
         assert seconds is not None
         assert model.decoder().is_compiled == (seconds["CPU"] <= seconds["GPU"])

@@ -41,7 +41,7 @@ def switches() -> tuple[Any, ...]:
 
 @pytest.fixture
 def no_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_refuse_late_preparation", lambda: None)
+    monkeypatch.setattr(cuda, "refuse_late_preparation", lambda: None)
     monkeypatch.delenv(cuda.WORKSPACE, raising=False)
 
 
@@ -265,7 +265,7 @@ def race(trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callab
                 notes=(),
             )
 
-        monkeypatch.setattr(fastest, "_measured", {})
+        monkeypatch.setattr(fastest, "measured", {})
         monkeypatch.setattr(fastest.time, "perf_counter", lambda: clock.now)
         monkeypatch.setattr(TextModel, "_made", made)
         model = TextModel(run.config(), run.tokenizer(), run.weights(), run, "auto", kept)
@@ -310,7 +310,7 @@ def test_a_device_that_was_asked_for_is_taken(trained: Callable[..., Run], monke
 @pytest.mark.parametrize("asked", ["auto", "cpu", "cuda", "tpu"])
 def test_a_device_is_what_is_there_or_an_error(asked: str, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[bool] = []
-    monkeypatch.setattr(devices, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(cuda, "prepare", lambda: prepared.append(True))
     if asked == "tpu" or (asked == "cuda" and not there):

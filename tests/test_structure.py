@@ -199,7 +199,7 @@ def test_no_file_is_run_or_unpickled() -> None:
     [
         ("import charrnn, charrnn.cli", ["torch", "numpy", "numba"]),
         ("from charrnn import cells; cells.names()", ["torch", "numba"]),
-        ("from charrnn import devices; devices._has_nvidia_driver = bool; devices.resolve('auto')", ["torch"]),
+        ("from charrnn import devices; devices.has_nvidia_driver = bool; devices.resolve('auto')", ["torch"]),
         ("import charrnn.training.settings, charrnn.training.optimizers", ["torch"]),
         (
             "import charrnn.training.checkpoint, charrnn.text.corpus, charrnn.generate.sampling",

@@ -45,7 +45,7 @@ def repeatable(device: str, tf32: bool = False) -> Iterator[None]:
         memory.fill_uninitialized_memory = False  # all that is allocated here is written before it is read
         rnn.fp32_precision = "tf32" if tf32 else "ieee"
         with _float32_products():
-            _refuse_late_preparation()
+            refuse_late_preparation()
             yield
     finally:
         rnn.fp32_precision, memory.fill_uninitialized_memory = precision, fill
@@ -107,7 +107,7 @@ def _float32_products() -> Iterator[None]:
 
 
 @cache
-def _refuse_late_preparation() -> None:
+def refuse_late_preparation() -> None:
     """Make one product, which torch refuses where cuBLAS was used before `prepare`."""
     one = torch.ones(1, 1, device="cuda")
     try:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 
 TURNS = 3  # of each way, after one that wakes it up; the fastest counts, since other work comes and goes
 
-_measured: dict[str, dict[str, float]] = {}
+measured: dict[str, dict[str, float]] = {}  # seconds by way, by what was measured in this process
 
 
 def seconds(what: str, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Seconds of every way by name, measured in turns. Asked again about the same `what`, it answers from memory."""
-    if what not in _measured:
+    if what not in measured:
         best = dict.fromkeys(ways, float("inf"))
         for turn in range(1 + TURNS):
             for name, way in ways.items():
@@ -18,5 +18,5 @@ def seconds(what: str, ways: Mapping[str, Callable[[], object]]) -> dict[str, fl
                 way()
                 if turn > 0:
                     best[name] = min(best[name], time.perf_counter() - began)
-        _measured[what] = best
-    return _measured[what]
+        measured[what] = best
+    return measured[what]
