@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -192,6 +193,41 @@ def test_what_could_run_a_files_content_is_found(code: str, found: list[str]) ->
 def test_no_file_is_run_or_unpickled() -> None:
     found = {name: unsafe(tree_of(path)) for name, path in MODULES.items()}
     assert {name: calls for name, calls in found.items() if calls} == RUNS_TEXT
+
+
+WRITERS = ("write_text", "write_bytes", "unlink", "rmtree", "fsync", "rename", "touch", "os.replace", "os.remove")
+
+
+def writes(tree: ast.AST) -> list[str]:
+    """The calls that write, rename or remove a file."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            modes = [n.value for n in (*node.args, *(k.value for k in node.keywords)) if isinstance(n, ast.Constant)]
+            opened = called.endswith("open") and any(re.fullmatch("[rbt]*[wax+][bt+]*", str(mode)) for mode in modes)
+            if opened or called in WRITERS or called.rpartition(".")[2] in WRITERS:
+                found.append(called)
+    return [call for call in found if not call.startswith("files.")]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("path.open('wb'); open(path, mode='a'); io.open(path, 'r+b')", ["path.open", "open", "io.open"]),
+        ("path.write_text(text); path.unlink(); os.replace(a, b)", ["path.write_text", "path.unlink", "os.replace"]),
+        ("shutil.rmtree(path); os.fsync(1)", ["shutil.rmtree", "os.fsync"]),
+        ("path.open(); open(path, 'rb'); config.replace(steps=3); files.append(path, text)", []),
+    ],
+)
+def test_what_writes_a_file_is_found(code: str, found: list[str]) -> None:
+    assert sorted(writes(ast.parse(code))) == sorted(found)
+
+
+def test_what_a_run_keeps_is_written_by_one_module() -> None:
+    assert writes(tree_of(MODULES["charrnn.files"]))
+    for name in of(set(MODULES), "charrnn.training", "charrnn.compare", "charrnn.locks"):
+        assert not writes(tree_of(MODULES[name])), name
 
 
 @pytest.mark.parametrize(

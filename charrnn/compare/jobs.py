@@ -7,7 +7,6 @@ one is gone, it saves and ends by itself.
 import multiprocessing
 import os
 import queue
-import shutil
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+from charrnn import files
 from charrnn.interruption import SIGNALS, held
 from charrnn.training import loop
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
@@ -72,7 +72,7 @@ def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> It
 
 def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     if job.run.path.exists() and not job.run.exists():
-        shutil.rmtree(job.run.path)  # cut off before its first checkpoint
+        files.remove_folder(job.run.path)  # cut off before its first checkpoint
     begun = job.run.exists()
     reports = loop.resume(job.run, stop=stop) if begun else loop.new_run(job.config, job.run, stop)
     for report in reports:
