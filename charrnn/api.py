@@ -34,9 +34,9 @@ from charrnn.text.cleaning import Findings, with_lf
 from charrnn.text.corpus import Part
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import checkpoint
-from charrnn.training.checkpoint import Run
+from charrnn.training import runs
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 
 if TYPE_CHECKING:  # scoring needs torch, completing does not
     from charrnn.model.evaluation import Mode, Score
@@ -174,7 +174,7 @@ def load(
 
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
     """
-    found = run if isinstance(run, Run) else checkpoint.find_run(str(run))
+    found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
     model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, where, kept)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from charrnn import files
 from charrnn.errors import CharRNNError
 
 LOCK, HOLDER = ".lock", ".holder.json"
@@ -36,11 +37,11 @@ def held(folder: Path) -> Iterator[None]:
         about = {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         about["program"] = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:3]])
         with suppress(OSError):  # a full disk: the lock holds all the same
-            (folder / HOLDER).write_text(json.dumps(about))
+            files.write(folder / HOLDER, json.dumps(about))
         yield
     finally:
         with suppress(OSError):
-            (folder / HOLDER).unlink(missing_ok=True)
+            files.remove(folder / HOLDER)
         lock.release()
 
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import settings
 
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from charrnn.compare import baselines, ngram
 from charrnn.text.corpus import Corpus, encode, learn_tokenizer, open_text
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 TrainedRun = Callable[..., Run]

@@ -18,7 +18,7 @@ from charrnn.cells.cell import Cell
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 from charrnn.text import named_corpora, python_corpora
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 GRU = (ROOT / "charrnn" / "cells" / "gru.py").read_text(encoding="utf-8")
@@ -326,7 +326,7 @@ def test_runs_that_cannot_be_read_leave_completion_alone(monkeypatch: pytest.Mon
     def refuse() -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("charrnn.training.checkpoint.runs", refuse)
+    monkeypatch.setattr("charrnn.training.runs.runs", refuse)
     context = click.Context(click.Command("x"))
     assert options.complete_runs(context, click.Argument(["run"]), "la") == ["latest"]
 

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from charrnn import api
 from charrnn.errors import CharRNNError
 from charrnn.knobs import parse_seconds
-from charrnn.training import checkpoint, loop
-from charrnn.training.checkpoint import Run
+from charrnn.training import loop, runs
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Plan, Settings
 
 TrainedRun = Callable[..., Run]
@@ -81,17 +81,17 @@ def test_weights_of_another_shape_are_refused(trained: TrainedRun) -> None:
 def test_runs_are_found_by_name_path_and_age(trained: TrainedRun, home: Path) -> None:
     first, second = trained("first", steps=1), trained("second", steps=1)
     os.utime(first.path / "run.json", (1, 1))
-    assert [run.name for run in checkpoint.runs()] == ["second", "first"]
-    assert checkpoint.find_run().name == "second"
-    assert checkpoint.find_run("first") == first
-    assert checkpoint.find_run(str(second.path)) == second
+    assert [run.name for run in runs.runs()] == ["second", "first"]
+    assert runs.find_run().name == "second"
+    assert runs.find_run("first") == first
+    assert runs.find_run(str(second.path)) == second
     with pytest.raises(CharRNNError, match="did you mean 'first'"):
-        checkpoint.find_run("frist")
+        runs.find_run("frist")
 
 
 def test_no_run_yet_is_said_with_what_to_do() -> None:
     with pytest.raises(CharRNNError, match="train one"):
-        checkpoint.find_run()
+        runs.find_run()
 
 
 def test_a_taken_name_is_refused_and_nothing_in_it_is_touched(trained: TrainedRun, corpus: str) -> None:

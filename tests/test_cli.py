@@ -19,7 +19,8 @@ from conftest import CORPUS
 from charrnn import api, cells, cli
 from charrnn.cli import options, train
 from charrnn.interruption import Interruption
-from charrnn.training import checkpoint
+from charrnn.training import runs
+from charrnn.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--hidden", "16", "--batch", "4", "--window", "16", "--steps", "8", "--validate-every", "4"]
@@ -143,7 +144,7 @@ def test_train_config_repeats_a_run(run: Any, corpus: str, home: Path) -> None:
     first = last_json(run(*TRAIN, corpus, "--name", "a", "--json")[1])
     again = last_json(run("train", "--config", str(home / "a" / "config.json"), "--name", "b", "--json")[1])
     assert first["val_nats"] == again["val_nats"]
-    a, b = (checkpoint.find_run(name).about()["files"]["best"]["sha256"] for name in "ab")
+    a, b = (runs.find_run(name).about()["files"]["best"]["sha256"] for name in "ab")
     assert a == b
 
 
@@ -173,7 +174,7 @@ def test_a_run_kept_elsewhere_is_resumed_by_what_an_interrupt_prints(
     monkeypatch.undo()
     typed = shlex.split(err[err.index("to go on: ") + 10 :].splitlines()[0])
     assert run(*typed[typed.index("train") :])[0] == 0
-    assert checkpoint.Run(place).about()["step"] == 8
+    assert Run(place).about()["step"] == 8
 
 
 ERRORS = [
@@ -239,11 +240,11 @@ def test_options_of_a_cell_are_shown_counted_and_part_of_a_run(run: Any, corpus:
     assert run("cells", "--cell-option", "rounds=2")[0] == 2
     options = ["--cell", "rhn", "--cell-option", "depth=2", "--schedule", "constant"]
     assert run(*TRAIN, corpus, *options, "--name", "r")[0] == 0
-    saved = checkpoint.find_run("r")
+    saved = runs.find_run("r")
     assert saved.config().cell_options == {"depth": 2}
     assert saved.weights("best")["layers.0.R"].shape == (2, 16, 32)
     assert run("train", "--resume", "r", "--steps", "12")[0] == 0
-    assert checkpoint.find_run("r").weights("last")["layers.0.R"].shape == (2, 16, 32)
+    assert runs.find_run("r").weights("last")["layers.0.R"].shape == (2, 16, 32)
     assert len(run("sample", "--run", "r", "--prime", "Re", "--chars", "9")[1]) == 2 + 9 + 1
     code, _, err = run(*TRAIN, corpus, "--cell", "rhn", "--cell-option", "depth=0")
     assert code == 1
@@ -270,7 +271,7 @@ def test_interrupting_saves_and_says_how_to_go_on(corpus: str, home: Path) -> No
         rest = training.stderr.read()
         assert training.wait(30) == 130
     assert "train --resume r" in rest
-    assert checkpoint.find_run("r").about()["step"] > 0
+    assert runs.find_run("r").about()["step"] > 0
 
 
 def test_help_of_every_command_names_its_options_and_matches_the_list(run: Any) -> None:

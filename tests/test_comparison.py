@@ -17,7 +17,7 @@ from charrnn.compare.grid import Entry, Folder, Grid, different, matching_hidden
 from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.text.corpus import encode, learn_tokenizer, open_text
-from charrnn.training import checkpoint, loop, sizing
+from charrnn.training import loop, runs, sizing
 from charrnn.training.settings import Settings
 
 TINY = {key: value for key, value in SMALL.items() if key not in ("steps", "validate_every")}
@@ -135,7 +135,7 @@ def test_runs_of_a_grid_are_ordinary_runs_whose_losses_are_their_score(corpus: s
     (entry,) = done.grid.entries
     bits = []
     for seed in range(2):
-        run = checkpoint.find_run(str(done.folder.run(done.grid, entry, seed).path))
+        run = runs.find_run(str(done.folder.run(done.grid, entry, seed).path))
         bits.append(run.about()["result"]["test_bits_per_char"])
         assert run.losses()["test"].mean() / np.log(2) == pytest.approx(bits[-1], rel=1e-6)
     (row,) = done.result["cells"]

@@ -36,10 +36,13 @@ from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
 from charrnn.text.corpus import Corpus
 from charrnn.training import loop, resolve, speed
-from charrnn.training.checkpoint import Run
 from charrnn.training.events import Finished, Started, Stopped
+from charrnn.training.optimizers import OPTIMIZERS
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
+from charrnn.training.threads import threads_of
+from charrnn.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -127,14 +130,14 @@ def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, do
     asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS)
     machine = Machine(asked, text)
     settled = resolve.resolve(asked, text, machine)
-    trainer = loop.Trainer(Run(Path("unused")), settled, text, 0.0, machine)
+    trainer = Trainer(settled, text)
     if double:
         trainer.model.double()
     rng = np.random.default_rng(nudge)
     with torch.no_grad():
         for weight in trainer.model.weights.values() if nudge else ():
             weight *= torch.tensor(1 + rng.uniform(-EPS, EPS, weight.shape), dtype=weight.dtype)
-    with loop.threads_of(settled):
+    with threads_of(settled):
         return np.array([float(trainer.update()) for _ in range(STEPS)])
 
 
@@ -320,7 +323,7 @@ def test_with_dropout_and_either_precision_a_run_resumes_to_the_last_bit(
     assert {str(value.dtype) for value in whole.weights("last").values()} == {"float32"}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_goes_on_with_its_moments(optimizer: str, corpus: str, tmp_path: Path) -> None:
     asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS)
     whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))

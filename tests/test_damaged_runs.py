@@ -18,9 +18,10 @@ from safetensors.numpy import load_file, save_file
 
 from charrnn import api, locks, strict_json
 from charrnn.errors import CharRNNError
-from charrnn.training import checkpoint, loop
-from charrnn.training.checkpoint import Run
+from charrnn.training import loop, runs
 from charrnn.training.config import values_of
+from charrnn.training.run import Run
+from charrnn.training.trainer import Trainer
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -226,7 +227,7 @@ def test_a_name_is_free_again_once_what_never_got_a_checkpoint_is_removed(traine
     (run.path / "run.json").unlink()
     with pytest.raises(CharRNNError, match="rm taken"):
         trained("taken", steps=2)
-    checkpoint.find_folder("taken").remove()
+    runs.find_folder("taken").remove()
     assert trained("taken", steps=2).exists()
 
 
@@ -332,15 +333,15 @@ def test_a_run_that_diverges_late_keeps_its_last_finite_checkpoint(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(home / "late")
-    real = loop.Trainer.update
+    real = Trainer.update
 
-    def update(self: loop.Trainer) -> Any:
+    def update(self: Trainer) -> Any:
         loss = real(self)
         if self.step == 7:
             self.model.weights["head.b"].data[0] = math.nan
         return loss
 
-    monkeypatch.setattr(loop.Trainer, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     told = list(loop.new_run(config(corpus, steps=12, validate_every=3), run))
     about = run.about()
     assert about["diverged"] == 9
@@ -386,7 +387,7 @@ def test_a_second_training_in_one_folder_names_the_first(corpus: str, tmp_path: 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(corpus: str, tmp_path: Path) -> None:
     code = (
-        "import sys, os, pathlib; from charrnn.training.checkpoint import Run\n"
+        "import sys, os, pathlib; from charrnn.training.run import Run\n"
         "with Run(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
     )
     run = Run(tmp_path / "run")

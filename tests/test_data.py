@@ -24,7 +24,7 @@ from charrnn.text.cleaning import Cleaning, Findings, text_of
 from charrnn.text.corpus import PARTS, Text, encode, learn_tokenizer, open_text, prepare, read, read_whole
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 TrainedRun = Callable[..., Run]

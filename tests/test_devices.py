@@ -21,10 +21,10 @@ from charrnn.errors import CharRNNError
 from charrnn.generate import decoders, fastest
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.training import loop, optimizers, pacing, resolve
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
 from charrnn.training.events import Finished, Started
 from charrnn.training.pacing import Pace
+from charrnn.training.run import Run
 
 TWINS = [name for name in cells.names() if cells.get(name).twin]
 

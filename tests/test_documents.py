@@ -17,7 +17,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Streams, encode, learn_tokenizer, open_text, prepare
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 ENGINES = [(name, engine) for name in cells.names() for engine in engines.names_for(cells.get(name))]

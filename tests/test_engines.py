@@ -19,8 +19,8 @@ from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import prepare
 from charrnn.training import loop, resolve, speed
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Plan, Settings
 
 OTHERS = [(cell, engine) for cell in cells.names() for engine in engines.names_for(cells.get(cell)) if engine != "loop"]

@@ -14,7 +14,7 @@ from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import prepare
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 TEXT = "Rekurentne mreže čuvaju stanje; 日本 i — crtica."

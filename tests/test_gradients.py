@@ -14,7 +14,7 @@ from charrnn import cells
 from charrnn.compare import copy_task, gradients, inspection
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 

@@ -24,8 +24,9 @@ from charrnn import cli
 from charrnn.compare import jobs
 from charrnn.interruption import SIGNALS, Ended, Interruption, heard
 from charrnn.model import evaluation
-from charrnn.training import checkpoint, events, loop
-from charrnn.training.checkpoint import Run
+from charrnn.training import events, loop, runs
+from charrnn.training.run import Run
+from charrnn.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -77,7 +78,7 @@ def read_until(stream: IO[str] | None, text: str) -> str:
 
 
 def weights_of(name: str) -> str:
-    about = checkpoint.find_run(name).about()
+    about = runs.find_run(name).about()
     return str(about["files"]["last"]["sha256"])
 
 
@@ -106,7 +107,7 @@ def test_progress_that_cannot_be_written_ends_no_training(stream: str, start: St
         code, out, _ = finished(start("train", *line, after=stream))
         assert "60 steps" in out
     assert code == 0
-    about = checkpoint.find_run("r").about()
+    about = runs.find_run("r").about()
     assert (about["step"], about["result"] is None) == (60, False)
 
 
@@ -125,7 +126,7 @@ def test_a_run_whose_result_cannot_be_written_is_complete(
     assert ended == code, err
     assert message in err
     assert "defect" not in err
-    assert checkpoint.find_run("r").about()["result"] is not None
+    assert runs.find_run("r").about()["result"] is not None
 
 
 @pytest.mark.slow
@@ -160,7 +161,7 @@ def test_a_broken_pipe_that_is_not_the_result_is_an_error(monkeypatch: pytest.Mo
     def broken() -> Any:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(checkpoint, "folders", broken)
+    monkeypatch.setattr(runs, "folders", broken)
     assert cli.run(["runs"]) == 1
     assert "Broken pipe" in capsys.readouterr().err
 
@@ -250,7 +251,7 @@ def test_a_resumed_run_is_left_as_it_was_before_its_first_step(
     def hit(self: Any) -> Any:
         signal.raise_signal(number)
 
-    monkeypatch.setattr(loop.Trainer, "update", hit)
+    monkeypatch.setattr(Trainer, "update", hit)
     with heard(Interruption()) as stop, pytest.raises(Ended) as ended:
         list(loop.resume(run, 12, stop))
     assert ended.value.exit_code == 128 + number
@@ -272,7 +273,7 @@ def test_a_signal_saves_and_the_run_ends_as_if_there_had_been_none(number: int, 
     code, _, err = finished(process)
     assert code == 128 + number
     assert "train --resume cut" in err
-    assert 0 < checkpoint.find_run("cut").about()["step"] < 2500
+    assert 0 < runs.find_run("cut").about()["step"] < 2500
     assert finished(start("train", "--resume", "cut"))[0] == 0
     assert finished(start(*arguments, "--steps", "2500", "--name", "whole"))[0] == 0
     assert weights_of("cut") == weights_of("whole")
@@ -286,7 +287,7 @@ def test_a_signal_that_is_sent_twice_in_a_row_is_one(start: Start, corpus: str) 
         process.send_signal(signal.SIGTERM)
         time.sleep(0.03)
     assert finished(process)[0] == 143
-    assert checkpoint.find_run("r").about()["step"] > 0
+    assert runs.find_run("r").about()["step"] > 0
 
 
 def test_after_the_terminal_is_gone_a_second_hang_up_hurries_nobody(start: Start, corpus: str) -> None:
@@ -302,7 +303,7 @@ def test_after_the_terminal_is_gone_a_second_hang_up_hurries_nobody(start: Start
     if process.poll() is None:
         process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 129
-    assert checkpoint.find_run("r").about()["step"] > 0
+    assert runs.find_run("r").about()["step"] > 0
 
 
 @pytest.mark.slow
@@ -312,7 +313,7 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, corp
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
     assert finished(process)[0] == 0
-    assert checkpoint.find_run("r").about()["result"] is not None
+    assert runs.find_run("r").about()["result"] is not None
 
 
 # Signals while a finished run is scored
@@ -358,9 +359,9 @@ def test_a_signal_during_the_last_scoring_ends_soon(start: Start, tmp_path: Path
     process.send_signal(signal.SIGTERM)
     code, _, err = finished(process)
     assert (code, "--resume r" in err) == (143, True)
-    assert checkpoint.find_run("r").about()["result"] is None
+    assert runs.find_run("r").about()["result"] is None
     assert finished(start("train", "--resume", "r"))[0] == 0
-    assert checkpoint.find_run("r").about()["result"]["steps"] == 3
+    assert runs.find_run("r").about()["result"]["steps"] == 3
 
 
 # From Python
@@ -368,7 +369,7 @@ def test_a_signal_during_the_last_scoring_ends_soon(start: Start, tmp_path: Path
 
 def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> None:
     before = signal.getsignal(signal.SIGINT)
-    update, done = loop.Trainer.update, 0
+    update, done = Trainer.update, 0
 
     def hit(self: Any) -> Any:
         nonlocal done
@@ -378,12 +379,12 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
         return update(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Trainer, "update", hit)
+        patch.setattr(Trainer, "update", hit)
         with pytest.raises(KeyboardInterrupt) as interrupt:
             charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
     assert "train --resume r" in interrupt.value.__notes__[0]
     assert signal.getsignal(signal.SIGINT) == before
-    run = checkpoint.find_run("r")
+    run = runs.find_run("r")
     assert run.about()["step"] == 7
     list(loop.resume(run))
     charrnn.train(corpus, name="whole", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
@@ -393,7 +394,7 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
 def test_an_interrupt_before_the_first_step_leaves_nothing(
     corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop.Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Trainer, "update", lambda self: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40)
     assert not (home / "r").exists()

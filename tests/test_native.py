@@ -29,7 +29,7 @@ from charrnn.generate.compiled import NativeDecoder
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Primed, Sampling, draws
 from charrnn.model.architecture import Architecture
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 ROOT = Path(__file__).parent.parent
@@ -321,6 +321,18 @@ def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> 
     assert done.stdout.decode() == expected
 
 
+def loaded_without_numba(text: str, folder: Path, spare: Path) -> "subprocess.CompletedProcess[str]":
+    """Load a function in a new process, which cannot compile, and call it with 2: what it returns, and the note."""
+    code = (
+        "import pathlib, sys; sys.modules['numba'] = None\n"
+        "from charrnn.compiler.decoding import cache\n"
+        "cache.folder, cache.spare_folder = (lambda path=p: pathlib.Path(path) for p in sys.argv[2:])\n"
+        "function, note = cache.load(sys.argv[1], 'one', ('int64',)); print(function(2), note)"
+    )
+    command = [sys.executable, "-c", code, text, str(folder), str(spare)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "file" / "below")
@@ -331,8 +343,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: py
     assert note is not None
     assert "cannot be kept" in note
     assert str(tmp_path / "spare") in note
-    native_cache._loaded.clear()
-    assert native_cache.load(text, "one", ("int64",))[1] is None  # found there, and not compiled again
+    done = loaded_without_numba(text, native_cache.folder(), native_cache.spare_folder())
+    assert done.stdout.split() == ["3", "None"]  # found there, and not compiled again
     monkeypatch.setattr(native_cache, "spare_folder", lambda: tmp_path / "file" / "too")
     _, note = native_cache.load(text.replace("+ 1", "+ 2"), "one", ("int64",))
     assert note is not None
@@ -344,10 +356,11 @@ def test_code_that_others_could_have_written_is_not_run(tmp_path: Path, monkeypa
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
     text = "def one(n):\n    return n + 5\n"
     native_cache.load(text, "one", ("int64",))
-    (kept,) = (tmp_path / "cache").iterdir()
-    assert native_cache._read(kept) is not None
-    kept.parent.chmod(0o777)
-    assert native_cache._read(kept) is None
+    assert loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare").stdout.split() == ["7", "None"]
+    (tmp_path / "cache").chmod(0o777)
+    refused = loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare")
+    assert "import of numba halted" in refused.stderr  # it would have to be compiled
+    assert refused.stdout == ""
 
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:

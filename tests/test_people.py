@@ -23,7 +23,8 @@ from conftest import CORPUS, config
 from charrnn import api, cli
 from charrnn.cli import options, surprise
 from charrnn.generate import copying
-from charrnn.training import checkpoint, loop
+from charrnn.training import loop, runs
+from charrnn.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -330,7 +331,7 @@ def test_chat_streams_remembers_and_obeys(shared_home: Path) -> None:
     chat.wait_for("> ")
     chat.type("Rekurentne\n")
     chat.wait_for("> ")
-    model = api.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(Run(shared_home / "small"))
     completion = options.one_line(model.complete("Rekurentne", 12)).split("↵")[0]
     assert "\x1b[1mRekurentne\x1b[0m" + completion in chat.seen  # what was typed is bold
     for command, said in [
@@ -384,7 +385,7 @@ def test_chat_reads_lines_from_a_pipe_without_a_prompt(shared_home: Path) -> Non
     environment = {**os.environ, "CHARRNN_HOME": str(shared_home)}
     done = subprocess.run(command, input="Rek\n\n/again\n", capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0
-    model = api.load(checkpoint.Run(shared_home / "small"))
+    model = api.load(Run(shared_home / "small"))
     assert done.stdout.startswith("Rek" + model.complete("Rek", 5) + "\nRek")
 
 
@@ -565,7 +566,7 @@ def test_a_defect_is_said_in_words_and_shown_whole_with_debug(run: Command, monk
     def broken() -> Any:
         raise ZeroDivisionError("for the test")
 
-    monkeypatch.setattr(checkpoint, "folders", broken)
+    monkeypatch.setattr(runs, "folders", broken)
     code, out, err = run("runs")
     assert (code, out) == (1, "")
     assert "defect" in err
@@ -578,7 +579,7 @@ def test_too_little_memory_is_no_defect(run: Command, monkeypatch: pytest.Monkey
     def greedy() -> Any:
         raise MemoryError("unable to allocate 74.5 GiB")
 
-    monkeypatch.setattr(checkpoint, "folders", greedy)
+    monkeypatch.setattr(runs, "folders", greedy)
     code, _, err = run("runs")
     assert code == 1
     assert "74.5 GiB" in err
@@ -607,14 +608,14 @@ def long_training(corpus: str, home: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_a_second_interrupt_ends_it_by_the_signal(corpus: str, home: Path) -> None:
     script = (
         "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from charrnn import cli; from charrnn.training import loop\n"
-        "update = loop.Trainer.update\n"
+        "from charrnn import cli; from charrnn.training.trainer import Trainer\n"
+        "update = Trainer.update\n"
         "def interrupted(self):\n"
         "    if self.step == 2:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    return update(self)\n"
-        "loop.Trainer.update = interrupted\n"
+        "Trainer.update = interrupted\n"
         "sys.exit(cli.run(sys.argv[2:]))\n"
     )
     settings = "--hidden 8 --embedding 8 --batch 4 --window 16 --steps 9 --cell nn.RNN --precision float32 --name r"

@@ -17,7 +17,7 @@ from charrnn.generate.request import Choices
 from charrnn.generate.sampling import Sampling, distribution, draw, draws
 from charrnn.generate.stopping import until
 from charrnn.text import documents
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3]))

@@ -2,9 +2,11 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -85,8 +87,19 @@ def test_there_are_no_circles() -> None:
         visit(name, ())
 
 
+# Names that were public where they stood before: (former module, module): names.
+FORMER = {
+    ("charrnn.training.checkpoint", "charrnn.training.run"): ["Run"],
+    ("charrnn.training.checkpoint", "charrnn.training.runs"): ["runs", "folders", "find_run", "find_folder"],
+    ("charrnn.training.checkpoint", "charrnn.training.tensor_files"): ["Tensors"],
+    ("charrnn.training.checkpoint", "charrnn.files"): ["write_atomically"],
+    ("charrnn.training.loop", "charrnn.training.runs"): ["open_run"],
+    ("charrnn.training.loop", "charrnn.training.threads"): ["threads_of"],
+    ("charrnn.training.loop", "charrnn.training.trainer"): ["Trainer"],
+}
+
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
-BASE = ("errors", "home", "strict_json", "knobs", "locks", "interruption", "renamed")
+BASE = ("errors", "home", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "api")
 ORDER = (*ORDER, "compare", "bench", "cli", "__main__")
 
@@ -182,12 +195,48 @@ def test_no_file_is_run_or_unpickled() -> None:
     assert {name: calls for name, calls in found.items() if calls} == RUNS_TEXT
 
 
+WRITERS = ("write_text", "write_bytes", "unlink", "rmtree", "fsync", "rename", "touch", "os.replace", "os.remove")
+
+
+def writes(tree: ast.AST) -> list[str]:
+    """The calls that write, rename or remove a file."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            modes = [n.value for n in (*node.args, *(k.value for k in node.keywords)) if isinstance(n, ast.Constant)]
+            opened = called.endswith("open") and any(re.fullmatch("[rbt]*[wax+][bt+]*", str(mode)) for mode in modes)
+            if opened or called in WRITERS or called.rpartition(".")[2] in WRITERS:
+                found.append(called)
+    return [call for call in found if not call.startswith("files.")]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("path.open('wb'); open(path, mode='a'); io.open(path, 'r+b')", ["path.open", "open", "io.open"]),
+        ("path.write_text(text); path.unlink(); os.replace(a, b)", ["path.write_text", "path.unlink", "os.replace"]),
+        ("shutil.rmtree(path); os.fsync(1)", ["shutil.rmtree", "os.fsync"]),
+        ("path.open(); open(path, 'rb'); config.replace(steps=3); files.append(path, text)", []),
+    ],
+)
+def test_what_writes_a_file_is_found(code: str, found: list[str]) -> None:
+    assert sorted(writes(ast.parse(code))) == sorted(found)
+
+
+def test_what_a_run_keeps_is_written_by_one_module() -> None:
+    assert writes(tree_of(MODULES["charrnn.files"]))
+    for name in of(set(MODULES), "charrnn.training", "charrnn.compare", "charrnn.locks"):
+        assert not writes(tree_of(MODULES[name])), name
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
         ("import charrnn, charrnn.cli", ["torch", "numpy", "numba"]),
         ("from charrnn import cells; cells.names()", ["torch", "numba"]),
         ("from charrnn import devices; devices.has_nvidia_driver = bool; devices.resolve('auto')", ["torch"]),
+        ("import charrnn.training.settings, charrnn.training.optimizers", ["torch"]),
         (
             "import charrnn.training.checkpoint, charrnn.text.corpus, charrnn.generate.sampling",
             ["torch", "numba"],
@@ -204,6 +253,12 @@ def test_what_is_not_used_is_not_imported(code: str, absent: list[str]) -> None:
 def test_a_former_name_of_a_module_gives_the_module_itself(name: str) -> None:
     code = f"import {name} as old, {renamed.MODULES[name]} as new; assert old is new; from {name} import __doc__"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("former", "now"), FORMER)
+def test_what_moved_out_of_a_module_can_be_imported_from_there(former: str, now: str) -> None:
+    for name in FORMER[former, now]:
+        assert getattr(import_module(former), name) is getattr(import_module(now), name)
 
 
 @pytest.mark.timing

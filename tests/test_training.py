@@ -18,11 +18,15 @@ from hypothesis import strategies as st
 from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Streams, prepare
-from charrnn.training import events, loop, optimizers, resolve
-from charrnn.training.checkpoint import Run
+from charrnn.training import events, loop, resolve
 from charrnn.training.config import Config
+from charrnn.training.early_stopping import PAST_BEST_NATS
+from charrnn.training.learning_rate import learning_rate
+from charrnn.training.optimizers import OPTIMIZERS
+from charrnn.training.run import Run
 from charrnn.training.settings import Plan
 from charrnn.training.speed import Machine
+from charrnn.training.trainer import Trainer
 
 TrainedRun = Callable[..., Run]
 
@@ -102,8 +106,9 @@ def test_resuming_in_a_new_process_changes_nothing_at_all(cell: str, corpus: str
     assert parts.about()["step"] == 7
     if cell == "lstm":  # one cell pays for a real process; the others start from the same files
         code = (
-            "import sys, pathlib, torch; from charrnn.training import checkpoint, loop; torch.set_num_threads(1);"
-            "list(loop.resume(checkpoint.Run(pathlib.Path(sys.argv[1]))))"
+            "import sys, pathlib, torch; from charrnn.training import loop; torch.set_num_threads(1);"
+            "from charrnn.training.run import Run;"
+            "list(loop.resume(Run(pathlib.Path(sys.argv[1]))))"
         )
         subprocess.run([sys.executable, "-c", code, str(parts.path)], check=True)
     else:
@@ -132,7 +137,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, c
     _assert_same(whole, died)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lengthening_a_run_equals_a_longer_run(optimizer: str, trained: TrainedRun) -> None:
     settings = {"schedule": "constant", "optimizer": optimizer, "clip_by": "value", "clip": 0.5, "dropout": 0.2}
     longer = trained("longer", steps=15, **settings)
@@ -198,22 +203,22 @@ def test_epochs_are_passes_over_the_training_part(corpus: str, trained: TrainedR
 def test_a_plan_changes_the_rate_from_its_step_on_alone() -> None:
     base = decided(warmup=10, lr=1.0, plan=[(0, 100, 10)])
     later = base.planned(Plan(50, 60, 10))
-    rates = [[optimizers.learning_rate(c, k, 10) for k in range(60)] for c in (base, later)]
+    rates = [[learning_rate(c, k, 10) for k in range(60)] for c in (base, later)]
     assert rates[0][:50] == rates[1][:50]
     assert rates[0][50:] != rates[1][50:]
 
 
 def test_schedules_rise_then_fall_as_they_say() -> None:
     cosine = decided(warmup=10, lr=1.0, plan=[(0, 100, 10)])
-    rates = [optimizers.learning_rate(cosine, k, 10) for k in range(100)]
+    rates = [learning_rate(cosine, k, 10) for k in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == 1.0
     assert all(np.diff(rates[10:]) < 0)
     assert rates[-1] < 0.001
     step = decided(warmup=0, lr=1.0, schedule="step", decay=0.5, decay_after=2)
-    assert [optimizers.learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
+    assert [learning_rate(step, k, 10) for k in (0, 29, 30, 40)] == [1.0, 1.0, 0.5, 0.25]
     constant = decided(warmup=0, lr=1.0, schedule="constant")
-    assert {optimizers.learning_rate(constant, k, 10) for k in range(200)} == {1.0}
+    assert {learning_rate(constant, k, 10) for k in range(200)} == {1.0}
 
 
 def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str, tmp_path: Path) -> None:
@@ -226,7 +231,7 @@ def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str,
     rows = run.rows("metrics.jsonl")
     values = [row["val_nats"] for row in rows]
     assert rows[-1]["step"] == early.step < 3000
-    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + loop.PAST_BEST_NATS
+    assert values.index(min(values)) == len(values) - 1 - 3 or values[-2] < min(values) + PAST_BEST_NATS
     assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
     with pytest.raises(CharRNNError, match="complete"):
         list(loop.resume(run))
@@ -289,11 +294,10 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(calls) >= steps
 
 
-def _trainer(corpus: str, **changes: Any) -> loop.Trainer:
+def _trainer(corpus: str, **changes: Any) -> Trainer:
     asked = config(corpus, **changes)
     encoded = prepare(asked)
-    machine = Machine(asked, encoded)
-    return loop.Trainer(Run(Path("unused")), resolve.resolve(asked, encoded, machine), encoded, 0.0, machine)
+    return Trainer(resolve.resolve(asked, encoded, Machine(asked, encoded)), encoded)
 
 
 def _tensors_equal(a: Any, b: Any) -> bool:

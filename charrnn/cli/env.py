@@ -33,7 +33,7 @@ def _facts() -> dict[str, Any]:
     from charrnn import cells
     from charrnn.home import home
     from charrnn.text import corpora
-    from charrnn.training.checkpoint import runs
+    from charrnn.training.runs import runs
 
     return {
         "charrnn": __version__,

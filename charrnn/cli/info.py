@@ -12,7 +12,7 @@ from charrnn.cli import options, runs
 @options.as_json
 def command(run: str, as_json: bool) -> None:
     """Show what RUN is: configuration, scores, files."""
-    from charrnn.training.checkpoint import find_run
+    from charrnn.training.runs import find_run
 
     found = find_run(run)
     config = json.loads(found.config().to_json())

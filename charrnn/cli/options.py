@@ -43,7 +43,7 @@ class Subcommands(click.Group):
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """List the names of runs that begin so, for a shell."""
-    from charrnn.training.checkpoint import runs
+    from charrnn.training.runs import runs
 
     try:
         known = [run.name for run in runs()]

@@ -14,13 +14,13 @@ from charrnn.errors import CharRNNError
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 def command(names: tuple[str, ...], yes: bool) -> None:
     """Delete runs, after asking; damaged ones too, and those that never got a checkpoint."""
-    from charrnn.training import checkpoint
+    from charrnn.training import runs
 
-    found = [checkpoint.find_run() if name == "latest" else checkpoint.find_folder(name) for name in names]
-    runs = {run.path.resolve(): run for run in found}
-    for run in runs.values():
+    found = [runs.find_run() if name == "latest" else runs.find_folder(name) for name in names]
+    chosen = {run.path.resolve(): run for run in found}
+    for run in chosen.values():
         run.refuse_removal()
-    for run in runs.values():
+    for run in chosen.values():
         what = _described(run)
         if not yes:
             if not sys.stdin.isatty():

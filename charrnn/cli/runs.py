@@ -15,9 +15,9 @@ from charrnn.errors import CharRNNError
 @options.as_json
 def command(as_json: bool) -> None:
     """List the runs, newest first."""
-    from charrnn.training import checkpoint
+    from charrnn.training import runs
 
-    rows = [_row(run) for run in checkpoint.folders()]
+    rows = [_row(run) for run in runs.folders()]
     if as_json:
         options.print_json({"runs": rows})
         return

@@ -81,8 +81,8 @@ def _events(
 ) -> Generator["events.Event", None, None]:
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
-    from charrnn.training.checkpoint import find_run
     from charrnn.training.config import settings_from_json
+    from charrnn.training.runs import find_run
     from charrnn.training.settings import Settings
 
     if resume is not None:

@@ -25,8 +25,8 @@ from charrnn.compare.grid import Folder, Grid, merged_cells
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.errors import CharRNNError, how_to_install
 from charrnn.text.corpus import Corpus, prepare
-from charrnn.training import checkpoint
-from charrnn.training.checkpoint import Run
+from charrnn.training.run import Run
+from charrnn.training.runs import find_run
 
 
 def compare(
@@ -46,7 +46,7 @@ def compare(
     """
     statistics.require()
     if baseline is not None:
-        checkpoint.find_run(baseline)  # that there is none is to be heard before hours of training, not after
+        find_run(baseline)  # that there is none is to be heard before hours of training, not after
     if jobs < 1:
         raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
     if jobs > 1 and grid.match == "time":

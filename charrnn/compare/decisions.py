@@ -19,10 +19,11 @@ from charrnn.compare.jobs import Job
 from charrnn.home import home
 from charrnn.text.corpus import Corpus
 from charrnn.training import events, loop, resolve, sizing
-from charrnn.training.checkpoint import Run
 from charrnn.training.config import Config
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
+from charrnn.training.threads import threads_of
 
 # Of a run's steps, in a learning-rate trial. Short runs like higher rates than long ones, and plain cells most of all:
 # with a smaller share they are given rates that are too high (docs/results/rule.md).
@@ -47,7 +48,7 @@ def shared(grid: Grid, corpus: Corpus, jobs: int) -> Settings:
     if config.threads is None:
         config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
     length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
-    with loop.threads_of(config):
+    with threads_of(config):
         resolved = _resolved(config.replace(**length), corpus).as_settings()
     # Lengths and engines are decided cell by cell; a run that ends before the others would not be compared with them.
     return resolved.replace(
@@ -84,7 +85,7 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
     The engine is what training would choose for the length of the runs: the fastest, where they are long enough.
     """
     whole = grid.trial_config(grid.entries[i], grid.base.lr)
-    with loop.threads_of(whole):
+    with threads_of(whole):
         length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
         grid = grid.with_entry(i, engine=_resolved(whole.replace(**length), corpus).engine)
     with tempfile.TemporaryDirectory(dir=home()) as folder:

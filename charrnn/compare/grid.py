@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from charrnn import locks, strict_json
+from charrnn import files, locks, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training.checkpoint import Run, write_atomically
 from charrnn.training.config import FORMAT as CONFIG_FORMAT
 from charrnn.training.config import Config, settings_from_json, values_of
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 FORMAT = 1  # of grid.json
@@ -175,7 +175,7 @@ class Folder:
 
     def write(self, grid: Grid) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "grid.json", (strict_json.dumps(grid.as_dict(), indent=1) + "\n").encode())
+        files.write_atomically(self.path / "grid.json", (strict_json.dumps(grid.as_dict(), indent=1) + "\n").encode())
 
     def trials(self, entry: Entry) -> Path:
         """Return the folder of an entry's learning-rate trials."""

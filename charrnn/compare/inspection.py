@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import strict_json
+from charrnn import files, strict_json
 from charrnn.compare import copy_task, gradients
 from charrnn.compare.grid import nearest_width
 from charrnn.compare.jobs import Job, carry_out
 from charrnn.home import home
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import prepare
-from charrnn.training.checkpoint import Run, write_atomically
 from charrnn.training.config import values_of
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
@@ -93,7 +93,7 @@ def inspect_all(
             if inspected is None:
                 return
             known[key] = inspected.as_dict()
-            write_atomically(kept_in, (strict_json.dumps(known) + "\n").encode())
+            files.write_atomically(kept_in, (strict_json.dumps(known) + "\n").encode())
         found.append(_from_dict({**known[key], "label": label}))
     yield found
 

@@ -7,7 +7,6 @@ one is gone, it saves and ends by itself.
 import multiprocessing
 import os
 import queue
-import shutil
 import signal
 import threading
 import time
@@ -17,10 +16,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+from charrnn import files
 from charrnn.interruption import SIGNALS, held
 from charrnn.training import loop
-from charrnn.training.checkpoint import Run
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 PROGRESS_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
@@ -72,7 +72,7 @@ def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> It
 
 def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
     if job.run.path.exists() and not job.run.exists():
-        shutil.rmtree(job.run.path)  # cut off before its first checkpoint
+        files.remove_folder(job.run.path)  # cut off before its first checkpoint
     begun = job.run.exists()
     events = loop.resume(job.run, stop=stop) if begun else loop.new_run(job.config, job.run, stop)
     for event in events:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import cells, strict_json
+from charrnn import cells, files, strict_json
 from charrnn.compare import baselines
 from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Corpus
-from charrnn.training.checkpoint import Run, write_atomically
+from charrnn.training.run import Run
 
 SIGNIFICANT = 0.05
 PASSAGE_CHARACTERS = 700
@@ -77,12 +77,12 @@ def write(folder: Folder, grid: Grid, result: dict[str, Any]) -> tuple[Path, ...
     """Write comparison.json, with the grid that `--from` repeats, and comparison.csv; gives their paths."""
     whole = {**result, "grid": grid.as_dict()}
     text = strict_json.dumps(whole, indent=1) + "\n"
-    write_atomically(folder.path / "comparison.json", text.encode())
+    files.write_atomically(folder.path / "comparison.json", text.encode())
     table = io.StringIO()
     writer = csv.DictWriter(table, list(result["cells"][0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["cells"])
-    write_atomically(folder.path / "comparison.csv", table.getvalue().encode())
+    files.write_atomically(folder.path / "comparison.csv", table.getvalue().encode())
     return folder.path / "comparison.json", folder.path / "comparison.csv"
 
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charrnn import files
 from charrnn.compare import copy_task, outcome, pictures
 from charrnn.compare.decisions import run_rate
 from charrnn.compare.grid import Folder, Grid
 from charrnn.compare.inspection import Inspection
 from charrnn.compare.outcome import Gains
 from charrnn.text.corpus import Corpus
-from charrnn.training.checkpoint import write_atomically
 
 COMPLETION_CHARS = 240
 MARKED_LOSS_BITS = 0.5
@@ -43,7 +43,7 @@ def write(
 ) -> Path:
     """Write report.html into the folder of a complete comparison; gives its path."""
     path = folder.path / "report.html"
-    write_atomically(path, page(folder, grid, corpus, result, inspections).encode("utf-8", "backslashreplace"))
+    files.write_atomically(path, page(folder, grid, corpus, result, inspections).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -88,7 +88,7 @@ def write_inspection(path: Path, inspections: Sequence[Inspection]) -> None:
     sections = [("How far back gradients reach", _gradients(inspections))]
     if any(inspection.copied for inspection in inspections):
         sections.append(("How long a cell remembers", _copying(inspections)))
-    write_atomically(path, _html("Why gates help", "", sections).encode("utf-8", "backslashreplace"))
+    files.write_atomically(path, _html("Why gates help", "", sections).encode("utf-8", "backslashreplace"))
 
 
 def _html(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:

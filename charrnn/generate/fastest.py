@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 TURNS = 3  # of each way, after one that wakes it up; the fastest counts, since other work comes and goes
 
-measured: dict[str, dict[str, float]] = {}  # what -> seconds of every way, in this process
+measured: dict[str, dict[str, float]] = {}  # seconds by way, by what was measured in this process
 
 
 def seconds(what: str, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:

@@ -66,7 +66,8 @@ def _costs(logits: NDArray[Any]) -> NDArray[np.float64]:
     if not np.isfinite(x).all():
         raise CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
     top = x.max()
-    return np.log(np.exp(x - top).sum()) + top - x
+    costs: NDArray[np.float64] = np.log(np.exp(x - top).sum()) + top - x
+    return costs
 
 
 @dataclass

@@ -17,7 +17,7 @@ class Vocabulary(Protocol):
         """The characters that have an id of their own, in the order of ids."""
 
     @property
-    def next_state(self) -> NDArray[np.int8]:
+    def next_state(self) -> NDArray[np.int16]:
         """The state after id v in state s, (8, V); -1 where v may not follow."""
 
 

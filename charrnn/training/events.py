@@ -7,8 +7,9 @@ from torch import Tensor
 
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import Corpus
-from charrnn.training.checkpoint import Run, Tensors
 from charrnn.training.config import Config
+from charrnn.training.run import Run
+from charrnn.training.tensor_files import Tensors
 
 
 @dataclass(frozen=True)

@@ -1,77 +1,62 @@
-"""From gradients to new weights: learning-rate schedules, clipping, torch's optimizers with their moments by name."""
+"""The optimizers, declared once: torch's, with their moments by name. Settings take the names from here.
 
-import math
+Reading the names imports no torch: a function that makes an optimizer does.
+"""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from charrnn.training.config import Config
-from charrnn.training.settings import Plan
-
-
-def steps_in_force(plan: tuple[Plan, ...], step: int) -> int | None:
-    """Return the length of the run as planned when `step` was taken; None before there was a plan."""
-    total = None
-    for since, steps, _ in plan:
-        if since <= step:
-            total = steps
-    return total
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 
-def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of a step (0 is the first): a pure function of the configuration and its plan."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.schedule == "cosine":
-        total = steps_in_force(config.plan, step)
-        if total is None:  # the budget is still being timed
-            return config.lr
-        progress = min(1.0, (step - config.warmup) / max(1, total - config.warmup))
-        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "step":
-        return config.lr * config.decay ** max(0, step // steps_per_epoch - config.decay_after)
-    return config.lr
+class Options(Protocol):
+    """What an optimizer reads of a configuration. Settings take the names of optimizers from here, not the reverse."""
 
-
-def make_optimizer(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    """Make the configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
-    return OPTIMIZERS[config.optimizer].make(config, weights)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the schedule's rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def beta1(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An optimizer. make(config, weights by name): torch's, its groups with a `scale`. moments: kept of each weight."""
+    """An optimizer. make(options, weights by name): torch's; its groups have a `scale`. moments: of each weight."""
 
-    make: Callable[[Config, Mapping[str, Tensor]], torch.optim.Optimizer]
+    make: "Callable[[Options, Mapping[str, Tensor]], Optimizer]"
     moments: tuple[str, ...]
 
 
-def _adamw(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+def _adamw(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
     """AdamW; weight decay acts on matrices, not on biases or the embedding."""
+    import torch
+
     matrices, others = _matrices_first(weights)
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay, "scale": 1.0},
+        {"params": matrices, "weight_decay": options.weight_decay, "scale": 1.0},
         {"params": others, "weight_decay": 0.0, "scale": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=1e-8, fused=True)
 
 
-def _rmsprop(config: Config, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+def _rmsprop(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
     """RMSProp, without weight decay."""
+    import torch
+
     matrices, others = _matrices_first(weights)
     groups = [{"params": [*matrices, *others], "scale": 1.0}]
-    return torch.optim.RMSprop(groups, lr=config.lr, alpha=config.beta2, eps=1e-8)
+    return torch.optim.RMSprop(groups, lr=options.lr, alpha=options.beta2, eps=1e-8)
 
 
-def _matrices_first(weights: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _matrices_first(weights: "Mapping[str, Tensor]") -> "tuple[list[Tensor], list[Tensor]]":
     """Return the matrices but the embedding's, and all others."""
     matrices = [w for name, w in weights.items() if w.ndim > 1 and name != "embedding"]
     return matrices, [w for name, w in weights.items() if not (w.ndim > 1 and name != "embedding")]
@@ -84,30 +69,29 @@ OPTIMIZERS = {
 }
 
 
-def clip_gradients(config: Config, weights: Mapping[str, Tensor]) -> None:
-    """Bound the gradients in place, by the norm of all of them together or value by value."""
-    if config.clip is None:
-        return
-    if config.clip_by == "norm":
-        torch.nn.utils.clip_grad_norm_(weights.values(), config.clip)
-    else:
-        torch.nn.utils.clip_grad_value_(weights.values(), config.clip)
+def make_optimizer(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
+    """Make the configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
+    return OPTIMIZERS[options.optimizer].make(options, weights)
 
 
-def moments(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def set_rate(optimizer: "Optimizer", rate: float) -> None:
+    """Give every group its share of the schedule's rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def moments(optimizer: "Optimizer", weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Return the optimizer's memory of each weight, as 'moment/weight' tensors; empty before the first step."""
     return {f"{key}/{name}": value for name, w in weights.items() for key, value in optimizer.state.get(w, {}).items()}
 
 
-def moment_shapes(config: Config, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def moment_shapes(options: Options, weights: "Mapping[str, Tensor]") -> dict[str, tuple[int, ...]]:
     """Return the shape of everything `moments` gives after the first step, by its name."""
-    kept = OPTIMIZERS[config.optimizer].moments
+    kept = OPTIMIZERS[options.optimizer].moments
     return {f"{key}/{name}": () if key == "step" else tuple(w.shape) for name, w in weights.items() for key in kept}
 
 
-def restore_moments(
-    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], saved: Mapping[str, Tensor]
-) -> None:
+def restore_moments(optimizer: "Optimizer", weights: "Mapping[str, Tensor]", saved: "Mapping[str, Tensor]") -> None:
     """Put back what `moments` gave."""
     # A fused optimizer counts its steps where the weights are, another one on the CPU.
     fused = optimizer.defaults.get("fused")
@@ -115,5 +99,5 @@ def restore_moments(
         key, name = full_name.split("/", 1)
         weight = weights[name]
         if key == "step":
-            value = value.to(torch.float32)
+            value = value.float()
         optimizer.state[weight][key] = value if key == "step" and not fused else value.to(weight.device)

@@ -13,6 +13,7 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import Knobs, knob, parse_seconds, recorded, refuse_unknown
 from charrnn.model.settings import ModelSettings
 from charrnn.text.settings import DEFINING, TextSettings
+from charrnn.training.optimizers import OPTIMIZERS
 
 LENGTHS = ("steps", "epochs", "budget")
 
@@ -34,7 +35,7 @@ class OptimizationSettings(Knobs):
         None, "T, characters between two steps: gradients stop there, the state goes on; by rule", low=1
     )
     lr: float | None = knob(None, "peak learning rate; by rule", low=0)
-    optimizer: str = knob("adamw", "how gradients change the weights", choices=("adamw", "rmsprop"))
+    optimizer: str = knob("adamw", "how gradients change the weights", choices=tuple(OPTIMIZERS))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)
     # No less: a little regularization helps every cell. No more: three times as much costs. docs/results/rule.md

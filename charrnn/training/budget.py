@@ -1,0 +1,50 @@
+"""A budget of seconds as a number of steps: decided once steps were timed, corrected at validations."""
+
+import time
+from collections.abc import Callable
+
+from charrnn.model import evaluation
+from charrnn.training import final_scores, sizing
+from charrnn.training.pacing import Pace
+from charrnn.training.trainer import Trainer
+
+# A budget is turned into steps after this share of it was spent in steps.
+TIMED_SHARE = 0.02
+TIMED_STEPS = 10
+PROBE_IDS = 300  # scored to time one exact stream
+
+
+class Budget:
+    """The seconds that a run may take, all included, and how many steps fill what is left of them.
+
+    elapsed: tells how many the run has taken so far.
+    """
+
+    def __init__(self, seconds: float, trainer: Trainer, pace: Pace, elapsed: Callable[[], float]) -> None:
+        self.seconds, self._trainer, self._pace, self._elapsed = seconds, trainer, pace, elapsed
+        self._stream_seconds_per_id: float | None = None
+
+    def timed_enough(self) -> bool:
+        """Tell whether enough steps were timed to decide by them."""
+        timed = self._pace.training_seconds
+        enough = self._pace.timed_steps >= TIMED_STEPS and timed > TIMED_SHARE * self.seconds
+        return enough or timed > self.seconds / 4
+
+    def steps(self) -> int:
+        """Return how many steps in all fill the budget, with their validations and the scoring at the end."""
+        config, done = self._trainer.config, self._trainer.step
+        left = self.seconds - self._elapsed() - self._final_seconds()
+        every = config.plan[-1].validate_every if config.plan else config.validate_every
+        steps = done + self._pace.steps_in(left, every)
+        return max(done, min(steps, sizing.most_steps(self._trainer.streams.steps_per_epoch)))
+
+    def _final_seconds(self) -> float:
+        trainer = self._trainer
+        if self._stream_seconds_per_id is None:
+            with self._pace.aside():
+                ids = trainer.corpus.ids("train")[:PROBE_IDS]
+                began = time.monotonic()
+                evaluation.stream_costs(trainer.model, ids)
+                self._stream_seconds_per_id = (time.monotonic() - began) / len(ids)
+        trained = self._pace.step_seconds() / (trainer.streams.batch * trainer.config.window)
+        return final_scores.expected_seconds(trainer.corpus, self._stream_seconds_per_id, trained)

@@ -1,0 +1,130 @@
+"""What a run in training writes of itself: figures, checkpoints, that it diverged, its result.
+
+All that training writes goes through here, so that this alone has to know when it must not.
+"""
+
+import math
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+import charrnn
+from charrnn.model.evaluation import Score
+from charrnn.training import training_state
+from charrnn.training.config import Config
+from charrnn.training.metrics import METRICS, TIMINGS
+from charrnn.training.run import Run
+from charrnn.training.speed import processor
+from charrnn.training.trainer import Trainer
+
+
+class Record:
+    """Writes what happens to a trainer into its run.
+
+    elapsed: tells how many seconds the run has taken. best_val: nats per character of the best validation. diverged:
+    the step after which something was not finite.
+    """
+
+    def __init__(self, run: Run, trainer: Trainer, elapsed: Callable[[], float]) -> None:
+        self.run, self._trainer, self._elapsed = run, trainer, elapsed
+        self.best_val = math.inf
+        self.diverged: int | None = None
+
+    def resume(self, about: Mapping[str, Any]) -> None:
+        """Go on from what run.json says."""
+        self.best_val = math.inf if about["best_val_nats"] is None else about["best_val_nats"]
+        self.diverged = about.get("diverged")
+
+    def plan(self, config: Config) -> None:
+        """Write a plan down, before a step depends on it."""
+        self.run.write_config(config)
+
+    def figures(self, train_nats: float, val_nats: float | None) -> None:
+        """Add the figures of a validation."""
+        trainer = self._trainer
+        row = {
+            "step": trainer.step,
+            "characters": trainer.characters,
+            "lr": trainer.rate(max(0, trainer.step - 1)),
+            "train_nats": _or_null(train_nats),
+            "val_nats": _or_null(val_nats),
+        }
+        self.run.append(METRICS, row)
+        self.run.append(TIMINGS, {"step": trainer.step, "seconds": round(self._elapsed(), 3)})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read the figures of all validations so far."""
+        return self.run.rows(METRICS)
+
+    def save(self, best: bool) -> None:
+        """Save a checkpoint. best: whether these weights validated best so far."""
+        training = training_state.tensors_of(self._trainer)
+        self.run.save(self._trainer.step, self._trainer.weights(), training, best, self._facts(None))
+
+    def mark_diverged(self) -> None:
+        """Write down that the run ends here; the last finite checkpoint stays, where there is one."""
+        self.diverged = self._trainer.step
+        if not self.run.exists():
+            self.save(best=False)
+        self.run.rewrite({**self.run.about(), "diverged": self._trainer.step})
+
+    def finish(self, val: Score | None, test: Score | None) -> dict[str, Any]:
+        """Complete the run with its scores; return its result."""
+        result = self._result(val, test)
+        # Kept, so that nobody who compares runs has a reason to look at the test part again.
+        losses = {"test": test.per_char.astype(np.float32)} if test else {}
+        self.run.finish(losses, self._facts(result))
+        return result
+
+    def _result(self, val: Score | None, test: Score | None) -> dict[str, Any]:
+        trainer, config, seconds = self._trainer, self._trainer.config, self._elapsed()
+        return {
+            "run": str(self.run.path),
+            "cell": config.cell,
+            "hidden": config.hidden,
+            "layers": config.layers,
+            "parameters": trainer.architecture.count(),
+            "steps": trainer.step,
+            "characters": trainer.characters,
+            "seconds": round(seconds, 3),
+            "chars_per_s": round(trainer.characters / max(1e-9, seconds)),
+            "precision": config.precision,
+            "device": config.device,
+            "train_nats": next((row["train_nats"] for row in reversed(self.rows())), None),
+            "val_nats": val and _or_null(val.nats),
+            "val_bits_per_char": val and _or_null(val.bits_per_char),
+            "test_nats": test and _or_null(test.nats),
+            "test_bits_per_char": test and _or_null(test.bits_per_char),
+            "test_perplexity": test and _or_null(test.perplexity),
+            "diverged": self.diverged,
+        }
+
+    def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:
+        """Say what run.json holds besides step and files."""
+        return {
+            "characters": self._trainer.characters,
+            "seconds": round(self._elapsed(), 3),
+            "best_val_nats": _or_null(self.best_val),
+            "parameters": self._trainer.architecture.count(),
+            "diverged": self.diverged,
+            "made_with": self._made_with(),
+            "result": result,
+        }
+
+    def _made_with(self) -> dict[str, Any]:
+        """Say what the bits of a run depend on besides its configuration: versions, processor, threads."""
+        return {
+            "charrnn": charrnn.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "processor": processor(),
+            "threads": self._trainer.config.threads,
+        }
+
+
+def _or_null(value: float | None) -> float | None:
+    """JSON has no NaN: a figure that is none becomes null."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,254 @@
+"""A run on disk: safetensors and JSON alone, whole or absent at every moment.
+
+run.json                        names the files below with their SHA-256; renamed into place last
+config.json, tokenizer.json     what was asked for and decided; the vocabulary
+model-00001200.safetensors      weights after step 1200; never changed once written
+training-00001200.safetensors   what resuming needs besides: moments, carried state, running sums
+losses-00001200.safetensors     nats of every character of the test part, once the run is complete
+metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exactly, and seconds, which do not
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charrnn import files, locks
+from charrnn.errors import CharRNNError, command
+from charrnn.home import home
+from charrnn.model.architecture import Architecture
+from charrnn.text.tokenizer import Tokenizer
+from charrnn.training import metrics, run_json, tensor_files
+from charrnn.training.config import Config
+from charrnn.training.json_fields import shown
+from charrnn.training.metrics import METRICS, TIMINGS
+from charrnn.training.run_files import OWN_FILES, RESTORE, read_text
+from charrnn.training.tensor_files import Tensors
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that holds a run, or will."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def typed(self) -> str:
+        """The name by which a command line calls this run: in the home folder its name, elsewhere its path."""
+        return self.name if self.path.parent == home() else str(self.path)
+
+    def exists(self) -> bool:
+        """Tell whether a checkpoint was ever saved here."""
+        try:
+            return (self.path / "run.json").is_file()
+        except (OSError, ValueError):  # too long for a name, or with a character that none has
+            return False
+
+    def begun(self) -> bool:
+        """Tell whether a run was begun here, saved or not."""
+        try:
+            return self.exists() or (self.path / "config.json").is_file()
+        except (OSError, ValueError):
+            return False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process, its folder made if need be; raises CharRNNError where another one holds it."""
+        with self._refusing():
+            self.path.mkdir(parents=True, exist_ok=True)
+        with locks.held(self.path):
+            yield
+
+    def create(self, config: Config, tokenizer: Tokenizer) -> None:
+        """Write the configuration into the run's folder; raises CharRNNError where something else is in it."""
+        with self._refusing():
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.refuse_taken()
+        try:
+            self.write_config(config)
+            files.write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Remove what this process, which holds it, began here and never saved, so that the name is free again."""
+        for file in list(self.path.iterdir()):
+            if OWN_FILES.fullmatch(file.name):
+                files.remove(file)
+        with suppress(OSError):  # something else is in it
+            self.path.rmdir()
+
+    def refuse_taken(self) -> None:
+        """Raise CharRNNError where something is kept here already: before a long text is read for nothing."""
+        with self._refusing():
+            if self.path.exists() and any(file.name not in locks.FILES for file in self.path.iterdir()):
+                if self.exists():
+                    raise CharRNNError(f"{self.path} exists already", "choose another --name, or use --resume")
+                if locks.is_held(self.path):
+                    raise CharRNNError(
+                        f"{self.path} is in use by {locks.holder(self.path)}", "choose another --name, or wait for that"
+                    )
+                raise CharRNNError(
+                    f"{self.path} exists already and holds no checkpoint",
+                    f"choose another --name, or delete that folder: {command('rm', operands=(self.typed,))}",
+                )
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Says in words what the system refuses."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CharRNNError(
+                f"no run can be kept in {self.path}: {reason}", "choose another --name, --out or CHARRNN_HOME"
+            ) from None
+
+    def write_config(self, config: Config) -> None:
+        """Write config.json; a plan is written here before any step follows it, so that resuming repeats it."""
+        files.write_atomically(self.path / "config.json", config.to_json().encode())
+
+    def config(self) -> Config:
+        """Read config.json. Raises CharRNNError where it was damaged, or leaves something open."""
+        path = self.path / "config.json"
+        config = Config.from_json(read_text(path), str(path))
+        if not re.fullmatch("[0-9a-f]{64}", config.fingerprint):
+            raise CharRNNError(f"{path} was changed or damaged: {shown('fingerprint', config.fingerprint)}", RESTORE)
+        return config
+
+    def tokenizer(self) -> Tokenizer:
+        path = self.path / "tokenizer.json"
+        return Tokenizer.from_json(read_text(path), str(path))
+
+    def architecture(self) -> Architecture:
+        return Architecture.of(self.config(), self.tokenizer().size)
+
+    def about(self) -> dict[str, Any]:
+        """Read run.json: step, files, best, result. Raises CharRNNError where it is missing, damaged or newer."""
+        return run_json.load(self.path)
+
+    def damage(self) -> str | None:
+        """Say what is wrong with the run's small files, or None; its tensors are not read."""
+        try:
+            self.about(), self.config(), self.tokenizer(), self.rows(METRICS), self.rows(TIMINGS)
+        except CharRNNError as error:
+            if not self.exists():
+                return "it has no checkpoint" + (f": in use by {locks.holder(self.path)}" if self.in_use() else "")
+            return error.problem
+        return None
+
+    def in_use(self) -> bool:
+        """Tell whether some process trains into it at this moment."""
+        return locks.is_held(self.path)
+
+    def weights(self, which: str = "best") -> Tensors:
+        """Read the weights that validated best, or the last ones; verified by their SHA-256."""
+        weights = self._load(which)
+        for name, value in weights.items():
+            if value.dtype != np.float32:
+                path = self.path / self.about()["files"][which]["name"]
+                raise CharRNNError(f"{path}: weight {name} is {value.dtype}, where float32 is expected", RESTORE)
+        return weights
+
+    def training_state(self) -> Tensors:
+        """Read what resuming needs besides the last weights."""
+        return self._load("training")
+
+    def save(self, step: int, weights: Tensors, training: Tensors, best: bool, facts: Mapping[str, Any]) -> None:
+        """Add a checkpoint and make it the run's in one rename; then remove the files it replaced.
+
+        best: whether these weights validated best so far. facts: what else run.json holds (result, scores ...).
+        """
+        old = self.about()["files"] if self.exists() else {}
+        last = tensor_files.store(self.path, "last", step, weights)
+        new = {
+            "last": last,
+            "best": last if best or "best" not in old else old["best"],
+            "training": tensor_files.store(self.path, "training", step, training),
+        }
+        self.rewrite({"format": run_json.FORMAT, "step": step, "files": new, **facts})
+        for name in {entry["name"] for entry in old.values()} - {entry["name"] for entry in new.values()}:
+            files.remove(self.path / name)
+
+    def rewrite(self, about: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        run_json.store(self.path, about)
+
+    def finish(self, losses: Tensors, facts: Mapping[str, Any]) -> None:
+        """Make a saved run complete: `facts` with its result, and the nats of every scored character by part."""
+        about = self.about()
+        entry = tensor_files.store(self.path, "losses", about["step"], losses)
+        self.rewrite({**about, "files": {**about["files"], "losses": entry}, **facts})
+
+    def losses(self) -> Tensors:
+        """Nats of every character (N,), float32, of the parts that were scored when the run was completed."""
+        return self._load("losses")
+
+    def append(self, file: str, row: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl or timings.jsonl."""
+        metrics.append(self.path / file, row)
+
+    def rows(self, file: str, checked: bool = True) -> list[dict[str, Any]]:
+        """Read the lines of metrics.jsonl or timings.jsonl; one that was cut off in the middle, at the end, is none.
+
+        checked: whether every figure must be there, not only the step. Raises CharRNNError where the file is damaged.
+        """
+        return metrics.rows(self.path / file, checked)
+
+    def truncate(self, step: int) -> None:
+        """Forget lines past `step`, which a run that was cut off wrote after its last checkpoint."""
+        for file in (METRICS, TIMINGS):
+            metrics.truncate(self.path / file, step)
+
+    def strange_files(self) -> list[str]:
+        """List what is in the folder that no run writes: while there is any, the folder is not deleted."""
+        return sorted(
+            path.name
+            for path in self.path.iterdir()
+            if path.is_symlink() or not path.is_file() or not OWN_FILES.fullmatch(path.name)
+        )
+
+    def remove(self) -> None:
+        """Delete the run; raises CharRNNError as `refuse_removal` does."""
+        self.refuse_removal()
+        try:
+            files.remove_folder(self.path)
+        except OSError as error:
+            problem = f"{error.filename or self.path} cannot be deleted: {error.strerror}"
+            raise CharRNNError(problem, "check the rights of the folder") from None
+
+    def refuse_removal(self) -> None:
+        """Raise CharRNNError where the run is in use, or its folder holds what no run writes."""
+        if strange := self.strange_files():
+            raise CharRNNError(
+                f"{self.path} holds what no run writes: {', '.join(strange[:5])}",
+                "move that, or delete the folder yourself",
+            )
+        if self.in_use():
+            raise CharRNNError(f"{self.path} is in use by {locks.holder(self.path)}", "stop that first")
+        if self.path.is_symlink():
+            raise CharRNNError(f"{self.path} is a link to {self.path.resolve()}", "name that folder instead")
+
+    def saved_at(self) -> float:
+        """Give the time of the last checkpoint, or of the beginning; 0 where the run has just been removed."""
+        for name in ("run.json", "config.json"):
+            try:
+                return (self.path / name).stat().st_mtime
+            except OSError:
+                continue
+        return 0.0
+
+    def _load(self, kind: str) -> Tensors:
+        entries = self.about()["files"]
+        if kind not in entries:
+            raise CharRNNError(f"{self.path} has no file of {kind}", RESTORE)
+        return tensor_files.load(self.path, entries[kind])

@@ -1,0 +1,76 @@
+"""run.json: what it must hold. It names the files of a run's checkpoint and is renamed into place last."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from charrnn import files, strict_json
+from charrnn.errors import CharRNNError
+from charrnn.training.json_fields import Check, first_wrong, is_count, is_number, or_null, shown
+from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
+
+NAME = "run.json"
+FORMAT = 1
+NEEDED_FILES = {"last", "best", "training"}
+FIELDS: dict[str, Check] = {
+    "step": is_count,
+    "characters": is_count,
+    "seconds": is_number,
+    "best_val_nats": or_null(is_number),
+    "parameters": is_count,
+}
+RESULT_TEXTS = ("run", "cell", "precision", "device")
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read the run.json of a run's folder. Raises CharRNNError where it is missing, damaged or newer."""
+    path = folder / NAME
+    about = strict_json.loads_object(read(path), str(path), RESTORE)
+    if type(about.get("format")) is not int or about["format"] != FORMAT:
+        raise CharRNNError(f"{folder} has format {about.get('format')!r}, this version reads {FORMAT}", "upgrade")
+    problem = wrong_in(about)
+    if problem:
+        raise CharRNNError(f"{path} was changed or damaged: {problem}", RESTORE)
+    return about
+
+
+def store(folder: Path, about: Mapping[str, Any]) -> None:
+    """Replace the run.json of a run's folder."""
+    files.write_atomically(folder / NAME, (strict_json.dumps(about, indent=1) + "\n").encode())
+
+
+def wrong_in(about: Mapping[str, Any]) -> str | None:
+    """Name what is wrong in the values of run.json, or None.
+
+    The names of files decide what is opened and what is removed: only those that saving gives are right.
+    """
+    if wrong := first_wrong(about, FIELDS):
+        return wrong
+    if wrong := _wrong_in_files(about.get("files")):
+        return wrong
+    if not or_null(is_count)(about.get("diverged")):
+        return shown("diverged", about["diverged"])
+    return _wrong_in_result(about.get("result"))
+
+
+def _wrong_in_files(entries: Any) -> str | None:
+    if not isinstance(entries, dict) or not NEEDED_FILES <= set(entries) <= set(TENSOR_FILES):
+        return shown("files", entries)
+    for kind, entry in entries.items():
+        if not isinstance(entry, dict) or set(entry) != {"name", "sha256"}:
+            return shown(f"files.{kind}", entry)
+        for field, pattern in (("name", rf"{TENSOR_FILES[kind]}-\d{{8,18}}\.safetensors"), ("sha256", "[0-9a-f]{64}")):
+            if not isinstance(entry[field], str) or not re.fullmatch(pattern, entry[field], re.ASCII):
+                return shown(f"files.{kind}.{field}", entry[field])
+    return None
+
+
+def _wrong_in_result(result: Any) -> str | None:
+    if result is not None and not isinstance(result, dict):
+        return shown("result", result)
+    for name, value in (result or {}).items():
+        good = isinstance(value, str) if name in RESULT_TEXTS else value is None or isinstance(value, bool)
+        if not good and not (name not in RESULT_TEXTS and is_number(value)):
+            return shown(f"result.{name}", value)
+    return None

@@ -1,0 +1,68 @@
+"""The runs of the home folder: listing them, finding one by name, choosing a place for a new one."""
+
+import itertools
+from pathlib import Path
+
+from charrnn.errors import CharRNNError, command, did_you_mean
+from charrnn.home import home
+from charrnn.text import corpora
+from charrnn.training.run import Run
+from charrnn.training.settings import Settings
+
+
+def runs() -> list[Run]:
+    """List the runs of the home folder that have a checkpoint, damaged ones too, newest first."""
+    return [run for run in folders() if run.exists()]
+
+
+def folders() -> list[Run]:
+    """List the folders of the home folder in which a run was ever begun, newest first."""
+    try:
+        found = [Run(path) for path in home().iterdir()]
+    except OSError:  # it is not there, or may not be looked into
+        return []
+    return sorted((run for run in found if run.begun()), key=Run.saved_at, reverse=True)
+
+
+def find_run(name: str = "latest") -> Run:
+    """Find the run of that name in the home folder, at that path, or the newest for 'latest'.
+
+    Raises CharRNNError where there is none, with the nearest name as a hint, and where it has no checkpoint.
+    """
+    if name == "latest":
+        known = runs()
+        if not known:
+            raise CharRNNError(f"there is no run in {home()} yet", f"train one: {command('train')}")
+        return known[0]
+    found = find_folder(name)
+    if not found.exists():
+        raise CharRNNError(
+            f"{found.path}: {found.damage()}", f"train it anew after: {command('rm', operands=(found.typed,))}"
+        )
+    return found
+
+
+def find_folder(name: str) -> Run:
+    """Find the folder of a run, which may be damaged or have no checkpoint; raises CharRNNError where there is none."""
+    for path in (home() / name, Path(name)):
+        if Run(path).begun():
+            return Run(path)
+    known = [run.name for run in folders()]
+    raise CharRNNError(
+        f"there is no run {name!r}", did_you_mean(name, known) if known else f"train one: {command('train')}"
+    )
+
+
+def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
+    """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
+    if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
+        raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
+    return Run(Path(out) if out is not None else home() / (name or _free_name(settings)))
+
+
+def _free_name(settings: Settings) -> str:
+    """Make a name for a run that is not taken: corpus, cell and size, with a number where needed."""
+    size = f"-{settings.hidden}x{settings.layers or 1}" if settings.hidden else ""
+    base = f"{corpora.stem(settings.corpus[0])}-{settings.cell}{size}"
+    names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
+    return next(name for name in names if not (home() / name).exists())

@@ -1,0 +1,42 @@
+"""Files of tensors: safetensors, written once and whole, and known by their SHA-256."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from charrnn import files
+from charrnn.errors import CharRNNError
+from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def store(folder: Path, kind: str, step: int, tensors: Tensors) -> dict[str, str]:
+    """Write tensors into a run's folder; return their entry in run.json: the file's name and SHA-256.
+
+    kind: a key of TENSOR_FILES.
+    """
+    name = f"{TENSOR_FILES[kind]}-{step:08d}.safetensors"
+    data = save_tensors({key: np.ascontiguousarray(value) for key, value in tensors.items()})
+    files.write_atomically(folder / name, data)
+    return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def load(folder: Path, entry: Mapping[str, str]) -> Tensors:
+    """Read the tensors of an entry of run.json. Raises CharRNNError where they are not what was written."""
+    path = folder / entry["name"]
+    data = read(path)
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise CharRNNError(f"{path} was changed or damaged", RESTORE)
+    try:
+        return dict(load_tensors(data))
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # The hash is right, so that somebody made it so: a dtype that NumPy lacks is one reason.
+        raise CharRNNError(f"{path} is not safetensors that charrnn wrote ({error})", RESTORE) from None

@@ -1,0 +1,182 @@
+"""The one training loop: the order of steps, validations, plans and checkpoints, as a generator of events.
+
+Whatever is decided by timing is written into the configuration before a step depends on it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from charrnn.engines import cuda
+from charrnn.model import evaluation
+from charrnn.training import early_stopping, final_scores, resolve, sizing
+from charrnn.training.budget import Budget
+from charrnn.training.events import (
+    Diverged,
+    Event,
+    Finished,
+    Planned,
+    Started,
+    Stepped,
+    Stopped,
+    StoppedEarly,
+    Validated,
+)
+from charrnn.training.notes import notes_of
+from charrnn.training.pacing import Pace
+from charrnn.training.recording import Record
+from charrnn.training.run import Run
+from charrnn.training.speed import Machine
+from charrnn.training.trainer import Trainer
+
+# A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
+WAIT_STEPS = 16
+# A plan is replaced by one that differs by more than this share.
+PLAN_SHARE = 0.01
+
+
+class TrainingLoop:
+    """The order of what happens in a run: steps, validations, plans, checkpoints, and how it ends.
+
+    began: a reading of time.monotonic() from which its seconds count. earlier_seconds: it took before it was resumed.
+    notes: what the user should know about how it came here.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        trainer: Trainer,
+        machine: Machine,
+        began: float,
+        earlier_seconds: float = 0.0,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.run, self.trainer, self._machine, self._notes = run, trainer, machine, notes
+        device = trainer.config.device
+        self.pace = Pace(began, partial(cuda.wait, device) if device == "cuda" else None)
+        self._earlier_seconds = earlier_seconds
+        self.record = Record(run, trainer, self.seconds)
+        # What was planned once is not timed again.
+        budget = None if trainer.config.plan else trainer.config.budget
+        self._budget = Budget(budget, trainer, self.pace, self.seconds) if budget else None
+
+    def seconds(self) -> float:
+        """Return the time that the run has taken, over all its resumptions."""
+        return self._earlier_seconds + self.pace.seconds()
+
+    def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Train to the end of the plan, validating and saving on the way. stop() is asked after every step."""
+        trainer, budget = self.trainer, self._budget
+        with self.pace.aside():
+            yield self._started()
+        if trainer.step == 0:
+            yield self._validate()
+        stopped_early = self._had_stopped_early()
+        while not stopped_early and self.record.diverged is None and self._goes_on():
+            loss = trainer.update()
+            self.pace.stepped(1 if trainer.steps is None else WAIT_STEPS)
+            yield Stepped(trainer.step, trainer.steps, loss, self.seconds(), self._chars_per_s())
+            if budget and trainer.steps is None and budget.timed_enough():
+                yield self._plan(budget)
+            if self._validation_is_due():
+                yield self._validate()
+                if self.record.diverged is not None:
+                    break
+                if stopped_early := self._stops_early():
+                    yield StoppedEarly(self.run, trainer.step)
+                    break
+                if budget and not self._at_end():
+                    yield self._plan(budget)
+            if stop() and not self._at_end():
+                if not trainer.is_finite():
+                    self.record.mark_diverged()
+                    break
+                self.record.save(best=False)
+                yield Stopped(self.run, trainer.step)
+                return
+        if self.record.diverged is not None:
+            yield Diverged(self.run, self.record.diverged)
+        yield self._finish(stop)
+
+    def _goes_on(self) -> bool:
+        return self.trainer.steps is None or self.trainer.step < self.trainer.steps
+
+    def _at_end(self) -> bool:
+        return self.trainer.step == self.trainer.steps
+
+    def _started(self) -> Started:
+        trainer, config, architecture = self.trainer, self.trainer.config, self.trainer.architecture
+        return Started(
+            self.run,
+            config,
+            architecture,
+            trainer.corpus,
+            trainer.step,
+            sizing.chars_per_s(architecture, self._machine.products_per_s),
+            sizing.memory_bytes(config, architecture),
+            (*self._notes, *notes_of(trainer)),
+        )
+
+    def _chars_per_s(self) -> float:
+        return self.trainer.streams.batch * self.trainer.config.window / max(1e-9, self.pace.step_seconds())
+
+    def _plan(self, budget: Budget) -> Planned:
+        """Decide how many steps fill the budget, and write it down before a step depends on it."""
+        trainer = self.trainer
+        first, steps = trainer.steps is None, budget.steps()
+        if trainer.steps is None or abs(steps - trainer.steps) > PLAN_SHARE * steps:
+            trainer.config = resolve.planned(trainer.config, trainer.corpus, trainer.step, steps)
+            self.record.plan(trainer.config)
+        assert trainer.steps is not None
+        return Planned(trainer.steps, trainer.steps / trainer.streams.steps_per_epoch, first)
+
+    def _validation_is_due(self) -> bool:
+        """At the end, and every so many steps after the length was decided: the same when it is repeated."""
+        plan, step = self.trainer.config.plan, self.trainer.step
+        spaced = bool(plan) and step > plan[0].since and step % plan[-1].validate_every == 0
+        return self._at_end() or spaced
+
+    def _validate(self) -> Validated:
+        """Validate, write the figures down, and save."""
+        trainer, record = self.trainer, self.record
+        with self.pace.validating():
+            ids, starts = trainer.corpus.parts["val"], trainer.corpus.starts["val"]
+            val_nats = None
+            if len(ids):
+                val_nats = evaluation.estimate(trainer.model, ids, trainer.corpus.tokenizer, starts)
+            # Without a validation part the last weights are the best.
+            finite = trainer.is_finite() and (val_nats is None or math.isfinite(val_nats))
+            best = finite and (val_nats is None or val_nats < record.best_val)
+            if best and val_nats is not None:
+                record.best_val = val_nats
+            train_nats = trainer.train_nats()
+            record.figures(train_nats, val_nats)
+            if finite:
+                trainer.forget_sums()
+            else:
+                record.mark_diverged()
+            if finite and trainer.step:
+                record.save(best)
+            return Validated(trainer.step, trainer.characters, train_nats, val_nats, best, finite, trainer.weights())
+
+    def _stops_early(self) -> bool:
+        config = self.trainer.config
+        if not config.patience or self._at_end() or len(self.trainer.corpus.parts["val"]) == 0:
+            return False
+        return early_stopping.is_past_best([row["val_nats"] for row in self.record.rows()], config.patience)
+
+    def _had_stopped_early(self) -> bool:
+        """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
+        step, plan, rows = self.trainer.step, self.trainer.config.plan, self.record.rows()
+        lengthened = bool(plan) and plan[-1].since == step
+        return bool(step and rows) and rows[-1]["step"] == step and not lengthened and self._stops_early()
+
+    def _finish(self, stop: Callable[[], bool]) -> Finished | Stopped:
+        """Score the best weights and complete the run, or leave that to resuming when stop() is true."""
+        trainer = self.trainer
+        trainer.take(self.run.weights("best"))
+        try:
+            scores = final_scores.scores(trainer.model, trainer.corpus, stop)
+        except final_scores.AskedToStopError:
+            return Stopped(self.run, trainer.step)
+        return Finished(self.run, self.record.finish(scores["val"], scores["test"]))
