@@ -92,6 +92,7 @@ def decided(**changes: Any) -> Config:
         "hidden": 8,
         "layers": 1,
         "dropout": 0.0,
+        "bias_smoothing": 0.0,
         "batch": 4,
         "window": 16,
     }

@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         if piped is None:
             monkeypatch.setattr(stream, "isatty", lambda: True)
         monkeypatch.setattr(sys, "stdin", stream)
-        code = cli._run(list(arguments))
+        code = cli.run(list(arguments))
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -13,7 +13,6 @@ FILES = sorted(path for path in TESTS.glob("*.py") if path.name != Path(__file__
 BY_NAME = ("setattr", "getattr", "delattr")
 # Files of cells share such a file: its name is a part of what people may write.
 PUBLIC = {"_shared"}
-KNOWN = {"test_native.py": {"_loaded", "_read"}, "test_threads.py": {"_machines"}}
 
 
 def is_private(name: object) -> bool:
@@ -61,7 +60,7 @@ PRIVATE = set().union(*(defined(ast.parse(path.read_text(encoding="utf-8"))) for
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_test_touches_a_private_name(path: Path) -> None:
     names = set(touched(ast.parse(path.read_text(encoding="utf-8"))))
-    assert names & PRIVATE - PUBLIC == KNOWN.get(path.name, set())
+    assert names & PRIVATE - PUBLIC == set()
 
 
 @pytest.mark.parametrize(

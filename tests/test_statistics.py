@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from interval_coverage import coverage, table
 from scipy import integrate, stats
 
-from charrnn.compare.statistics import MIN_BLOCKS, _Ratio, holm, in_blocks, interval
+from charrnn.compare.statistics import MIN_BLOCKS, BehrensFisher, holm, in_blocks, interval
 
 
 # The seeds' part in the error of the mean against the blocks', and what is of both: a cell's losses are like the first
@@ -39,7 +39,7 @@ def test_p_is_that_of_two_students_added(share: float, freedom: int) -> None:
 
     expected = integrate.quad(beyond, -30, 30, epsabs=1e-12, limit=500, points=[0, ratio])[0] if share else None
     expected = stats.t.cdf(-ratio, 59) if expected is None else expected
-    assert _Ratio(share, freedom, 59).p(ratio) == pytest.approx(2 * expected, rel=1e-4)
+    assert BehrensFisher(share, freedom, 59).p(ratio) == pytest.approx(2 * expected, rel=1e-4)
 
 
 def test_with_blocks_alike_the_interval_is_students_over_seeds() -> None:

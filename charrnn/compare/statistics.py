@@ -68,12 +68,12 @@ def interval(losses: NDArray[np.float64], mean: float | None = None) -> Interval
     error = ((seeds + blocks) / (S * M)) ** 0.5
     if error == 0:
         return Interval(centre, sd, centre, centre, 1.0 if centre == 0 else 0.0)
-    ratio = _Ratio(seeds / (seeds + blocks), S - 1, M - 1)
+    ratio = BehrensFisher(seeds / (seeds + blocks), S - 1, M - 1)
     half = ratio.exceeded_with(1 - CONFIDENCE) * error
     return Interval(centre, sd, centre - half, centre + half, ratio.p(abs(centre) / error))
 
 
-class _Ratio:
+class BehrensFisher:
     """The ratio of a mean to its standard error, whose square is the sum of two: one of few seeds, one of many blocks.
 
     It is distributed as the sum of two of Student's t, each weighted by its part of the standard error (Behrens 1929,
