@@ -119,7 +119,8 @@ def test_a_stored_run_is_described_as_it_was_and_reads_text_as_it_did(say: Say) 
     for name, facts in RUNS.items():
         found = say("info", name, "--json")
         config = found["config"]
-        assert config["format"] == 2  # which says with every plan how validations are spaced
+        assert config["format"] == 3  # which says with every plan how validations are spaced, and how the bias starts
+        assert config["bias_smoothing"] == 0
         found["config"] = {**config, "format": 1, "plan": [entry[:2] for entry in config["plan"]]}
         assert missing(without(facts["info"], "path", "saved"), found) == [], name
         tokenizer = charrnn.load(name).tokenizer

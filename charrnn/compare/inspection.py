@@ -23,6 +23,7 @@ from charrnn.text.corpus import prepare
 from charrnn.training.config import values_of
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
+from charrnn.training.start import initial_weights
 
 COPY_RATES = (1e-2, 3e-3)  # of the copy task; every cell is tried with both and keeps its better climb
 COPY_PARAMETERS = 20_000  # as many as an LSTM of hidden size 64 has
@@ -65,10 +66,12 @@ def inspect(label: str, run: Run, copy: bool, stop: Callable[[], bool]) -> Inspe
 
     That takes a minute or more, and gives None when stop() becomes true.
     """
-    config, architecture, ids = run.config(), run.architecture(), _read(run)
+    config, architecture = run.config(), run.architecture()
+    corpus = prepare(config, run.tokenizer(), private=True)
+    ids = np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))
     start, end = (
         gradients.reach(CharRNN(architecture, weights, "loop"), ids)
-        for weights in (architecture.initial(config.seed, config.uniform), run.weights())
+        for weights in (initial_weights(config, corpus), run.weights())
     )
     copied = copy_climb(config.cell, stop) if copy else ()
     if stop():
@@ -165,9 +168,3 @@ def _kept(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _read(run: Run) -> NDArray[Any]:
-    """Return the ids of the validation part of a run, or of the training part where that is empty."""
-    corpus = prepare(run.config(), run.tokenizer(), private=True)
-    return np.asarray(corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train"))

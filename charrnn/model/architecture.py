@@ -104,10 +104,13 @@ class Architecture:
         """Count the numbers that the weights hold."""
         return sum(int(np.prod(shape)) for shape, _ in self.shapes().values())
 
-    def initial(self, seed: int, bound: float | None = None) -> dict[str, NDArray[np.float32]]:
+    def initial(
+        self, seed: int, bound: float | None = None, head_bias: NDArray[np.float64] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         """Draw fresh weights, each by its own rule, or all uniform within +-bound when that is given.
 
         A weight depends on the seed and on its own name and shape alone: changing one leaves the others as they are.
+        head_bias: what the head's bias (V,) starts at instead, as `log_shares` gives it.
         """
 
         def draw(name: str, shape: tuple[int, ...], init: Init) -> NDArray[np.float32]:
@@ -115,7 +118,8 @@ class Architecture:
             return init(rng, shape).astype(np.float32)
 
         rule = None if bound is None else uniform(bound) if bound > 0 else constant(0)
-        return {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
+        weights = {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
+        return weights if head_bias is None else {**weights, "head.b": head_bias.astype(np.float32)}
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Raise CharRNNError unless the weights have exactly this architecture's names and shapes."""
@@ -128,3 +132,12 @@ class Architecture:
                     f"the configuration asks for {expected.get(name, 'no such weight')}",
                     "the weights and the configuration are of different runs: restore either from a copy",
                 )
+
+
+def log_shares(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
+    """Return the log of each id's share, log((count + a) / (N + a V)): what a model says that sees no context.
+
+    counts: (V,), how often each id comes; N is their sum. smoothing: a, above 0: the share of what never came.
+    """
+    logs: NDArray[np.float64] = np.log((counts + smoothing) / (counts.sum() + smoothing * len(counts)))
+    return logs

@@ -24,6 +24,13 @@ class ModelSettings(Knobs):
     residual: bool = knob(False, "add a layer's input to its output, from the second layer up")
     uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
 
+    bias_smoothing: float | None = knob(
+        None,
+        "a, where the head's bias starts at log((count + a) / (N + a V)) of each character's count in the training "
+        "part; 0 starts it at zero; by rule",
+        low=0,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.one_hot and (self.embedding is not None or self.tie):

@@ -32,6 +32,7 @@ from charrnn.text.settings import TextSettings
 from charrnn.text.streams import Streams as Streams
 from charrnn.text.tokenizer import Normalize, Tokenizer, count_characters
 
+COUNTED_IDS = 1 << 22  # at a time
 MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule for sizes breaks down
 
 
@@ -84,6 +85,13 @@ class Corpus:
         """Count the characters of a part; of a long one that is far sooner said than counted."""
         bounds = self.text.boundaries(self.split)
         return bounds[PARTS.index(part) + 1] - bounds[PARTS.index(part)]
+
+    def counts(self, part: Part) -> NDArray[np.int64]:
+        """Count how often each id comes in a part: (V,)."""
+        ids, counts = self.parts[part], np.zeros(self.tokenizer.size, np.int64)
+        for i in range(0, len(ids), COUNTED_IDS):  # a long part does not fit into memory as int64
+            counts += np.bincount(ids[i : i + COUNTED_IDS], minlength=len(counts))
+        return counts
 
     def ids(self, part: Part) -> NDArray[Any]:
         """Return the ids of a part; raises CharRNNError where the split left it empty."""

@@ -13,7 +13,7 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
 
-FORMAT = 2  # of config.json
+FORMAT = 3  # of config.json
 S = TypeVar("S", bound=Settings)
 
 
@@ -28,6 +28,7 @@ class Config(Settings):
     hidden: int = narrowed(Settings, "hidden")
     layers: int = narrowed(Settings, "layers")
     dropout: float = narrowed(Settings, "dropout")
+    bias_smoothing: float = narrowed(Settings, "bias_smoothing")
     batch: int = narrowed(Settings, "batch")
     window: int = narrowed(Settings, "window")
     lr: float = narrowed(Settings, "lr")
@@ -79,15 +80,19 @@ def settings_from_json(text: str, source: str) -> Settings:
 def read(text: str, source: str) -> dict[str, Any]:
     """Read the values of a config.json of any format, as this format has them. Raises CharRNNError, naming `source`."""
     try:
-        values = strict_json.loads(text)
+        values: dict[str, Any] = strict_json.loads(text)
     except ValueError as error:
         raise CharRNNError(f"{source} is not JSON ({error})", "give the config.json of a run") from None
     if not isinstance(values, dict):
         raise CharRNNError(f"{source} holds no settings", "give the config.json of a run")
     format_ = values.pop("format", FORMAT)
-    if type(format_) is not int or format_ not in (1, FORMAT):
+    if type(format_) is not int or not 1 <= format_ <= FORMAT:
         raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
-    return _from_format_1(values, source) if format_ == 1 else values
+    if format_ < 2:
+        values = _from_format_1(values, source)
+    if format_ < 3:  # the head's bias started at zero
+        values = {**values, "bias_smoothing": 0.0}
+    return values
 
 
 def _from_format_1(values: dict[str, Any], source: str) -> dict[str, Any]:

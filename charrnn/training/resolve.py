@@ -18,6 +18,7 @@ DEFAULT_BUDGET_SECONDS = 180.0
 VALIDATIONS = 20  # in a run, unless that would cost more than 1 / VALIDATION_SHARE of it
 VALIDATION_SHARE = 25
 PATIENCE = 5
+BIAS_SHARE = 0.002  # of the training part, added to its counts for all ids together: docs/results/starts.md
 WORTH_MEASURING_SECONDS = 20.0  # a run this long repays the seconds that comparing engines takes
 
 
@@ -37,6 +38,9 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
     )
     if not settings.plan:
         settings = sizing.decide(settings, corpus.tokenizer, corpus.characters("train"), lambda: machine.products_per_s)
+    if settings.bias_smoothing is None:
+        smoothing = BIAS_SHARE * len(corpus.ids("train")) / corpus.tokenizer.size if settings.uniform is None else 0.0
+        settings = settings.replace(bias_smoothing=float(f"{smoothing:.3g}"))
     if settings.patience is None:
         settings = settings.replace(patience=PATIENCE if settings.budget else 0)
     config = Config.decided(settings)

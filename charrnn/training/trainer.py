@@ -16,6 +16,7 @@ from charrnn.training import optimizers
 from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
 from charrnn.training.learning_rate import learning_rate
+from charrnn.training.start import initial_weights
 from charrnn.training.tensor_files import Tensors
 
 
@@ -30,7 +31,7 @@ class Trainer:
         self.config, self.corpus = config, corpus
         self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)
-        weights = self.architecture.initial(config.seed, config.uniform)
+        weights = initial_weights(config, corpus)
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
         self.optimizer = optimizers.make_optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]

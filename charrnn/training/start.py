@@ -1,0 +1,17 @@
+"""The weights that a run starts from."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.model.architecture import Architecture, log_shares
+from charrnn.text.corpus import Corpus
+from charrnn.training.config import Config
+
+
+def initial_weights(config: Config, corpus: Corpus) -> dict[str, NDArray[np.float32]]:
+    """Draw a run's first weights. The head's bias starts at how often each character comes, unless that is off.
+
+    So nothing has to be learned before letters that no text has are as unlikely as they should be.
+    """
+    architecture, a = Architecture.of(config, corpus.tokenizer.size), config.bias_smoothing
+    return architecture.initial(config.seed, config.uniform, log_shares(corpus.counts("train"), a) if a else None)
