@@ -29,17 +29,17 @@ from charrnn.generate.scoring import PIECE_IDS as PIECE_IDS
 from charrnn.generate.scoring import StreamScoring as StreamScoring
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
-from charrnn.text import corpus, documents
-from charrnn.text.cleaning import Findings, with_lf
-from charrnn.text.corpus import Part
+from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import runs
 from charrnn.training.config import Config
 from charrnn.training.run import Run
 
-if TYPE_CHECKING:  # scoring needs torch, completing does not
+if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
     from charrnn.model.evaluation import Mode, Score
+    from charrnn.text.cleaning import Findings
+    from charrnn.text.corpus import Part
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,9 @@ class TextModel:
 
         Documents in it, of the kind that the model learned, are each read from nothing.
         """
-        ids, starts = corpus.encode_whole(self.clean(text), self.config.document, self.tokenizer)
+        from charrnn.text.corpus import encode_whole
+
+        ids, starts = encode_whole(self.clean(text), self.config.document, self.tokenizer)
         return self.score_ids(ids, starts=starts)
 
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
@@ -164,7 +166,11 @@ class TextModel:
 
     def clean(self, text: str) -> str:
         """Return a text with the line ends and in the normal form that the model's corpus was given."""
-        return self.tokenizer.clean(with_lf(text) if self.config.newline == "lf" else text)
+        if self.config.newline == "lf":
+            from charrnn.text.cleaning import with_lf
+
+            text = with_lf(text)
+        return self.tokenizer.clean(text)
 
 
 def load(
@@ -183,14 +189,16 @@ def load(
 
 
 def score_run(
-    model: TextModel, file: str | None, part: Part | None, mode: "Mode", findings: Findings | None = None
+    model: TextModel, file: str | None, part: "Part | None", mode: "Mode", findings: "Findings | None" = None
 ) -> tuple[str, "Score"]:
     """Score a loaded run on a file, or on a part of its own corpus: test, or val where there is none, by default.
 
     findings: what is met while reading the file is added to them.
     Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty.
     """
-    what, ids, starts = corpus.read_part(model.config, model.tokenizer, file, part, findings)
+    from charrnn.text.corpus import read_part
+
+    what, ids, starts = read_part(model.config, model.tokenizer, file, part, findings)
     return what, model.score_ids(ids, mode, starts)
 
 

@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 import re
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +108,8 @@ class CellFile:
         if isinstance(error, SyntaxError) and error.filename is not None:
             file, line = Path(error.filename), error.lineno
         else:
+            import traceback
+
             frames = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in frames if Path(frame.filename).is_relative_to(self.folder)]
             # What serves all cells lies in the folder too, and is where every cell may come by.

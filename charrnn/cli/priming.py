@@ -85,10 +85,11 @@ def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -
     if as_is:
         return text
     from charrnn.generate.primes import examine
-    from charrnn.text.cleaning import with_lf
 
     notes = []
     if model.config.newline == "lf" and "\r" in text:
+        from charrnn.text.cleaning import with_lf
+
         text = with_lf(text)
         notes.append("the line ends of the prime were turned into LF, as those of the text that the model learned")
     found = examine(text, model.tokenizer)

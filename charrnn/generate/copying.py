@@ -7,14 +7,16 @@ is larger than memory is searched too.
 import mmap
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.text.corpus import Text, private_copy
 from charrnn.text.settings import TextSettings
 from charrnn.text.tokenizer import BYTES, Tokenizer
+
+if TYPE_CHECKING:  # completing does without what reads texts
+    from charrnn.text.corpus import Text
 
 PIECE = 1 << 16  # characters compared at a time, so that they stay in cache
 PAIRS = 1 << 20  # places compared at a time, so that a text that repeats itself does not fill the memory
@@ -34,13 +36,15 @@ class Passage(NamedTuple):
 class TrainingText:
     """The training part of a corpus, to be searched."""
 
-    def __init__(self, text: Text, split: tuple[float, ...]) -> None:
+    def __init__(self, text: "Text", split: tuple[float, ...]) -> None:
         self._text, self._split = text, split
         self._known_followers: dict[bytes, frozenset[str]] = {}
 
     @classmethod
     def of(cls, settings: TextSettings) -> "TrainingText":
         """Return the text that a run was trained on, from its private copy. Raises CharRNNError where that is gone."""
+        from charrnn.text.corpus import private_copy
+
         return cls(private_copy(settings), settings.split)
 
     def longest(self, text: str) -> Passage:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from charrnn.generate.transliteration import to_cyrillic, to_latin
-from charrnn.text.cleaning import BYTE_ORDER_MARK
 from charrnn.text.tokenizer import Tokenizer
+from charrnn.text.utf8 import BYTE_ORDER_MARK
 
 NAMED_AT_MOST = 8  # characters in a note
 

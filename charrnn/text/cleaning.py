@@ -13,9 +13,9 @@ from charrnn.errors import CharRNNError
 from charrnn.text import encodings
 from charrnn.text.corpora import Source
 from charrnn.text.settings import TextSettings
+from charrnn.text.utf8 import BYTE_ORDER_MARK as BYTE_ORDER_MARK
 
 CHUNK_BYTES = 1 << 22
-BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MANY_NULS = 1 / 1000  # of the bytes: text has none, UTF-16 every second one, other binary formats many
 

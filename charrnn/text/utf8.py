@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BYTES = 256
+BYTE_ORDER_MARK = "\ufeff"  # what some programs put at the beginning of a text
 
 # Well-formed UTF-8: the Unicode Standard, table 3-7. State 0 is between characters; states 1, 2 and 3 want that many
 # more continuation bytes; states 4 to 7 want a second byte of a narrower range, which is what shuts out overlong forms

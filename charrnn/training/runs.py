@@ -5,7 +5,6 @@ from pathlib import Path
 
 from charrnn.errors import CharRNNError, command, did_you_mean
 from charrnn.home import home
-from charrnn.text import corpora
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -63,6 +62,8 @@ def open_run(settings: Settings, name: str | None = None, out: str | Path | None
 def _free_name(settings: Settings) -> str:
     """Make a name for a run that is not taken: corpus, cell and size, with a number where needed."""
     size = f"-{settings.hidden}x{settings.layers or 1}" if settings.hidden else ""
+    from charrnn.text import corpora  # completing does without
+
     base = f"{corpora.stem(settings.corpus[0])}-{settings.cell}{size}"
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (home() / name).exists())
