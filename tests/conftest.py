@@ -40,9 +40,33 @@ SMALL = {
 TIERS = {"slow", "long", "timing", "gpu"}
 
 
+# Compiling, or a process, for every cell: a few of each kind stand for these, which are known for long. A new cell is
+# tried at once.
+KNOWN_FOR_LONG = {
+    "gru", "gru-after", "indrnn", "minimal-gated", "minlstm", "mogrifier-lstm", "multiplicative-lstm", "nn.LSTM",
+    "nn.RNN", "rg-lru", "rnn", "simple", "slstm", "sru",
+}  # fmt: skip
+COSTLY_FOR_EVERY_CELL = {
+    "test_numba_computes_what_numpy_computes",
+    "test_float32_stays_float32_and_within_its_rounding",
+    "test_nothing_that_is_given_is_modified",
+    "test_gradients_of_the_loop_are_the_numerical_ones",
+    "test_scoring_documents_together_is_scoring_each_alone",
+    "test_gradients_of_a_window_with_documents_are_the_sum_of_the_documents",
+    "test_resuming_in_a_new_process_changes_nothing_at_all",
+    "test_with_bf16_products_weights_and_state_stay_float32_and_resuming_stays_exact",
+    "test_every_engine_gives_the_loops_gradients",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test of two tiers: `-m slow` would run what must run alone, or needs a GPU."""
+    """Give costly tests of cells their tier; refuse a test of two tiers, which one of them would run wrongly."""
     for item in items:
+        given = getattr(item, "callspec", None)
+        values = set() if given is None else {value for value in given.params.values() if isinstance(value, str)}
+        if getattr(item, "originalname", None) in COSTLY_FOR_EVERY_CELL and values & KNOWN_FOR_LONG:
+            item.add_marker(pytest.mark.long)
         tiers = {mark.name for mark in item.iter_markers()} & TIERS
         if len(tiers) > 1:
             raise pytest.UsageError(f"{item.nodeid} has the marks {', '.join(sorted(tiers))}; leave one")

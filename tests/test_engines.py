@@ -155,7 +155,7 @@ def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
 
 
 @pytest.mark.parametrize("hidden", [40, 43])
-@pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])
+@pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.long) for c in NATIVE)])
 def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str, hidden: int) -> None:
     sizes = {"hidden": hidden, "layers": 2}
     truth = outcome(model(cell, "loop", **sizes), 6, 9)
