@@ -63,8 +63,9 @@ SETTINGS: dict[str, Any] = {
 EPS = float(torch.finfo(torch.float32).eps)
 FACTOR, ROUNDINGS = 4, 8
 SCORE_NATS = 1e-5
+CUDNN_ROUNDING = 2**-14  # its tanh and sigmoid are not rounded correctly: an eighth of a rounding of TF32
 
-Expected = Callable[[str], tuple[NDArray[Any], float]]
+Expected = Callable[..., tuple[NDArray[Any], float]]  # by cell and rounding
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +120,15 @@ def test_the_first_losses_are_those_of_a_cpu(
     cell: str, engine: str, text: Corpus, expected: Expected, figures: Figures
 ) -> None:
     began = time.monotonic()
-    truth, bound = expected(cell)
+    truth, bound = expected(cell, CUDNN_ROUNDING if engine == "fused" and DEVICE == "cuda" else EPS)
     difference = float(np.abs(losses(text, cell, engine, DEVICE) - truth).max())
     figures.add(cell, engine, time.monotonic() - began, loss_difference=difference, loss_bound=bound)
     assert difference <= bound
 
 
-def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, double: bool = False) -> NDArray[Any]:
+def losses(
+    text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, rounding: float = EPS, double: bool = False
+) -> NDArray[Any]:
     """The losses of a run's steps in nats. nudge: a seed, by which every weight starts up to one rounding away."""
     asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS)
     machine = Machine(asked, text)
@@ -136,7 +139,7 @@ def losses(text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, do
     rng = np.random.default_rng(nudge)
     with torch.no_grad():
         for weight in trainer.model.weights.values() if nudge else ():
-            weight *= torch.tensor(1 + rng.uniform(-EPS, EPS, weight.shape), dtype=weight.dtype)
+            weight *= torch.tensor(1 + rng.uniform(-rounding, rounding, weight.shape), dtype=weight.dtype)
     with threads_of(settled):
         return np.array([float(trainer.update()) for _ in range(STEPS)])
 
@@ -146,14 +149,15 @@ def expected(text: Corpus) -> Expected:
     """By cell: the losses by the equations in float64, and how far from them float32 may be.
 
     Three runs on a CPU that begin a rounding apart say how much the steps make of roundings: AdamW divides small
-    gradients by themselves.
+    gradients by themselves. rounding: how inexact the other device is.
     """
 
     @cache
-    def of(cell: str) -> tuple[NDArray[Any], float]:
+    def of(cell: str, rounding: float = EPS) -> tuple[NDArray[Any], float]:
         truth = losses(text, cell, "loop", "cpu", double=True)
-        own = max(float(np.abs(losses(text, cell, "loop", "cpu", nudge) - truth).max()) for nudge in range(3))
-        return truth, FACTOR * own + ROUNDINGS * EPS * float(truth.max())
+        nudged = (losses(text, cell, "loop", "cpu", nudge, rounding) for nudge in range(3))
+        own = max(float(np.abs(each - truth).max()) for each in nudged)
+        return truth, FACTOR * own + ROUNDINGS * rounding * float(truth.max())
 
     return of
 
@@ -292,7 +296,7 @@ def test_a_run_resumes_to_the_last_bit_and_moves_between_devices(
     models = [api.load(whole, device) for device in ("cpu", DEVICE)]
     passage = CORPUS.read_text(encoding="utf-8")[6000:6400]
     score_difference = abs(models[0].score(passage).nats - models[1].score(passage).nats)
-    completions = [model.complete("Re", 40) for model in models]
+    completions = [model.complete("Re", 40, seed=8) for model in models]  # with 7 a u is 2e-9 from a border
     figures.add(
         cell,
         engine,
