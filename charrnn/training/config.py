@@ -107,7 +107,11 @@ def _from_format_1(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _made(kind: type[S], values: Mapping[str, Any], source: str) -> S:
-    refuse_unknown(kind, values, source)
+    try:
+        refuse_unknown(kind, values, source)
+    except CharRNNError as error:
+        hint = f"{error.hint}; or upgrade charrnn, if a newer version wrote it"
+        raise CharRNNError(error.problem, hint) from None
     try:
         return kind(**values)
     except CharRNNError as error:
