@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.cells.ops import Array, matmul
-from charrnn.cells.shapes import Declaration, InLetters, read
+from charrnn.cells.shapes import Declaration, InLetters, drawn, read
 from charrnn.cells.shapes import Param as Param
 from charrnn.errors import CharRNNError, did_you_mean
 
@@ -153,8 +153,12 @@ class Cell:
     def initial(
         self, rng: np.random.Generator, I: int, H: int, O: int | None = None, **options: int
     ) -> dict[str, NDArray[np.float64]]:
-        """Draw fresh float64 parameters from `rng`, each by its own rule, in declared order."""
-        return {name: init(rng, shape) for name, (shape, init) in self.shapes(I, H, O, **options).items()}
+        """Draw fresh float64 parameters from `rng`, each by its own rule, in declared order.
+
+        Raises CharRNNError, with the parameter, for a rule that fails or gives another shape.
+        """
+        params = self.shapes(I, H, O, **options)
+        return {name: drawn(f"parameter {name} of cell {self.name!r}", param, rng) for name, param in params.items()}
 
     def start(self, shape: tuple[int, ...], dtype: Any = np.float64) -> tuple[NDArray[Any], ...]:
         """Return the state before any input, as NumPy arrays of `shape`, usually (B, H)."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.errors import CharRNNError
+
 Init = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 
@@ -33,13 +35,32 @@ def describe(init: Init) -> str:
 
 def _by_blocks(words: str, fill: Init, blocks: int) -> Rule:
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        block = (*shape[:-1], shape[-1] // blocks)
+        block = (*shape[:-1], _width(shape, blocks))
         return np.concatenate([fill(rng, block) for _ in range(blocks)], axis=-1)
 
     return Rule(words if blocks == 1 else f"{words}, {blocks} blocks", init)
 
 
+def _width(shape: tuple[int, ...], blocks: int) -> int:
+    """Return how wide each block of the last axis is; CharRNNError where it cannot be cut so."""
+    if not shape or shape[-1] % blocks:
+        last = shape[-1] if shape else "no"
+        raise CharRNNError(
+            f"its rule is for {blocks} blocks side by side, and the last axis has {last} features",
+            "give as many blocks as the axis has gates: glorot(4) for 'I 4H', constant(1, 0) for '2H'",
+        )
+    return shape[-1] // blocks
+
+
+def _refuse_vector(shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
+        raise CharRNNError(
+            "its rule is for a matrix, and it has one axis", "use zeros, constant, uniform or normal for a vector"
+        )
+
+
 def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    _refuse_vector(shape)
     *stack, rows, columns = shape
     size = max(rows, columns)
     normal = rng.standard_normal((*stack, size, size))
@@ -57,6 +78,7 @@ def glorot(blocks: int = 1, gain: float = 1) -> Rule:
     """Draw uniformly within gain sqrt(6 / (rows + columns)) of each block (Glorot and Bengio 2010)."""
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        _refuse_vector(shape)
         bound = gain * (6.0 / (shape[-2] + shape[-1])) ** 0.5
         return rng.uniform(-bound, bound, shape)
 
@@ -85,7 +107,7 @@ def constant(*per_block: float) -> Rule:
     """Set the same value throughout each gate block: constant(1, 0, 0) starts the first of three gates at 1."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        values = np.repeat(np.asarray(per_block, dtype=np.float64), shape[-1] // len(per_block))
+        values = np.repeat(np.asarray(per_block, dtype=np.float64), _width(shape, len(per_block)))
         return np.broadcast_to(values, shape).copy()
 
     return Rule(", ".join(f"{value:g}" for value in per_block) + (" by block" if len(per_block) > 1 else ""), init)

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charrnn.cells.initialisation import Init
 from charrnn.errors import CharRNNError, did_you_mean
 
@@ -71,6 +74,25 @@ class InLetters(NamedTuple):
             name: Param(tuple(axis.size(sizes) for axis in self.axes[name]), param.init)
             for name, param in self.params.items()
         }
+
+
+def drawn(what: str, param: Param[Sizes], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Start a parameter by its rule.
+
+    what: its name, for errors. Raises CharRNNError where the rule fails, or gives another shape.
+    """
+    hint = "a rule is a function of a generator and a shape that gives an array of that shape, such as glorot(4)"
+    try:
+        values = param.init(rng, param.shape)
+    except CharRNNError as error:
+        raise CharRNNError(f"{what} has shape {param.shape}: {error.problem}", error.hint) from error
+    except Exception as error:
+        problem = f"the rule of {what} fails for shape {param.shape}: {type(error).__name__}: {error}"
+        raise CharRNNError(problem, hint) from error
+    if np.shape(values) != tuple(param.shape) or not isinstance(values, np.ndarray):
+        shape = f"shape {values.shape}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+        raise CharRNNError(f"the rule of {what} gives {shape}, expected an array of shape {param.shape}", hint)
+    return values
 
 
 def read(
@@ -194,13 +216,33 @@ class OlderForm(NamedTuple):
     def at(self, I: int, H: int, O: int) -> dict[str, Param[Sizes]]:
         """Return the parameters at a given size; raises CharRNNError where they are no dict of Params in numbers."""
         params: dict[str, Param[Sizes]] = self.parameters(I, H, O, **self.options)
-        if not isinstance(params, dict) or not all(map(_in_numbers, params.values())):
-            raise CharRNNError(f"the parameters of cell {self.cell!r} are not what the library reads", WANTED)
+        if not isinstance(params, dict):
+            given = f"the parameters of cell {self.cell!r} are of type {type(params).__name__}"
+            raise CharRNNError(f"{given}, which is not what the library reads", WANTED)
+        for name, param in params.items():
+            _refuse_what_is_not_in_numbers(f"parameter {name} of cell {self.cell!r}", param)
         return params
 
 
-def _in_numbers(param: object) -> bool:
-    return isinstance(param, Param) and not isinstance(param.shape, str)
+def _refuse_what_is_not_in_numbers(what: str, param: Any) -> None:
+    if not isinstance(param, Param):
+        raise CharRNNError(f"{what} is of type {type(param).__name__}, which is not what the library reads", WANTED)
+    if isinstance(param.shape, str):
+        raise CharRNNError(f"{what} has shape {param.shape!r}, which is not what the library reads", WANTED)
+    shape: Any = param.shape
+    if isinstance(shape, int):
+        raise CharRNNError(
+            f"{what} has shape {shape}, a number, expected a tuple of whole numbers",
+            "write (H,) for one axis of H: without its comma, (H) is a number",
+        )
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int | np.integer) and n >= 0 for n in shape):
+        raise CharRNNError(
+            f"{what} has shape {shape!r}, expected a tuple of whole numbers", "write for instance (I, 4 * H)"
+        )
+    if not callable(param.init):
+        raise CharRNNError(
+            f"{what} starts by {param.init!r}, expected a rule", "charrnn.cells.initialisation has some, such as zeros"
+        )
 
 
 Declaration = InLetters | OlderForm

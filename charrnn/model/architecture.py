@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from charrnn import cells
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import Init, constant, normal, uniform, zeros
+from charrnn.cells.shapes import drawn
 from charrnn.errors import CharRNNError
 from charrnn.model.settings import ModelSettings
 
@@ -115,7 +116,8 @@ class Architecture:
 
         def draw(name: str, shape: tuple[int, ...], init: Init) -> NDArray[np.float32]:
             rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
-            return init(rng, shape).astype(np.float32)
+            what = f"parameter {name.rpartition('.')[2]} of cell {self.cell!r}"
+            return drawn(what, Param(shape, init), rng).astype(np.float32)
 
         rule = None if bound is None else uniform(bound) if bound > 0 else constant(0)
         weights = {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
