@@ -47,11 +47,14 @@ FAULTS = {  # what is written into the file -> its reason, what to do
     GRU.replace('"gru"', '"my bad"'): ("its cell is named 'my bad'", "without spaces"),
     GRU.replace('name="gru"', "name=7"): ("its cell is named 7", "give it a name"),
     re.sub(r"parameters=\{.*?\n    \}", "parameters={}", EQUATIONS, flags=re.DOTALL): (
-        "the equations of cell 'fault_12' fail: AttributeError",
-        "correct the equations",
+        "inputs of cell 'fault_12' reads p.W, and its parameters are none: without inputs=..., z is x W + b",
+        "add 'W' to the parameters",
     ),
     in_step("nosuchname"): ("NameError: name 'nosuchname' is not defined", "correct the equations"),
-    in_step("return z, state"): ("a step of cell 'fault_14' returns shapes (1, 9), (1, 3)", "correct the equations"),
+    in_step("return z, state"): (
+        "step of cell 'fault_14' returns (array (1, 9), (array (1, 3),)), expected (y, (h,)), each an array (1, 3)",
+        "what is wider belongs into z or the parameters",
+    ),
     EQUATIONS.replace('"I 3H"', '"I 3h"'): (
         "parameter W of cell 'fault_15' has the axis '3h' in its shape 'I 3h', expected I, H, O",
         "did you mean 'H'?",

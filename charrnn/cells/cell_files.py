@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from charrnn.cells.cell import Cell
-from charrnn.cells.shapes import WANTED
+from charrnn.cells.checking import check as check
+from charrnn.cells.slips import SERVING as SERVING
+from charrnn.cells.slips import EquationsError
 from charrnn.errors import CharRNNError
 
 # How a file names its cell. Looked for in the text, since a file that cannot be imported can still be asked for.
 _NAMED = re.compile(r"""(?:\bCell\(\s*|\bname\s*=\s*)["']([^"'\n]+)["']""")
-# Modules of the folder that serve all cells, and are none.
-SERVING = ("cell", "cell_files", "initialisation", "ops", "registry", "shapes")
 _REPAIR = "correct the file, or move it out of that folder"
 
 
@@ -79,6 +77,8 @@ class CellFile:
             )
         try:
             check(module.cell)
+        except EquationsError as error:  # it says where
+            return self.broken(error.problem.removeprefix(f"{self.path.name}, "), error.hint, error.__cause__)
         except CharRNNError as error:
             where = "" if error.__cause__ is None else self._place(error.__cause__)
             return self.broken(f"{where}{error.problem}", error.hint, error.__cause__)
@@ -137,57 +137,6 @@ def find(package: str, folders: list[str]) -> Iterator[CellFile]:
         for path in sorted(folder.glob("*.*.py")):
             if not path.name.startswith(("_", ".")):
                 yield CellFile(package, folder, path.stem, path)
-
-
-def check(cell: object) -> None:
-    """Raise CharRNNError for what is no cell, or one that nobody could list, ask for or count."""
-    if not isinstance(cell, Cell):
-        raise CharRNNError(f"its `cell` is of type {type(cell).__name__}", "give a charrnn.cells.cell.Cell")
-    if not isinstance(cell.name, str) or not re.fullmatch(r"[^\s,/\\]+", cell.name):
-        raise CharRNNError(
-            f"its cell is named {cell.name!r}", "give it a name without spaces, commas and slashes, such as 'my-cell'"
-        )
-    if not isinstance(cell.summary, str) or not isinstance(cell.source, str):
-        raise CharRNNError(
-            f"the summary or the source of cell {cell.name!r} is no text", "give a line of text for each"
-        )
-    _check_parameters(cell)
-    _check_equations(cell)
-
-
-def _check_parameters(cell: Cell) -> None:
-    try:
-        cell.count(2, 3)
-        cell.pack(dict.fromkeys(cell.parameter_names, 0))
-    except CharRNNError:
-        raise
-    except Exception as error:
-        raise CharRNNError(
-            f"the parameters of cell {cell.name!r} cannot be told: {type(error).__name__}: {error}", WANTED
-        ) from error
-
-
-def _check_equations(cell: Cell) -> None:
-    """Take one step of one row in NumPy: a wrong name or shape is met here, not in the middle of a comparison."""
-    hint = f"correct the equations of cell {cell.name!r}; cell.py says what each function is given and returns"
-    try:
-        p = cell.pack({name: np.full(shape, 0.5) for name, (shape, _) in cell.shapes(2, 3).items()})
-        start = cell.start((1, 3))
-        with np.errstate(all="ignore"):
-            y, state = cell.step(cell.inputs(np.ones((1, 1, 2)), p)[0], start, p)
-        shapes = [np.shape(y), *map(np.shape, state)]
-    except CharRNNError:
-        raise
-    except Exception as error:
-        raise CharRNNError(
-            f"the equations of cell {cell.name!r} fail: {type(error).__name__}: {error}", hint
-        ) from error
-    if shapes != [(1, 3)] * (1 + len(start)):
-        raise CharRNNError(
-            f"a step of cell {cell.name!r} returns shapes {', '.join(map(str, shapes))} for one row of 3, "
-            f"expected an output and {len(start)} states of (1, 3)",
-            hint,
-        )
 
 
 def owners(claims: list[tuple[CellFile, Cell]]) -> tuple[dict[str, Cell], list[Broken]]:

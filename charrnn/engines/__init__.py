@@ -10,6 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from charrnn.cells.slips import explained
 from charrnn.errors import CharRNNError
 
 if TYPE_CHECKING:
@@ -36,9 +37,16 @@ class Engine:
         """Run one layer over a sequence.
 
         x: (T, B, I), or a table (R, I) with ids (T, B). state: (B, H) tensors, not modified. p: from `Cell.pack`.
-        Returns outputs (T, B, O) and the state after the last step.
+        Returns outputs (T, B, O) and the state after the last step. Raises CharRNNError, with the cell's line, for
+        equations that torch cannot follow.
         """
-        y, after = self._functions.run(cell, x, state, p)
+        try:
+            y, after = self._functions.run(cell, x, state, p)
+        except (AttributeError, LookupError, NameError, TypeError, ValueError, RuntimeError) as error:
+            said = None if _is_of_memory(error) else explained(cell, error)
+            if said is None:
+                raise
+            raise said from error
         return y, after
 
     def note(self, cell: "Cell", device: str, precision: str) -> str | None:
@@ -49,6 +57,11 @@ class Engine:
     @property
     def _functions(self) -> Any:
         return importlib.import_module(f"{__name__}.{self.file}")
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Tell whether torch ran out of memory, which is no fault of the equations."""
+    return type(error).__name__ == "OutOfMemoryError" or "memory" in str(error)
 
 
 # In order of preference: those that need no preparation first, each the usually fastest.
