@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import config
 
 from charrnn import cells, engines
 from charrnn.cells.cell import Cell
 from charrnn.cells.cell_files import Broken, CellFile
 from charrnn.errors import CharRNNError
+from charrnn.training import loop
+from charrnn.training.events import Started
 
 STEP = """import math
 import numpy as np
@@ -235,3 +238,19 @@ def test_a_rule_that_does_not_fit_a_size_is_told_when_weights_are_drawn() -> Non
     assert odd.initial(np.random.default_rng(1), 2, 8)["W"].shape == (2, 24)
     with pytest.raises(CharRNNError, match=r"parameter W of cell 'mine' has shape \(2, 15\): its rule is for 4 blocks"):
         odd.initial(np.random.default_rng(1), 2, 5)
+
+
+def test_training_says_why_it_is_not_compiled(corpus: str, home: Path) -> None:
+    """Once, and of the cells that have no compiled form alone."""
+    without = [name for name in cells.names() if "native" not in engines.names_for(cells.get(name))]
+    assert "layernorm-lstm" in without
+    for cell in (*without, "gru"):
+        settings = config(corpus, cell=cell, steps=1)
+        events = loop.new_run(settings, loop.open_run(settings, cell))
+        started = next(event for event in events if isinstance(event, Started))
+        events.close()
+        notes = [note for note in started.notes if "not compiled" in note]
+        reason = engines.why_not_compiled(cells.get(cell))
+        expected = [f"training of {cell} is not compiled: {reason}; the loop engine runs it"] if cell in without else []
+        assert notes == expected
+        assert (reason is None) == (cell == "gru")

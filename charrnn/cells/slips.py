@@ -120,6 +120,8 @@ def _in_words(cell: Cell, error: BaseException, function: str, line: str, called
             "decides by the value of an array, which holds many values",
             "write the choice as arithmetic, with maximum, minimum, relu or sigmoid of charrnn.cells.ops",
         )
+    if "modified inplace" in text:
+        return "changes an array that it was given", "make a new one: h = h + x in place of h += x"
     foreign = _CALL.search(line)
     if foreign is not None and isinstance(error, TypeError | RuntimeError):
         written = f"{foreign[1]}{foreign[2]}.{foreign[3]}"

@@ -89,6 +89,12 @@ def names_for(cell: "Cell", device: str = "cpu") -> list[str]:
     return [engine.name for engine in engines(cell, device)]
 
 
+def why_not_compiled(cell: "Cell") -> str | None:
+    """Say which operation of a cell has no compiled form on a CPU; None where all have one."""
+    reason: str | None = named("native")._functions.why_not(cell)
+    return reason
+
+
 def choose(cell: "Cell", name: str, device: str = "cpu") -> Engine:
     """Return the engine asked for, for 'auto' the first that can run the cell; CharRNNError where it cannot."""
     known = engines(cell, device)

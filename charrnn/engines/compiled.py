@@ -34,7 +34,7 @@ MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 
 def supports(cell: Cell, device: str) -> bool:
     """Tell whether the engine can run a cell on a device: on a CPU, where all its operations have a derivative."""
-    return device == "cpu" and _traceable(cell)
+    return device == "cpu" and why_not(cell) is None
 
 
 def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
@@ -46,16 +46,17 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
     return _run(cell, x.flatten(0, 1), index, state, p)
 
 
-def _traceable(cell: Cell) -> bool:
+def why_not(cell: Cell) -> str | None:
+    """Say which operation of a cell has no compiled form; None where all have one."""
     key = (cell.name, cell.step, cell.inputs)
-    if key not in _supported:
+    if key not in _refused:
         shapes = {name: param.shape for name, param in cell.shapes(6, 4).items()}
         try:
             trace(cell, shapes, 6, 4)
-            _supported[key] = True
-        except UnsupportedError:
-            _supported[key] = False
-    return _supported[key]
+            _refused[key] = None
+        except UnsupportedError as error:
+            _refused[key] = str(error).replace("'Traced'", "an array")
+    return _refused[key]
 
 
 def _run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
@@ -73,7 +74,7 @@ def _run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[T
     return y, tuple(last)
 
 
-_supported: dict[Any, bool] = {}
+_refused: dict[Any, str | None] = {}
 _machines: dict[Any, Machine] = {}
 _compiling = threading.Lock()  # of threads that need the same loops at once, one compiles them and the others wait
 

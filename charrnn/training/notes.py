@@ -1,5 +1,6 @@
 """What a user should know before the first step of a run."""
 
+from charrnn import engines
 from charrnn.training import final_scores, sizing
 from charrnn.training.trainer import Trainer
 
@@ -16,6 +17,9 @@ def notes_of(trainer: Trainer) -> list[str]:
         notes.append(f"the text fills only {trainer.streams.batch} of {config.batch} streams")
     if note := trainer.model.engine.note(trainer.model.cell, config.device, config.precision):
         notes.append(note)
+    reason = engines.why_not_compiled(trainer.model.cell) if config.device == "cpu" else None
+    if reason is not None:
+        notes.append(f"training of {config.cell} is not compiled: {reason}; the {config.engine} engine runs it")
     if len(corpus.parts["val"]) == 0:
         notes.append("no validation part: the last weights are kept, not the best")
     return [*notes, *final_scores.notes(corpus)]

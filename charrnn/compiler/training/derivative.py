@@ -212,7 +212,7 @@ class _Blocks:
         if node.op == "matmul":
             return self._product(arguments[0], node.detail)
         if not node.elementwise:
-            raise UnsupportedError(f"{node.op} is not element-wise")
+            raise UnsupportedError(f"{node.op} looks across features, and has no compiled form")
         count = max(len(blocks) for blocks in arguments)
         columns = [blocks * count if blocks[0].op == "constant" else blocks for blocks in arguments]
         return tuple(self._apply(node.op, *column) for column in zip(*columns, strict=True))
