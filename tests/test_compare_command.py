@@ -96,6 +96,8 @@ def test_the_door_does_nothing_when_a_process_of_a_comparison_imports_it() -> No
         ["--steps", "5", "--budget", "5s"],
         ["--from", "comparison.json", "--seeds", "4"],
         ["--match", "width"],
+        ["--cells", ""],
+        ["--cells", "gru,,lstm"],
     ],
 )
 def test_options_that_contradict_each_other_are_wrong_usage(arguments: list[str]) -> None:

@@ -113,7 +113,7 @@ def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) ->
         prime=priming.typed_in(given["prime"] or "", "the prime"),
         target=given["parameters"],
     )
-    return grid, options.cells(cells or ",".join(NOTEBOOK))
+    return grid, options.cells(",".join(NOTEBOOK) if cells is None else cells)
 
 
 def _preset(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple[Any, Any]:

@@ -200,13 +200,19 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cells(text: str) -> list[str]:
-    """Read the cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not."""
+    """Read the cells of a list 'a,b,c' or 'all', each once; raises CharRNNError for one that there is not.
+
+    Raises click.UsageError for a list with nothing in it, or nothing between two commas.
+    """
     from charrnn.cells import get, names
 
     if text == "all":
         say_broken_cells()
         return names()
-    return list(dict.fromkeys(get(name.strip()).name for name in text.split(",")))
+    asked = [name.strip() for name in text.split(",")]
+    if not all(asked):
+        raise click.UsageError(f"--cells {text!r} names no cell at some place: give a list such as gru,lstm, or all")
+    return list(dict.fromkeys(get(name).name for name in asked))
 
 
 def say_broken_cells() -> None:
