@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from charrnn.cli import options
+from charrnn.errors import CharRNNError
+from charrnn.errors import command as command_line
 
 
 @click.command()
@@ -41,7 +43,14 @@ def command(
 
     if encoding is not None and file is None:
         raise click.UsageError("--encoding is that of a FILE: give one")
-    model = options.reading(load(run, device), encoding)
+    try:
+        loaded = load(run, device)
+    except CharRNNError as error:
+        if file is None and Path(run).is_file():
+            latest = command_line("eval", operands=("latest", run))
+            raise CharRNNError(error.problem, f"the run comes first, then the file: {latest}") from error
+        raise
+    model = options.reading(loaded, encoding)
     findings = Findings()
     what, score = score_run(model, file, part, mode, findings)  # type: ignore[arg-type]
     for note in findings.others:

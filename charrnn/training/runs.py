@@ -3,10 +3,12 @@
 import itertools
 from pathlib import Path
 
-from charrnn.errors import CharRNNError, command, did_you_mean
+from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
+
+NAMED = 3  # so many names of runs stand in a hint
 
 
 def runs() -> list[Run]:
@@ -47,9 +49,29 @@ def find_folder(name: str) -> Run:
         if Run(path).begun():
             return Run(path)
     known = [run.name for run in folders()]
-    raise CharRNNError(
-        f"there is no run {name!r}", did_you_mean(name, known) if known else f"train one: {command('train')}"
-    )
+    raise CharRNNError(f"there is no run {name!r}{_what_it_is(name)}", _nearest(name, known))
+
+
+def _what_it_is(name: str) -> str:
+    """Say what stands at a path that was given for a run."""
+    try:
+        return ", which is a file" if Path(name).is_file() else ", which is another folder" * Path(name).is_dir()
+    except (OSError, ValueError):  # too long for a name, or with a character that none has
+        return ""
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return a hint with the runs whose names are nearest, or the newest, and how to see the others."""
+    if not known:
+        return f"train one: {command('train')}"
+    import difflib  # only a mistake pays for it
+
+    near = difflib.get_close_matches(name, known, n=NAMED, cutoff=0.5)
+    named = near or known[:NAMED]
+    beginning = "did you mean" if near else "the newest are" if len(known) > len(named) else "choose from:"
+    more = len(known) - len(named)
+    hint = f"{beginning} {', '.join(map(repr, named))}{'?' if near else ''}"
+    return f"{hint}{'' if near else ';'} {command('runs')} lists {more} more" if more else hint
 
 
 def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:

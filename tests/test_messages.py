@@ -1,0 +1,48 @@
+"""What is said of a command that cannot be meant: what was given, what is expected, what to do."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charrnn import cli
+from charrnn.training.run import Run
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in this process; gives its exit code, stdout and stderr."""
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli.run(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_a_file_in_place_of_a_run_is_told(run: Command, trained: Callable[..., Run], corpus: str) -> None:
+    trained("first", steps=1)
+    code, out, err = run("eval", corpus)
+    assert (code, out) == (1, "")
+    assert f"there is no run '{corpus}', which is a file\n" in err
+    assert f"the run comes first, then the file: {cli.program()} eval latest {corpus}" in err
+    assert "which is another folder" in run("info", str(Path(corpus).parent))[2]
+
+
+def test_an_unknown_run_names_the_nearest_and_how_many_others_there_are(
+    run: Command, trained: Callable[..., Run], home: Path
+) -> None:
+    first = trained("first", steps=1)
+    assert "hint: choose from: 'first'\n" in run("info", "xyz")[2]
+    for number in range(60):
+        shutil.copytree(first.path, home / f"copy-{number}")
+    near = run("info", "frist")[2]
+    assert f"hint: did you mean 'first'? {cli.program()} runs lists 60 more\n" in near
+    far = run("info", "xyz")[2]
+    assert far.count("'copy-") + far.count("'first'") == 3
+    assert f"{cli.program()} runs lists 58 more" in far
