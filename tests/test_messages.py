@@ -46,3 +46,11 @@ def test_an_unknown_run_names_the_nearest_and_how_many_others_there_are(
     far = run("info", "xyz")[2]
     assert far.count("'copy-") + far.count("'first'") == 3
     assert f"{cli.program()} runs lists 58 more" in far
+
+
+def test_a_folder_is_not_scored_as_its_name(run: Command, trained: Callable[..., Run], tmp_path: Path) -> None:
+    trained("first", steps=1)
+    code, out, err = run("score", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert f"{tmp_path} is a folder, expected a file or a text\nhint: give one of its files, or pass --text" in err
+    assert run("score", "--text", str(tmp_path))[0] == 0

@@ -88,12 +88,16 @@ def _found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str
 
     path = Path(what)
     try:
-        exists = path.is_file()
+        exists, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError):  # too long for a name, or with a byte that none has
-        exists = False
+        exists = is_folder = False
     if what == corpora.STDIN or (exists and not is_text):
         (source,) = corpora.find(what).sources
         return partial(cleaned, source, findings=findings), source.name
+    if is_folder and not is_text:
+        raise CharRNNError(
+            f"{what} is a folder, expected a file or a text", "give one of its files, or pass --text if it is the text"
+        )
     if not is_text and " " not in what and (path.suffix or os.sep in what):
         raise CharRNNError(f"there is no file {what}", "check the path, or pass --text if it is the text itself")
     return lambda _: priming.typed_in(what, "the text"), "the text"
