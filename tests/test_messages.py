@@ -54,3 +54,12 @@ def test_a_folder_is_not_scored_as_its_name(run: Command, trained: Callable[...,
     assert (code, out) == (1, "")
     assert f"{tmp_path} is a folder, expected a file or a text\nhint: give one of its files, or pass --text" in err
     assert run("score", "--text", str(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize("command", [("train", "--config"), ("compare", "--from")])
+def test_a_file_of_settings_that_is_missing_is_told_in_words(
+    run: Command, command: tuple[str, str], home: Path
+) -> None:
+    err = run(*command, "missing.json")[2]
+    assert "error: missing.json cannot be read: No such file or directory\nhint: give the " in err
+    assert "Errno" not in run(*command, str(home))[2]

@@ -93,7 +93,8 @@ def _events(
         try:
             text = config_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CharRNNError(f"{config_file} cannot be read: {error}", "give the config.json of a run") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise CharRNNError(f"{config_file} cannot be read: {reason}", "give the config.json of a run") from None
         settings = settings_from_json(text, str(config_file))
     settings = settings.replace(**values)
     return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)

@@ -194,8 +194,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file; raises CharRNNError where there is none."""
     try:
         values = strict_json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CharRNNError(f"{path} cannot be read: {error}", "give the comparison.json of a comparison") from None
+    except OSError as error:
+        raise CharRNNError(
+            f"{path} cannot be read: {error.strerror}", "give the comparison.json of a comparison"
+        ) from None
+    except ValueError as error:
+        raise CharRNNError(f"{path} is not JSON ({error})", "give the comparison.json of a comparison") from None
     if not isinstance(values, dict):
         raise CharRNNError(f"{path} holds no comparison", "give a comparison.json")
     return values
