@@ -63,3 +63,21 @@ def test_a_file_of_settings_that_is_missing_is_told_in_words(
     err = run(*command, "missing.json")[2]
     assert "error: missing.json cannot be read: No such file or directory\nhint: give the " in err
     assert "Errno" not in run(*command, str(home))[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--steps", "-5", "steps is -5"),
+        ("--budget", "0s", "budget is 0 seconds"),
+        ("--parameters", "-3", "parameters is -3"),
+        ("--seeds", "0", "seeds is 0"),
+    ],
+)
+def test_a_comparison_checks_its_values_before_anything_else(
+    run: Command, option: str, value: str, message: str, tmp_path: Path
+) -> None:
+    """Before it reads a folder that holds another comparison, which would be what is spoken of."""
+    (tmp_path / "grid.json").write_text("{}")
+    err = run("compare", "--out", str(tmp_path), option, value)[2]
+    assert f"error: {message}\nhint: expected " in err

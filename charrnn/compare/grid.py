@@ -5,6 +5,7 @@ engines) is written down before a run depends on it, so that a comparison goes o
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,12 +79,15 @@ class Grid:
     def __post_init__(self) -> None:
         if self.match not in MATCHES:
             raise CharRNNError(f"match is {self.match!r}", f"choose from: {', '.join(MATCHES)}")
-        for name, value in (("seeds", self.seeds), ("lr-trials", self.lr_trials)):
-            if value < 1:
+        whole = {"seeds": self.seeds, "lr-trials": self.lr_trials, "steps": self.steps, "parameters": self.target}
+        for name, value in whole.items():
+            if value is not None and value < 1:
                 raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise CharRNNError(f"budget is {self.budget:g} seconds", "expected more than 0, for instance 60s or 5m")
         if (self.budget is None) == (self.steps is None):
             raise CharRNNError("a comparison needs a budget or a number of steps, and not both", "give one of them")
-        if self.target is not None and (self.match == "hidden" or self.target < 1):
+        if self.target is not None and self.match == "hidden":
             raise CharRNNError(f"{self.target} parameters for models of equal width", "leave out --parameters")
         if self.match == "time" and self.budget is None:
             raise CharRNNError("equal time without a budget", "give --budget, for instance --budget 60s")
