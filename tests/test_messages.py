@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import config
 
 from charrnn import cli
+from charrnn.training import runs
 from charrnn.training.run import Run
 
 Command = Callable[..., tuple[int, str, str]]
@@ -81,3 +83,23 @@ def test_a_comparison_checks_its_values_before_anything_else(
     (tmp_path / "grid.json").write_text("{}")
     err = run("compare", "--out", str(tmp_path), option, value)[2]
     assert f"error: {message}\nhint: expected " in err
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "a\nb", "a\rb", "a\x1bb", "a\u2028b", "", "..", "latest"])
+def test_a_name_that_cannot_be_listed_is_refused(run: Command, name: str, corpus: str, home: Path) -> None:
+    code, out, err = run("train", corpus, "--name", name)
+    assert (code, out) == (1, "")
+    assert f"{name!r} cannot be the name of a run, which is one line without slashes\nhint: use letters" in err
+    assert not home.exists() or not any(home.iterdir())
+
+
+def test_a_name_that_is_made_of_a_file_is_one_line(corpus: str, home: Path) -> None:
+    odd = Path(corpus).rename(Path(corpus).parent / "two\nlines.txt")
+    assert runs.open_run(config(str(odd), hidden=8)).name.startswith("two-lines-")
+
+
+def test_a_folder_of_two_lines_takes_one_line_of_the_table(
+    run: Command, trained: Callable[..., Run], home: Path
+) -> None:
+    trained("first", steps=1).path.rename(home / "fir\nst")
+    assert [line.split()[0] for line in run("runs")[1].splitlines()] == ["run", "fir↵st"]

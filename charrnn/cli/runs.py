@@ -2,6 +2,7 @@
 
 import math
 import time
+import unicodedata
 from typing import Any
 
 import click
@@ -27,18 +28,18 @@ def command(as_json: bool) -> None:
     table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]
     for row in rows:
         if row["damaged"] is not None:
-            table.append((row["run"], "damaged", "", "", "", "", ago(row["saved"])))
+            table.append((_shown(row["run"]), "damaged", "", "", "", "", ago(row["saved"])))
             continue
         size, steps = f"{row['hidden']} x {row['layers']}", f"{row['step']:,}" + ("" if row["complete"] else " so far")
         scores = _figure(row["val_nats"]), _figure(row["test_bits_per_char"])
-        table.append((row["run"], row["cell"], size, steps, *scores, ago(row["saved"])))
+        table.append((_shown(row["run"]), row["cell"], size, steps, *scores, ago(row["saved"])))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
     for row in rows:
         if row["damaged"] is not None:
-            click.echo(f"note: {row['run']}: {row['damaged']}", err=True)
+            click.echo(f"note: {_shown(row['run'])}: {row['damaged']}", err=True)
 
 
 def summary(run: Any) -> dict[str, Any]:
@@ -86,3 +87,8 @@ def ago(saved: float) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _shown(name: str) -> str:
+    """Write the name of a run on one line, whoever named its folder."""
+    return "".join(options.visible(c) if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in name)

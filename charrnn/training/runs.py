@@ -1,6 +1,7 @@
 """The runs of the home folder: listing them, finding one by name, choosing a place for a new one."""
 
 import itertools
+import re
 from pathlib import Path
 
 from charrnn.errors import CharRNNError, command
@@ -9,6 +10,8 @@ from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 NAMED = 3  # so many names of runs stand in a hint
+# Slashes make folders; control characters and line ends make a table of runs unreadable.
+_UNFIT = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def runs() -> list[Run]:
@@ -76,8 +79,11 @@ def _nearest(name: str, known: list[str]) -> str:
 
 def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
     """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
-    if name is not None and (not name or name in (".", "..", "latest") or set(name) & set("/\\")):
-        raise CharRNNError(f"{name!r} cannot be the name of a run", "use letters, digits, '-' and '.', or give --out")
+    if name is not None and (not name or name in (".", "..", "latest") or _UNFIT.search(name)):
+        raise CharRNNError(
+            f"{name!r} cannot be the name of a run, which is one line without slashes",
+            "use letters, digits, '-' and '.', or give --out",
+        )
     return Run(Path(out) if out is not None else home() / (name or _free_name(settings)))
 
 
@@ -86,6 +92,6 @@ def _free_name(settings: Settings) -> str:
     size = f"-{settings.hidden}x{settings.layers or 1}" if settings.hidden else ""
     from charrnn.text import corpora  # completing does without
 
-    base = f"{corpora.stem(settings.corpus[0])}-{settings.cell}{size}"
+    base = _UNFIT.sub("-", f"{corpora.stem(settings.corpus[0])}-{settings.cell}{size}")
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (home() / name).exists())
