@@ -58,6 +58,22 @@ def test_a_folder_is_not_scored_as_its_name(run: Command, trained: Callable[...,
     assert run("score", "--text", str(tmp_path))[0] == 0
 
 
+def test_a_run_without_its_text_says_what_is_gone_and_what_works(
+    run: Command, trained: Callable[..., Run], corpus: str, home: Path
+) -> None:
+    config = trained("first", steps=1).path / "config.json"
+    shutil.rmtree(home / ".corpora")
+    Path(corpus).unlink()
+    for command in (("--resume", "first", "--steps", "4"), ("--config", str(config), "--name", "again")):
+        code, out, err = run("train", *command)
+        assert (code, out) == (1, "")
+        assert f"the private copy of the text is not in {home / '.corpora'}, and its source cannot be read: " in err
+        assert f"there is no file {corpus}\n" in err
+        assert "hint: put the text back there, or copy .corpora from" in err
+        assert f"{cli.program()} sample" in err
+    assert run("sample", "--run", "first", "--chars", "3")[0] == 0
+
+
 @pytest.mark.parametrize("command", [("train", "--config"), ("compare", "--from")])
 def test_a_file_of_settings_that_is_missing_is_told_in_words(
     run: Command, command: tuple[str, str], home: Path

@@ -234,7 +234,8 @@ def private_copy(settings: TextSettings) -> Text:
 def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
     """Return the text of a configuration: its private copy by fingerprint where there is one, else its sources.
 
-    Raises CharRNNError where the sources now hold another text than the configuration was made for.
+    Raises CharRNNError where the copy is gone and the sources are too, or hold another text than the configuration was
+    made for.
     """
     folder = home() / ".corpora"
     if settings.fingerprint:
@@ -246,7 +247,16 @@ def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
                 "the text came from standard input, and its private copy is gone",
                 f"save the text whose SHA-256 is {settings.fingerprint} as a file, and train a new run on that",
             )
-    text = read(settings.corpus, folder, Cleaning.of(settings), settings.document, progress)
+    try:
+        text = read(settings.corpus, folder, Cleaning.of(settings), settings.document, progress)
+    except CharRNNError as error:
+        if not settings.fingerprint:
+            raise
+        raise CharRNNError(
+            f"the private copy of the text is not in {folder}, and its source cannot be read: {error.problem}",
+            f"put the text back there, or copy {folder.name} from where the run was trained; {command('sample')}, "
+            f"{command('score')} and {command('eval', 'RUN', 'FILE')} work without it",
+        ) from error
     if settings.fingerprint not in (None, text.fingerprint):
         raise CharRNNError(
             f"{text.source} is not the text this configuration was made for: its SHA-256 is {text.fingerprint}",
