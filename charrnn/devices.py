@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 
 Device = Literal["cpu", "cuda"]
 
@@ -15,6 +15,8 @@ def resolve(device: str) -> Device:
 
     torch is imported only where there may be a GPU. Raises CharRNNError for a device that is not here.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"there is no device {device!r} here", "use --device cpu or auto")
     if device == "cpu" or (device == "auto" and not has_nvidia_driver()):
         return "cpu"
     import torch  # only CUDA needs it here
@@ -24,7 +26,7 @@ def resolve(device: str) -> Device:
     there = torch.cuda.is_available()
     if device == "auto" and not there:
         return "cpu"
-    if device not in ("auto", "cuda") or not there:
+    if not there:
         raise CharRNNError(f"there is no device {device!r} here", "use --device cpu or auto")
     cuda.prepare()
     return "cuda"

@@ -16,6 +16,13 @@ class CharRNNError(Exception):
         self.hint = hint
 
 
+class OptionError(CharRNNError):
+    """A value that a setting or an option cannot have, or several that contradict each other.
+
+    The command line ends with exit code 2, as for options that there are not; errors of data end with 1.
+    """
+
+
 def did_you_mean(given: str, known: list[str]) -> str:
     """Return a hint that names the nearest of `known`, or all of them when none is near."""
     import difflib  # only a mistake pays for it

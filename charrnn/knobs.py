@@ -10,7 +10,7 @@ from dataclasses import field
 from functools import cache
 from typing import Any
 
-from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.errors import CharRNNError, OptionError, did_you_mean
 
 
 def knob(
@@ -91,7 +91,7 @@ def parse_seconds(text: str | float) -> float:
         return float(text)
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
     if match is None or not any(match.groups()):
-        raise CharRNNError(f"{text!r} is not a length of time", "give seconds or a unit: 90, 90s, 3m, 1h30m")
+        raise OptionError(f"{text!r} is not a length of time", "give seconds or a unit: 90, 90s, 3m, 1h30m")
     hours, minutes, seconds = (float(group or 0) for group in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 
@@ -103,19 +103,19 @@ def _checked(each: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     if value is None or (off is not None and type(value) in (int, float) and value == off):
         if is_optional(hint):
             return None
-        raise CharRNNError(f"{name} is null", f"expected {_described(hint, data)}")
+        raise OptionError(f"{name} is null", f"expected {_described(hint, data)}")
     try:
         if data.get("parse"):
             value = data["parse"](value)
         value = _converted(plain(hint), value)
     except (TypeError, ValueError, OverflowError):
-        raise CharRNNError(f"{name} is {value!r}", f"expected {_described(hint, data)}") from None
+        raise OptionError(f"{name} is {value!r}", f"expected {_described(hint, data)}") from None
     if data.get("choices") and value not in data["choices"]:
-        raise CharRNNError(f"{name} is {value!r}", did_you_mean(str(value), list(data["choices"])))
+        raise OptionError(f"{name} is {value!r}", did_you_mean(str(value), list(data["choices"])))
     low, high = data.get("low"), data.get("high")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not ((low is None or value >= low) and (high is None or value <= high) and math.isfinite(value)):
-        raise CharRNNError(f"{name} is {value}", f"expected {_described(hint, data)}")
+        raise OptionError(f"{name} is {value}", f"expected {_described(hint, data)}")
     return value
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from charrnn import cells
 from charrnn.bench import bench_decode, bench_encode, bench_machine, bench_train
 from charrnn.bench.bench_machine import seconds_of as seconds_of
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 
 DECODE_SIZES = ((128, 2), (512, 2))
 TRAIN_SIZES = ((128, 2, 50, 50), (512, 1, 32, 64))  # hidden, layers, batch, window
@@ -31,7 +31,7 @@ def run(
     cells.get(cell)
     for name, value in (("hidden", hidden), ("layers", layers), ("batch", batch), ("window", window)):
         if value is not None and value < 1:
-            raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
+            raise OptionError(f"{name} is {value}", "expected a whole number of 1 or more")
     limits = bench_machine.machine(quick)
     yield "machine", limits
     if what in ("decode", "all"):

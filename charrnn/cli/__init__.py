@@ -18,7 +18,7 @@ import click
 
 from charrnn import __version__
 from charrnn.cli import streams
-from charrnn.errors import PROGRAM, CharRNNError, command, did_you_mean, quoted
+from charrnn.errors import PROGRAM, CharRNNError, OptionError, command, did_you_mean, quoted
 from charrnn.interruption import HANG_UP, Ended
 
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
@@ -118,7 +118,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         say(error)
-        return 1
+        return 2 if isinstance(error, OptionError) else 1
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn import cli, strict_json
-from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.errors import CharRNNError, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.training.settings import Settings
 
@@ -276,14 +276,18 @@ def _shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(share) for share in text.split(","))
     except ValueError:
-        raise CharRNNError(f"split is {text!r}", "give three shares, for instance 0.8,0.1,0.1 or 0.9,0.1,0") from None
+        raise OptionError(f"split is {text!r}", "give three shares, for instance 0.8,0.1,0.1 or 0.9,0.1,0") from None
 
 
 def _pair(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
     try:
-        return name, int(value)
+        number = int(value)
     except ValueError:
-        raise CharRNNError(
-            f"cell option {text!r}", "give name=value with a whole number, for instance depth=3"
-        ) from None
+        number = 0
+    if number < 1:
+        raise OptionError(
+            f"cell option {text!r} is not name=value with a whole number of 1 or more",
+            f"give for instance {name or 'depth'}=3",
+        )
+    return name, number

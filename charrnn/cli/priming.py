@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from charrnn import cli
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 200  # characters of a suggested prime
@@ -36,14 +36,14 @@ def given(prime: str | None, prime_file: Path | None, encoding: str | None = Non
     `echo` and the like put there, is part of it.
     """
     if prime is not None and prime_file is not None:
-        raise CharRNNError("both a prime and --prime-file are given", "give one of them")
+        raise OptionError("both a prime and --prime-file are given", "give one of them")
     if prime_file is not None:
         return read_file(prime_file, encoding)
     if prime == "-" or (prime is None and not sys.stdin.isatty()):
         text = decoded(sys.stdin.buffer.read(), "standard input", encoding)
         return text if as_is else re.sub(r"\r?\n\Z", "", text)
     if encoding is not None:
-        raise CharRNNError("--encoding is given for a prime that is typed", "give it with --prime-file, or with '-'")
+        raise OptionError("--encoding is given for a prime that is typed", "give it with --prime-file, or with '-'")
     return argument(prime or "") if as_is else typed_in(prime or "", "the prime")
 
 

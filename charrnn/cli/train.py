@@ -52,7 +52,7 @@ def command(
     CORPUS is one or more UTF-8 files (.gz too), folders, patterns in quotes, - for standard input, or a name that
     `corpora list` shows; without it, the embedded Serbian one is learned.
     """
-    from charrnn.errors import CharRNNError
+    from charrnn.errors import OptionError
 
     values = options.given(settings)
     if corpus:
@@ -61,7 +61,7 @@ def command(
         extra = [key for key in values if key not in ("steps", "device")]
         extra += [key for key, value in (("name", name), ("out", out)) if value]
         if extra or config_file:
-            raise CharRNNError(
+            raise OptionError(
                 f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps and --device beside it, or train a new run with --config",
             )

@@ -23,7 +23,7 @@ from charrnn.compare.events import Tried as Tried
 from charrnn.compare.events import Working as Working
 from charrnn.compare.grid import Folder, Grid, merged_cells
 from charrnn.compare.jobs import Job, carry_out
-from charrnn.errors import CharRNNError, how_to_install
+from charrnn.errors import OptionError, how_to_install
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.training.run import Run
 from charrnn.training.runs import find_run
@@ -48,9 +48,9 @@ def compare(
     if baseline is not None:
         find_run(baseline)  # that there is none is to be heard before hours of training, not after
     if jobs < 1:
-        raise CharRNNError(f"jobs is {jobs}", "expected a whole number of 1 or more")
+        raise OptionError(f"jobs is {jobs}", "expected a whole number of 1 or more")
     if jobs > 1 and grid.match == "time":
-        raise CharRNNError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
+        raise OptionError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
     with folder.held():
         yield from _compare(grid, models, folder, jobs, baseline, look_inside, stop)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from charrnn import files, locks, strict_json
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training.config import FORMAT as CONFIG_FORMAT
@@ -78,21 +78,21 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.match not in MATCHES:
-            raise CharRNNError(f"match is {self.match!r}", f"choose from: {', '.join(MATCHES)}")
+            raise OptionError(f"match is {self.match!r}", f"choose from: {', '.join(MATCHES)}")
         whole = {"seeds": self.seeds, "lr-trials": self.lr_trials, "steps": self.steps, "parameters": self.target}
         for name, value in whole.items():
             if value is not None and value < 1:
-                raise CharRNNError(f"{name} is {value}", "expected a whole number of 1 or more")
+                raise OptionError(f"{name} is {value}", "expected a whole number of 1 or more")
         if self.budget is not None and not 0 < self.budget < math.inf:
-            raise CharRNNError(f"budget is {self.budget:g} seconds", "expected more than 0, for instance 60s or 5m")
+            raise OptionError(f"budget is {self.budget:g} seconds", "expected more than 0, for instance 60s or 5m")
         if (self.budget is None) == (self.steps is None):
-            raise CharRNNError("a comparison needs a budget or a number of steps, and not both", "give one of them")
+            raise OptionError("a comparison needs a budget or a number of steps, and not both", "give one of them")
         if self.target is not None and self.match == "hidden":
-            raise CharRNNError(f"{self.target} parameters for models of equal width", "leave out --parameters")
+            raise OptionError(f"{self.target} parameters for models of equal width", "leave out --parameters")
         if self.match == "time" and self.budget is None:
-            raise CharRNNError("equal time without a budget", "give --budget, for instance --budget 60s")
+            raise OptionError("equal time without a budget", "give --budget, for instance --budget 60s")
         if min(self.config.split[1:]) == 0:
-            raise CharRNNError(
+            raise OptionError(
                 "a comparison chooses by the validation part and scores by the test part, and one of them is empty",
                 "give all three shares, for instance --split 0.8,0.1,0.1",
             )
@@ -150,6 +150,8 @@ class Grid:
             rest = {key: value for key, value in values.items() if key not in ("format", "config", "entries")}
             config = settings_from_json(strict_json.dumps(values["config"]), source)
             return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
+        except OptionError as error:  # a value of a file is no option
+            raise CharRNNError(f"{source}: {error.problem}", error.hint) from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CharRNNError(f"{source} holds no comparison ({error})", "give a comparison.json") from None
 

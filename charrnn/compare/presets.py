@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def karpathy2015(
     from charrnn.training import resolve  # here: a command line that only lists its options needs neither
 
     if not 0 < fraction <= 1:
-        raise CharRNNError(f"fraction is {fraction}", "expected a number above 0, up to 1")
+        raise OptionError(f"fraction is {fraction}", "expected a number above 0, up to 1")
     widths = [width for width in WIDTHS if width <= widest]
     if not widths:
         raise CharRNNError(

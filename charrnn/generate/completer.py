@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.generate.completion import CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Decoder
@@ -45,7 +45,7 @@ class Completer:
         limited. Raises CharRNNError for a count below 1.
         """
         if count < 1:
-            raise CharRNNError(f"count is {count}", "expected a whole number of 1 or more")
+            raise OptionError(f"count is {count}", "expected a whole number of 1 or more")
         source = None if request.max_copy is None else training_text()
         decoder = self.decoders.chosen()
         primed, numbers = self._primed(decoder, request.prime), range(first, first + count)

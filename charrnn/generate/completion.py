@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn, Unit, in_document, until, up_to_end
 from charrnn.text import documents
@@ -58,9 +58,9 @@ class CompletionStream(Iterator[Drawn]):
         learned, at whose end it stops. alternatives: what notes them. Raises CharRNNError for what cannot be.
         """
         if chars < 0:
-            raise CharRNNError(f"chars is {chars}", "expected a whole number of 0 or more")
+            raise OptionError(f"chars is {chars}", "expected a whole number of 0 or more")
         if "" in stop:
-            raise CharRNNError("a stop string is empty", "give at least one character, or leave it out")
+            raise OptionError("a stop string is empty", "give at least one character, or leave it out")
         self.ended: Ended | None = None
         self._alternatives = alternatives
         self._stopped = self._until(characters, chars, stop, prime, document)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
@@ -82,7 +82,7 @@ class Alternatives:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise CharRNNError(f"alternatives is {self.k}", "expected a whole number of 1 or more")
+            raise OptionError(f"alternatives is {self.k}", "expected a whole number of 1 or more")
         self.of: list[Likeliest] = []
 
     def note(self, logits: NDArray[Any], state: State, decoder: Decoder) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.generate.sampling import Sampling
 
 DEFAULT_CHARS = 200
@@ -54,4 +54,4 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.max_copy is not None and self.max_copy < 2:
-            raise CharRNNError(f"max-copy is {self.max_copy}", "expected a whole number of 2 or more")
+            raise OptionError(f"max-copy is {self.max_copy}", "expected a whole number of 2 or more")

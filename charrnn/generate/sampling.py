@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn
@@ -46,7 +46,7 @@ class Sampling:
         ]
         for name, value, good, expected in checks:
             if not good:
-                raise CharRNNError(f"{name} is {value}", f"expected {expected}")
+                raise OptionError(f"{name} is {value}", f"expected {expected}")
 
 
 def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sampling) -> NDArray[np.float64]:

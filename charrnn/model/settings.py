@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.knobs import Knobs, knob
 
 
@@ -34,9 +34,9 @@ class ModelSettings(Knobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.one_hot and (self.embedding is not None or self.tie):
-            raise CharRNNError("one-hot input has no embedding to size or to tie", "leave out embedding and tie")
+            raise OptionError("one-hot input has no embedding to size or to tie", "leave out embedding and tie")
         if self.tie and None not in (self.embedding, self.hidden) and self.embedding != self.hidden:
-            raise CharRNNError(
+            raise OptionError(
                 f"tied weights need an embedding of the hidden size {self.hidden}, not {self.embedding}",
                 "leave the embedding out",
             )

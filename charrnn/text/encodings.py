@@ -5,7 +5,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 
 UTF8 = "utf-8"
 # Python counts these as encodings of text, but no file of text is written in them.
@@ -71,7 +71,7 @@ def text_encoding(name: str) -> str:
         found = "undefined"
     found = {"utf_8": UTF8, "utf-8-sig": UTF8}.get(found, found)  # a byte order mark is dropped in any case
     if found in _NOT_OF_FILES:
-        raise CharRNNError(
+        raise OptionError(
             f"encoding is {name!r}, which is no encoding of text that Python knows",
             "give one such as utf-8, latin-1, cp1250, cp1252, mac-roman, shift_jis, big5 or utf-16",
         )

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.knobs import Knobs, knob, recorded
 from charrnn.text.encodings import UTF8, text_encoding
 
@@ -37,9 +37,9 @@ class TextSettings(Knobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.corpus:
-            raise CharRNNError("no corpus was named", "give a file, or leave it out for the embedded one")
+            raise OptionError("no corpus was named", "give a file, or leave it out for the embedded one")
         if len(self.split) != 3 or min(self.split) < 0 or self.split[0] <= 0 or not math.isclose(sum(self.split), 1):
-            raise CharRNNError(
+            raise OptionError(
                 f"split {','.join(map(str, self.split))} is not three shares that sum to 1",
                 "give training,validation,test, for instance 0.8,0.1,0.1 or 0.9,0.1,0",
             )

@@ -4,7 +4,7 @@ import itertools
 import re
 from pathlib import Path
 
-from charrnn.errors import CharRNNError, command
+from charrnn.errors import CharRNNError, OptionError, command
 from charrnn.home import home
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
@@ -80,7 +80,7 @@ def _nearest(name: str, known: list[str]) -> str:
 def open_run(settings: Settings, name: str | None = None, out: str | Path | None = None) -> Run:
     """Choose where a run is kept: the folder `out`, or one in the home folder called `name` or what it is about."""
     if name is not None and (not name or name in (".", "..", "latest") or _UNFIT.search(name)):
-        raise CharRNNError(
+        raise OptionError(
             f"{name!r} cannot be the name of a run, which is one line without slashes",
             "use letters, digits, '-' and '.', or give --out",
         )

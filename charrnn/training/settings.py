@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from charrnn import engines
-from charrnn.errors import CharRNNError
+from charrnn.errors import OptionError
 from charrnn.knobs import Knobs, knob, parse_seconds, recorded, refuse_unknown
 from charrnn.model.settings import ModelSettings
 from charrnn.text.settings import DEFINING, TextSettings
@@ -71,7 +71,7 @@ class OptimizationSettings(Knobs):
         super().__post_init__()
         lengths = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(lengths) > 1:
-            raise CharRNNError(f"{' and '.join(lengths)} both set the length of the run", "give one of them")
+            raise OptionError(f"{' and '.join(lengths)} both set the length of the run", "give one of them")
 
 
 @dataclass(frozen=True)
