@@ -22,7 +22,7 @@ from conftest import CORPUS, config
 
 from charrnn import api, cli
 from charrnn.cli import options, surprise
-from charrnn.generate import copying
+from charrnn.text import corpus as corpus_module
 from charrnn.training import loop, runs
 from charrnn.training.run import Run
 
@@ -192,7 +192,7 @@ def test_what_is_copied_is_null_where_the_corpus_is_gone(run: Command, monkeypat
     def gone(*_: Any) -> Any:
         raise cli.CharRNNError("there is no file text.txt", "check the path")
 
-    monkeypatch.setattr(copying, "private_copy", gone)
+    monkeypatch.setattr(corpus_module, "private_copy", gone)
     code, out, err = run("sample", "--chars", "5", "--json")
     assert code == 0
     assert last_json(out)["completions"][0]["copied"] is None
