@@ -42,6 +42,11 @@ def slow_but(quick: list[str], names: list[str]) -> list[Any]:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+def long_but(quick: list[str], names: list[str]) -> list[Any]:
+    """As `slow_but`, where all but the quick ones take minutes together: each compiles, or trains anew."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
 @pytest.fixture
 def stored(home: Path) -> Path:
     """A home folder with everything that is stored."""
@@ -162,7 +167,7 @@ def completes(name: str, drawn: dict[str, Any], say: Say) -> None:
             assert each["nats"] == pytest.approx(nats, rel=exact), (name, drawn["options"])
 
 
-@pytest.mark.parametrize("name", slow_but(QUICK, list(RUNS)))
+@pytest.mark.parametrize("name", long_but(QUICK, list(RUNS)))
 def test_a_stored_run_completes_as_it_did(name: str, say: Say) -> None:
     for prime, rows in RUNS[name]["next"].items():
         assert missing(rows, say("next", prime, "--run", name, "--k", str(len(rows)), "--json")["next"]) == []
@@ -233,7 +238,7 @@ def test_a_stored_run_that_is_complete_can_be_made_longer(say: Say) -> None:
     assert [entry[:2] for entry in plan] == [[0, before["steps"]], [before["steps"], result["steps"]]]
 
 
-@pytest.mark.parametrize("name", slow_but(["char-gru", "lines"], [n for n in RUNS if RUNS[n]["info"]["complete"]]))
+@pytest.mark.parametrize("name", long_but(["char-gru", "lines"], [n for n in RUNS if RUNS[n]["info"]["complete"]]))
 def test_a_stored_configuration_repeats_its_run(name: str, stored: Path, say: Say) -> None:
     result = say("train", "--config", str(stored / name / "config.json"), "--name", "again", "--json")
     end(RUNS[name]["info"]["result"], result)
