@@ -63,7 +63,7 @@ SETTINGS: dict[str, Any] = {
 EPS = float(torch.finfo(torch.float32).eps)
 FACTOR, ROUNDINGS = 4, 8
 SCORE_NATS = 1e-5
-CUDNN_ROUNDING = 2**-14  # its tanh and sigmoid are not rounded correctly: an eighth of a rounding of TF32
+CUDNN_ROUNDING = 8 * EPS  # its tanh and sigmoid are not rounded correctly; a rounding of TF32 is 4096 EPS
 
 Expected = Callable[..., tuple[NDArray[Any], float]]  # by cell and rounding
 

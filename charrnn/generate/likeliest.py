@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CharRNNError, OptionError
+from charrnn.errors import OptionError
 from charrnn.generate.decoder import Decoder, State
+from charrnn.generate.sampling import costs as costs_of_ids
+from charrnn.generate.sampling import diverged
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
 Likeliest = tuple[tuple[str, float], ...]
@@ -40,7 +42,9 @@ def likeliest(logits: NDArray[Any], state: State, decoder: Decoder, tokenizer: T
 
     def note(logits: NDArray[Any], spelled: bytes, nats: float, position: int, state: State) -> None:
         """Put on the heap what may follow: all beginnings, and of whole characters as many as may be asked for."""
-        costs = nats + _costs(logits)
+        if not np.isfinite(logits).all():
+            raise diverged()
+        costs = nats + costs_of_ids(logits)
         after = tokenizer.next_state[position]
         whole = np.flatnonzero(after == 0)
         whole = whole[np.argsort(costs[whole], kind="stable")[:k]]
@@ -58,16 +62,6 @@ def likeliest(logits: NDArray[Any], state: State, decoder: Decoder, tokenizer: T
             following, state = decoder.step(np.array([best.spelled[-1]]), best.before)
             note(following[0], best.spelled, best.nats, best.position, state)
     return tuple(found)
-
-
-def _costs(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Nats of every id under logits (V,): no temperature, no filter, no automaton."""
-    x = logits.astype(np.float64)
-    if not np.isfinite(x).all():
-        raise CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
-    top = x.max()
-    costs: NDArray[np.float64] = np.log(np.exp(x - top).sum()) + top - x
-    return costs
 
 
 @dataclass

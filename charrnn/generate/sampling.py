@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.decoder import Decoder, State
-from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn
 from charrnn.generate.stopping import in_document as in_document
 from charrnn.generate.stopping import until as until
@@ -24,6 +23,13 @@ from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
 Forbidden = Callable[[str, bytes], list[int]]
+
+
+class Noting(Protocol):
+    """What notes the characters that may follow, where one begins."""
+
+    def note(self, logits: NDArray[Any], state: State, decoder: Decoder) -> None:
+        """Note them. logits: (V,) in nats. state: as `decoder.step` returned it with them; not modified."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
     """Probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
     masked = np.where(allowed, logits.astype(np.float64), -np.inf)
     if not np.isfinite(masked.max()):
-        raise _diverged()
+        raise diverged()
     if sampling.temperature == 0:
         p = np.zeros(len(masked))
         p[masked.argmax()] = 1.0
@@ -93,7 +99,8 @@ def _sum(p: NDArray[np.float64]) -> float:
     return float(np.cumsum(p)[-1])
 
 
-def _diverged() -> CharRNNError:
+def diverged() -> CharRNNError:
+    """Return the error of a model whose logits are not finite."""
     return CharRNNError("the model's logits are not finite", "its training diverged: train with a lower --lr")
 
 
@@ -109,11 +116,17 @@ def draws(seed: int, completion: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, completion], dtype=np.uint64)))
 
 
-def cost(logits: NDArray[Any], id_: int) -> float:
-    """Nats of an id under logits (V,): no temperature, no filter, no automaton."""
+def costs(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the nats (V,) of every id under logits (V,): no temperature, no filter, no automaton."""
     x = logits.astype(np.float64)
     top = x.max()
-    return float(np.log(np.exp(x - top).sum()) + top - x[id_])
+    nats: NDArray[np.float64] = np.log(np.exp(x - top).sum()) + top - x
+    return nats
+
+
+def cost(logits: NDArray[Any], id_: int) -> float:
+    """Return the nats of one id under logits (V,), as `costs`."""
+    return float(costs(logits)[id_])
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,7 @@ def generate(
     completion: int = 0,
     forbidden: Forbidden | None = None,
     ids: Iterator[tuple[int, float]] | None = None,
-    alternatives: Alternatives | None = None,
+    alternatives: Noting | None = None,
 ) -> Iterator[Drawn]:
     """Yield characters after a prime, without end, each with its cost in nats.
 
@@ -170,7 +183,7 @@ def generate(
         ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden, alternatives)
     for id_, cost_ in ids:
         if id_ < 0:
-            raise _diverged()
+            raise diverged()
         nats += cost_
         if character := stream.push(id_):
             yield Drawn(character, nats)
@@ -184,7 +197,7 @@ def _drawn(
     sampling: Sampling,
     us: np.random.Generator,
     forbidden: Forbidden | None,
-    alternatives: Alternatives | None,
+    alternatives: Noting | None,
 ) -> Iterator[tuple[int, float]]:
     id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
     while True:
