@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from charrnn.interruption import SIGNALS
 from charrnn.training import loop
 from charrnn.training.config import Config
 from charrnn.training.run import Run
@@ -18,9 +19,11 @@ from charrnn.training.settings import Settings
 CORPUS = Path(__file__).parent.parent / "corpora" / "rekurentne.txt"
 # What is compiled for tests is kept from one run of them to the next, and apart from the user's.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parent.parent / ".pytest_cache")
-# A job in the background is started with Ctrl-C ignored, and would hand that down to processes that tests interrupt.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A job in the background is started with Ctrl-C ignored, and nohup ignores HUP: tests that wait for such a signal, here
+# or in a process to which that is handed down, would wait for ever.
+for _number in SIGNALS:
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 # Small models are fastest on one thread, and tests that run side by side do not fight over cores.
 torch.set_num_threads(1)
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared
