@@ -413,14 +413,27 @@ def test_in_another_thread_training_leaves_signals_alone(corpus: str) -> None:
 # Comparisons
 
 
+BOTH_WAYS = ((signal.SIGTERM, 1), (signal.SIGINT, 2))
+
+
 def comparison(corpus: str, jobs: int) -> list[str]:
     length = ["--steps", "300", "--seeds", "2", "--lr-trials", "2", "--jobs", str(jobs), "--no-inspect"]
     return ["compare", corpus, "--cells", "nn.RNN,nn.GRU", *WIDTH, *length]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("side_by_side", [1, 2])
-@pytest.mark.parametrize("number", SIGNALS)
+# Two of all: each takes most of a minute.
+@pytest.mark.parametrize(
+    ("number", "side_by_side"),
+    [
+        pytest.param(
+            number,
+            side_by_side,
+            marks=pytest.mark.slow if (number, side_by_side) in BOTH_WAYS else pytest.mark.long,
+        )
+        for number in SIGNALS
+        for side_by_side in (1, 2)
+    ],
+)
 def test_an_interrupted_comparison_saves_and_goes_on(
     side_by_side: int, number: int, start: Start, corpus: str, home: Path
 ) -> None:
