@@ -17,10 +17,11 @@ import pytest
 from charrnn import api, cells
 from charrnn.api import COMPILE_IDS, ROWS, Kept, TextModel
 from charrnn.compiler.decoding import compiling as native_compiling
-from charrnn.generate import rows as native_batch
+from charrnn.generate import completer
 from charrnn.generate.compiled import NativeDecoder
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Decoder
+from charrnn.generate.rows import RowsDecoder
 from charrnn.generate.sampling import Sampling, draws, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import BYTES, Tokenizer
@@ -107,7 +108,7 @@ def test_threads_that_share_a_model_get_what_each_gets_alone(trained: TrainedRun
             lambda: model.next("Rekurentn"),
             lambda: model.score(long).per_char.tolist(),
             lambda: model.score(long[:300]).per_char.tolist(),
-            lambda: completions(native_batch.AT_LEAST + 1),
+            lambda: completions(completer.ROWS_AT_LEAST + 1),
             lambda: completions(3, max_copy=4),
             lambda: model.complete(long[:2000], 100),
         ] * 2
@@ -147,7 +148,7 @@ def test_threads_that_share_a_torch_decoder_get_what_each_gets_alone() -> None:
 def test_threads_that_read_completions_of_one_call_get_what_each_is_alone() -> None:
     decoder = native("lstm", "float32")
     primed = read_prime(decoder, TOKENIZER, "ab")
-    rows = native_batch.RowsDecoder(decoder).drawn(primed, TOKENIZER, Sampling(), range(20))
+    rows = RowsDecoder(decoder).drawn(primed, TOKENIZER, Sampling(), range(20))
     works = [partial(next_of, row, 150) for row in rows]
     assert at_once(works, 20) == [ids_of(decoder, "ab", n, 150) for n in range(20)]
 
@@ -209,7 +210,7 @@ def same_in_rows(cell: str, kept: str, **sizes: Any) -> None:
     architecture = Architecture(cell, TOKENIZER.size, **sizes)
     decoder = NativeDecoder(architecture, architecture.initial(seed=5, bound=0.4), kept)
     primed = read_prime(decoder, TOKENIZER, "hello")
-    together = native_batch.RowsDecoder(decoder)
+    together = RowsDecoder(decoder)
     alone = [ids_of(decoder, "hello", n, 40) for n in range(ROWS + 6)]
     for count in (1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 64, 65, 70):
         rows = together.drawn(primed, TOKENIZER, Sampling(), range(count))

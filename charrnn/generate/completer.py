@@ -19,6 +19,7 @@ from charrnn.text.tokenizer import Tokenizer
 Ids = Iterator[tuple[int, float]]
 
 ROWS = 64  # completions drawn side by side
+ROWS_AT_LEAST = 8  # with fewer, one after the other is as fast
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,11 @@ class Completer:
 
     def _rows(self, decoder: Decoder, request: Request, primed: Primed, numbers: range) -> Iterator[Ids] | None:
         """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
-        if not decoder.is_compiled:
+        if not decoder.is_compiled or len(numbers) < ROWS_AT_LEAST:
             return None
         from charrnn.generate.compiled import CompiledDecoder
-        from charrnn.generate.rows import AT_LEAST, RowsDecoder
+        from charrnn.generate.rows import RowsDecoder
 
-        if len(numbers) < AT_LEAST:
-            return None
         assert isinstance(decoder, CompiledDecoder)
         together = RowsDecoder(decoder)
         groups = (numbers[i : i + ROWS] for i in range(0, len(numbers), ROWS))

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from charrnn.generate.transliteration import to_cyrillic, to_latin
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.text.utf8 import BYTE_ORDER_MARK
 
@@ -104,9 +103,21 @@ def _without_accents(character: str) -> str:
     return "".join(c for c in apart if not unicodedata.combining(c))
 
 
+def _in_latin(text: str, known: frozenset[str]) -> str:
+    from charrnn.generate.transliteration import to_latin  # few primes need it
+
+    return to_latin(text)
+
+
+def _in_cyrillic(text: str, known: frozenset[str]) -> str:
+    from charrnn.generate.transliteration import to_cyrillic
+
+    return to_cyrillic(text)
+
+
 _CHANGES: list[tuple[str, Callable[[str, frozenset[str]], str]]] = [
-    ("it knows the text in Latin script", lambda text, known: to_latin(text)),
-    ("it knows the text in Cyrillic script", lambda text, known: to_cyrillic(text)),
+    ("it knows the text in Latin script", _in_latin),
+    ("it knows the text in Cyrillic script", _in_cyrillic),
     ("it knows plainer punctuation", _each(lambda c: c.translate(_PLAIN))),
     ("it knows typographic punctuation", _each(lambda c: c.translate(_CURLED))),
     ("it knows a plainer form", _each(lambda c: unicodedata.normalize("NFKC", c))),

@@ -19,7 +19,6 @@ from charrnn.generate.sampling import Primed, Sampling, draws, filters
 from charrnn.text.tokenizer import Tokenizer
 
 STEPS = 16  # ids that every row draws at a time
-AT_LEAST = 8  # with fewer rows, one after the other is as fast
 
 
 class RowsDecoder:
