@@ -1,6 +1,6 @@
 """Measure what a model makes of characters that its text never had, by how the head's bias starts.
 
-    python tests/unseen_characters.py TEXT SMOOTHING... [--steps N] [--hidden H] [--batch B] [--window T]
+    python tests/unseen_characters.py TEXT SMOOTHING... [--steps N] [--hidden H] [--batch B] [--window T] [--threads N]
 
 Trains a model on TEXT for every smoothing (0 starts the bias at zero), and prints of its validation part: nats per
 character; the share that all ids which never came have together, over its first 2,000 characters; and nats per
@@ -19,16 +19,17 @@ from charrnn.text.corpus import prepare
 
 UNSEEN = "čćšđžéüßжщю漢字😀€"
 PLACES, REPLACED = 2000, 0.01
+SIZES = ("steps", "hidden", "batch", "window", "threads")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text")
     parser.add_argument("smoothing", type=float, nargs="+")
-    for name in ("steps", "hidden", "batch", "window"):
+    for name in SIZES:
         parser.add_argument(f"--{name}", type=int)
     asked = vars(parser.parse_args())
-    settings = {name: asked[name] for name in ("steps", "hidden", "batch", "window") if asked[name]}
+    settings = {name: asked[name] for name in SIZES if asked[name]}
     for smoothing in asked["smoothing"]:
         with tempfile.TemporaryDirectory() as folder:
             model = charrnn.train(asked["text"], out=Path(folder) / "run", bias_smoothing=smoothing, **settings)
