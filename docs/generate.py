@@ -90,13 +90,14 @@ def cells() -> str:
 def operations() -> str:
     """Every function that equations are written in."""
     ops = importlib.import_module("charrnn.cells.ops")
-    functions = [f for name, f in vars(ops).items() if inspect.isfunction(f) and not name.startswith("_")]
     rows = [
-        [code(f"{f.__name__}({', '.join(inspect.signature(f).parameters)})"), escaped(_first_sentence(f))]
-        for f in functions
-        if f.__module__ == ops.__name__ and f.__name__ != "equation"
+        [code(f"{name}({', '.join(_parameters(f))})"), escaped(_first_sentence(f))] for name, f in ops.public().items()
     ]
     return table(["function", "what it does"], rows)
+
+
+def _parameters(function: object) -> tuple[str, ...]:
+    return getattr(function, "parameters", None) or tuple(inspect.signature(function).parameters)
 
 
 def versions() -> str:

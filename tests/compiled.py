@@ -12,7 +12,7 @@ from charrnn import cells
 from charrnn.cells.cell import State
 from charrnn.compiler.decoding import arithmetic
 from charrnn.compiler.decoding.source import FunctionSource, Layout
-from charrnn.compiler.decoding.trace import Function, trace
+from charrnn.compiler.trace import Function, trace
 
 FLAGS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}  # the compiled decoder's
 

@@ -1,66 +1,279 @@
-"""The ops that equations are written in: NumPy, torch and Numba agree, also at the ends of the range."""
+"""The table of operations: every row computes the same thing in every target, at the ends of the range too."""
 
+import ctypes
+import dataclasses
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from compiled import MachineCode
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numpy.typing import NDArray
 
 from charrnn.cells import ops
-from charrnn.compiler.decoding.trace import Function, Graph
+from charrnn.cells.operation import Operation
+from charrnn.compiler.graph import Graph
+from charrnn.compiler.targets.javascript import FUNCTIONS
+from charrnn.compiler.targets.onnx import OnnxGraph
+from charrnn.compiler.trace import Function, named
+from charrnn.compiler.training.arithmetic import Maths, Value
 
+Array = NDArray[Any]
 EDGES = [0.0, -0.0, 1e-300, -1e-300, 1e-8, 0.5, -0.5, 1, -1, 20, -20, 25, -25, 37, -37, 300, -300, 700]
-UNARY = ["sigmoid", "tanh", "exp", "expm1", "relu", "softplus"]
+FAR = [-700, -1e4, 1e4, np.inf, -np.inf, np.nan]
+RNG = np.random.default_rng(0)
+ELEMENTWISE = [name for name, operation in ops.TABLE.items() if operation.elementwise]
+NUMPY = {name: operation.numpy for name, operation in ops.TABLE.items()}
+NODE = shutil.which("node")
+# Where a row is asked for less than all numbers, and where its derivative is.
+DOMAINS = {"log1p": (0, 1), "exp": (-80, 80), "expm1": (-80, 80), "sqrt": (1e-3, 700)}
+# A function of C's library, or of a vector unit, may be off by some units in the last place.
+ULPS = 8
 
 
-@pytest.mark.parametrize("name", UNARY)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_numpy_and_torch_agree_everywhere(name: str, dtype: Any) -> None:
-    x = np.array(EDGES + list(np.random.default_rng(0).standard_normal(200) * 5), dtype=dtype)
-    if name in ("exp", "expm1"):
-        x = np.minimum(x, 80)
-    op, eps = getattr(ops, name), np.finfo(dtype).eps
-    ours, theirs = op(x), op(torch.from_numpy(x)).numpy()
-    assert ours.dtype == theirs.dtype == dtype
-    np.testing.assert_allclose(ours, theirs, rtol=8 * eps, atol=np.finfo(dtype).tiny)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_numba_agrees_with_numpy_everywhere(dtype: Any) -> None:
-    rng, eps, tiny = np.random.default_rng(0), np.finfo(dtype).eps, np.finfo(dtype).tiny
-    x = np.array([*EDGES, -700, -1e4, 1e4, np.inf, -np.inf, np.nan, *(5 * rng.standard_normal(196))], dtype=dtype)
+def arguments(operation: Operation, dtype: Any, edges: list[float]) -> list[Array]:
+    """Arrays for an operation: edges and ordinary numbers, pairs of them that are equal too."""
+    x = np.array([*edges, *(5 * RNG.standard_normal(194 - len(edges)))], dtype)
+    if operation.name in DOMAINS:
+        x = np.clip(x, *DOMAINS[operation.name])
     y = np.roll(x, 1)
-    results = compiled_ops(x, y, dtype)
-    with np.errstate(all="ignore"):  # overflow and inf - inf are what is asked for
-        # The exact results, nearly: of float64 where float32 is tested. Both may be off by 4 units in the last place.
-        wide = (x.astype(np.float64), y.astype(np.float64))
-        for name in (*UNARY, "sqrt", "maximum", "minimum"):
-            expected = getattr(ops, name)(*wide if name in ("maximum", "minimum") else wide[:1]).astype(dtype)
-            np.testing.assert_allclose(results[name], expected, rtol=8 * eps, atol=tiny, err_msg=name)
-    finite = ops.split(np.nan_to_num(x, posinf=1, neginf=-1) / 1e4, 2)
-    for name, part in zip(("first", "second"), finite, strict=True):
-        assert np.array_equal(results[name], part)
-    assert np.array_equal(results["concat"], np.concatenate(finite[::-1]))
-    # A sum of n numbers, and n more in the variance: off by n roundings each.
-    np.testing.assert_allclose(results["layernorm"], ops.layernorm(finite[0]), rtol=0, atol=len(x) * eps)
+    y[::7] = x[::7]
+    return [x, np.where(y == 0, 1, y).astype(dtype) if operation.name == "div" else y][: len(operation.parameters)]
 
 
-def compiled_ops(x: Any, y: Any, dtype: Any) -> dict[str, Any]:
-    """What machine code makes of x and y (N,): every op's result by name; and the two halves of a tame x."""
-    graph, tame = Graph(), np.nan_to_num(x, posinf=1, neginf=-1) / dtype(1e4)
-    a, b, c = (graph.input(name, len(x)) for name in ("x", "y", "tame"))
-    traced = {name: getattr(ops, name)(a) for name in (*UNARY, "sqrt")}
-    traced |= {name: getattr(ops, name)(a, b) for name in ("maximum", "minimum")}
-    first, second = ops.split(c, 2)
-    traced |= {"first": first, "second": second, "concat": ops.concat(second, first), "layernorm": ops.layernorm(first)}
-    function = Function({name: len(x) for name in ("x", "y", "tame")}, {n: t.node for n, t in traced.items()})
-    code = MachineCode({"every_op": function}, np.dtype(dtype).name)
+def exact(operation: Operation, given: list[Array]) -> Array:
+    """The results as NumPy has them in float64, rounded; of the row as it stands in the file, whatever is tried."""
+    with np.errstate(all="ignore"):
+        return np.asarray(NUMPY[operation.name](*(x.astype(np.float64) for x in given)), given[0].dtype)
+
+
+def assert_near(found: Any, expected: Array, name: str, absolute: float = 0) -> None:
+    dtype = expected.dtype
+    assert np.asarray(found).dtype == dtype
+    atol = max(absolute, np.finfo(dtype).tiny)
+    np.testing.assert_allclose(found, expected, rtol=ULPS * np.finfo(dtype).eps, atol=atol, err_msg=name)
+
+
+# Targets: each computes an operation of arrays in its own way.
+
+
+def by_numpy(operation: Operation, given: list[Array]) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(operation.numpy(*given))
+
+
+def by_torch(operation: Operation, given: list[Array]) -> Array:
+    return np.asarray(operation.torch(*map(torch.from_numpy, given)))
+
+
+def by_numba(operation: Operation, given: list[Array]) -> Array:
+    return all_by_numba({operation.name: operation}, {operation.name: given})[operation.name]
+
+
+def all_by_numba(operations: dict[str, Operation], given: dict[str, list[Array]]) -> dict[str, Array]:
+    """As one piece of code, since each is compiled for half a second."""
+    graph, inputs, results = Graph(), {}, {}
+    for op, operation in operations.items():
+        names = [f"{op}_{name}" for name in operation.parameters]
+        inputs |= dict(zip(names, given[op], strict=True))
+        results[op] = operation(*(named(graph, name, len(given[op][0])) for name in names)).node
+    function = Function({name: len(value) for name, value in inputs.items()}, results)
+    code = MachineCode({"ops": function}, next(iter(inputs.values())).dtype.name)
     scratch = code.scratch()
-    for name, value in (("x", x), ("y", y), ("tame", tame)):
+    for name, value in inputs.items():
         scratch[code.place(name)] = value
     code(scratch, {})
-    return {name: scratch[code.place(name)].copy() for name in traced}
+    return {op: scratch[code.place(op)].copy() for op in operations}
+
+
+def by_llvm(operation: Operation, given: list[Array]) -> Array:
+    """Number by number, as float64 is computed; and for float32 four at once."""
+    double = given[0].dtype == np.float64
+    lanes = 1 if double else 4
+    padded = [np.concatenate([x, np.ones(-len(x) % lanes, x.dtype)]) for x in given]
+    result = np.empty_like(padded[0])
+    module = ir.Module()
+    module.triple = llvm.get_process_triple()
+    i64 = ir.IntType(64)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [i64] * (len(given) + 1)), "one_op")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    maths = Maths(builder, lanes, double)
+    pointers = [builder.inttoptr(at, maths.number.as_pointer()) for at in function.args]
+    loaded = [builder.load(pointer, align=result.itemsize) for pointer in pointers[:-1]]
+    value = maths.apply(operation.name, *(Value(maths, each) for each in loaded))
+    builder.store(value.ir, pointers[-1], align=result.itemsize)
+    builder.ret_void()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    address = engine.get_function_address("one_op")
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (len(given) + 1))(address)
+    for at in range(0, len(result), lanes):
+        call(*(array.ctypes.data + at * array.itemsize for array in (*padded, result)))
+    return result[: len(given[0])]
+
+
+def by_onnx(operation: Operation, given: list[Array]) -> Array:
+    onnx = pytest.importorskip("onnx", reason="ONNX is an extra")
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is an extra")
+    names, width = operation.parameters, len(given[0])
+    symbols, graph = Graph(), OnnxGraph()
+    node = operation(*(named(symbols, name, width) for name in names)).node
+    last = graph.function(Function(dict.fromkeys(names, width), {"result": node}), {n: n for n in names}, {})["result"]
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width]) for name in (*names, last)]
+    whole = onnx.helper.make_graph(graph.nodes, "one_op", info[:-1], info[-1:], graph.constants)
+    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {n: x[None] for n, x in zip(names, given, strict=True)})[0][0])
+
+
+def by_javascript(operation: Operation, given: list[Array]) -> Array:
+    if NODE is None:
+        pytest.skip("Node is not installed")
+    lists = [[f"{x!r}".replace("inf", "Infinity").replace("nan", "NaN") for x in each.tolist()] for each in given]
+    arrays = [f"Float64Array.from([{', '.join(each)}])" for each in lists]
+    terms = [f"given[{k}][i]" for k in range(len(given))]
+    loop = f"for (let i = 0; i < {len(given[0])}; i++) y[i] = {operation.javascript.format(*terms)};"
+    script = f"{FUNCTIONS}\nconst given = [{', '.join(arrays)}], y = new Float64Array({len(given[0])});\n{loop}\n"
+    script += "console.log(Array.from(y, (value) => String(value)).join(' '));"
+    ran = subprocess.run([NODE, "-e", script], capture_output=True, text=True, timeout=60, check=True)
+    words = ran.stdout.replace("Infinity", "inf").split()
+    return np.array([float(word) for word in words]).astype(given[0].dtype)
+
+
+Way = Callable[[Operation, list[Array]], Array]
+# Of each: the dtypes, and whether it must be right for what is far out.
+TARGETS: dict[str, tuple[Way, tuple[Any, ...], bool]] = {
+    "numpy": (by_numpy, (np.float32, np.float64), True),
+    "torch": (by_torch, (np.float32, np.float64), True),
+    "numba": (by_numba, (np.float32, np.float64), True),
+    "llvm": (by_llvm, (np.float32, np.float64), False),
+    "onnx": (by_onnx, (np.float32,), False),
+    "javascript": (by_javascript, (np.float64,), True),
+}
+ABSOLUTE = {"onnx": 1e-7}  # ONNX Runtime's own sigmoid is no nearer, for small results
+COLUMNS = [
+    (target, name)
+    for target in TARGETS
+    for name in ELEMENTWISE
+    if target != "numba"
+    if target in ("numpy", "torch") or getattr(ops.TABLE[name], target)
+]
+
+
+def conforms(target: str, operation: Operation) -> None:
+    """Compare one row in one target with NumPy in float64."""
+    way, dtypes, far = TARGETS[target]
+    for dtype in dtypes:
+        given = arguments(operation, dtype, [*EDGES, *FAR] if far else [e for e in EDGES if abs(e) < 80])
+        name = f"{operation.name} by {target} in {dtype.__name__}"
+        assert_near(way(operation, given), exact(operation, given), name, ABSOLUTE.get(target, 0))
+
+
+@pytest.mark.parametrize(("target", "name"), COLUMNS)
+def test_a_row_computes_the_same_in_every_target(target: str, name: str) -> None:
+    conforms(target, ops.TABLE[name])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numba_computes_every_row(dtype: Any) -> None:
+    rows = {name: ops.TABLE[name] for name in ELEMENTWISE if ops.TABLE[name].numba}
+    given = {name: arguments(row, dtype, [*EDGES, *FAR]) for name, row in rows.items()}
+    for name, found in all_by_numba(rows, given).items():
+        assert_near(found, exact(rows[name], given[name]), name)
+
+
+def test_every_row_that_an_equation_can_ask_for_has_every_target() -> None:
+    asked = [op for op in ops.TABLE.values() if op.derivative is not None]
+    assert len(asked) > 10
+    for operation in asked:
+        assert operation.numba, operation.name
+        assert operation.llvm, operation.name
+        assert operation.onnx, operation.name
+        assert operation.javascript, operation.name
+    for operation in ops.TABLE.values():  # what derivatives are made of is compiled with them
+        assert operation.llvm or not operation.elementwise, operation.name
+
+
+DIFFERENTIATED = [name for name, operation in ops.TABLE.items() if operation.derivative is not None]
+
+
+def differentiates(operation: Operation) -> None:
+    """Compare a row's derivative, computed by rows of NumPy, with torch's own."""
+    given = arguments(operation, np.float64, [e for e in EDGES if abs(e) < 80])
+    if operation.name == "div":
+        given[1] = np.where(np.abs(given[1]) < 0.1, 1, given[1])
+    tensors = [torch.from_numpy(x).requires_grad_() for x in given]
+    y = operation.torch(*tensors)
+    d = np.roll(given[0], 3)
+    y.backward(torch.from_numpy(d))
+    assert operation.derivative is not None
+    for tensor, found in zip(tensors, operation.derivative(d, *given, y.detach().numpy()), strict=True):
+        assert tensor.grad is not None
+        np.testing.assert_allclose(found, tensor.grad, rtol=1e-12, atol=1e-13, err_msg=operation.name)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIATED)
+def test_a_row_gives_its_derivative(name: str) -> None:
+    differentiates(ops.TABLE[name])
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        ("numpy", lambda x: np.tanh(np.float32(x)).astype(x.dtype)),
+        ("torch", lambda x: x.sinh()),
+        ("numba", "tanh_{real}({}) + real(0.0001)"),
+        ("llvm", lambda m, x: m.tanh(x * 1.0001)),
+        ("onnx", lambda graph, x: graph.add("Sigmoid", x)),
+        ("javascript", "Math.tan({})"),
+        ("derivative", lambda d, x, y: (d * (1 + y * y),)),
+    ],
+)
+def test_a_broken_row_is_found(column: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dataclasses.replace(ops.tanh, **{column: wrong})
+    monkeypatch.setitem(ops.TABLE, "tanh", broken)
+    checked = differentiates if column == "derivative" else partial(conforms, column)
+    with pytest.raises(AssertionError):
+        checked(broken)
+
+
+def test_softplus_is_right_everywhere() -> None:
+    for dtype in (np.float32, np.float64):
+        x = np.array([*EDGES, *FAR[:-1]], dtype)
+        with np.errstate(all="ignore"):
+            expected = np.logaddexp(x.astype(np.float64), 0).astype(dtype)
+            for found in (ops.softplus(x), ops.softplus(torch.from_numpy(x)).numpy()):
+                np.testing.assert_allclose(found, expected, rtol=ULPS * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_parts_joins_and_norms_are_compiled_for_completing(dtype: Any) -> None:
+    x = (RNG.standard_normal(220) / 3).astype(dtype)
+    graph = Graph()
+    first, second = ops.split(named(graph, "x", len(x)), 2)
+    outputs = {"first": first, "second": second, "joined": ops.concat(second, first), "norm": ops.layernorm(first)}
+    function = Function({"x": len(x)}, {name: traced.node for name, traced in outputs.items()})
+    code = MachineCode({"all": function}, np.dtype(dtype).name)
+    scratch = code.scratch()
+    scratch[code.place("x")] = x
+    code(scratch, {})
+    parts = ops.split(x, 2)
+    assert np.array_equal(scratch[code.place("first")], parts[0])
+    assert np.array_equal(scratch[code.place("second")], parts[1])
+    assert np.array_equal(scratch[code.place("joined")], np.concatenate(parts[::-1]))
+    # A sum of n numbers, and n more in the variance: off by n roundings each.
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(scratch[code.place("norm")], ops.layernorm(parts[0]), rtol=0, atol=len(x) * eps)
 
 
 def test_functions_with_large_arguments_do_not_overflow() -> None:
@@ -108,3 +321,4 @@ def test_products_keep_leading_axes() -> None:
 
 def test_square_roots() -> None:
     assert ops.sqrt(np.array([0.0, 4.0])).tolist() == ops.sqrt(torch.tensor([0.0, 4.0])).tolist() == [0, 2]
+    assert math.isnan(ops.sqrt(torch.tensor(-1.0)))

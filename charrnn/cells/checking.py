@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.cells import ops
+from charrnn.cells import operation, ops
 from charrnn.cells.cell import Cell
 from charrnn.cells.shapes import WANTED
 from charrnn.cells.slips import (
@@ -177,7 +177,7 @@ class _Watched(np.ndarray[Any, Any]):
 
 def _refuse(name: str, caller: str) -> None:
     """Raise for a function of NumPy or SciPy that is not called by the operations or by NumPy itself."""
-    if caller != ops.__file__ and not Path(caller).is_relative_to(Path(np.__file__).parent):
+    if caller not in (ops.__file__, operation.__file__) and not Path(caller).is_relative_to(Path(np.__file__).parent):
         raise ForeignCallError(f"np.{name}" if hasattr(np, name) else name)
 
 

@@ -1,10 +1,12 @@
 """The few functions that equations are written in, for NumPy arrays and torch tensors alike.
 
 Every op takes arrays whose last axis is the feature axis and whose leading axes, if any, are rows or time steps; none
-modifies its arguments. torch is never imported here: an array that is not NumPy's is a torch tensor, so torch is
-already there, or a stand-in that brings its own `library`: the compiler records equations that way.
+modifies its arguments. An equation may use these ops, `+ - * / @`, unary minus, numbers, indexing by an integer, and
+functions made of these.
 
-An equation may use these ops, `+ - * / @`, unary minus, numbers, indexing by an integer, and functions made of these.
+This is the one table of operations: a row says what an operation is for NumPy and torch, its derivative, its cost, and
+its code for each compiler. Whoever adds one adds a row here, and nothing elsewhere. torch is never imported here: an
+array that is neither NumPy's nor a symbol is a torch tensor, so torch is already there.
 """
 
 import sys
@@ -13,8 +15,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-Array = Any  # a NumPy array or a torch tensor: the equations do not care which
+from charrnn.cells.operation import Array as Array
+from charrnn.cells.operation import Operation, Symbol
+
 F = TypeVar("F", bound=Callable[..., Any])
+TWO = ("a", "b")
 
 
 def equation(function: F) -> F:
@@ -22,8 +27,7 @@ def equation(function: F) -> F:
     return function
 
 
-def _library(x: Array) -> Any:
-    return getattr(x, "library", None) or sys.modules["torch"]
+# What moves numbers, and multiplies them by matrices
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -43,64 +47,283 @@ def concat(a: Array, b: Array) -> Array:
     """Join two arrays along the last axis: (..., I) and (..., J) give (..., I + J)."""
     if isinstance(a, np.ndarray):
         return np.concatenate((a, b), axis=-1)
-    return _library(a).cat((a, b), dim=-1)
+    return a.record("concat", a, b) if isinstance(a, Symbol) else sys.modules["torch"].cat((a, b), dim=-1)
 
 
-def sigmoid(x: Array) -> Array:
-    """Return the logistic function 1 / (1 + exp(-x)), without overflow for any x."""
-    if isinstance(x, np.ndarray):
-        e = np.exp(-np.abs(x))  # at most 1, so nothing overflows and small results keep their digits
-        return np.where(x >= 0, 1, e) / (1 + e)
-    return x.sigmoid()
+# What derivatives are made of
+
+_positive = Operation(
+    "positive",
+    "Return 1 where x is above 0, else 0.",
+    numpy=lambda x: (x > 0).astype(x.dtype),
+    torch=lambda x: (x > 0).to(x.dtype),
+    llvm=lambda m, x: m.choose(x.compare(">", 0), 1, 0),
+)
+_sign = Operation(
+    "sign",
+    "Return 1 where x is above 0, -1 where it is below, else 0.",
+    numpy=lambda x: (x > 0).astype(x.dtype) - (x < 0),
+    torch=lambda x: x.sign(),
+    llvm=lambda m, x: m.choose(x.compare(">", 0), 1, m.choose(x.compare("<", 0), -1, 0)),
+)
+_above = Operation(
+    "above",
+    "Return 1 where a is above b, a half where they are equal, else 0.",
+    numpy=lambda a, b: (a > b).astype(a.dtype) + (a == b) / a.dtype.type(2),
+    torch=lambda a, b: (a > b).to(a.dtype) + (a == b).to(a.dtype) / 2,
+    llvm=lambda m, a, b: m.choose(a.compare(">", b), 1, m.choose(a.compare("==", b), 0.5, 0)),
+    parameters=TWO,
+)
 
 
-def tanh(x: Array) -> Array:
-    """Return the hyperbolic tangent."""
-    return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
+# Arithmetic, which equations write with + - * / and -
+
+_add = Operation(
+    "add",
+    "Return a + b.",
+    numpy=lambda a, b: a + b,
+    torch=lambda a, b: a + b,
+    derivative=lambda d, a, b, y: (d, d),
+    numba="{} + {}",
+    llvm=lambda m, a, b: a + b,
+    onnx=lambda graph, a, b: graph.add("Add", a, b),
+    javascript="{} + {}",
+    parameters=TWO,
+)
+_sub = Operation(
+    "sub",
+    "Return a - b.",
+    numpy=lambda a, b: a - b,
+    torch=lambda a, b: a - b,
+    derivative=lambda d, a, b, y: (d, -d),
+    numba="{} - {}",
+    llvm=lambda m, a, b: a - b,
+    onnx=lambda graph, a, b: graph.add("Sub", a, b),
+    javascript="{} - {}",
+    parameters=TWO,
+)
+_mul = Operation(
+    "mul",
+    "Return a b.",
+    numpy=lambda a, b: a * b,
+    torch=lambda a, b: a * b,
+    derivative=lambda d, a, b, y: (d * b, d * a),
+    numba="{} * {}",
+    llvm=lambda m, a, b: a * b,
+    onnx=lambda graph, a, b: graph.add("Mul", a, b),
+    javascript="{} * {}",
+    parameters=TWO,
+)
+_div = Operation(
+    "div",
+    "Return a / b.",
+    numpy=lambda a, b: a / b,
+    torch=lambda a, b: a / b,
+    derivative=lambda d, a, b, y: (d / b, -(d / b * y)),
+    cost=4,
+    numba="{} / {}",
+    llvm=lambda m, a, b: a / b,
+    onnx=lambda graph, a, b: graph.add("Div", a, b),
+    javascript="{} / {}",
+    parameters=TWO,
+)
+_neg = Operation(
+    "neg",
+    "Return -x.",
+    numpy=lambda x: -x,
+    torch=lambda x: -x,
+    derivative=lambda d, x, y: (-d,),
+    numba="-{}",
+    llvm=lambda m, x: -x,
+    onnx=lambda graph, x: graph.add("Neg", x),
+    javascript="-{}",
+)
+_abs = Operation(
+    "abs",
+    "Return x without its sign.",
+    numpy=np.abs,
+    torch=lambda x: x.abs(),
+    derivative=lambda d, x, y: (d * _sign(x),),
+    numba="abs({})",
+    llvm=lambda m, x: m.intrinsic("fabs", x),
+    onnx=lambda graph, x: graph.add("Abs", x),
+    javascript="Math.abs({})",
+)
 
 
-def exp(x: Array) -> Array:
-    """Return e to the x."""
-    return np.exp(x) if isinstance(x, np.ndarray) else x.exp()
+# Functions
 
 
-def expm1(x: Array) -> Array:
-    """Return e to the x, less one, exact near zero."""
-    return np.expm1(x) if isinstance(x, np.ndarray) else x.expm1()
+def _stable_sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # at most 1, so nothing overflows and small results keep their digits
+    return np.where(x >= 0, 1, e) / (1 + e)
 
 
-def sqrt(x: Array) -> Array:
-    """Return the square root."""
-    return np.sqrt(x) if isinstance(x, np.ndarray) else x.sqrt()
+def _expm1_in_onnx(graph: Any, x: Any) -> Any:
+    # Near zero by tanh(x / 2) = (e^x - 1) / (e^x + 1), which keeps the digits of a small x.
+    one, t = graph.number(1), graph.add("Tanh", graph.add("Mul", x, graph.number(0.5)))
+    near = graph.add("Div", graph.add("Add", t, t), graph.add("Sub", one, t))
+    is_near = graph.add("Less", graph.add("Abs", x), one)
+    return graph.add("Where", is_near, near, graph.add("Sub", graph.add("Exp", x), one))
 
 
-def relu(x: Array) -> Array:
-    """Return the positive part of x."""
-    return np.maximum(x, 0) if isinstance(x, np.ndarray) else x.relu()
+def _log1p_in_onnx(graph: Any, x: Any) -> Any:
+    # log(u) x / (u - 1), u = 1 + x: what the sum lost of x, the quotient loses too.
+    one = graph.number(1)
+    u = graph.add("Add", x, one)
+    corrected = graph.add("Mul", graph.add("Log", u), graph.add("Div", x, graph.add("Sub", u, one)))
+    return graph.add("Where", graph.add("Equal", u, one), x, corrected)
+
+
+sigmoid = Operation(
+    "sigmoid",
+    "Return the logistic function 1 / (1 + exp(-x)), without overflow for any x.",
+    numpy=_stable_sigmoid,
+    torch=lambda x: x.sigmoid(),
+    derivative=lambda d, x, y: (d * (y * (1 - y)),),
+    cost=10,
+    numba="sigmoid_{real}({})",
+    llvm=lambda m, x: m.sigmoid(x),
+    onnx=lambda graph, x: graph.add("Sigmoid", x),
+    javascript="sigmoid({})",
+)
+tanh = Operation(
+    "tanh",
+    "Return the hyperbolic tangent.",
+    numpy=np.tanh,
+    torch=lambda x: x.tanh(),
+    derivative=lambda d, x, y: (d * (1 - y * y),),
+    cost=10,
+    numba="tanh_{real}({})",
+    llvm=lambda m, x: m.tanh(x),
+    onnx=lambda graph, x: graph.add("Tanh", x),
+    javascript="Math.tanh({})",
+)
+exp = Operation(
+    "exp",
+    "Return e to the x.",
+    numpy=np.exp,
+    torch=lambda x: x.exp(),
+    derivative=lambda d, x, y: (d * y,),
+    cost=8,
+    numba="exp_{real}({})",
+    llvm=lambda m, x: m.exp(x),
+    onnx=lambda graph, x: graph.add("Exp", x),
+    javascript="Math.exp({})",
+)
+expm1 = Operation(
+    "expm1",
+    "Return e to the x, less one, exact near zero.",
+    numpy=np.expm1,
+    torch=lambda x: x.expm1(),
+    derivative=lambda d, x, y: (d * (y + 1),),
+    cost=8,
+    numba="expm1_{real}({})",
+    llvm=lambda m, x: m.expm1(x),
+    onnx=_expm1_in_onnx,
+    javascript="Math.expm1({})",
+)
+_log1p = Operation(
+    "log1p",
+    "Return log(1 + x), exact near zero; compiled for training, for x from 0 to 1.",
+    numpy=np.log1p,
+    torch=lambda x: x.log1p(),
+    derivative=lambda d, x, y: (d / (1 + x),),
+    cost=10,
+    numba="log1p_{real}({})",
+    llvm=lambda m, x: m.log1p(x),
+    onnx=_log1p_in_onnx,
+    javascript="Math.log1p({})",
+)
+sqrt = Operation(
+    "sqrt",
+    "Return the square root.",
+    numpy=np.sqrt,
+    torch=lambda x: x.sqrt(),
+    derivative=lambda d, x, y: (d / (y + y),),
+    cost=4,
+    numba="math.sqrt({})",
+    llvm=lambda m, x: m.intrinsic("sqrt", x),
+    onnx=lambda graph, x: graph.add("Sqrt", x),
+    javascript="Math.sqrt({})",
+)
+relu = Operation(
+    "relu",
+    "Return the positive part of x.",
+    numpy=lambda x: np.maximum(x, 0),
+    torch=lambda x: x.relu(),
+    derivative=lambda d, x, y: (d * _positive(x),),
+    numba="max({}, real(0))",
+    llvm=lambda m, x: m.choose(x.compare("<", 0), 0, x),
+    onnx=lambda graph, x: graph.add("Relu", x),
+    javascript="Math.max({}, 0)",
+)
 
 
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)), without overflow for any x."""
-    if isinstance(x, np.ndarray):
-        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
     # Not torch's softplus: past its threshold it is the identity, which is not exact enough in float64.
-    return x.relu() + (-x.abs()).exp().log1p()
+    return relu(x) + _log1p(exp(-_abs(x)))
 
 
-def maximum(a: Array, b: Array) -> Array:
-    """Return the larger of a and b, element by element; -inf is allowed."""
-    return np.maximum(a, b) if isinstance(a, np.ndarray) else _library(a).maximum(a, b)
+# Where a equals b, the larger and the smaller are half each, as torch has it.
+maximum = Operation(
+    "maximum",
+    "Return the larger of a and b, element by element; -inf is allowed.",
+    numpy=np.maximum,
+    torch=lambda a, b: a.maximum(b),
+    derivative=lambda d, a, b, y: (d * _above(a, b), d * _above(b, a)),
+    numba="({0} if {0} > {1} or {0} != {0} else {1})",  # either NaN is kept, unlike by max
+    llvm=lambda m, a, b: m.choose(b.compare(">", a), b, a),
+    onnx=lambda graph, a, b: graph.add("Max", a, b),
+    javascript="Math.max({}, {})",
+    parameters=TWO,
+)
+minimum = Operation(
+    "minimum",
+    "Return the smaller of a and b, element by element.",
+    numpy=np.minimum,
+    torch=lambda a, b: a.minimum(b),
+    derivative=lambda d, a, b, y: (d * _above(b, a), d * _above(a, b)),
+    numba="({0} if {0} < {1} or {0} != {0} else {1})",
+    llvm=lambda m, a, b: m.choose(b.compare("<", a), b, a),
+    onnx=lambda graph, a, b: graph.add("Min", a, b),
+    javascript="Math.min({}, {})",
+    parameters=TWO,
+)
 
 
-def minimum(a: Array, b: Array) -> Array:
-    """Return the smaller of a and b, element by element."""
-    return np.minimum(a, b) if isinstance(a, np.ndarray) else _library(a).minimum(a, b)
+# What looks across features
 
 
-def layernorm(x: Array) -> Array:
-    """Scale the last axis to zero mean and unit variance, 1e-5 added to the variance (Ba et al. 2016, eq. 4)."""
-    if isinstance(x, np.ndarray):
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = (centred * centred).mean(axis=-1, keepdims=True)
-        return centred / np.sqrt(variance + x.dtype.type(1e-5))
-    return _library(x).nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+def _normalized(x: Array) -> Array:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + x.dtype.type(EPSILON))
+
+
+EPSILON = 1e-5
+layernorm = Operation(
+    "layernorm",
+    "Scale the last axis to zero mean and unit variance, 1e-5 added to the variance (Ba et al. 2016, eq. 4).",
+    numpy=_normalized,
+    torch=lambda x: sys.modules["torch"].nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON),
+    numba=f"layernorm({{}}, {EPSILON!r}, {{}})",  # of an array, into an array
+    onnx=lambda graph, x: graph.add("LayerNormalization", x, graph.ones(x), epsilon=EPSILON),
+    javascript=f"layernorm({{}}, {EPSILON!r}, {{}});",
+    elementwise=False,
+)
+
+
+TABLE = {operation.name: operation for operation in list(vars().values()) if isinstance(operation, Operation)}
+
+
+def public() -> dict[str, Callable[..., Any]]:
+    """Return the functions that equations are written in, by name, in the order of this file."""
+    functions = {
+        name: value
+        for name, value in globals().items()
+        if isinstance(value, Operation) or getattr(value, "__module__", "") == __name__
+    }
+    apart = ("F", "equation", "public")
+    return {name: value for name, value in functions.items() if name not in apart and name[0] != "_"}

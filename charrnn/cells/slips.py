@@ -13,12 +13,8 @@ from charrnn.cells.cell import Cell, letters, linear_inputs
 from charrnn.errors import CharRNNError, did_you_mean
 
 # Modules of the folder that serve all cells, and are none.
-SERVING = ("cell", "cell_files", "checking", "initialisation", "ops", "registry", "shapes", "slips")
-OPERATIONS = tuple(
-    name
-    for name, value in vars(ops).items()
-    if getattr(value, "__module__", "") == ops.__name__ and not name.startswith("_") and name not in ("F", "equation")
-)
+SERVING = ("cell", "cell_files", "checking", "initialisation", "operation", "ops", "registry", "shapes", "slips")
+OPERATIONS = tuple(ops.public())
 # What other libraries call the same operation.
 _OTHER_NAMES = {
     **dict.fromkeys(("concatenate", "hstack", "cat"), "concat"),

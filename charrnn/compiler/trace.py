@@ -1,23 +1,18 @@
 """A record of what a cell's equations do, made by running them once on stand-ins that record every op.
 
 The equations are Python: loops over parameters, helpers and closures all run here. What is left is a graph of
-products, element-wise ops and slices of known widths, from which `source` beside this writes plain loops. The
-equations' own source is not needed, so cells typed into a notebook are compiled like any other.
+products, operations and slices of known widths. The equations' own source is not needed, so cells typed into a
+notebook are compiled like any other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from charrnn.cells.cell import Cell
+from charrnn.cells.operation import Symbol
+from charrnn.compiler.graph import Graph, Node
 from charrnn.errors import CharRNNError
-
-ARITHMETIC = {"add", "sub", "mul", "truediv", "neg"}
-ELEMENTWISE = ARITHMETIC | {
-    *("abs", "maximum", "minimum", "relu", "sqrt"),
-    *("sigmoid", "tanh", "exp", "expm1", "log1p"),
-}
 
 
 @dataclass(frozen=True)
@@ -29,33 +24,24 @@ class Leaf:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One result of `width` numbers.
-
-    op: an element-wise op; 'input' (detail: its name); 'parameter' (detail: a Leaf); 'constant' (detail: the number);
-    'slice' (detail: where it begins in its argument); 'matmul' (detail: the matrix, a Leaf); 'concat'; 'layernorm'.
-    """
-
-    op: str
-    arguments: tuple["Node", ...]
-    width: int
-    detail: Any = None
-
-    @property
-    def elementwise(self) -> bool:
-        return self.op in ELEMENTWISE
-
-
-class Traced:
+class Traced(Symbol):
     """A stand-in for an array: it behaves like a tensor of shape (width,) and records what is done to it."""
 
     __array_ufunc__ = None  # NumPy's numbers leave arithmetic to us
 
-    def __init__(self, graph: "Graph", node: Node):
+    def __init__(self, graph: Graph, node: Node):
         self.graph, self.node = graph, node
-        self.library = graph  # where `charrnn.cells.ops` finds functions of several arrays
         self.shape: tuple[int, ...] = (node.width,)
+
+    def record(self, operation: str, *arguments: Any) -> "Traced":
+        nodes = [self._as_node(a) for a in arguments]
+        width = sum(node.width for node in nodes) if operation == "concat" else None
+        return Traced(self.graph, self.graph.node(operation, *nodes, width=width))
+
+    def _as_node(self, value: Any) -> Node:
+        if isinstance(value, Parameter) and len(value.shape) > 1:
+            raise _unsupported(f"arithmetic on a parameter of shape {value.shape}")
+        return value.node if isinstance(value, Traced) else self.graph.constant(value)
 
     def __getitem__(self, key: Any) -> "Traced":
         part = key[-1] if isinstance(key, tuple) and key[0] is Ellipsis else key
@@ -70,19 +56,18 @@ class Traced:
     def __matmul__(self, matrix: Any) -> "Traced":
         if not isinstance(matrix, Parameter) or len(matrix.leaf.shape) != 2 or matrix.leaf.shape[0] != self.node.width:
             raise _unsupported(f"a product of {self.shape} by {getattr(matrix, 'shape', matrix)}")
-        return Traced(self.graph, self.graph.node("matmul", (self.node,), matrix.leaf.shape[1], matrix.leaf))
+        width = matrix.leaf.shape[1]
+        return Traced(self.graph, self.graph.node("matmul", self.node, width=width, data=matrix.leaf))
 
     def __getattr__(self, name: str) -> Any:
-        if name in ELEMENTWISE:
-            return lambda: self.graph.apply(name, self)
         raise AttributeError(str(_unsupported(f"{name} of an array")))
 
 
 class Parameter(Traced):
     """A parameter of any rank; an integer picks one of those stacked along its first axis."""
 
-    def __init__(self, graph: "Graph", leaf: Leaf):
-        super().__init__(graph, graph.node("parameter", (), leaf.shape[-1], leaf))
+    def __init__(self, graph: Graph, leaf: Leaf):
+        super().__init__(graph, graph.node("parameter", width=leaf.shape[-1], data=leaf))
         self.leaf, self.shape = leaf, leaf.shape
 
     def __getitem__(self, key: Any) -> Traced:
@@ -96,71 +81,21 @@ class Parameter(Traced):
 
 def _binary(name: str, swapped: bool = False) -> Callable[[Traced, Any], Traced]:
     def method(self: Traced, other: Any) -> Traced:
-        return self.graph.apply(name, other, self) if swapped else self.graph.apply(name, self, other)
+        return self.record(name, other, self) if swapped else self.record(name, self, other)
 
     return method
 
 
-for _name in ("add", "sub", "mul", "truediv"):
-    setattr(Traced, f"__{_name}__", _binary(_name))
-    setattr(Traced, f"__r{_name}__", _binary(_name, swapped=True))
+for _method, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
+    setattr(Traced, f"__{_method}__", _binary(_name))
+    setattr(Traced, f"__r{_method}__", _binary(_name, swapped=True))
 for _name in ("neg", "abs"):
-    setattr(Traced, f"__{_name}__", lambda self, _name=_name: self.graph.apply(_name, self))
+    setattr(Traced, f"__{_name}__", lambda self, _name=_name: self.record(_name, self))
 
 
-class Graph:
-    """The nodes of one function, in the order they were made; equal ones are made once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, Node] = {}
-        self.nn = SimpleNamespace(functional=SimpleNamespace(layer_norm=self._layernorm))
-
-    def node(self, op: str, arguments: tuple[Node, ...], width: int, detail: Any = None) -> Node:
-        key = (op, tuple(map(id, arguments)), width, detail, type(detail))
-        return self._known.setdefault(key, Node(op, arguments, width, detail))
-
-    def input(self, name: str, width: int) -> Traced:
-        return Traced(self, self.node("input", (), width, name))
-
-    def slice(self, node: Node, first: int, width: int) -> Node:
-        """Cut a part of a result; of an element-wise one, apply the op to parts of its arguments, to join a loop."""
-        if width == node.width or node.op == "constant":
-            return node
-        if node.elementwise:
-            return self.node(node.op, tuple(self.slice(a, first, width) for a in node.arguments), width)
-        if node.op == "slice":
-            return self.node("slice", node.arguments, width, node.detail + first)
-        return self.node("slice", (node,), width, first)
-
-    def apply(self, op: str, *arguments: Any) -> Traced:
-        """Record an element-wise op on arrays of one width and numbers."""
-        nodes = [self._as_node(a) for a in arguments]
-        widths = {node.width for node in nodes if node.op != "constant"}
-        if len(widths) != 1:
-            raise _unsupported(f"{op} of arrays of widths {', '.join(map(str, sorted(widths)))}")
-        return Traced(self, self.node(op, tuple(nodes), widths.pop()))
-
-    def _as_node(self, value: Any) -> Node:
-        if isinstance(value, Parameter) and len(value.shape) > 1:
-            raise _unsupported(f"arithmetic on a parameter of shape {value.shape}")
-        if isinstance(value, Traced):
-            return value.node
-        return self.node("constant", (), 0, float(value))
-
-    # What `charrnn.cells.ops` asks an array's library for
-
-    def cat(self, arrays: Sequence[Traced], dim: int) -> Traced:
-        nodes = tuple(a.node for a in arrays)
-        return Traced(self, self.node("concat", nodes, sum(node.width for node in nodes)))
-
-    def maximum(self, a: Any, b: Any) -> Traced:
-        return self.apply("maximum", a, b)
-
-    def minimum(self, a: Any, b: Any) -> Traced:
-        return self.apply("minimum", a, b)
-
-    def _layernorm(self, x: Traced, shape: Any, eps: float) -> Traced:
-        return Traced(self, self.node("layernorm", (x.node,), x.node.width, eps))
+def named(graph: Graph, name: str, width: int) -> Traced:
+    """Return the stand-in of an input."""
+    return Traced(graph, graph.node("input", width=width, data=name))
 
 
 @dataclass(frozen=True)
@@ -180,12 +115,12 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
     try:
         graph = Graph()
         p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        z = cell.inputs(graph.input("x", I), p)
+        z = cell.inputs(named(graph, "x", I), p)
         inputs = Function({"x": I}, {"z": z.node})
         graph = Graph()
         p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        state = tuple(graph.input(name, H) for name in map(slot, cell.state))
-        y, after = cell.step(graph.input("z", z.node.width), state, p)
+        state = tuple(named(graph, name, H) for name in map(slot, cell.state))
+        y, after = cell.step(named(graph, "z", z.node.width), state, p)
         outputs = {"y": y.node} | {slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
         return inputs, Function({"z": z.node.width} | dict.fromkeys(map(slot, cell.state), H), outputs)
     except (AttributeError, TypeError, ValueError) as error:

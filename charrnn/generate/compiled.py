@@ -12,8 +12,8 @@ from charrnn.compiler.decoding import cache
 from charrnn.compiler.decoding.driver import Driver
 from charrnn.compiler.decoding.driver import write as write_driver
 from charrnn.compiler.decoding.source import LINE, Layout
-from charrnn.compiler.decoding.trace import slot
 from charrnn.compiler.decoding.weights import aligned, pack, room
+from charrnn.compiler.trace import slot
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, filters
 from charrnn.model.architecture import Architecture, Weights

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from charrnn.compiler.decoding.source import FunctionSource, Layout
 from charrnn.compiler.decoding.templates import HEADER, LOOP, ONE_ROW, ROWS, ROWS_LOOP
-from charrnn.compiler.decoding.trace import Leaf, trace
 from charrnn.compiler.decoding.weights import GROUP, PANEL, TILE, TILE_ROWS
+from charrnn.compiler.trace import Leaf, trace
 
 if TYPE_CHECKING:
     from charrnn.model.architecture import Architecture

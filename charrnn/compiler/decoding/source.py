@@ -9,22 +9,11 @@ another loop or a product reads them.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from charrnn.compiler.decoding.trace import Function, Leaf, Node
+from charrnn.cells import ops
+from charrnn.compiler.graph import Node, reachable
+from charrnn.compiler.trace import Function, Leaf
 
 LINE = 16  # numbers; places begin at multiples of it, a cache line in float32
-
-CODE = {
-    "add": "{} + {}",
-    "sub": "{} - {}",
-    "mul": "{} * {}",
-    "truediv": "{} / {}",
-    "neg": "-{}",
-    "abs": "abs({})",
-    "maximum": "({0} if {0} > {1} or {0} != {0} else {1})",  # either NaN is kept, unlike by max
-    "minimum": "({0} if {0} < {1} or {0} != {0} else {1})",
-    "relu": "max({}, real(0))",
-    "sqrt": "math.sqrt({})",
-}  # other ops are functions of `charrnn.compiler.decoding.arithmetic`, named with their dtype
 
 
 @dataclass
@@ -52,14 +41,14 @@ class FunctionSource:
     def __init__(self, name: str, function: Function, layout: Layout, real: str, dtype: str, rows: bool = False):
         self.name, self._function, self._layout, self._real, self._dtype = name, function, layout, real, dtype
         self._rows = rows
-        self._order = _reachable(function.outputs.values())
+        self._order = reachable(function.outputs.values())
         self._stored: dict[Node, int] = {}
         self._lines: list[str] = []
-        self.leaves = list(dict.fromkeys(n.detail for n in self._order if n.op in ("parameter", "matmul")))
-        self.matrices = {n.detail for n in self._order if n.op == "matmul"}
+        self.leaves = list(dict.fromkeys(n.data for n in self._order if n.op in ("parameter", "matmul")))
+        self.matrices = {n.data for n in self._order if n.op == "matmul"}
         for node in self._order:
             if node.op == "input":
-                self._stored[node] = layout.place(node.detail, function.inputs[node.detail])
+                self._stored[node] = layout.place(node.data, function.inputs[node.data])
 
     def text(self) -> str:
         """Return the function's source; outputs go to the places of their names."""
@@ -76,28 +65,28 @@ class FunctionSource:
         return [f"p{k}", f"scale{k}"] if self._dtype == "int8" and leaf in self.matrices else [f"p{k}"]
 
     def _compute(self, node: Node) -> None:
-        """Emit a product, a layer normalisation or a join; what it reads is put in memory first."""
-        for argument in node.arguments:
+        """Emit a product, an operation that looks across features, or a join; what it reads is put in memory first."""
+        for argument in node.args:
             self._materialise(argument)
         at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", node.width)
         target = self._part(at, node.width)
         if node.op == "matmul" and self._rows:
-            base, x_at = self._origin(node.arguments[0])
+            base, x_at = self._origin(node.args[0])
             assert base in self._stored, "a parameter is multiplied by a matrix"
             x_at += self._stored[base]
-            weights, I = ", ".join(self._names(node.detail)), node.arguments[0].width
+            weights, I = ", ".join(self._names(node.data)), node.args[0].width
             self._lines.append(
                 f"rows_by_{self._dtype}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)"
             )
         elif node.op == "matmul":
-            weights = ", ".join(self._names(node.detail))
-            x = self._view(node.arguments[0])
+            weights = ", ".join(self._names(node.data))
+            x = self._view(node.args[0])
             self._lines.append(f"by_{self._dtype}({x}, {weights}, {target}, sums, rounded)")
-        elif node.op == "layernorm":
-            line = f"layernorm({self._view(node.arguments[0])}, {node.detail!r}, {target})"
+        elif node.op in ops.TABLE:
+            line = ops.TABLE[node.op].numba.format(*map(self._view, node.args), target)
             self._lines += ["for r in range(s.shape[0]):", f"    {line}"] if self._rows else [line]
         else:
-            for argument in node.arguments:
+            for argument in node.args:
                 self._loop(argument.width, [f"{self._number(at)} = {self._element(argument)}"])
                 at += argument.width
 
@@ -107,7 +96,7 @@ class FunctionSource:
             return
         wanted = self._pending([node])
         here = set(wanted)
-        users = {n: [u for u in self._order if n in u.arguments] for n in wanted}
+        users = {n: [u for u in self._order if n in u.args] for n in wanted}
         outputs = set(self._function.outputs.values())
         kept = [n for n in wanted if n is node or n in outputs or any(u not in here for u in users[n])]
         stores = {n: self._layout.place(f"{self.name} {self._order.index(n)}", n.width) for n in kept}
@@ -127,7 +116,7 @@ class FunctionSource:
         outputs = self._function.outputs
         widths = list(dict.fromkeys(node.width for node in outputs.values()))
         # A state may be written in the loop that reads its old value, but then at the same index alone.
-        cut = any(n.op == "slice" and n.arguments[0].detail in outputs for n in self._order)
+        cut = any(n.op == "slice" and n.args[0].data in outputs for n in self._order)
         if cut or len(widths) > 1:
             for node in outputs.values():
                 self._set_aside(node)
@@ -142,9 +131,8 @@ class FunctionSource:
         loads: dict[Node, str] = {}
         body = []
         for node in wanted:
-            terms = [names.get(a) or loads.setdefault(a, f"w{len(loads)}") for a in node.arguments]
-            template = CODE.get(node.op) or f"{node.op}_{self._real}({{}})"
-            body.append(f"{names[node]} = {template.format(*terms)}")
+            terms = [names.get(a) or loads.setdefault(a, f"w{len(loads)}") for a in node.args]
+            body.append(f"{names[node]} = {ops.TABLE[node.op].numba.format(*terms, real=self._real)}")
         for node, _ in stores:
             if node not in names:
                 loads.setdefault(node, f"w{len(loads)}")
@@ -163,7 +151,7 @@ class FunctionSource:
         def visit(node: Node) -> None:
             if node.elementwise and node not in self._stored and node not in found:
                 found.add(node)
-                for argument in node.arguments:
+                for argument in node.args:
                     visit(argument)
 
         for node in nodes:
@@ -173,10 +161,10 @@ class FunctionSource:
     def _element(self, node: Node) -> str:
         """Write the i-th number of something that is in memory."""
         if node.op == "constant":
-            return f"real({node.detail!r})"
+            return f"real({node.data!r})"
         base, first = self._origin(node)
         if base.op == "parameter":
-            return f"p{self.leaves.index(base.detail)}[{first} + i]"
+            return f"p{self.leaves.index(base.data)}[{first} + i]"
         return self._number(self._stored[base] + first)
 
     def _number(self, at: int) -> str:
@@ -187,26 +175,11 @@ class FunctionSource:
 
     def _origin(self, node: Node) -> tuple[Node, int]:
         """Find what is in memory that this is or is part of, and where in it."""
-        return (node.arguments[0], node.detail) if node.op == "slice" and node not in self._stored else (node, 0)
+        return (node.args[0], node.data) if node.op == "slice" and node not in self._stored else (node, 0)
 
     def _view(self, node: Node) -> str:
         """Write something in memory as an array."""
         base, first = self._origin(node)
         if base.op == "parameter":
-            return f"p{self.leaves.index(base.detail)}[{first}:{first + node.width}]"
+            return f"p{self.leaves.index(base.data)}[{first}:{first + node.width}]"
         return self._part(self._stored[base] + first, node.width)
-
-
-def _reachable(outputs: Iterable[Node]) -> list[Node]:
-    """List every node that the outputs need, arguments before their users."""
-    order: dict[Node, None] = {}
-
-    def visit(node: Node) -> None:
-        if node not in order:
-            for argument in node.arguments:
-                visit(argument)
-            order[node] = None
-
-    for node in outputs:
-        visit(node)
-    return list(order)

@@ -10,6 +10,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from charrnn.cells import ops
+
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 ROUND = 1.5 * 2**23  # adding it leaves no room for a fraction: the sum's lowest bits are a whole number
 LN2_HIGH = 0.693359375  # few bits, so that a whole number of it is exact
@@ -68,11 +70,28 @@ class Maths:
         return a if isinstance(a, Value) else self.constant(a)
 
     def apply(self, op: str, *args: "Value") -> "Value":
-        """Emit what an expression's op does to its arguments."""
-        if self.double and op in ("exp", "expm1", "log1p", "tanh"):
-            return self.call(op, *args)
-        result: Value = OPS[op](self, *args)
+        """Emit an operation of the table."""
+        emit = ops.TABLE[op].llvm
+        assert emit is not None, op
+        result: Value = emit(self, *args)
         return result
+
+    # Functions, each element by element
+
+    def exp(self, x: "Value") -> "Value":
+        return self.call("exp", x) if self.double else _exp(self, x)
+
+    def expm1(self, x: "Value") -> "Value":
+        return self.call("expm1", x) if self.double else _expm1(self, x)
+
+    def log1p(self, x: "Value") -> "Value":
+        return self.call("log1p", x) if self.double else _log1p(self, x)
+
+    def tanh(self, x: "Value") -> "Value":
+        return self.call("tanh", x) if self.double else _tanh(self, x)
+
+    def sigmoid(self, x: "Value") -> "Value":
+        return _sigmoid(self, x)
 
 
 class Value:
@@ -180,25 +199,3 @@ def _log1p(m: Maths, x: Value) -> Value:
         series = series * z + 2 / n
     logarithm = Value(m, m.builder.sitofp(k, m.number)) * math.log(2) + s * series
     return logarithm + (x - (u - 1)) / u  # what 1 + x has lost of a small x
-
-
-OPS: dict[str, Any] = {
-    "add": lambda m, a, b: a + b,
-    "sub": lambda m, a, b: a - b,
-    "mul": lambda m, a, b: a * b,
-    "div": lambda m, a, b: a / b,
-    "neg": lambda m, a: -a,
-    "exp": _exp,
-    "expm1": _expm1,
-    "sigmoid": _sigmoid,
-    "tanh": _tanh,
-    "log1p": _log1p,
-    "sqrt": lambda m, a: m.intrinsic("sqrt", a),
-    "abs": lambda m, a: m.intrinsic("fabs", a),
-    "relu": lambda m, a: m.choose(a.compare("<", 0), 0, a),
-    "maximum": lambda m, a, b: m.choose(b.compare(">", a), b, a),
-    "minimum": lambda m, a, b: m.choose(b.compare("<", a), b, a),
-    "positive": lambda m, a: m.choose(a.compare(">", 0), 1, 0),
-    "sign": lambda m, a: m.choose(a.compare(">", 0), 1, m.choose(a.compare("<", 0), -1, 0)),
-    "above": lambda m, a, b: m.choose(a.compare(">", b), 1, m.choose(a.compare("==", b), 0.5, 0)),
-}

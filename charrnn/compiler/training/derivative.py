@@ -5,109 +5,23 @@ features (z, 4 H wide, into four). Element j of a block is computed like every o
 Matrix products join blocks, so they are held apart: a product has the blocks of its left operand and gives new leaves.
 `differentiate` walks the expressions backwards (reverse mode) and gives the same kind of thing.
 
-Expressions are made once each (equal ones are the same object). They are numbered as they are made, so a number is
+Nodeessions are made once each (equal ones are the same object). They are numbered as they are made, so a number is
 larger than those of everything it is computed from.
 """
 
 import itertools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from charrnn.cells import ops
 from charrnn.cells.cell import Cell
-from charrnn.compiler.decoding.trace import Graph as DecodingGraph
-from charrnn.compiler.decoding.trace import Leaf, Node, Parameter
+from charrnn.compiler.graph import Graph, Node
+from charrnn.compiler.trace import Leaf, Parameter, named
 
 
 class UnsupportedError(Exception):
     """The equations use what cannot be traced; another engine must run the cell."""
-
-
-@dataclass(frozen=True, eq=False)
-class Expr:
-    """One number per feature of a block. op: 'leaf', 'constant' or what is done to args. width: features, 0 for any."""
-
-    graph: "Graph"
-    number: int
-    op: str
-    args: tuple["Expr", ...]
-    width: int
-    data: Any
-
-    def __add__(self, other: "Expr") -> "Expr":
-        return other if self.is_constant(0) else self if other.is_constant(0) else self.graph.node("add", self, other)
-
-    def __sub__(self, other: "Expr") -> "Expr":
-        return self if other.is_constant(0) else self.graph.node("sub", self, other)
-
-    def __mul__(self, other: "Expr") -> "Expr":
-        for a, b in ((self, other), (other, self)):
-            if a.is_constant(0):
-                return a
-            if a.is_constant(1):
-                return b
-        return self.graph.node("mul", self, other)
-
-    def __truediv__(self, other: "Expr") -> "Expr":
-        return self if self.is_constant(0) or other.is_constant(1) else self.graph.node("div", self, other)
-
-    def __neg__(self) -> "Expr":
-        return self.args[0] if self.op == "neg" else self if self.is_constant(0) else self.graph.node("neg", self)
-
-    def is_constant(self, value: float) -> bool:
-        return self.op == "constant" and self.data == value
-
-
-class Graph:
-    """All expressions made for one cell."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[tuple[Any, ...], Expr] = {}
-
-    def node(self, op: str, *args: Expr, width: int | None = None, data: Any = None) -> Expr:
-        if width is None:
-            widths = {a.width for a in args} - {0}
-            if len(widths) > 1:
-                raise UnsupportedError(f"{op} of blocks of {widths} features")
-            width = widths.pop() if widths else 0
-        key = (op, *(a.number for a in args), width, data)
-        if key not in self._nodes:
-            self._nodes[key] = Expr(self, len(self._nodes), op, args, width, data)
-        return self._nodes[key]
-
-    def constant(self, value: float) -> Expr:
-        return self.node("constant", width=0, data=float(value))
-
-    def leaf(self, width: int, *data: Any) -> Expr:
-        return self.node("leaf", width=width, data=data)
-
-    def leaves(self, kind: str) -> list[Expr]:
-        """List the leaves of a kind, in the order in which they were made."""
-        return [node for node in self._nodes.values() if node.op == "leaf" and node.data[0] == kind]
-
-
-# What each function's result y = f(x) passes back of d, the derivative by y.
-DERIVATIVES: dict[str, Callable[[Expr, Expr, Expr], Expr]] = {
-    "neg": lambda d, x, y: -d,
-    "sigmoid": lambda d, x, y: d * (y * (x.graph.constant(1) - y)),
-    "tanh": lambda d, x, y: d * (x.graph.constant(1) - y * y),
-    "exp": lambda d, x, y: d * y,
-    "expm1": lambda d, x, y: d * (y + x.graph.constant(1)),
-    "log1p": lambda d, x, y: d / (x.graph.constant(1) + x),
-    "sqrt": lambda d, x, y: d / (y + y),
-    "relu": lambda d, x, y: d * x.graph.node("positive", x),
-    "abs": lambda d, x, y: d * x.graph.node("sign", x),
-}
-# The same for y = f(a, b). Where a equals b, the larger and the smaller are half each, as torch has it.
-DERIVATIVES_OF_TWO: dict[str, Callable[[Expr, Expr, Expr, Expr], tuple[Expr, Expr]]] = {
-    "add": lambda d, a, b, y: (d, d),
-    "sub": lambda d, a, b, y: (d, -d),
-    "mul": lambda d, a, b, y: (d * b, d * a),
-    "div": lambda d, a, b, y: (d / b, -(d / b * y)),
-    "maximum": lambda d, a, b, y: (d * a.graph.node("above", a, b), d * a.graph.node("above", b, a)),
-    "minimum": lambda d, a, b, y: (d * a.graph.node("above", b, a), d * a.graph.node("above", a, b)),
-}
 
 
 @dataclass(frozen=True)
@@ -119,9 +33,9 @@ class Product:
     """
 
     name: str
-    left: tuple[Expr, ...]
+    left: tuple[Node, ...]
     weight: tuple[str, int | None]
-    outputs: tuple[Expr, ...]
+    outputs: tuple[Node, ...]
     per_step: bool
     transposed: bool = False
 
@@ -134,10 +48,10 @@ class Equations:
     """
 
     graph: Graph
-    x: tuple[Expr, ...]
+    x: tuple[Node, ...]
     products: tuple[Product, ...]
-    y: tuple[Expr, ...]
-    states: tuple[Expr, ...]
+    y: tuple[Node, ...]
+    states: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -150,10 +64,10 @@ class Derivative:
     """
 
     products: tuple[Product, ...]
-    douts: Mapping[str, tuple[Expr, ...]]
-    dx: tuple[Expr, ...]
-    dstates: tuple[Expr, ...]
-    dvectors: Mapping[Expr, Expr]
+    douts: Mapping[str, tuple[Node, ...]]
+    dx: tuple[Node, ...]
+    dstates: tuple[Node, ...]
+    dvectors: Mapping[Node, Node]
 
 
 def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> Equations:
@@ -161,11 +75,11 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
 
     Raises UnsupportedError for equations that are more than products and arithmetic on whole blocks of H features.
     """
-    recorded = DecodingGraph()
+    recorded = Graph()
     p = cell.pack([Parameter(recorded, Leaf(n, (), shape)) for n, shape in shapes.items()])
-    state = tuple(recorded.input(f"state {name}", H) for name in cell.state)
+    state = tuple(named(recorded, f"state {name}", H) for name in cell.state)
     try:
-        z = cell.inputs(recorded.input("x", I), p)
+        z = cell.inputs(named(recorded, "x", I), p)
         y, after = cell.step(z, state, p)
         nodes = [array.node for array in (y, *after)]
     except (AttributeError, TypeError, ValueError) as error:  # what a tensor can do and a stand-in cannot
@@ -184,52 +98,46 @@ class _Blocks:
         self.states, self.H, self.graph = states, H, Graph()
         self.x = self._leaves(I, "x")
         self.products: dict[Any, Product] = {}
-        self._known: dict[int, tuple[Expr, ...]] = {}
+        self._known: dict[int, tuple[Node, ...]] = {}
 
-    def of(self, node: Node) -> tuple[Expr, ...]:
+    def of(self, node: Node) -> tuple[Node, ...]:
         if id(node) not in self._known:
             self._known[id(node)] = self._convert(node)
         return self._known[id(node)]
 
-    def _leaves(self, width: int, *data: Any) -> tuple[Expr, ...]:
+    def _leaves(self, width: int, *data: Any) -> tuple[Node, ...]:
         size = self.H if width % self.H == 0 else width
         return tuple(self.graph.leaf(size, *data, i) for i in range(width // size))
 
-    def _convert(self, node: Node) -> tuple[Expr, ...]:
-        arguments = [self.of(a) for a in node.arguments]
+    def _convert(self, node: Node) -> tuple[Node, ...]:
+        arguments = [self.of(a) for a in node.args]
         if node.op == "input":
-            if node.detail == "x":
+            if node.data == "x":
                 return self.x
-            return (self.graph.leaf(self.H, "state", self.states.index(node.detail)),)
+            return (self.graph.leaf(self.H, "state", self.states.index(node.data)),)
         if node.op == "parameter":
-            return self._leaves(node.width, "vector", *_named(node.detail))
+            return self._leaves(node.width, "vector", *_named(node.data))
         if node.op == "constant":
-            return (self.graph.constant(node.detail),)
+            return (self.graph.constant(node.data),)
         if node.op == "concat":
             return tuple(block for blocks in arguments for block in blocks)
         if node.op == "slice":
-            return self._part(arguments[0], node.detail, node.width)
+            return self._part(arguments[0], node.data, node.width)
         if node.op == "matmul":
-            return self._product(arguments[0], node.detail)
+            return self._product(arguments[0], node.data)
         if not node.elementwise:
             raise UnsupportedError(f"{node.op} looks across features, and has no compiled form")
         count = max(len(blocks) for blocks in arguments)
         columns = [blocks * count if blocks[0].op == "constant" else blocks for blocks in arguments]
-        return tuple(self._apply(node.op, *column) for column in zip(*columns, strict=True))
+        return tuple(self.graph.simplified(node.op, *column) for column in zip(*columns, strict=True))
 
-    def _apply(self, op: str, *args: Expr) -> Expr:
-        if op in ("add", "sub", "mul", "truediv", "neg"):
-            result: Expr = getattr(operator, op)(*args)
-            return result
-        return self.graph.node(op, *args)
-
-    def _part(self, blocks: tuple[Expr, ...], first: int, width: int) -> tuple[Expr, ...]:
+    def _part(self, blocks: tuple[Node, ...], first: int, width: int) -> tuple[Node, ...]:
         ends = list(itertools.accumulate((b.width for b in blocks), initial=0))
         if first not in ends or first + width not in ends:
             raise UnsupportedError("a slice that cuts blocks of H features")
         return blocks[ends.index(first) : ends.index(first + width)]
 
-    def _product(self, left: tuple[Expr, ...], matrix: Leaf) -> tuple[Expr, ...]:
+    def _product(self, left: tuple[Node, ...], matrix: Leaf) -> tuple[Node, ...]:
         weight = _named(matrix)
         if (left, weight) not in self.products:
             name = str(len(self.products))
@@ -246,10 +154,10 @@ def _named(parameter: Leaf) -> tuple[str, int | None]:
 
 def differentiate(equations: Equations) -> Derivative:
     """Return the derivative of the sum of dy y + dstate state', by everything the step depends on."""
-    graph, adjoint = equations.graph, dict[Expr, Expr]()
+    graph, adjoint = equations.graph, dict[Node, Node]()
     zero = graph.constant(0)
 
-    def pass_back(to: Expr, d: Expr) -> None:
+    def pass_back(to: Node, d: Node) -> None:
         if not d.is_constant(0) and to.op != "constant":
             adjoint[to] = adjoint[to] + d if to in adjoint else d
 
@@ -259,7 +167,7 @@ def differentiate(equations: Equations) -> Derivative:
         pass_back(state, graph.leaf(state.width, "dstate", j))
     made_by = {output: product for product in equations.products for output in product.outputs}
     products: list[Product] = []
-    douts: dict[str, tuple[Expr, ...]] = {}
+    douts: dict[str, tuple[Node, ...]] = {}
     for node in ordered([*equations.y, *equations.states], equations.products)[::-1]:
         if node not in adjoint or node.op == "constant":
             continue
@@ -276,10 +184,10 @@ def differentiate(equations: Equations) -> Derivative:
                 products.append(Product(name, dout, product.weight, outputs, True, transposed=True))
                 for left, output in zip(product.left, outputs, strict=True):
                     pass_back(left, output)
-        elif len(node.args) == 1:
-            pass_back(node.args[0], DERIVATIVES[node.op](adjoint[node], node.args[0], node))
-        elif len(node.args) == 2:
-            for arg, d in zip(node.args, DERIVATIVES_OF_TWO[node.op](adjoint[node], *node.args, node), strict=True):
+        elif node.args:
+            derivative = ops.TABLE[node.op].derivative
+            assert derivative is not None, node.op
+            for arg, d in zip(node.args, derivative(adjoint[node], *node.args, node), strict=True):
                 pass_back(arg, d)
     states = [graph.leaf(s.width, "state", j) for j, s in enumerate(equations.states)]
     return Derivative(
@@ -291,10 +199,10 @@ def differentiate(equations: Equations) -> Derivative:
     )
 
 
-def ordered(roots: list[Expr], products: tuple[Product, ...]) -> list[Expr]:
+def ordered(roots: list[Node], products: tuple[Product, ...]) -> list[Node]:
     """List everything the roots are computed from, through products too, arguments before their users."""
     made_by = {output: product for product in products for output in product.outputs}
-    found: set[Expr] = set()
+    found: set[Node] = set()
     waiting = list(roots)
     while waiting:
         node = waiting.pop()

@@ -16,8 +16,8 @@ import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 
+from charrnn.compiler.graph import Node
 from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
-from charrnn.compiler.training.derivative import Expr
 from charrnn.compiler.training.products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
 from charrnn.compiler.training.schedule import Plan, Store, Way
 
@@ -198,13 +198,13 @@ class _Kernel:
                 continue
             maths = Maths(self.builder, step, self.machine.double)
             with loop(self.builder, I64(begin), I64(end), step) as j:
-                made: dict[Expr, Value] = {}
+                made: dict[Node, Value] = {}
                 results = [self._emit_expr(maths, s.expr, j, made) for s in stores]
                 for s, value in zip(stores, results, strict=True):
                     at, size = self._address(s.buffer, s.column, s.shift, j)
                     write(maths, value + read(maths, at, size) if s.add else value, at, size)
 
-    def _emit_expr(self, maths: Maths, expr: Expr, j: Any, made: dict[Expr, Value]) -> Value:
+    def _emit_expr(self, maths: Maths, expr: Node, j: Any, made: dict[Node, Value]) -> Value:
         if expr not in made:
             if expr.op == "constant":
                 made[expr] = maths.constant(expr.data)
@@ -244,7 +244,7 @@ def write(maths: Maths, value: Value, address: Any, size: int) -> None:
     store(builder, result, address)
 
 
-def _loaded(exprs: list[Expr]) -> set[tuple[str, int]]:
+def _loaded(exprs: list[Node]) -> set[tuple[str, int]]:
     found, seen, waiting = set(), set(), list(exprs)
     while waiting:
         node = waiting.pop()

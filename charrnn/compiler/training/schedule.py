@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from charrnn.compiler.training.derivative import Derivative, Equations, Expr, Product, ordered
+from charrnn.cells import ops
+from charrnn.compiler.graph import Node
+from charrnn.compiler.training.derivative import Derivative, Equations, Product, ordered
 
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
-COSTS = {"sigmoid": 10, "tanh": 10, "exp": 8, "expm1": 8, "log1p": 10, "sqrt": 4, "div": 4}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Buffer:
 class Store:
     """expr into columns from `column` of the buffer's slot t + shift; add: onto what is there."""
 
-    expr: Expr
+    expr: Node
     buffer: str
     column: int
     shift: int = 0
@@ -106,7 +107,7 @@ class _Maker:
         self.graph = equations.graph
         self.buffers: dict[str, Buffer] = {}
         self.kept: set[int] = set()
-        self.levels: dict[Expr, int] = {}
+        self.levels: dict[Node, int] = {}
         self.products = (*equations.products, *derivative.products)
         self.made_by = {out: product for product in self.products for out in product.outputs}
         self.state_leaves = [self.graph.leaf(s.width, "state", j) for j, s in enumerate(equations.states)]
@@ -142,10 +143,10 @@ class _Maker:
         self.buffers.setdefault(name, Buffer(name, width, product, slots))
         return name
 
-    def _load(self, buffer: str, column: int, width: int, shift: int = 0) -> Expr:
+    def _load(self, buffer: str, column: int, width: int, shift: int = 0) -> Node:
         return self.graph.node("load", width=width, data=(buffer, column, shift))
 
-    def _leaf(self, leaf: Expr) -> Expr:
+    def _leaf(self, leaf: Node) -> Node:
         """Return the load that reads a leaf of the equations or the derivative."""
         kind, *key = leaf.data
         if kind == "state":
@@ -164,18 +165,18 @@ class _Maker:
         column = sum(e.width for e in blocks[: blocks.index(leaf)])
         return self._load("x" if kind == "x" else f"out.{key[0]}", column, leaf.width)
 
-    def _blocks_of_vector(self, name: str, index: int | None) -> list[Expr]:
+    def _blocks_of_vector(self, name: str, index: int | None) -> list[Node]:
         return [e for e in self.graph.leaves("vector") if e.data[1:3] == (name, index)]
 
     # What the derivative reads of the step.
 
-    def _saved(self) -> dict[Expr, Expr]:
+    def _saved(self) -> dict[Node, Node]:
         """Choose which results of the step are saved; return the load of each."""
         step = self._of_step()
-        needed: set[Expr] = set()
+        needed: set[Node] = set()
         waiting = [e for d in self.derivative.douts.values() for e in d]
         waiting += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
-        seen: set[Expr] = set()
+        seen: set[Node] = set()
         while waiting:
             node = waiting.pop()
             if node in step:
@@ -184,7 +185,7 @@ class _Maker:
                 seen.add(node)
                 waiting += node.args
         free = {*self.state_leaves, *self.equations.states}
-        saved: dict[Expr, Expr] = {}
+        saved: dict[Node, Node] = {}
         self._buffer("saved", 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
             if not self._recomputed(node, free, saved):
@@ -193,17 +194,17 @@ class _Maker:
         self._keep_states(needed, saved)
         return saved
 
-    def _of_step(self) -> set[Expr]:
+    def _of_step(self) -> set[Node]:
         return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
 
-    def _recomputed(self, node: Expr, free: set[Expr], saved: Mapping[Expr, Expr]) -> bool:
+    def _recomputed(self, node: Node, free: set[Node], saved: Mapping[Node, Node]) -> bool:
         if node in free or node in saved or node.op == "constant":
             return True
         if node.op == "leaf":
             return bool(node.data[0] == "vector")
         return all(self._recomputed(a, free, saved) for a in node.args)
 
-    def _keep_states(self, needed: set[Expr], saved: Mapping[Expr, Expr]) -> None:
+    def _keep_states(self, needed: set[Node], saved: Mapping[Node, Node]) -> None:
         waiting = list(needed)
         after = {e: j for j, e in reversed(list(enumerate(self.equations.states)))}
         while waiting:
@@ -217,7 +218,7 @@ class _Maker:
             else:
                 waiting += node.args
 
-    def _from_forward(self, saved: Mapping[Expr, Expr]) -> dict[Expr, Expr]:
+    def _from_forward(self, saved: Mapping[Node, Node]) -> dict[Node, Node]:
         """Return the loads that stand for results of the step in its derivative."""
         loads = dict(saved)
         for j, state in enumerate(self.equations.states):
@@ -234,8 +235,8 @@ class _Maker:
     # Stores
 
     def _forward_stores(
-        self, saved: Mapping[Expr, Expr]
-    ) -> tuple[list[Store], dict[Expr, tuple[Expr, int]], dict[str, tuple[str, int]], tuple[str, int]]:
+        self, saved: Mapping[Node, Node]
+    ) -> tuple[list[Store], dict[Node, tuple[Node, int]], dict[str, tuple[str, int]], tuple[str, int]]:
         stores = [Store(e, *load.data[:2]) for e, load in saved.items()]
         stored = {e: (load, self._level(e)) for e, load in saved.items()}
         for j, state in enumerate(self.equations.states):
@@ -273,7 +274,7 @@ class _Maker:
             stores += _columns(self.equations.y, "y")
         return stores, stored, lefts, y
 
-    def _is_state(self, left: tuple[Expr, ...]) -> int | None:
+    def _is_state(self, left: tuple[Node, ...]) -> int | None:
         return self.state_leaves.index(left[0]) if len(left) == 1 and left[0] in self.state_leaves else None
 
     def _backward_stores(
@@ -281,7 +282,7 @@ class _Maker:
     ) -> tuple[list[Store], dict[str, tuple[str, int]], dict[tuple[str, int | None], str]]:
         widths = [e.width for e in self.state_leaves]
         stores = [Store(_wide(d, widths[j]), f"dstate.{j}", 0) for j, d in enumerate(self.derivative.dstates)]
-        placed: list[tuple[tuple[Expr, ...], str]] = []
+        placed: list[tuple[tuple[Node, ...], str]] = []
         douts: dict[str, tuple[str, int]] = {}
         for name, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
             at = next(((b, i) for whole, b in placed if (i := _find(blocks, whole)) is not None), None)
@@ -295,7 +296,7 @@ class _Maker:
             self._buffer("dx", self.buffers["x"].width, False, "history")
             stores += _columns(self.derivative.dx, "dx", [e.width for e in self.equations.x])
         vectors: dict[tuple[str, int | None], str] = {}
-        sums: dict[tuple[Expr, ...], str] = {}
+        sums: dict[tuple[Node, ...], str] = {}
         for leaf in self.derivative.dvectors:
             name, index = leaf.data[1:3]
             if (name, index) in vectors:
@@ -315,7 +316,7 @@ class _Maker:
 
     # Stages
 
-    def _level(self, node: Expr) -> int:
+    def _level(self, node: Node) -> int:
         """Count the products that must be computed before a node can be."""
         if node not in self.levels:
             product = self.made_by.get(node)
@@ -330,7 +331,7 @@ class _Maker:
         step: int,
         products: tuple[Product, ...],
         stores: list[Store],
-        stored: dict[Expr, tuple[Expr, int]],
+        stored: dict[Node, tuple[Node, int]],
         lefts: Mapping[str, tuple[str, int]],
     ) -> Way:
         if step < 0:  # within the derivative, what the step has made costs no product
@@ -356,11 +357,11 @@ class _Maker:
             return Way(step, (), (), tail, (), ())
         return Way(step, head, tuple(rewritten[1:-1]), tail, self._merge(step, head, tail), multiply)
 
-    def _spill(self, step: int, stages: list[list[Store]], stored: dict[Expr, tuple[Expr, int]]) -> None:
+    def _spill(self, step: int, stages: list[list[Store]], stored: dict[Node, tuple[Node, int]]) -> None:
         """Store what a later stage would have to recompute, where that is costly."""
-        first: dict[Expr, int] = {}
+        first: dict[Node, int] = {}
         for level, stage in enumerate(stages):
-            seen: set[Expr] = set()
+            seen: set[Node] = set()
             waiting = [s.expr for s in stage]
             while waiting:
                 node = waiting.pop()
@@ -375,11 +376,11 @@ class _Maker:
                 else:
                     waiting += node.args
 
-    def _cost(self, node: Expr, stored: Mapping[Expr, tuple[Expr, int]]) -> int:
-        own = 0 if not node.args else COSTS.get(node.op, 1)
+    def _cost(self, node: Node, stored: Mapping[Node, tuple[Node, int]]) -> int:
+        own = ops.TABLE[node.op].cost if node.args else 0
         return own + sum(self._cost(a, stored) for a in node.args if a not in stored)
 
-    def _rewrite(self, node: Expr, level: int, stored: Mapping[Expr, tuple[Expr, int]]) -> Expr:
+    def _rewrite(self, node: Node, level: int, stored: Mapping[Node, tuple[Node, int]]) -> Node:
         """Rewrite a node with leaves as loads, and with loads of what an earlier stage has stored."""
         if node in stored and stored[node][1] < level:
             return stored[node][0]
@@ -394,7 +395,7 @@ class _Maker:
         """Merge the tail of step t with the head of step t + step: what one stores the other has at hand."""
         at_hand = {(s.buffer, s.column, s.shift): s.expr for s in tail if not s.add}
 
-        def moved(node: Expr) -> Expr:
+        def moved(node: Node) -> Node:
             if node.op == "load":
                 buffer, column, shift = node.data
                 return at_hand.get((buffer, column, shift + step)) or self._load(
@@ -412,18 +413,18 @@ class _Maker:
         return tuple(merged.values())
 
 
-def _columns(blocks: tuple[Expr, ...], buffer: str, widths: list[int] | None = None) -> list[Store]:
+def _columns(blocks: tuple[Node, ...], buffer: str, widths: list[int] | None = None) -> list[Store]:
     """Store blocks side by side."""
     widths = widths or [e.width for e in blocks]
     return [Store(_wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))]
 
 
-def _wide(e: Expr, width: int) -> Expr:
+def _wide(e: Node, width: int) -> Node:
     """Give a constant a certain width; anything else has one."""
     return e if e.width else e.graph.node(e.op, width=width, data=e.data)
 
 
-def _find(part: tuple[Expr, ...], whole: tuple[Expr, ...]) -> int | None:
+def _find(part: tuple[Node, ...], whole: tuple[Node, ...]) -> int | None:
     """Find the column at which blocks stand within others."""
     for i in range(len(whole) - len(part) + 1):
         if whole[i : i + len(part)] == part:

@@ -1,0 +1,59 @@
+"""What an operation of equations is: a row of the table in `charrnn.cells.ops`, with all that is asked about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a NumPy array, a torch tensor or a symbol: the equations do not care which
+
+
+class Symbol:
+    """A stand-in for an array, which records what is done to it; the compiler's graphs are made of such."""
+
+    def record(self, operation: str, *arguments: Any) -> Any:
+        """Return what stands for the result of an operation, by name."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One operation, for everything that computes equations. Calling it works on arrays, tensors and symbols.
+
+    name: in graphs. says: what it returns, in a sentence or two.
+    numpy, torch: the function on NumPy arrays and on torch's tensors.
+    derivative(d, *arguments, y): what each argument gets of d, the derivative by the result y; in the same order. None
+    for what is not differentiated: a derivative's own operations, and what no engine compiles for training.
+    cost: in additions, when it must be decided whether to recompute a result or to store it.
+    numba: Python source with a place {} for each argument and {real} for the dtype's name, for completing.
+        What is not elementwise gets arrays, and one more, into which its result goes; in javascript too.
+    llvm(m, *arguments): emits it with `charrnn.compiler.training.arithmetic.Maths`, for training.
+    onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
+    javascript: JavaScript with a place {} for each argument.
+    parameters: the names of its arguments. elementwise: whether number j of the result depends on numbers j alone.
+    """
+
+    name: str
+    says: str
+    numpy: Callable[..., Any]
+    torch: Callable[..., Any]
+    derivative: Callable[..., tuple[Any, ...]] | None = None
+    cost: int = 1
+    numba: str = ""
+    llvm: Callable[..., Any] | None = None
+    onnx: Callable[..., Any] | None = None
+    javascript: str = ""
+    parameters: tuple[str, ...] = ("x",)
+    elementwise: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.says)
+
+    def __call__(self, *arguments: Array) -> Array:
+        first = arguments[0]
+        if isinstance(first, np.ndarray | np.generic):  # NumPy makes scalars of arrays without axes
+            return self.numpy(*arguments)
+        if isinstance(first, Symbol):
+            return first.record(self.name, *arguments)
+        return self.torch(*arguments)

@@ -1,0 +1,155 @@
+"""The one graph of equations: what a cell computes, for completing and for training alike.
+
+`charrnn.compiler.trace` records a cell's equations as nodes whose widths are those of its arrays. Training cuts them
+into blocks of H features, which are nodes too, and differentiates those. What an operation is, its row in
+`charrnn.cells.ops` says.
+
+Nodes are made once each: equal ones are the same object. They are numbered as they are made, so a number is larger
+than those of everything it is computed from.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from charrnn.cells import ops
+from charrnn.cells.operation import Symbol
+
+
+@dataclass(frozen=True, eq=False)
+class Node(Symbol):
+    """One result of `width` numbers, 0 for a constant, which has any width.
+
+    op: an operation of the table; or what the graph says by itself, with `data` for which:
+    'constant' (the number); 'input' (its name); 'parameter' and 'matmul' (a Leaf); 'slice' (where it begins in its
+    argument); 'concat'; 'leaf' (of a training step: what it is) and 'load' (what a stage reads from where).
+    """
+
+    graph: "Graph"
+    number: int
+    op: str
+    args: tuple["Node", ...]
+    width: int
+    data: Any = None
+
+    @property
+    def elementwise(self) -> bool:
+        """Tell whether number j of the result is computed from numbers j of the arguments."""
+        return self.op in ops.TABLE and ops.TABLE[self.op].elementwise
+
+    def is_constant(self, value: float) -> bool:
+        return self.op == "constant" and bool(self.data == value)
+
+    # Arithmetic, as derivatives write it: what is nothing is left out.
+
+    def record(self, operation: str, *arguments: Any) -> "Node":
+        return self.graph.node(operation, *map(self._of, arguments))
+
+    def _of(self, value: "Node | float") -> "Node":
+        return value if isinstance(value, Node) else self.graph.constant(value)
+
+    def __add__(self, other: "Node | float") -> "Node":
+        b = self._of(other)
+        return b if self.is_constant(0) else self if b.is_constant(0) else self.graph.node("add", self, b)
+
+    def __radd__(self, other: float) -> "Node":
+        return self.graph.constant(other) + self
+
+    def __sub__(self, other: "Node | float") -> "Node":
+        b = self._of(other)
+        return self if b.is_constant(0) else self.graph.node("sub", self, b)
+
+    def __rsub__(self, other: float) -> "Node":
+        return self.graph.constant(other) - self
+
+    def __mul__(self, other: "Node | float") -> "Node":
+        other = self._of(other)
+        for a, b in ((self, other), (other, self)):
+            if a.is_constant(0):
+                return a
+            if a.is_constant(1):
+                return b
+        return self.graph.node("mul", self, other)
+
+    def __truediv__(self, other: "Node | float") -> "Node":
+        b = self._of(other)
+        return self if self.is_constant(0) or b.is_constant(1) else self.graph.node("div", self, b)
+
+    def __neg__(self) -> "Node":
+        return self.args[0] if self.op == "neg" else self if self.is_constant(0) else self.graph.node("neg", self)
+
+
+ARITHMETIC: dict[str, Callable[..., Node]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+}
+
+
+class WidthError(ValueError):
+    """An operation on arrays of different widths."""
+
+    def __init__(self, op: str, widths: Sequence[int]) -> None:
+        super().__init__(f"{op} of arrays of widths {', '.join(map(str, sorted(widths)))} is not among the ops")
+
+
+class Graph:
+    """All nodes made for one purpose."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+
+    def node(self, op: str, *args: Node, width: int | None = None, data: Any = None) -> Node:
+        """Return the node of an operation; width: what its arguments have, where none is given."""
+        if width is None:
+            widths = {a.width for a in args} - {0}
+            if len(widths) > 1:
+                raise WidthError(op, list(widths))
+            width = widths.pop() if widths else 0
+        key = (op, *(a.number for a in args), width, data, type(data))
+        if key not in self._nodes:
+            self._nodes[key] = Node(self, len(self._nodes), op, args, width, data)
+        return self._nodes[key]
+
+    def simplified(self, op: str, *args: Node) -> Node:
+        """Return the node of an operation, or what equals it where an argument is 0 or 1."""
+        simplify = ARITHMETIC.get(op)
+        return simplify(*args) if simplify else self.node(op, *args)
+
+    def constant(self, value: float) -> Node:
+        return self.node("constant", width=0, data=float(value))
+
+    def leaf(self, width: int, *data: Any) -> Node:
+        return self.node("leaf", width=width, data=data)
+
+    def leaves(self, kind: str) -> list[Node]:
+        """List the leaves of a kind, in the order in which they were made."""
+        return [node for node in self._nodes.values() if node.op == "leaf" and node.data[0] == kind]
+
+    def slice(self, node: Node, first: int, width: int) -> Node:
+        """Cut a part of a result; of an element-wise one, apply the op to parts of its arguments, to join a loop."""
+        if width == node.width or node.op == "constant":
+            return node
+        if node.elementwise:
+            return self.node(node.op, *(self.slice(a, first, width) for a in node.args), width=width)
+        if node.op == "slice":
+            return self.node("slice", *node.args, width=width, data=node.data + first)
+        return self.node("slice", node, width=width, data=first)
+
+
+def reachable(outputs: Iterable[Node]) -> list[Node]:
+    """List every node that the outputs need, arguments before their users."""
+    order: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node not in order:
+            for argument in node.args:
+                visit(argument)
+            order[node] = None
+
+    for node in outputs:
+        visit(node)
+    return list(order)
