@@ -26,7 +26,7 @@ from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
 from charrnn.compiler.training.llvm import Machine
 from charrnn.compiler.training.products import ROWS
-from charrnn.compiler.training.schedule import Buffer, make_plan
+from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, Buffer, Place, X, make_plan
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
@@ -122,53 +122,53 @@ class _Layer:
         parts = max(1, min(threads, self.B // MIN_ROWS))
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
-        self.buffers: dict[str, Tensor] = {}
+        self.buffers: dict[Place, Tensor] = {}
 
     # Buffers
 
     def _slots(self, buffer: Buffer) -> int:
-        if buffer.name == self.plan.y[0]:
+        if buffer.place == self.plan.y[0]:
             return self.T + self.plan.y[1]
-        if buffer.name.startswith("state."):
-            return self.T + 1 if self._kept(int(buffer.name.split(".")[1])) else 2
+        if buffer.place.kind == "state":
+            return self.T + 1 if self._kept(buffer.place) else 2
         if buffer.slots == "turns":
             return 2
         return (self.T + (buffer.slots == "state")) if self.training and buffer.slots in ("history", "state") else 1
 
-    def _kept(self, j: int) -> bool:
+    def _kept(self, state: Place) -> bool:
         """Tell whether a state is kept for every step, or only the last one."""
-        return self.plan.y[0] == f"state.{j}" or (self.training and j in self.plan.kept)
+        return self.plan.y[0] == state or (self.training and state.which in self.plan.kept)
 
-    def _allocate(self, names: list[str]) -> None:
-        for name in names:
-            if name not in self.buffers:
-                buffer = self.plan.buffers[name]
+    def _allocate(self, forwards: bool) -> None:
+        """Make what is still missing of the buffers of one way through time."""
+        for place, buffer in self.plan.buffers.items():
+            if place not in self.buffers and _is_of_way(place, forwards):
                 width = buffer.width
-                if name.startswith("out."):
+                if place.kind == "out":
                     width = self.machine.shape.panels(width) * self.machine.shape.panel
-                multiplied = name.startswith(("left.", "dout."))
+                multiplied = place.kind in ("left", "dout")
                 if multiplied and self.unpaired:
                     width += width % 2
                 dtype = self.dtype if buffer.product else self.wide
                 shape = (self._slots(buffer), self.B, width)
-                reused = name not in self._handed_out()
-                self.buffers[name] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
+                reused = place not in self._handed_out()
+                self.buffers[place] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
                 if multiplied and self.unpaired:
-                    self.buffers[name].zero_()
+                    self.buffers[place].zero_()
 
-    def _handed_out(self) -> tuple[str, ...]:
+    def _handed_out(self) -> tuple[Place, ...]:
         """Buffers whose numbers leave this module, and must not be written again."""
-        return self.plan.y[0], "dx"
+        return self.plan.y[0], DX
 
     def _table(self, part: int) -> np.ndarray[Any, Any]:
         """Address, bytes of a slot, bytes of a row, and mask of every buffer there is."""
         table = np.zeros((len(self.machine.lines), 4), np.int64)
-        for name, tensor in self.buffers.items():
-            size, line = tensor.element_size(), self.machine.lines[name]
-            slots = self.plan.buffers[name].slots if name in self.plan.buffers else "one"
+        for place, tensor in self.buffers.items():
+            size, line = tensor.element_size(), self.machine.lines[place]
+            slots = self.plan.buffers[place].slots if place in self.plan.buffers else "one"
             address = tensor.data_ptr()
             if slots == "fixed":
-                table[line] = address + (part * tensor.stride(0) * size if name.startswith("dvector.") else 0), 0, 0, 0
+                table[line] = address + (part * tensor.stride(0) * size if place.kind == "dvector" else 0), 0, 0, 0
             elif slots == "rows":
                 table[line] = address, 0, tensor.stride(0) * size, 0
             elif tensor.ndim == 3:
@@ -176,7 +176,7 @@ class _Layer:
                 table[line] = address, tensor.stride(0) * size, tensor.stride(1) * size, mask
             else:
                 table[line] = address, 0, 0, 0
-        table[self.machine.lines["index"]] = self.index.data_ptr(), 8 * self.B, 8, -1
+        table[self.machine.lines[INDEX]] = self.index.data_ptr(), 8 * self.B, 8, -1
         return table
 
     def _in_parts(self, address: int) -> None:
@@ -191,23 +191,25 @@ class _Layer:
         self.params = dict(zip(self.names, params, strict=True))
         self.x_dtype = x.dtype
         plan, buffers = self.plan, self.buffers
-        buffers["x"] = x.detach().to(self.dtype).contiguous()
+        buffers[X] = x.detach().to(self.dtype).contiguous()
         for product in self.equations.products:
             if product.per_step:
-                buffers[f"packed.{product.name}"] = self.machine.shape.pack(self._matrix(product.weight), False)
+                buffers[Place.of("packed", product)] = self.machine.shape.pack(self._matrix(product.weight), False)
             else:
-                buffers[f"out.{product.name}"] = buffers["x"] @ self._matrix(product.weight).to(self.dtype)
+                buffers[Place.of("out", product)] = buffers[X] @ self._matrix(product.weight).to(self.dtype)
         self._give_vectors()
-        self._allocate([n for n in plan.buffers if _on_the_way(n, forwards=True) and n not in buffers])
+        self._allocate(forwards=True)
         for j, state in enumerate(states):
-            buffers[f"state.{j}"][0].copy_(state)
+            buffers[Place("state", j)][0].copy_(state)
         self._in_parts(self.machine.forward)
-        last = [buffers[f"state.{j}"][-1 if self._kept(j) else self.T & 1] for j in range(len(states))]
-        name, slot = plan.y
-        y = buffers[name][slot : slot + self.T, :, : sum(e.width for e in self.equations.y)]
+        last = [
+            buffers[Place("state", j)][-1 if self._kept(Place("state", j)) else self.T & 1] for j in range(len(states))
+        ]
+        place, slot = plan.y
+        y = buffers[place][slot : slot + self.T, :, : sum(e.width for e in self.equations.y)]
         result = (y, *(s.clone() for s in last))
-        needed = {"x", "saved", name, *(f"state.{j}" for j in plan.kept), *(b for b, _ in plan.lefts.values())}
-        self._release(set() if not self.training else needed | {n for n in buffers if n.startswith("vector.")})
+        needed = {X, SAVED, place, *(Place("state", j) for j in plan.kept), *(left for left, _ in plan.lefts.values())}
+        self._release(needed | {each for each in buffers if each.kind == "vector"} if self.training else set())
         return result
 
     def _matrix(self, weight: tuple[str, int | None]) -> Tensor:
@@ -215,39 +217,38 @@ class _Layer:
         return self.params[name].detach() if k is None else self.params[name].detach()[k]
 
     def _give_vectors(self) -> None:
-        for buffer in self.plan.buffers.values():
-            if buffer.name.startswith("vector."):
-                name, k = buffer.name.removeprefix("vector.").rsplit(".", 1)
-                vector = self._matrix((name, None if k == "None" else int(k)))
-                self.buffers[buffer.name] = vector.to(self.wide).contiguous()
+        for place in self.plan.buffers:
+            if place.kind == "vector":
+                assert isinstance(place.which, tuple)
+                self.buffers[place] = self._matrix(place.which).to(self.wide).contiguous()
 
-    def _release(self, keep: set[str]) -> None:
+    def _release(self, keep: set[Place]) -> None:
         """Let go of buffers; those of a size that is worth it are used again by the next run."""
-        for name in [n for n in self.buffers if n not in keep]:
-            tensor = self.buffers.pop(name)
-            allocated = name in self.plan.buffers and self.plan.buffers[name].slots not in ("fixed", "rows")
-            if allocated and name != "dy" and name not in self._handed_out():
+        for place in [each for each in self.buffers if each not in keep]:
+            tensor = self.buffers.pop(place)
+            allocated = place in self.plan.buffers and self.plan.buffers[place].slots not in ("fixed", "rows")
+            if allocated and place != DY and place not in self._handed_out():
                 _spare.give(tensor)
 
     # Backwards
 
     def backward(self, dy: Tensor, dstates: tuple[Tensor, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         plan, buffers = self.plan, self.buffers
-        buffers["dy"] = dy.to(self.dtype).contiguous()
+        buffers[DY] = dy.to(self.dtype).contiguous()
         for product in self.plan.derivative.products:
-            buffers[f"packed.{product.name}"] = self.machine.shape.pack(self._matrix(product.weight), True)
+            buffers[Place.of("packed", product)] = self.machine.shape.pack(self._matrix(product.weight), True)
         for buffer in plan.buffers.values():
-            if buffer.name.startswith("dvector."):
-                buffers[buffer.name] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
-        self._allocate([n for n in plan.buffers if _on_the_way(n, forwards=False) and n not in buffers])
+            if buffer.place.kind == "dvector":
+                buffers[buffer.place] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
+        self._allocate(forwards=False)
         for j, dstate in enumerate(dstates):
-            buffers[f"dstate.{j}"][self.T & 1].copy_(dstate)
+            buffers[Place("dstate", j)][self.T & 1].copy_(dstate)
         self._in_parts(self.machine.backward)
         grads: dict[str, Tensor] = {}
         dx = self._products(grads, needed[0])
-        for (name, k), buffer_name in plan.vectors.items():
-            _put(grads, self.params[name], name, k, buffers[buffer_name].sum(0))
-        before = [buffers[f"dstate.{j}"][0].clone() for j in range(len(dstates))]
+        for (name, k), place in plan.vectors.items():
+            _put(grads, self.params[name], name, k, buffers[place].sum(0))
+        before = [buffers[Place("dstate", j)][0].clone() for j in range(len(dstates))]
         result = (
             dx,
             *before,
@@ -258,22 +259,22 @@ class _Layer:
 
     def _products(self, grads: dict[str, Tensor], dx_needed: bool) -> Tensor | None:
         """Compute the derivatives by all matrices, and by x where needed."""
-        n, x = self.T * self.B, self.buffers["x"]
+        n, x = self.T * self.B, self.buffers[X]
         looked_up = len(x) < n
         dx: Tensor | None = None
-        if "dx" in self.buffers:
-            dx = self.buffers["dx"].flatten(0, 1)
+        if DX in self.buffers:
+            dx = self.buffers[DX].flatten(0, 1)
             dx = self._add_rows(dx) if looked_up else dx
         for product in self.equations.products:
-            if product.name not in self.plan.douts:
+            if product.number not in self.plan.douts:
                 continue
-            buffer, column = self.plan.douts[product.name]
+            buffer, column = self.plan.douts[product.number]
             width = sum(e.width for e in product.outputs)
             dout = self.buffers[buffer].flatten(0, 1)[:, column : column + width]
             if product.per_step:
-                left_name, column = self.plan.lefts[product.name]
+                place, column = self.plan.lefts[product.number]
                 K = sum(e.width for e in product.left)
-                left = self.buffers[left_name][: self.T].flatten(0, 1)[:, column : column + K]
+                left = self.buffers[place][: self.T].flatten(0, 1)[:, column : column + K]
                 _put(grads, self.params[product.weight[0]], *product.weight, left.t() @ dout)
                 continue
             matrix = self._matrix(product.weight)
@@ -289,7 +290,7 @@ class _Layer:
 
     def _add_rows(self, rows: Tensor) -> Tensor:
         """(T B, N) summed by the row of x each has read: (R, N), in the same order every time."""
-        R, N = len(self.buffers["x"]), rows.shape[1]
+        R, N = len(self.buffers[X]), rows.shape[1]
         sums = torch.zeros(R, N, dtype=self.wide)
         if rows.dtype != self.dtype:
             return sums.index_add_(0, self.index.flatten(), rows)
@@ -299,11 +300,11 @@ class _Layer:
         return sums
 
 
-def _on_the_way(name: str, forwards: bool) -> bool:
-    kind, _, rest = name.partition(".")
-    if kind in ("out", "packed", "between"):
-        return (not rest.startswith(("d", "-"))) == forwards
-    return (kind in ("left", "saved", "state", "y", "x", "vector")) == forwards
+def _is_of_way(place: Place, forwards: bool) -> bool:
+    """Tell whether a buffer is first used on the way forwards, or on the way back."""
+    if place.kind in ("out", "packed", "between"):
+        return place.transposed != forwards
+    return (place.kind in ("left", "saved", "state", "y", "x", "vector")) == forwards
 
 
 def _put(grads: dict[str, Tensor], param: Tensor, name: str, k: int | None, grad: Tensor) -> None:

@@ -28,11 +28,12 @@ class UnsupportedError(Exception):
 class Product:
     """left (K features in blocks) by a matrix (K, N), or by its transpose; gives the leaves `outputs`.
 
+    number: among the products of the equations; by the transpose: of the one whose left operand it differentiates.
     weight: the parameter's name and, where it is one of a stack, which. per_step: whether it has to wait for the
     state; else its left operand is x itself, and it can be made for the whole sequence at once.
     """
 
-    name: str
+    number: int
     left: tuple[Node, ...]
     weight: tuple[str, int | None]
     outputs: tuple[Node, ...]
@@ -44,7 +45,8 @@ class Product:
 class Equations:
     """A step of a cell.
 
-    Leaves: ('x', block), ('state', j), ('vector', parameter, which of a stack, block), ('out', product, block).
+    Leaves: ('x', block), ('state', j), ('vector', parameter, which of a stack, block), ('out', number of the product,
+    False, block).
     """
 
     graph: Graph
@@ -56,15 +58,17 @@ class Equations:
 
 @dataclass(frozen=True)
 class Derivative:
-    """The derivative of a step. Further leaves: ('dy', block), ('dstate', j), ('out', product, block).
+    """The derivative of a step.
+
+    Further leaves: ('dy', block), ('dstate', j), ('out', number of the product, True, block).
 
     products: by the transposed matrices, in the order they can be computed; the left operand of one is the derivative
-    by the outputs of a product of the equations, under whose name `douts` has it too. dx, dstates: by the leaves of x
-    and the state before the step. dvectors: by leaf, one row's share.
+    by the outputs of the product of the equations with the same number, and `douts` has it under that. dx, dstates: by
+    the leaves of x and the state before the step. dvectors: by leaf, one row's share.
     """
 
     products: tuple[Product, ...]
-    douts: Mapping[str, tuple[Node, ...]]
+    douts: Mapping[int, tuple[Node, ...]]
     dx: tuple[Node, ...]
     dstates: tuple[Node, ...]
     dvectors: Mapping[Node, Node]
@@ -140,9 +144,9 @@ class _Blocks:
     def _product(self, left: tuple[Node, ...], matrix: Leaf) -> tuple[Node, ...]:
         weight = _named(matrix)
         if (left, weight) not in self.products:
-            name = str(len(self.products))
-            outputs = self._leaves(matrix.shape[1], "out", name)
-            self.products[left, weight] = Product(name, left, weight, outputs, left != self.x)
+            number = len(self.products)
+            outputs = self._leaves(matrix.shape[1], "out", number, False)
+            self.products[left, weight] = Product(number, left, weight, outputs, left != self.x)
         return self.products[left, weight].outputs
 
 
@@ -167,21 +171,21 @@ def differentiate(equations: Equations) -> Derivative:
         pass_back(state, graph.leaf(state.width, "dstate", j))
     made_by = {output: product for product in equations.products for output in product.outputs}
     products: list[Product] = []
-    douts: dict[str, tuple[Node, ...]] = {}
+    douts: dict[int, tuple[Node, ...]] = {}
     for node in ordered([*equations.y, *equations.states], equations.products)[::-1]:
         if node not in adjoint or node.op == "constant":
             continue
         if node in made_by:
             product = made_by[node]
-            if product.name in douts:
+            if product.number in douts:
                 continue
             # All that uses any of a product's outputs has a larger number, so all their derivatives are complete.
             dout = tuple(adjoint.get(output, zero) for output in product.outputs)
-            douts[product.name] = dout
+            douts[product.number] = dout
             if product.per_step:
-                name = f"d{product.name}"
-                outputs = tuple(graph.leaf(e.width, "out", name, i) for i, e in enumerate(product.left))
-                products.append(Product(name, dout, product.weight, outputs, True, transposed=True))
+                number = product.number
+                outputs = tuple(graph.leaf(e.width, "out", number, True, i) for i, e in enumerate(product.left))
+                products.append(Product(number, dout, product.weight, outputs, True, transposed=True))
                 for left, output in zip(product.left, outputs, strict=True):
                     pass_back(left, output)
         elif node.args:

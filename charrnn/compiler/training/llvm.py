@@ -19,7 +19,7 @@ from llvmlite import ir
 from charrnn.compiler.graph import Node
 from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
 from charrnn.compiler.training.products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
-from charrnn.compiler.training.schedule import Plan, Store, Way
+from charrnn.compiler.training.schedule import INDEX, Place, Plan, Store, Way
 
 COLUMNS = 4  # of the table
 
@@ -27,8 +27,8 @@ COLUMNS = 4  # of the table
 class Machine:
     """The compiled time loops of a plan with products in a dtype.
 
-    lines: the line of each buffer in the table; besides the plan's, 'index' for the rows of looked-up buffers and
-    'packed.NAME' for each product's matrix. forward and backward are addresses of functions of (table's address, time
+    lines: the line of each buffer in the table; besides the plan's, the index of looked-up buffers' rows and each
+    product's packed matrix. forward and backward are addresses of functions of (table's address, time
     steps, first row, row after the last). add_rows takes (rows' address, bytes of a row, index's address, rows, sums'
     address, bytes of a row, first column, column after the last) and adds each row to the row of sums that its index
     says.
@@ -37,9 +37,9 @@ class Machine:
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self.plan, self.shape = plan, Shape(dtype)
         self.double = dtype == torch.float64
-        names = [*plan.buffers, "index"]
-        names += [f"packed.{p.name}" for p in (*plan.equations.products, *plan.derivative.products)]
-        self.lines = {name: i for i, name in enumerate(names)}
+        places = [*plan.buffers, INDEX]
+        places += [Place.of("packed", p) for p in (*plan.equations.products, *plan.derivative.products)]
+        self.lines = {place: i for i, place in enumerate(places)}
         self.module = ir.Module()
         self.module.triple = llvm.get_process_triple()
         self._product = emit_product(self.module, self.shape)
@@ -98,31 +98,31 @@ class Machine:
         if not m.product.transposed:
             widths = [self.plan.buffers[m.out].width]
         else:  # constants among the derivatives have no width: the buffer's outputs say it
-            of = next(p for p in self.plan.equations.products if f"d{p.name}" == m.product.name)
+            of = next(p for p in self.plan.equations.products if p.number == m.product.number)
             K, widths = sum(e.width for e in of.outputs), [sum(e.width for e in of.left)]
         N = widths[0]
         address, row = self._row_of(builder, table, m.left, t, first)
         address = builder.add(address, I64(m.column * self._size(m.left)))
         out, out_row = self._row_of(builder, table, m.out, I64(0), first)
-        packed = self._entry(builder, table, f"packed.{m.product.name}", 0)
+        packed = self._entry(builder, table, Place.of("packed", m.product), 0)
         rows = builder.sub(end, first)
         sizes = [rows, I64(self.shape.steps(K)), I64(self.shape.panels(N))]
         builder.call(self._product, [address, row, packed, out, out_row, *sizes])
 
-    def _row_of(self, builder: Any, table: Any, buffer: str, t: Any, row: Any) -> tuple[Any, Any]:
+    def _row_of(self, builder: Any, table: Any, buffer: Place, t: Any, row: Any) -> tuple[Any, Any]:
         """Return the address of a row in slot t, and bytes from one row to the next."""
         row_bytes = self._entry(builder, table, buffer, 2)
         return builder.add(self._slot(builder, table, buffer, t), builder.mul(row, row_bytes)), row_bytes
 
-    def _slot(self, builder: Any, table: Any, buffer: str, t: Any) -> Any:
+    def _slot(self, builder: Any, table: Any, buffer: Place, t: Any) -> Any:
         t = builder.and_(t, self._entry(builder, table, buffer, 3))
         offset = builder.mul(t, self._entry(builder, table, buffer, 1))
         return builder.add(self._entry(builder, table, buffer, 0), offset)
 
-    def _entry(self, builder: Any, table: Any, buffer: str, column: int) -> Any:
+    def _entry(self, builder: Any, table: Any, buffer: Place, column: int) -> Any:
         return load(builder, builder.add(table, I64(8 * (COLUMNS * self.lines[buffer] + column))), I64)
 
-    def _size(self, buffer: str) -> int:
+    def _size(self, buffer: Place) -> int:
         """Return the bytes of a number."""
         if self.double:
             return 8
@@ -163,14 +163,14 @@ class _Kernel:
         self.machine, self.stores = machine, stores
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.table, self.t, self.first, self.end = function.args
-        self.bases: dict[tuple[str, int], Any] = {}
-        self.rows: dict[tuple[str, int], Any] = {}
+        self.bases: dict[tuple[Place, int], Any] = {}
+        self.rows: dict[tuple[Place, int], Any] = {}
 
     def emit(self) -> None:
         builder = self.builder
         used = {(s.buffer, s.shift) for s in self.stores} | _loaded([s.expr for s in self.stores])
-        used |= {("index", shift) for buffer, shift in used if self._looked_up(buffer)}
-        for buffer, shift in sorted(used):
+        used |= {(INDEX, shift) for buffer, shift in used if self._looked_up(buffer)}
+        for buffer, shift in sorted(used, key=lambda each: (each[0].order, each[1])):
             t = I64(0) if self._looked_up(buffer) else builder.add(self.t, I64(shift))
             self.bases[buffer, shift] = (
                 self.machine._slot(builder, self.table, buffer, t),
@@ -180,15 +180,15 @@ class _Kernel:
             for (buffer, shift), (base, row_bytes) in self.bases.items():
                 row = r
                 if self._looked_up(buffer):
-                    index, index_bytes = self.bases["index", shift]
+                    index, index_bytes = self.bases[INDEX, shift]
                     row = load(builder, builder.add(index, builder.mul(r, index_bytes)), I64)
                 self.rows[buffer, shift] = builder.add(base, builder.mul(row, row_bytes))
             for width in sorted({s.expr.width for s in self.stores}):
                 self._emit_blocks(width, [s for s in self.stores if s.expr.width == width])
         builder.ret_void()
 
-    def _looked_up(self, buffer: str) -> bool:
-        return buffer != "index" and self.machine.plan.buffers[buffer].slots == "rows"
+    def _looked_up(self, buffer: Place) -> bool:
+        return buffer != INDEX and self.machine.plan.buffers[buffer].slots == "rows"
 
     def _emit_blocks(self, width: int, stores: list[Store]) -> None:
         lanes = 1 if self.machine.double else vector_bytes() // 4  # float64 calls the C library, number by number
@@ -215,7 +215,7 @@ class _Kernel:
                 made[expr] = maths.apply(expr.op, *(self._emit_expr(maths, a, j, made) for a in expr.args))
         return made[expr]
 
-    def _address(self, buffer: str, column: int, shift: int, j: Any) -> tuple[Any, int]:
+    def _address(self, buffer: Place, column: int, shift: int, j: Any) -> tuple[Any, int]:
         size = self.machine._size(buffer)
         offset = self.builder.mul(self.builder.add(j, I64(column)), I64(size))
         return self.builder.add(self.rows[buffer, shift], offset), size
@@ -244,7 +244,7 @@ def write(maths: Maths, value: Value, address: Any, size: int) -> None:
     store(builder, result, address)
 
 
-def _loaded(exprs: list[Node]) -> set[tuple[str, int]]:
+def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
     found, seen, waiting = set(), set(), list(exprs)
     while waiting:
         node = waiting.pop()

@@ -9,15 +9,51 @@ the saved ones and the states is recomputed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from charrnn.cells import ops
 from charrnn.compiler.graph import Node
 from charrnn.compiler.training.derivative import Derivative, Equations, Product, ordered
 
+Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
+Inner = Literal["left", "dout", "out", "packed", "saved", "between", "index"]
+Kind = Outer | Inner
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which buffer is meant: a kind, and which of that kind.
+
+    'x', 'y', 'dy', 'dx': inputs, outputs, and their derivatives. 'state', 'dstate': which by number. 'vector' and
+    'dvector': a parameter, by name and which of a stack. 'left', 'dout', 'out', 'packed': a product's left operand, the
+    derivative by its outputs, its outputs, its matrix; which by number, and transposed for one of the derivative.
+    'saved': what the derivative reads of the step. 'between': what a later stage reads, of the step or (transposed) of
+    its derivative. 'index': which row of x is read.
+    """
+
+    kind: Kind
+    which: int | tuple[str, int | None] | None = None
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, kind: Kind, product: Product) -> "Place":
+        """Name the buffer of a product."""
+        return cls(kind, product.number, product.transposed)
+
+    @property
+    def order(self) -> str:
+        """Sort by this: code is to come out the same every time."""
+        if self.kind == "between":
+            return f"between.{'-' if self.transposed else '+'}"
+        which = self.which if isinstance(self.which, tuple) else (self.which,)
+        return ".".join([self.kind, *(f"{'d' if self.transposed else ''}{each}" for each in which)])
+
+
+X, Y, DY, DX = Place("x"), Place("y"), Place("dy"), Place("dx")
+SAVED, INDEX = Place("saved"), Place("index")
 
 
 @dataclass(frozen=True)
@@ -28,7 +64,7 @@ class Buffer:
     that take turns; 'one' for all; 'rows' a row looked up by index for each; 'fixed' one row for all.
     """
 
-    name: str
+    place: Place
     width: int
     product: bool
     slots: Slots
@@ -39,7 +75,7 @@ class Store:
     """expr into columns from `column` of the buffer's slot t + shift; add: onto what is there."""
 
     expr: Node
-    buffer: str
+    buffer: Place
     column: int
     shift: int = 0
     add: bool = False
@@ -50,9 +86,9 @@ class Multiply:
     """rows of slot t of `left`, from a column on, K wide, by a packed matrix into `out`."""
 
     product: Product
-    left: str
+    left: Place
     column: int
-    out: str
+    out: Place
 
 
 @dataclass(frozen=True)
@@ -75,21 +111,21 @@ class Way:
 class Plan:
     """The plan of a layer: all that is done for it, and where everything is stored.
 
-    lefts, douts: of each product by name, the buffer and first column of its left operand and of the derivative by
+    lefts, douts: of each product by number, the buffer and first column of its left operand and of the derivative by
     its outputs. y: buffer and slot of the first output. kept: the states whose history the derivative reads. vectors:
     for each vector parameter (name, which of a stack) the buffer of its derivative.
     """
 
     equations: Equations
     derivative: Derivative
-    buffers: Mapping[str, Buffer]
+    buffers: Mapping[Place, Buffer]
     forward: Way
     backward: Way
-    lefts: Mapping[str, tuple[str, int]]
-    douts: Mapping[str, tuple[str, int]]
-    y: tuple[str, int]
+    lefts: Mapping[int, tuple[Place, int]]
+    douts: Mapping[int, tuple[Place, int]]
+    y: tuple[Place, int]
     kept: frozenset[int]
-    vectors: Mapping[tuple[str, int | None], str]
+    vectors: Mapping[tuple[str, int | None], Place]
 
 
 def make_plan(equations: Equations, derivative: Derivative, same_dtype: bool) -> Plan:
@@ -105,7 +141,7 @@ class _Maker:
     def __init__(self, equations: Equations, derivative: Derivative, same_dtype: bool) -> None:
         self.equations, self.derivative, self.same_dtype = equations, derivative, same_dtype
         self.graph = equations.graph
-        self.buffers: dict[str, Buffer] = {}
+        self.buffers: dict[Place, Buffer] = {}
         self.kept: set[int] = set()
         self.levels: dict[Node, int] = {}
         self.products = (*equations.products, *derivative.products)
@@ -114,18 +150,19 @@ class _Maker:
 
     def plan(self) -> Plan:
         for j, leaf in enumerate(self.state_leaves):
-            self._buffer(f"state.{j}", leaf.width, False, "state")
-            self._buffer(f"dstate.{j}", leaf.width, False, "turns")
-        self._buffer("x", sum(e.width for e in self.equations.x), True, "rows")
+            self._buffer(Place("state", j), leaf.width, False, "state")
+            self._buffer(Place("dstate", j), leaf.width, False, "turns")
+        self._buffer(X, sum(e.width for e in self.equations.x), True, "rows")
         for product in self.products:
             slots: Slots = "one" if product.per_step else "rows"
-            self._buffer(f"out.{product.name}", sum(e.width for e in product.outputs), not product.per_step, slots)
+            width = sum(e.width for e in product.outputs)
+            self._buffer(Place.of("out", product), width, not product.per_step, slots)
         saved = self._saved()
         stores, stored, lefts, y = self._forward_stores(saved)
         forward = self._way(1, self.equations.products, stores, stored, lefts)
         stores, douts, vectors = self._backward_stores()
         stored = {e: (load, -1) for e, load in self._from_forward(saved).items()}
-        backward = self._way(-1, self.derivative.products, stores, stored, {f"d{n}": at for n, at in douts.items()})
+        backward = self._way(-1, self.derivative.products, stores, stored, douts)
         return Plan(
             self.equations,
             self.derivative,
@@ -139,31 +176,32 @@ class _Maker:
             vectors,
         )
 
-    def _buffer(self, name: str, width: int, product: bool, slots: Slots) -> str:
-        self.buffers.setdefault(name, Buffer(name, width, product, slots))
-        return name
+    def _buffer(self, place: Place, width: int, product: bool, slots: Slots) -> Place:
+        self.buffers.setdefault(place, Buffer(place, width, product, slots))
+        return place
 
-    def _load(self, buffer: str, column: int, width: int, shift: int = 0) -> Node:
+    def _load(self, buffer: Place, column: int, width: int, shift: int = 0) -> Node:
         return self.graph.node("load", width=width, data=(buffer, column, shift))
 
     def _leaf(self, leaf: Node) -> Node:
         """Return the load that reads a leaf of the equations or the derivative."""
         kind, *key = leaf.data
         if kind == "state":
-            return self._load(f"state.{key[0]}", 0, leaf.width)
+            return self._load(Place("state", key[0]), 0, leaf.width)
         if kind == "dstate":
-            return self._load(f"dstate.{key[0]}", 0, leaf.width, 1)
+            return self._load(Place("dstate", key[0]), 0, leaf.width, 1)
         if kind == "vector":
             name, index, block = key
             widths = [b.width for b in self._blocks_of_vector(name, index)]
-            buffer = self._buffer(f"vector.{name}.{index}", sum(widths), False, "fixed")
+            buffer = self._buffer(Place("vector", (name, index)), sum(widths), False, "fixed")
             return self._load(buffer, sum(widths[:block]), leaf.width)
         if kind == "dy":
             widths = [e.width for e in self.equations.y]
-            return self._load(self._buffer("dy", sum(widths), True, "history"), sum(widths[: key[0]]), leaf.width)
-        blocks = self.equations.x if kind == "x" else self.made_by[leaf].outputs
+            return self._load(self._buffer(DY, sum(widths), True, "history"), sum(widths[: key[0]]), leaf.width)
+        product = self.made_by.get(leaf)
+        blocks = self.equations.x if product is None else product.outputs
         column = sum(e.width for e in blocks[: blocks.index(leaf)])
-        return self._load("x" if kind == "x" else f"out.{key[0]}", column, leaf.width)
+        return self._load(X if product is None else Place.of("out", product), column, leaf.width)
 
     def _blocks_of_vector(self, name: str, index: int | None) -> list[Node]:
         return [e for e in self.graph.leaves("vector") if e.data[1:3] == (name, index)]
@@ -186,10 +224,10 @@ class _Maker:
                 waiting += node.args
         free = {*self.state_leaves, *self.equations.states}
         saved: dict[Node, Node] = {}
-        self._buffer("saved", 0, False, "history")
+        self._buffer(SAVED, 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
             if not self._recomputed(node, free, saved):
-                saved[node] = self._load("saved", self._widen("saved", node.width), node.width)
+                saved[node] = self._load(SAVED, self._widen(SAVED, node.width), node.width)
         # A state is kept for all steps only where the derivative reads it.
         self._keep_states(needed, saved)
         return saved
@@ -223,55 +261,55 @@ class _Maker:
         loads = dict(saved)
         for j, state in enumerate(self.equations.states):
             if state not in loads and state.op != "leaf" and j in self.kept:
-                loads[state] = self._load(f"state.{j}", 0, state.width, 1)
+                loads[state] = self._load(Place("state", j), 0, state.width, 1)
         return loads
 
-    def _widen(self, name: str, width: int) -> int:
+    def _widen(self, place: Place, width: int) -> int:
         """Make room for one more block in a buffer; return its column."""
-        old = self.buffers[name]
-        self.buffers[name] = Buffer(name, old.width + width, old.product, old.slots)
+        old = self.buffers[place]
+        self.buffers[place] = replace(old, width=old.width + width)
         return old.width
 
     # Stores
 
     def _forward_stores(
         self, saved: Mapping[Node, Node]
-    ) -> tuple[list[Store], dict[Node, tuple[Node, int]], dict[str, tuple[str, int]], tuple[str, int]]:
+    ) -> tuple[list[Store], dict[Node, tuple[Node, int]], dict[int, tuple[Place, int]], tuple[Place, int]]:
         stores = [Store(e, *load.data[:2]) for e, load in saved.items()]
         stored = {e: (load, self._level(e)) for e, load in saved.items()}
         for j, state in enumerate(self.equations.states):
-            stores.append(Store(state, f"state.{j}", 0, 1))
+            stores.append(Store(state, Place("state", j), 0, 1))
             if state.op != "leaf":
-                stored.setdefault(state, (self._load(f"state.{j}", 0, state.width, 1), self._level(state)))
-        lefts: dict[str, tuple[str, int]] = {}
-        y: tuple[str, int] | None = None
+                stored.setdefault(state, (self._load(Place("state", j), 0, state.width, 1), self._level(state)))
+        lefts: dict[int, tuple[Place, int]] = {}
+        y: tuple[Place, int] | None = None
         for product in self.equations.products:
             if not product.per_step:
-                lefts[product.name] = ("x", 0)
+                lefts[product.number] = (X, 0)
                 continue
             state_index = self._is_state(product.left)
             if state_index is not None and self.same_dtype:
-                lefts[product.name] = (f"state.{state_index}", 0)
+                lefts[product.number] = (Place("state", state_index), 0)
                 self.kept.add(state_index)
                 continue
-            same = next((p for p in self.equations.products if p.left == product.left and p.name in lefts), None)
+            same = next((p for p in self.equations.products if p.left == product.left and p.number in lefts), None)
             if same is not None:
-                lefts[product.name] = lefts[same.name]
+                lefts[product.number] = lefts[same.number]
                 continue
-            name = self._buffer(f"left.{product.name}", sum(e.width for e in product.left), True, "history")
-            lefts[product.name] = (name, 0)
-            stores += _columns(product.left, name)
+            left = self._buffer(Place.of("left", product), sum(e.width for e in product.left), True, "history")
+            lefts[product.number] = (left, 0)
+            stores += _columns(product.left, left)
             if state_index is not None and self.equations.y == (self.equations.states[state_index],) and y is None:
                 # The output is what the next step's product reads: one buffer for both, of one slot more.
-                self.buffers[name] = Buffer(name, self.buffers[name].width, True, "state")
-                stores.append(Store(self.equations.y[0], name, 0, 1))
-                y = (name, 1)
+                self.buffers[left] = replace(self.buffers[left], slots="state")
+                stores.append(Store(self.equations.y[0], left, 0, 1))
+                y = (left, 1)
         for j in sorted(self.kept):
             if y is None and self.same_dtype and self.equations.y == (self.equations.states[j],):
-                y = (f"state.{j}", 1)
+                y = (Place("state", j), 1)
         if y is None:
-            y = (self._buffer("y", sum(e.width for e in self.equations.y), True, "history"), 0)
-            stores += _columns(self.equations.y, "y")
+            y = (self._buffer(Y, sum(e.width for e in self.equations.y), True, "history"), 0)
+            stores += _columns(self.equations.y, Y)
         return stores, stored, lefts, y
 
     def _is_state(self, left: tuple[Node, ...]) -> int | None:
@@ -279,24 +317,24 @@ class _Maker:
 
     def _backward_stores(
         self,
-    ) -> tuple[list[Store], dict[str, tuple[str, int]], dict[tuple[str, int | None], str]]:
+    ) -> tuple[list[Store], dict[int, tuple[Place, int]], dict[tuple[str, int | None], Place]]:
         widths = [e.width for e in self.state_leaves]
-        stores = [Store(_wide(d, widths[j]), f"dstate.{j}", 0) for j, d in enumerate(self.derivative.dstates)]
-        placed: list[tuple[tuple[Node, ...], str]] = []
-        douts: dict[str, tuple[str, int]] = {}
-        for name, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
+        stores = [Store(_wide(d, widths[j]), Place("dstate", j), 0) for j, d in enumerate(self.derivative.dstates)]
+        placed: list[tuple[tuple[Node, ...], Place]] = []
+        douts: dict[int, tuple[Place, int]] = {}
+        for number, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
             at = next(((b, i) for whole, b in placed if (i := _find(blocks, whole)) is not None), None)
             if at is None:
-                widths = [e.width for p in self.equations.products if p.name == name for e in p.outputs]
-                at = self._buffer(f"dout.{name}", sum(widths), True, "history"), 0
+                widths = [e.width for p in self.equations.products if p.number == number for e in p.outputs]
+                at = self._buffer(Place("dout", number), sum(widths), True, "history"), 0
                 stores += _columns(blocks, at[0], widths)
                 placed.append((blocks, at[0]))
-            douts[name] = at
+            douts[number] = at
         if any(not d.is_constant(0) for d in self.derivative.dx):
-            self._buffer("dx", self.buffers["x"].width, False, "history")
-            stores += _columns(self.derivative.dx, "dx", [e.width for e in self.equations.x])
-        vectors: dict[tuple[str, int | None], str] = {}
-        sums: dict[tuple[Node, ...], str] = {}
+            self._buffer(DX, self.buffers[X].width, False, "history")
+            stores += _columns(self.derivative.dx, DX, [e.width for e in self.equations.x])
+        vectors: dict[tuple[str, int | None], Place] = {}
+        sums: dict[tuple[Node, ...], Place] = {}
         for leaf in self.derivative.dvectors:
             name, index = leaf.data[1:3]
             if (name, index) in vectors:
@@ -305,7 +343,7 @@ class _Maker:
             blocks = tuple(self.derivative.dvectors.get(e, self.graph.constant(0)) for e in leaves)
             if blocks not in sums:
                 widths = [e.width for e in leaves]
-                sums[blocks] = self._buffer(f"dvector.{name}.{index}", sum(widths), False, "fixed")
+                sums[blocks] = self._buffer(Place("dvector", (name, index)), sum(widths), False, "fixed")
                 stores += [
                     Store(s.expr, s.buffer, s.column, add=True)
                     for s in _columns(blocks, sums[blocks], widths)
@@ -332,13 +370,13 @@ class _Maker:
         products: tuple[Product, ...],
         stores: list[Store],
         stored: dict[Node, tuple[Node, int]],
-        lefts: Mapping[str, tuple[str, int]],
+        lefts: Mapping[int, tuple[Place, int]],
     ) -> Way:
         if step < 0:  # within the derivative, what the step has made costs no product
             for node in self._of_step():
                 self.levels[node] = 0
         per_step = [p for p in products if p.per_step]
-        level_of = {p.name: max(self._level(e) for e in p.left) for p in per_step}
+        level_of = {p.number: max(self._level(e) for e in p.left) for p in per_step}
         last = max([1 + level for level in level_of.values()], default=0)
         stages: list[list[Store]] = [[] for _ in range(last + 1)]
         for store in stores:
@@ -349,7 +387,7 @@ class _Maker:
             for level, stage in enumerate(stages)
         ]
         multiply = tuple(
-            tuple(Multiply(p, *lefts[p.name], f"out.{p.name}") for p in per_step if level_of[p.name] == level)
+            tuple(Multiply(p, *lefts[p.number], Place.of("out", p)) for p in per_step if level_of[p.number] == level)
             for level in range(last)
         )
         head, tail = rewritten[0], rewritten[-1]
@@ -369,8 +407,8 @@ class _Maker:
                     continue
                 seen.add(node)
                 if first.setdefault(node, level) < level and self._cost(node, stored) > CHEAP:
-                    name = self._buffer(f"between.{'+' if step > 0 else '-'}", 0, False, "one")
-                    load = self._load(name, self._widen(name, node.width), node.width)
+                    place = self._buffer(Place("between", transposed=step < 0), 0, False, "one")
+                    load = self._load(place, self._widen(place, node.width), node.width)
                     stored[node] = (load, first[node])
                     stages[first[node]].append(Store(node, *load.data[:2]))
                 else:
@@ -413,7 +451,7 @@ class _Maker:
         return tuple(merged.values())
 
 
-def _columns(blocks: tuple[Node, ...], buffer: str, widths: list[int] | None = None) -> list[Store]:
+def _columns(blocks: tuple[Node, ...], buffer: Place, widths: list[int] | None = None) -> list[Store]:
     """Store blocks side by side."""
     widths = widths or [e.width for e in blocks]
     return [Store(_wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))]
