@@ -154,6 +154,21 @@ def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
         assert packed.numel() == shape.panels(N) * shape.panel * rows_packed
 
 
+@pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])
+def test_memory_that_nobody_wrote_is_not_read(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)  # with NaN
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        for hidden in (7, 8):
+            for precision in (torch.float32, torch.bfloat16):
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                    found = outcome(model(cell, "native", hidden=hidden, layers=2).float(), 6, 9)
+                assert [name for name, value in found.items() if not value.isfinite().all()] == [], (hidden, precision)
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
 @pytest.mark.parametrize("hidden", [40, 43])
 @pytest.mark.parametrize("cell", [*NATIVE[::5], *(pytest.param(c, marks=pytest.mark.long) for c in NATIVE)])
 def test_bf16_products_err_no_more_than_the_loops_under_autocast(cell: str, hidden: int) -> None:

@@ -148,7 +148,7 @@ class _Layer:
                     width = self.machine.shape.panels(width) * self.machine.shape.panel
                 multiplied = place.kind in ("left", "dout")
                 if multiplied and self.unpaired:
-                    width += width % 2
+                    width += 2 - width % 2  # so that the last of a row has a neighbour, wherever its product begins
                 dtype = self.dtype if buffer.product else self.wide
                 shape = (self._slots(buffer), self.B, width)
                 reused = place not in self._handed_out()
