@@ -1,5 +1,6 @@
 """Compiled decoding: the arithmetic, the traced equations, the draw, the cache; against NumPy in float64."""
 
+import json
 import math
 import os
 import subprocess
@@ -361,6 +362,48 @@ def test_code_that_others_could_have_written_is_not_run(tmp_path: Path, monkeypa
     refused = loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare")
     assert "import of numba halted" in refused.stderr  # it would have to be compiled
     assert refused.stdout == ""
+
+
+DAMAGE: list[Callable[[bytes], bytes]] = [
+    *(lambda whole, n=n: whole[:n] for n in (0, 10, 65, -1)),
+    lambda whole: whole + b"x",
+    *(lambda whole, at=at: whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, 64, 65, 300, -2)),
+]
+
+
+def test_damaged_code_is_compiled_anew_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded in a process of its own: a damaged object file may end it."""
+    monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
+    texts = [f"def one(n):\n    return n + {100 + k}\n" for k in range(len(DAMAGE))]
+    damaged: dict[str, str] = {}
+    for text, damage in zip(texts, DAMAGE, strict=True):
+        native_cache.load(text, "one", ("int64",))
+        (file,) = set(map(str, (tmp_path / "cache").iterdir())) - set(damaged)
+        damaged[file] = text
+        Path(file).write_bytes(damage(Path(file).read_bytes()))
+    code = (
+        "import json, pathlib, sys\n"
+        "from charrnn.compiler.decoding import cache\n"
+        "cache.folder = lambda: pathlib.Path(sys.argv[2])\n"
+        "for text in json.loads(sys.argv[1]):\n"
+        "    function, note = cache.load(text, 'one', ('int64',)); print(function(0), note)"
+    )
+    for again in (False, True):
+        command = [sys.executable, "-c", code, json.dumps(texts), str(tmp_path / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        notes = [None if again else f"{file} was damaged, and is compiled anew" for file in damaged]
+        assert done.stdout.splitlines() == [f"{100 + k} {note}" for k, note in enumerate(notes)], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_nobody_is_waited_for_who_would_write_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
+    text = "def one(n):\n    return n + 8\n"
+    native_cache.load(text, "one", ("int64",))
+    (file,) = (tmp_path / "cache").iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert "import of numba halted" in loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare").stderr
 
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def test_the_library_neither_prints_nor_imports_click() -> None:
 
 
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "shelve", "marshal", "dill", "joblib", "cloudpickle", "torch.load")
+UNPICKLERS = (*UNPICKLERS, "yaml", "ruamel", "jsonpickle", "pandas", "code", "runpy", "imp", "numpy.load", "torch.jit")
+RUNNERS = ("eval", "exec", "compile", "torch.load", "torch.jit.load", "__import__", "execfile")
 # What the compiler made of traced equations is Python too, and Numba reads it from a function.
 RUNS_TEXT = {"charrnn.compiler.decoding.compiling": ["compile", "exec"]}
 
@@ -162,7 +164,7 @@ def unsafe(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func).removeprefix("builtins.")
-            if called in ("eval", "exec", "compile", "torch.load"):
+            if called in RUNNERS:
                 found.append(called)
             found += [
                 keyword.arg
@@ -183,6 +185,7 @@ def unsafe(tree: ast.AST) -> list[str]:
         ("np.load(path, allow_pickle=wanted)", ["allow_pickle"]),
         ("builtins.exec(text)", ["exec"]),
         ("eval(text)", ["eval"]),
+        ("import yaml\nfrom shelve import open\nimport marshal", ["marshal", "shelve.open", "yaml"]),
         ("np.load(path, allow_pickle=False); model.eval(); re.compile(text); import pickled", []),
     ],
 )

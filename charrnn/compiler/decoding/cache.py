@@ -2,16 +2,23 @@
 
 A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
 compiles it, and the processor. A file is written once, whole, and never changed. So processes that start together may
-compile the same code twice, but they never see half a file. A file holds the function's symbol, a line break and an
-object file. llvmlite loads it; Numba, which is slow to import, is needed only to compile.
+compile the same code twice, but they never see half a file. A file holds the SHA-256 of what follows, the function's
+symbol and an object file, with a line break after each of the first two. llvmlite loads it; Numba, which is slow to
+import, is needed only to compile.
+
+Code that is loaded is run. So a file must be this user's own, where nobody else may write, and damage is found by the
+SHA-256: a damaged object file would end the process. It is compiled anew, and that is said.
 """
 
 import ctypes
+import errno
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +28,8 @@ import llvmlite.binding as llvm
 PACKAGE = Path(__file__).parent
 SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+FORMAT = "2"  # of a file: another one has other names
 
 _loaded: dict[str, "Function"] = {}
 _engines: list[Any] = []
@@ -68,21 +77,29 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
 
 
 def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
-    name, note = f"native-{key}.o", None
-    content = _read(folder() / name) or _read(spare_folder() / name)
+    name, notes = f"native-{key}.o", []
+    content = None
+    for path in (folder() / name, spare_folder() / name):
+        found = _read(path)
+        content = None if found is None else _whole(found)
+        if content is not None:
+            break
+        if found is not None:
+            notes.append(f"{path} was damaged, and is compiled anew")
     if content is None:
         from charrnn.compiler.decoding.compiling import compile_source
 
         symbol, code = compile_source(text, function, signature)
         content = symbol.encode() + b"\n" + code
-        note = _keep(name, content)
+        unkept = _keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        notes += [unkept] if unkept else []
     _loaded[key] = Function(_link(*content.split(b"\n", 1)), signature)
-    return _loaded[key], note
+    return _loaded[key], "; ".join(notes) or None
 
 
 def _key(text: str, signature: tuple[str, ...]) -> str:
     # Every release of Numba goes with one of llvmlite.
-    parts = [text, *signature, PYTHON, llvmlite.__version__, sys.platform]
+    parts = [FORMAT, text, *signature, PYTHON, llvmlite.__version__, sys.platform]
     parts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     digest = hashlib.sha256("\0".join(parts).encode())
     for source in SOURCES:
@@ -99,14 +116,31 @@ def spare_folder() -> Path:
 def _read(path: Path) -> bytes | None:
     """Read a file of ours; None for one that somebody else may have written, since what it holds will be run."""
     try:
-        if hasattr(os, "getuid"):
-            for place in (path, path.parent):
-                status = place.stat()
-                if status.st_uid != os.getuid() or status.st_mode & 0o022:
-                    return None
-        return path.read_bytes()
+        # The file that was opened is asked, not its name, which may stand for another by now.
+        with open(path, "rb", opener=_opened_at_once) as stream:
+            if not (_is_ours(os.fstat(stream.fileno()), stat.S_ISREG) and _is_ours(path.parent.stat(), stat.S_ISDIR)):
+                return None
+            return stream.read()
     except OSError:
         return None
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for anybody to write to it, as a FIFO would."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_ours(status: os.stat_result, kind: Callable[[int], bool]) -> bool:
+    """Tell whether something of this kind is the user's own, and nobody else may write to it."""
+    if not hasattr(os, "getuid"):
+        return kind(status.st_mode)
+    return kind(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def _whole(content: bytes) -> bytes | None:
+    """Return what a file keeps; None where it is damaged."""
+    digest, _, kept = content.partition(b"\n")
+    return kept if hashlib.sha256(kept).hexdigest().encode() == digest else None
 
 
 def _keep(name: str, content: bytes) -> str | None:
@@ -125,6 +159,8 @@ def _keep(name: str, content: bytes) -> str | None:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(path.parent.stat(), stat.S_ISDIR):
+        raise PermissionError(errno.EPERM, "others may write there")
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as stream:
         stream.write(content)
