@@ -200,18 +200,6 @@ def test_what_is_copied_is_null_where_the_corpus_is_gone(run: Command, monkeypat
     assert run("sample", "--chars", "5", "--max-copy", "9")[0] == 1
 
 
-def test_a_terminal_is_given_nothing_that_it_would_obey(
-    run: Command, shared_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = "\x1b[31m\x9b\x0e\a č\ta"
-    code, out, _ = run("sample", "--prime", text, "--chars", "0")
-    assert (code, out) == (0, text + "\n")  # into a file or a pipe goes the text itself
-    assert options.harmless(text + "\r\n") == "␛[31m<009B>␎␇ č\ta\r\n"
-    monkeypatch.setattr(options, "for_people", lambda stream: options.harmless)
-    for words in (["sample", "--prime", text, "--chars", "0"], ["complete", text, "--count", "1", "--chars", "1"]):
-        assert run(*words)[1].startswith(options.harmless(text))
-
-
 def test_several_completions_have_headings_on_a_terminal_alone(
     run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -75,7 +75,8 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+# color: the streams care for what a terminal obeys, and files and pipes get every text as it is.
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(__version__, prog_name="charrnn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def group(debug: bool) -> None:
@@ -123,17 +124,17 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except Ended as error:
-        click.echo(f"interrupted; {error.hint}" if error.hint else "interrupted", err=True)
+        _tell(f"interrupted; {error.hint}" if error.hint else "interrupted")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        _tell("interrupted")
         return 130
     except streams.ReaderGoneError:
         _forget_output()
         return 0
     except MemoryError as error:
-        click.echo(f"error: the memory does not suffice: {error or 'more was asked for than there is'}", err=True)
-        click.echo("hint: a smaller --hidden, --batch or --window needs less", err=True)
+        _tell(f"error: the memory does not suffice: {error or 'more was asked for than there is'}")
+        _tell("hint: a smaller --hidden, --batch or --window needs less")
         return 1
     except Exception as error:
         if debug:
@@ -141,23 +142,23 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno in REFUSED:
             _forget_output()  # it may be what cannot be written
             if error.filename == streams.STDOUT:
-                click.echo(f"error: the result cannot be written; the system refuses: {error.strerror}", err=True)
-                click.echo("hint: send it elsewhere; a run or a file that was made before is whole", err=True)
+                _tell(f"error: the result cannot be written; the system refuses: {error.strerror}")
+                _tell("hint: send it elsewhere; a run or a file that was made before is whole")
                 return 1
             place = f"{error.filename}: " if error.filename else ""
-            click.echo(f"error: the system refuses: {place}{error.strerror}", err=True)
-            click.echo("hint: make room, check the rights, or name another place", err=True)
+            _tell(f"error: the system refuses: {place}{error.strerror}")
+            _tell("hint: make room, check the rights, or name another place")
             return 1
         package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if package not in ("", "charrnn"):
-            click.echo(f"error: this needs {package}, which is not installed", err=True)
+            _tell(f"error: this needs {package}, which is not installed")
             hint = f"pip install {package}, or all that charrnn needs: pip install -e . in its folder"
             if package in sys.stdlib_module_names:
                 hint = f"{package} is part of Python: install Python's complete standard library"
-            click.echo(f"hint: {hint}", err=True)
+            _tell(f"hint: {hint}")
             return 1
-        click.echo(f"error: this is a defect of charrnn: {type(error).__name__}: {error}", err=True)
-        click.echo(f"hint: please report it with what `{program()} --debug ...` and `{program()} env` print", err=True)
+        _tell(f"error: this is a defect of charrnn: {type(error).__name__}: {error}")
+        _tell(f"hint: please report it with what `{program()} --debug ...` and `{program()} env` print")
         return 1
 
 
@@ -171,9 +172,23 @@ def _forget_output() -> None:
 
 def say(error: CharRNNError) -> None:
     """Print an error and what to do about it, with the commands in it as this program is called."""
-    click.echo(f"error: {as_called(error.problem)}", err=True)
+    _tell(f"error: {_in_one_place(as_called(error.problem))}")
     if error.hint:
-        click.echo(f"hint: {as_called(error.hint)}", err=True)
+        _tell(f"hint: {as_called(error.hint)}")
+
+
+def note(text: str) -> None:
+    """Print something to know on stderr."""
+    _tell(f"note: {_in_one_place(text)}")
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True, color=True)
+
+
+def _in_one_place(text: str) -> str:
+    """Return what begins a line of its own, so that on a terminal no line end in it begins what looks like another."""
+    return text.replace("\n", "\n    ") if sys.stderr.isatty() else text
 
 
 def typed(*words: str, operands: tuple[str, ...] = ()) -> str:

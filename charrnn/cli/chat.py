@@ -10,6 +10,8 @@ import click
 
 from charrnn import cli
 from charrnn.cli import options, priming
+from charrnn.cli.streams import Controls
+from charrnn.cli.terminal import harmless
 from charrnn.errors import CharRNNError, did_you_mean
 
 HISTORY_LINES = 1000
@@ -108,13 +110,16 @@ class _Talk:
         )
         if self._until != "none":
             characters = characters.up_to(self._until)
-        show = options.for_people(sys.stdout)
-        shown = show(prime[prime.rfind("\n") + 1 :])
-        print(click.style(shown, bold=True) if options.colours_wanted() else shown, end="", flush=True)
+        last_line = prime[prime.rfind("\n") + 1 :]
+        if options.colours_wanted():
+            Controls(sys.stdout).write(click.style(harmless(last_line), bold=True))
+        else:
+            sys.stdout.write(last_line)
+        sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             for character, _ in characters:
                 self._drawn += character
-                print(show(character), end="", flush=True)
+                print(character, end="", flush=True)
         print(flush=True)
 
     def _again(self, _: str) -> None:

@@ -1,6 +1,5 @@
 """complete: finish a word, a line or a sentence, the likeliest of several first."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,4 +77,4 @@ def command(
         if count > 1:
             click.echo(f"{c.nats_per_char:.3f}  {options.one_line(shown)}")
         else:
-            click.echo(options.for_people(sys.stdout)(text + c.text))
+            click.echo(text + c.text)

@@ -91,7 +91,7 @@ def stats(file: tuple[str, ...], encoding: str | None, as_json: bool) -> None:
         return
     click.echo(_report(text.source, measured))
     for note in text.notes:
-        click.echo(f"note: {note}", err=True)
+        cli.note(note)
 
 
 def _report(source: str, m: "Stats") -> str:

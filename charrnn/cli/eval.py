@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 from charrnn.errors import command as command_line
@@ -54,7 +55,7 @@ def command(
     findings = Findings()
     what, score = score_run(model, file, part, mode, findings)  # type: ignore[arg-type]
     for note in findings.others:
-        click.echo(f"note: {note}", err=True)
+        cli.note(note)
     if out is not None:
         import numpy as np
 

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from charrnn.cli.streams import Controls
+from charrnn.cli.terminal import harmless
 from charrnn.interruption import Interruption, heard
 
 E = TypeVar("E")
@@ -20,6 +22,7 @@ class EventPrinter(ABC, Generic[E]):
     def __init__(self, as_json: bool, interruption: Interruption) -> None:
         self._as_json, self._interruption = as_json, interruption
         self._bar: Any = None  # tqdm's, which has no types
+        self._controls: Any = None  # the stream of the bar
         self._was_stopped = False
 
     def follow(self, events: Generator[E, None, None]) -> int:
@@ -43,7 +46,7 @@ class EventPrinter(ABC, Generic[E]):
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(harmless(text), file=self._controls)
         else:
             click.echo(text, err=True)
 
@@ -52,7 +55,8 @@ class EventPrinter(ABC, Generic[E]):
         if self._bar is None and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(leave=False, dynamic_ncols=True, **options)
+            self._controls = Controls(sys.stderr)
+            self._bar = tqdm(leave=False, dynamic_ncols=True, file=self._controls, **options)
         return self._bar
 
     def _close(self) -> None:

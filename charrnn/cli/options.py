@@ -14,6 +14,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn import cli, strict_json
+from charrnn.cli.terminal import harmless as harmless
+from charrnn.cli.terminal import one_line as one_line
+from charrnn.cli.terminal import visible as visible
 from charrnn.errors import CharRNNError, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.training.settings import Settings
@@ -114,7 +117,7 @@ def loaded(run: str, device: str, kept: Any = "float32") -> Any:
 
     model = load(run, device, kept=kept)
     for note in model.decoder().notes:
-        click.echo(f"note: {note}", err=True)
+        cli.note(note)
     return model
 
 
@@ -130,7 +133,7 @@ def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
     try:
         training_text = model.training_text()
     except CharRNNError as error:
-        click.echo(f"note: what is copied cannot be told: {error.problem}", err=True)
+        cli.note(f"what is copied cannot be told: {error.problem}")
         return lambda text: None
 
     def copied(text: str) -> dict[str, Any]:
@@ -143,33 +146,6 @@ def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:
 def colours_wanted() -> bool:
     """Tell whether a person looks at stdout who has not declined colours (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def visible(character: str) -> str:
-    """Write a character as something to see, that does nothing to a terminal."""
-    special = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
-    if character in special:
-        return special[character]
-    if character < " ":
-        return chr(0x2400 + ord(character))
-    if character.isprintable():
-        return ("◌" if unicodedata.combining(character) else "") + character
-    return f"<{ord(character):04X}>"
-
-
-def harmless(text: str) -> str:
-    """Write a text for a terminal: what it would obey becomes something to see; line ends and tabs stay."""
-    return "".join(visible(c) if unicodedata.category(c) == "Cc" and c not in "\n\r\t" else c for c in text)
-
-
-def for_people(stream: TextIO) -> Callable[[str], str]:
-    """Return what text goes through to a stream: to a terminal `harmless`, to files and pipes as it is."""
-    return harmless if stream.isatty() else str
-
-
-def one_line(text: str) -> str:
-    """Write a text on one line, with nothing in it that a terminal would obey."""
-    return "".join(c if c == " " or unicodedata.combining(c) else visible(c) for c in text)
 
 
 def settings(function: F) -> F:
@@ -220,7 +196,7 @@ def say_broken_cells() -> None:
     from charrnn.cells import broken
 
     for each in broken().values():
-        click.echo(f"note: {each.file} is left out: {each.reason}; {each.hint}", err=True)
+        cli.note(f"{each.file} is left out: {each.reason}; {each.hint}")
 
 
 def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
@@ -237,12 +213,13 @@ def opened(path: Path, option: str) -> BinaryIO:
         raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}") from None
 
 
-_LINE_ENDS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # JSON lets them stand; readers of lines do not
+# JSON lets them stand. A reader of lines would end one there, and a terminal obeys them.
+_ESCAPED = {n: f"\\u{n:04x}" for n in (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 def print_json(value: Mapping[str, Any], file: TextIO | None = None) -> None:
     """One object, on one line, to stdout unless a file is given."""
-    click.echo(strict_json.dumps(value).translate(_LINE_ENDS), file=file)
+    click.echo(strict_json.dumps(value).translate(_ESCAPED), file=file)
 
 
 def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:

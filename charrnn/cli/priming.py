@@ -52,7 +52,7 @@ def typed_in(text: str, what: str) -> str:
     text = argument(text)
     if found := re.search(r"\\[nrt]", text):
         other = re.sub(r"\\(?![nrt])", r"\\\\", text).replace("'", "\\'")
-        click.echo(f"note: {what} has {found[0]} in it, a backslash and a letter, and is read so", err=True)
+        cli.note(f"{what} has {found[0]} in it, a backslash and a letter, and is read so")
         if len(text) <= SHOWN:
             click.echo(f"hint: bash and zsh make the character of it in $'{other}'", err=True)
     return text
@@ -94,7 +94,7 @@ def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -
         notes.append("the line ends of the prime were turned into LF, as those of the text that the model learned")
     found = examine(text, model.tokenizer)
     for note in (*notes, *found.notes):
-        click.echo(f"note: {note}", err=True)
+        cli.note(note)
     if found.suggestion is not None and len(found.suggestion) <= SHOWN:
         click.echo(f"hint: {better(found.suggestion)}", err=True)
     return found.text

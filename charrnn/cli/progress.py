@@ -1,8 +1,11 @@
 """Bars on stderr for work before there is anything to show, and times in words."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from charrnn.cli.streams import Controls
 
 PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
 
@@ -21,7 +24,14 @@ def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]
                 bar.close()
             measure = "B" if what in ("reading", "fetching") else unit
             bar = tqdm(
-                desc=what, total=total, unit=measure, unit_scale=True, leave=False, disable=None, delay=PATIENCE_SECONDS
+                desc=what,
+                total=total,
+                unit=measure,
+                unit_scale=True,
+                leave=False,
+                disable=None,
+                delay=PATIENCE_SECONDS,
+                file=Controls(sys.stderr),
             )
             bar.desc = what
         bar.total = total

@@ -39,7 +39,7 @@ def command(as_json: bool) -> None:
         click.echo("  ".join(cells).rstrip())
     for row in rows:
         if row["damaged"] is not None:
-            click.echo(f"note: {_shown(row['run'])}: {row['damaged']}", err=True)
+            cli.note(f"{_shown(row['run'])}: {row['damaged']}")
 
 
 def summary(run: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """sample: complete a text."""
 
-import io
 import re
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from charrnn.cli import options, priming
+from charrnn.cli import options, priming, streams
 
 
 @click.command()
@@ -74,20 +73,19 @@ def command(
     stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
-    target = sys.stdout if out is None else io.TextIOWrapper(options.opened(out, "--out"), "utf-8", newline="")
-    show = options.for_people(target)
+    target = sys.stdout if out is None else streams.Shown(options.opened(out, "--out"), "utf-8", newline="")
     layout = _Layout(count, separator, target.isatty())
     try:
         done = []
         for number, characters in enumerate(completions):
             pieces, nats = [], 0.0
             if not as_json:
-                print(layout.before(number) + show(text), end="", file=target, flush=True)
+                print(layout.before(number) + text, end="", file=target, flush=True)
             for character, cost in characters:
                 pieces.append(character)
                 nats += cost
                 if not as_json:
-                    print(show(character), end="", file=target, flush=True)
+                    print(character, end="", file=target, flush=True)
             completion: dict[str, Any] = {"text": "".join(pieces), "nats": nats, "ended": characters.ended}
             if not as_json:
                 print(layout.after(number, text + completion["text"]), end="", file=target, flush=True)

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from charrnn import cli
 from charrnn.cli import options, priming, surprise
+from charrnn.cli.streams import Controls
 from charrnn.errors import CharRNNError
 
 
@@ -53,7 +55,7 @@ def command(
     model = options.reading(load(run, device), encoding)
     text = model.clean(read(model.config))
     for note in findings.others:
-        click.echo(f"note: {note}", err=True)
+        cli.note(note)
     if not text:
         raise CharRNNError(f"{source} is empty", "give a text of at least one character")
     score = model.score(text)
@@ -68,16 +70,19 @@ def command(
             stream.writelines(piece.encode("utf-8", "backslashreplace") for piece in page)
         click.echo(f"wrote {html}", err=True)
         if len(text) > surprise.PAGE_CHARACTERS:
-            click.echo(f"note: it shows the first {surprise.PAGE_CHARACTERS:,} characters; --json has all", err=True)
+            cli.note(f"it shows the first {surprise.PAGE_CHARACTERS:,} characters; --json has all")
     if as_json:
         options.print_json(_figures(model, text, score, bits))
     elif html is None:
         coloured = color == "always" or (color == "auto" and options.colours_wanted())
-        pieces = surprise.coloured(text, bits) if coloured else surprise.lines(text, bits)
-        sys.stdout.writelines(pieces)
         if coloured:
-            click.echo("" if text.endswith("\n") else "\n", nl=False, color=True)
-            click.echo(surprise.legend(), err=True, color=True)
+            controls = Controls(sys.stdout)
+            for piece in surprise.coloured(text, bits):
+                controls.write(piece)
+            print("" if text.endswith("\n") else "\n", end="", flush=True)
+            Controls(sys.stderr).write(surprise.legend() + "\n")
+        else:
+            sys.stdout.writelines(surprise.lines(text, bits))
         click.echo(about, err=True)
 
 

@@ -1,8 +1,10 @@
-"""The standard streams of the command line, and what happens to text that they do not take."""
+"""The standard streams of the command line: what a terminal is shown, and what happens to text that is not taken."""
 
 import io
 from collections.abc import Callable
 from typing import Any
+
+from charrnn.cli.terminal import harmless
 
 STDOUT = "standard output"
 
@@ -50,13 +52,44 @@ class Result(_Layer):
             raise OSError(error.errno, error.strerror, STDOUT) from None
 
 
+class Shown(io.TextIOWrapper):
+    """A stream of text. To a terminal it gives nothing that would be obeyed; to files and pipes the text as it is.
+
+    So whatever is printed is safe, wherever it came from; `Controls` alone lets through what the program itself says
+    to a terminal.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._is_terminal = self.isatty()
+
+    def write(self, text: str) -> int:
+        super().write(harmless(text) if self._is_terminal else text)
+        return len(text)
+
+    def write_controls(self, text: str) -> int:
+        """Write what a terminal shall obey."""
+        return super().write(text)
+
+
+class Controls:
+    """A stream for colours and bars, which are the program's own: a terminal obeys what is written here."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.write = stream.write_controls if isinstance(stream, Shown) else stream.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def relayered(stream: Any, layer: Callable[[Any, Any], _Layer]) -> Any:
     """Give a standard stream another lowest layer, in UTF-8 whatever the locale says; leave one of another kind."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     raw = getattr(stream.buffer, "raw", stream.buffer)  # none below the buffer: `python -u`
     lowest = layer(raw, stream)
-    return io.TextIOWrapper(
+    return Shown(
         lowest if raw is stream.buffer else io.BufferedWriter(lowest),
         "utf-8",
         "surrogateescape",  # names of files need not be UTF-8: they come out as the bytes they went in
