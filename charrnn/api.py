@@ -183,8 +183,8 @@ def load(
     found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
+    found.check(which)
     model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, where, kept)
-    model.architecture.check(model.weights)
     return model
 
 

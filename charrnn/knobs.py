@@ -12,6 +12,8 @@ from typing import Any
 
 from charrnn.errors import CharRNNError, OptionError, did_you_mean
 
+SHOWN = 200  # characters of a wrong value
+
 
 def knob(
     default: Any,
@@ -31,9 +33,9 @@ def knob(
     return _field(default, {"help": help, "choices": choices, "low": low, "high": high, "parse": parse, "off": off})
 
 
-def recorded(default: Any, help: str, *, low: float | None = None) -> Any:
+def recorded(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
     """Declare what no user sets: something decided or measured, kept so that it is never decided again."""
-    return _field(default, {"help": help, "recorded": True, "low": low})
+    return _field(default, {"help": help, "recorded": True, "low": low, "high": high})
 
 
 def narrowed(base: type, name: str, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -109,14 +111,19 @@ def _checked(each: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
             value = data["parse"](value)
         value = _converted(plain(hint), value)
     except (TypeError, ValueError, OverflowError):
-        raise OptionError(f"{name} is {value!r}", f"expected {_described(hint, data)}") from None
+        raise OptionError(f"{name} is {_short(value)}", f"expected {_described(hint, data)}") from None
     if data.get("choices") and value not in data["choices"]:
-        raise OptionError(f"{name} is {value!r}", did_you_mean(str(value), list(data["choices"])))
+        raise OptionError(f"{name} is {_short(value)}", did_you_mean(str(value)[:SHOWN], list(data["choices"])))
     low, high = data.get("low"), data.get("high")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not ((low is None or value >= low) and (high is None or value <= high) and math.isfinite(value)):
         raise OptionError(f"{name} is {value}", f"expected {_described(hint, data)}")
     return value
+
+
+def _short(value: Any) -> str:
+    written = repr(value)
+    return written if len(written) <= SHOWN else written[:SHOWN] + " ..."
 
 
 def _converted(kind: Any, value: Any) -> Any:

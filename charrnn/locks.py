@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from charrnn import files
 from charrnn.errors import CharRNNError
 
 LOCK, HOLDER = ".lock", ".holder.json"
+MOST_HOLDER_CHARACTERS = 10_000
 FILES = (LOCK, HOLDER)  # what holding a folder leaves in it
 
 
@@ -22,6 +24,7 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises CharRNNError, naming the holder, where another process or thread holds it.
     """
+    _refuse_links(folder)
     from filelock import FileLock, Timeout  # takes a while to import, and only work that is kept needs it
 
     lock = FileLock(folder / LOCK)
@@ -47,7 +50,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Tell whether somebody holds a folder at this moment."""
-    if not (folder / LOCK).exists():
+    if not _is_own_file(folder / LOCK):
         return False
     from filelock import FileLock, Timeout
 
@@ -65,7 +68,30 @@ def is_held(folder: Path) -> bool:
 def holder(folder: Path) -> str:
     """Say in words who holds a folder."""
     try:
-        about = json.loads((folder / HOLDER).read_text())
+        if not _is_own_file(folder / HOLDER):
+            return "another process"
+        with (folder / HOLDER).open(encoding="utf-8") as stream:
+            about = json.loads(stream.read(MOST_HOLDER_CHARACTERS))
         return f"process {about['pid']} on {about['host']} since {about['since']} ({about['program']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"
+
+
+def _is_own_file(path: Path) -> bool:
+    """Tell whether a path is a file, and no link to one: a lock is written to, and a stranger's link leads anywhere."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise CharRNNError where something in a folder leads out of it: work there would write to where it leads."""
+    try:
+        links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
+    except OSError:
+        return  # locking says what is wrong with it
+    if links:
+        raise CharRNNError(
+            f"{folder} holds a link that leads elsewhere: {links[0]}", "remove the link, or put there what it leads to"
+        )

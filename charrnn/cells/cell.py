@@ -5,6 +5,7 @@ last axis is features; leading axes (none, B, or T and B) are carried along, so 
 batch and a whole sequence. `p` has one attribute per parameter; `state` is a tuple of (..., H) arrays.
 """
 
+import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from charrnn.cells.shapes import Declaration, InLetters, drawn, read
 from charrnn.cells.shapes import Param as Param
 from charrnn.errors import CharRNNError, did_you_mean
 
+MOST_OPTION = 1000  # far more than anybody used: equations are written out as often as an option says
 State = tuple[Array, ...]
 Step = Callable[[Array, State, Any], tuple[Array, State]]
 
@@ -115,9 +117,10 @@ class Cell:
             if name not in self.options:
                 hint = did_you_mean(name, list(self.options)) if self.options else "leave it out"
                 raise CharRNNError(f"cell {self.name!r} has no option {name!r}", hint)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or not 1 <= value <= MOST_OPTION:
                 raise CharRNNError(
-                    f"option {name} of cell {self.name!r} is {value!r}, expected a whole number of 1 or more",
+                    f"option {name} of cell {self.name!r} is {value!r}, "
+                    f"expected a whole number of 1 or more, up to {MOST_OPTION}",
                     f"for instance {name}={self.options[name]}",
                 )
         declared = read(self.name, self.parameters, {**self.options, **options})
@@ -131,7 +134,7 @@ class Cell:
 
     def count(self, I: int, H: int, O: int | None = None, **options: int) -> int:
         """Count the numbers that the parameters hold."""
-        return sum(int(np.prod(param.shape)) for param in self.shapes(I, H, O, **options).values())
+        return sum(math.prod(param.shape) for param in self.shapes(I, H, O, **options).values())
 
     def pack(self, values: Mapping[str, Array] | Sequence[Array]) -> Any:
         """Return the `p` that equations see: a named tuple with one field per parameter, in declared order."""

@@ -11,6 +11,7 @@ head has none, so it is never predicted and never drawn.
 Torch-free: training, decoding and comparison all build on this one description.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from charrnn.cells.shapes import drawn
 from charrnn.errors import CharRNNError
 from charrnn.model.settings import ModelSettings
 
+MOST_LAYERS = 1000  # far more than anybody trained: a file may ask for so many that counting them takes for ever
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -61,6 +63,8 @@ class Architecture:
         )
 
     def __post_init__(self) -> None:
+        if self.layers > MOST_LAYERS:
+            raise CharRNNError(f"layers is {self.layers}", f"expected a whole number from 1 to {MOST_LAYERS}")
         if self.tie and self.embedding != self.hidden:
             raise CharRNNError(
                 f"tied weights with embedding {self.embedding or 'one-hot'} and hidden {self.hidden}",
@@ -103,7 +107,7 @@ class Architecture:
 
     def count(self) -> int:
         """Count the numbers that the weights hold."""
-        return sum(int(np.prod(shape)) for shape, _ in self.shapes().values())
+        return sum(math.prod(shape) for shape, _ in self.shapes().values())
 
     def initial(
         self, seed: int, bound: float | None = None, head_bias: NDArray[np.float64] | None = None
@@ -125,8 +129,11 @@ class Architecture:
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Raise CharRNNError unless the weights have exactly this architecture's names and shapes."""
+        self.check_shapes({name: tuple(value.shape) for name, value in weights.items()})
+
+    def check_shapes(self, given: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise CharRNNError unless weights of these shapes, by name, are exactly this architecture's."""
         expected = {name: shape for name, (shape, _) in self.shapes().items()}
-        given = {name: tuple(value.shape) for name, value in weights.items()}
         for name in [*expected, *given]:
             if expected.get(name) != given.get(name):
                 raise CharRNNError(

@@ -87,7 +87,9 @@ def read(text: str, source: str) -> dict[str, Any]:
         raise CharRNNError(f"{source} holds no settings", "give the config.json of a run")
     format_ = values.pop("format", FORMAT)
     if type(format_) is not int or not 1 <= format_ <= FORMAT:
-        raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
+        raise CharRNNError(
+            f"{source} has format {repr(format_)[:60]}, this version reads 1 to {FORMAT}", "upgrade charrnn"
+        )
     if format_ < 2:
         values = _from_format_1(values, source)
     if format_ < 3:  # the head's bias started at zero

@@ -9,7 +9,9 @@ Check = Callable[[Any], bool]
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**63  # a larger one is no float
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def is_count(value: Any) -> bool:

@@ -99,13 +99,16 @@ def _resumed(
         raise CharRNNError(
             f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
         )
+    run.check("last")  # before anything is made as large as the configuration says
     config, moved = resolve.moved(config, device)
     corpus = prepare(config, run.tokenizer(), progress=progress)
     if steps is not None:
         config = resolve.planned(config, corpus, since=step, steps=steps)
+    machine = Machine(config, corpus)
+    resolve.refuse_what_does_not_fit(config, corpus, machine)
     trainer = Trainer(config, corpus)
     training_state.restore(trainer, about, run.weights("last"), run.training_state(), run.name)
-    loop = TrainingLoop(run, trainer, Machine(config, corpus), began, about["seconds"], moved)
+    loop = TrainingLoop(run, trainer, machine, began, about["seconds"], moved)
     loop.record.resume(about)
     if loop.record.diverged is None:
         run.truncate(step)

@@ -1,14 +1,15 @@
 """metrics.jsonl and timings.jsonl: a line for each validation. What repeats exactly is apart from what does not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from charrnn import files, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.training.json_fields import Check, first_wrong, is_count, is_number, or_null
-from charrnn.training.run_files import RESTORE, read
+from charrnn.training.run_files import RESTORE, opened
 
+MOST_LINE_BYTES = 1 << 16
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 FIELDS: dict[str, dict[str, Check]] = {
     METRICS: {
@@ -36,9 +37,8 @@ def rows(path: Path, checked: bool = True) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     fields = FIELDS[path.name] if checked else {"step": is_count}
-    whole, _, _ = read(path).rpartition(b"\n")
     found = []
-    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+    for number, line in enumerate(_lines(path), 1):
         source = f"line {number} of {path}"
         row = strict_json.loads_object(line, source, RESTORE)
         problem = first_wrong(row, fields)
@@ -46,6 +46,15 @@ def rows(path: Path, checked: bool = True) -> list[dict[str, Any]]:
             raise CharRNNError(f"{source} was changed or damaged: {problem}", RESTORE)
         found.append(row)
     return found
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a file, one at a time: a stranger's file may be of any length."""
+    with opened(path) as stream:
+        while (line := stream.readline(MOST_LINE_BYTES)).endswith(b"\n"):
+            yield line[:-1]
+        if len(line) == MOST_LINE_BYTES:
+            raise CharRNNError(f"{path} was changed or damaged: a line of it does not end", RESTORE)
 
 
 def truncate(path: Path, step: int) -> None:

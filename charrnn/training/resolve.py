@@ -44,9 +44,9 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
     if settings.patience is None:
         settings = settings.replace(patience=PATIENCE if settings.budget else 0)
     config = Config.decided(settings)
+    refuse_what_does_not_fit(config, corpus, machine)
     if config.plan:
         return config
-    _refuse_what_does_not_fit(config, corpus, machine)
     config = _with_fastest_engine(config, asked, corpus, machine)
     if config.budget:
         return config
@@ -121,7 +121,7 @@ def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machin
     return config.replace(engine=engine, precision=precision, measured_us=measured)
 
 
-def _refuse_what_does_not_fit(config: Config, corpus: Corpus, machine: Machine) -> None:
+def refuse_what_does_not_fit(config: Config, corpus: Corpus, machine: Machine) -> None:
     """Raise CharRNNError for a model that this machine's memory cannot hold while it is trained."""
     needed = sizing.memory_bytes(config, Architecture.of(config, corpus.tokenizer.size))
     there = machine.memory_bytes()

@@ -22,11 +22,11 @@ from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import metrics, run_json, tensor_files
+from charrnn.training import metrics, run_json, tensor_files, tensor_header
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
-from charrnn.training.run_files import OWN_FILES, RESTORE, read_text
+from charrnn.training.run_files import MOST_TOKENIZER_BYTES, OWN_FILES, RESTORE, read_text
 from charrnn.training.tensor_files import Tensors
 
 
@@ -127,7 +127,7 @@ class Run:
 
     def tokenizer(self) -> Tokenizer:
         path = self.path / "tokenizer.json"
-        return Tokenizer.from_json(read_text(path), str(path))
+        return Tokenizer.from_json(read_text(path, MOST_TOKENIZER_BYTES), str(path))
 
     def architecture(self) -> Architecture:
         return Architecture.of(self.config(), self.tokenizer().size)
@@ -149,6 +149,18 @@ class Run:
     def in_use(self) -> bool:
         """Tell whether some process trains into it at this moment."""
         return locks.is_held(self.path)
+
+    def check(self, which: str = "best") -> None:
+        """Raise CharRNNError unless a file of weights holds exactly what config.json and tokenizer.json ask for.
+
+        Its header alone is read: nothing of the size that it claims is allocated.
+        """
+        path = self.path / self.about()["files"][which]["name"]
+        entries = tensor_header.load(path)
+        self.architecture().check_shapes({name: entry.shape for name, entry in entries.items()})
+        for name, entry in entries.items():
+            if entry.dtype != "float32":
+                raise CharRNNError(f"{path}: weight {name} is {entry.dtype}, where float32 is expected", RESTORE)
 
     def weights(self, which: str = "best") -> Tensors:
         """Read the weights that validated best, or the last ones; verified by their SHA-256."""

@@ -1,8 +1,12 @@
 """The files of a run: which names are its own, and reading them. No other name is ever opened, or removed."""
 
+import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from charrnn.errors import CharRNNError
 
@@ -12,26 +16,46 @@ OWN_FILES = re.compile(
     r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d{8,}\.safetensors"
     r"|\.(run|config|tokenizer|metrics|timings|model|training|losses|lock|holder)\b.*"
 )
+MOST_BYTES = 1 << 20  # of run.json or config.json; a vocabulary of all characters there are is longer
+MOST_TOKENIZER_BYTES = 1 << 25
 RESTORE = "restore the run from a copy, or remove it with rm"
 
 
-def read(path: Path) -> bytes:
-    """Read one of a run's own files. Raises CharRNNError where it cannot be read, or only leads elsewhere."""
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open one of a run's own files. Raises CharRNNError where it cannot be read, or only leads elsewhere."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CharRNNError(f"{path} was changed or damaged: it is no file of its own", RESTORE)
-        return path.read_bytes()
+        with open(path, "rb", opener=_opened_itself) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or path.is_symlink():
+                raise CharRNNError(f"{path} was changed or damaged: it is no file of its own", RESTORE)
+            yield stream
     except OSError as error:
+        if path.is_symlink() or path.is_dir():
+            raise CharRNNError(f"{path} was changed or damaged: it is no file of its own", RESTORE) from None
         raise CharRNNError(
             f"{path} cannot be read: {error.strerror}", "train again, or restore the run from a copy"
         ) from None
 
 
-def read_text(path: Path) -> str:
+def _opened_itself(path: str, flags: int) -> int:
+    """Open a file, and not what a link leads to; without waiting for a writer, as a FIFO would."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read one of a run's own files. Raises CharRNNError as `opened` does, and where it is longer than `most` bytes."""
+    with opened(path) as stream:
+        length = os.fstat(stream.fileno()).st_size
+        if length > most:
+            problem = f"it is {length:,} bytes long, and none such has more than {most:,}"
+            raise CharRNNError(f"{path} was changed or damaged: {problem}", RESTORE)
+        return stream.read()
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Read one of a run's own files as UTF-8. Raises CharRNNError as `read` does, and where it is not UTF-8."""
     try:
-        return read(path).decode("utf-8")
+        return read(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"{path} was changed or damaged: byte {error.start} is not UTF-8"
         raise CharRNNError(problem, RESTORE) from None

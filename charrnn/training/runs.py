@@ -6,6 +6,7 @@ from pathlib import Path
 
 from charrnn.errors import CharRNNError, OptionError, command
 from charrnn.home import home
+from charrnn.training import tensor_header
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -52,7 +53,24 @@ def find_folder(name: str) -> Run:
         if Run(path).begun():
             return Run(path)
     known = [run.name for run in folders()]
+    if _is_pickled(name):
+        raise CharRNNError(
+            f"{name} is a file of torch.save or pickle, where a run is expected: reading it could run any program",
+            "give the folder of a run, which holds safetensors and JSON alone, or convert the weights where you trust "
+            "their writer",
+        )
     raise CharRNNError(f"there is no run {name!r}{_what_it_is(name)}", _nearest(name, known))
+
+
+def _is_pickled(name: str) -> bool:
+    """Tell whether a path that was given for a run is a file of torch.save or pickle, by its first bytes."""
+    try:
+        if not Path(name).is_file():
+            return False
+        with Path(name).open("rb") as stream:
+            return tensor_header.is_pickled(stream.read(tensor_header.LENGTH_BYTES))
+    except (OSError, ValueError):  # too long for a name, or with a character that none has
+        return False
 
 
 def _what_it_is(name: str) -> str:

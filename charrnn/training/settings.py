@@ -15,6 +15,7 @@ from charrnn.model.settings import ModelSettings
 from charrnn.text.settings import DEFINING, TextSettings
 from charrnn.training.optimizers import OPTIMIZERS
 
+MOST_THREADS = 1024  # a system that cannot start as many as are asked for ends the process
 LENGTHS = ("steps", "epochs", "budget")
 
 
@@ -69,6 +70,9 @@ class OptimizationSettings(Knobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for plan in self.plan:
+            if plan.since < 0 or plan.steps < 1 or plan.validate_every < 1:
+                raise OptionError(f"plan is {tuple(plan)}", "expected a step of 0 or more, and steps of 1 or more")
         lengths = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise OptionError(f"{' and '.join(lengths)} both set the length of the run", "give one of them")
@@ -83,7 +87,9 @@ class RunSettings(Knobs):
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
     engine: str = knob("auto", "how a cell is run along time", choices=("auto", *engines.NAMES))
     measured_us: Mapping[str, int] = recorded({}, "microseconds of a step by 'engine precision', where compared")
-    threads: int | None = recorded(None, "threads torch computed with: sums depend on it in the last bit", low=1)
+    threads: int | None = recorded(
+        None, "threads torch computed with: sums depend on it in the last bit", low=1, high=MOST_THREADS
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Engines and precisions are compared at the model's own sizes: every candidate ru
 and backwards. Those that are not far behind run a longer piece, in turns, and the fastest of each one's times counts.
 """
 
-import os
 import platform
 import time
 from functools import cached_property
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from charrnn import cells, devices, engines
+from charrnn import cells, devices, engines, memory
 from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
@@ -113,9 +112,7 @@ class Machine:
         """Give the memory that training may use; None where the system does not tell."""
         if self.device == "cuda":
             return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
-        if hasattr(os, "sysconf"):
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return None
+        return memory.total_bytes()
 
 
 def processor() -> str:

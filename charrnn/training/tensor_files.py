@@ -11,10 +11,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from charrnn import files
+from charrnn import files, memory
 from charrnn.errors import CharRNNError
+from charrnn.training import tensor_header
 from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
 
+MOST_FILE_BYTES = 1 << 40  # where the system does not say how much memory there is
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -32,7 +34,8 @@ def store(folder: Path, kind: str, step: int, tensors: Tensors) -> dict[str, str
 def load(folder: Path, entry: Mapping[str, str]) -> Tensors:
     """Read the tensors of an entry of run.json. Raises CharRNNError where they are not what was written."""
     path = folder / entry["name"]
-    data = read(path)
+    tensor_header.load(path)
+    data = read(path, most=memory.total_bytes() or MOST_FILE_BYTES)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise CharRNNError(f"{path} was changed or damaged", RESTORE)
     try:
