@@ -74,12 +74,19 @@ class Server:
     def __init__(self) -> None:
         self.content, self.cut_after, self.ranges = b"", 0, True
         self.asked: list[str | None] = []
+        self.leads: dict[str, str] = {}  # from a path to another address
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked = self.headers.get("Range") if server.ranges else None
                 server.asked.append(self.headers.get("Range"))
+                if self.path in server.leads:
+                    self.send_response(302)
+                    self.send_header("Location", server.leads[self.path])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 if self.path.endswith("/missing"):
                     self.send_error(404)
                     return
@@ -201,6 +208,36 @@ def test_without_a_network_or_a_file_it_is_said_plainly(
         catalogue.fetch("missing")
     with pytest.raises(CharRNNError, match="text8"):
         catalogue.fetch("text9")
+
+
+def test_no_server_leads_to_another_host_unseen(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, b"the text", path="/away"))
+    server.leads["/away"] = server.url.replace("127.0.0.1", "localhost") + "/sample"
+    code, _, err = run("corpora", "fetch", "sample")
+    assert code == 0
+    assert f"note: {server.url}/away leads to http://localhost: what it gives counts by its digest" in err
+    catalogue.path_of("sample").unlink()
+    server.leads["/away"] = server.url + "/sample"
+    assert "leads to" not in run("corpora", "fetch", "sample")[2]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,the text", "/away", "http://[", "http://a b/", ""],
+)
+def test_no_server_leads_out_of_the_web(
+    address: str, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, b"the text", path="/away"))
+    server.leads["/away"] = address
+    code, out, err = run("corpora", "fetch", "sample")
+    assert (code, out) == (1, "")
+    assert "error: " in err
+    assert "hint: " in err
+    assert "defect" not in err
+    assert not catalogue.path_of("sample").exists()
 
 
 def test_the_catalogue_is_whole() -> None:

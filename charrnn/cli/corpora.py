@@ -59,7 +59,7 @@ def fetch(name: str, as_json: bool) -> None:
     from charrnn.text import catalogue
 
     with progress.bars() as show:
-        path = catalogue.fetch(name, lambda done, total: show("fetching", done, total))
+        path = catalogue.fetch(name, lambda done, total: show("fetching", done, total), cli.note)
     if as_json:
         options.print_json({"corpus": name, "path": str(path), "bytes": path.stat().st_size})
     else:

@@ -7,6 +7,7 @@ resumed. A file gets its own name only after its digest was checked.
 import hashlib
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from charrnn.errors import CharRNNError, command, did_you_mean
 from charrnn.home import home
 
 Progress = Callable[[int, int], None]  # bytes here so far, bytes in all
+Told = Callable[[str], None]  # what to know on the way
 CHUNK_BYTES = 1 << 18
 PARTIAL_CONTENT = 206
 TIMEOUT_SECONDS = 30
+PATIENCE_SECONDS, SLOWEST_BYTES_PER_S = 60, 100  # a server that gives less after a minute would hold it up for ever
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,10 @@ def fetched(name: str) -> Path:
     return path
 
 
-def fetch(name: str, progress: Progress = lambda done, total: None) -> Path:
+def fetch(name: str, progress: Progress = lambda done, total: None, told: Told = lambda text: None) -> Path:
     """Download a corpus unless it is here, and verify it; a download that was cut off is resumed. Return its file.
 
+    told: is called with what to know on the way, such as another host that the source leads to.
     Raises CharRNNError for an unknown name, without a network, and for bytes that are not the published ones.
     """
     if name not in ENTRIES:
@@ -139,7 +143,7 @@ def fetch(name: str, progress: Progress = lambda done, total: None) -> Path:
         earlier = 0
         for download, file in zip(downloads, files, strict=True):
             if not file.exists():
-                _fetch_one(download, file, _after(earlier, total, progress))
+                _fetch_one(download, file, _after(earlier, total, progress), told)
             earlier += download.bytes
         unfinished = path.with_name(f"{name}.unfinished")
         with unfinished.open("wb") as target:
@@ -171,12 +175,12 @@ def _opened(download: Download, file: Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) -> None:
+def _fetch_one(download: Download, file: Path, progress: Callable[[int], None], told: Told) -> None:
     """Download one file as a .part, and give it its name once its digest is right."""
     part = file.with_name(f"{file.name}.part")
     resumed = part.exists() and part.stat().st_size > 0
     if not resumed or part.stat().st_size < download.bytes:
-        _receive(download, part, progress)
+        _receive(download, part, progress, told)
     length = part.stat().st_size
     if length < download.bytes:
         raise CharRNNError(
@@ -188,7 +192,7 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) 
         return
     part.unlink()
     if resumed:  # what was here may have been of something else: once more, from the beginning
-        _fetch_one(download, file, progress)
+        _fetch_one(download, file, progress, told)
         return
     kind = download.digest.partition(":")[0].upper()
     raise CharRNNError(
@@ -197,30 +201,34 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None]) 
     )
 
 
-def _receive(download: Download, part: Path, progress: Callable[[int], None]) -> None:
+def _receive(download: Download, part: Path, progress: Callable[[int], None], told: Told) -> None:
     """Append what is missing of a download to `part`; begin anew where the server cannot resume in the middle."""
-    from http.client import HTTPException
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
+    from urllib.error import HTTPError
+
+    from charrnn.text import web  # takes a while to import, and only fetching needs it
 
     with part.open("ab") as target:
-        request = Request(download.url, headers={"User-Agent": "charrnn"})
-        if target.tell():
-            request.add_header("Range", f"bytes={target.tell()}-")
+        headers = {"Range": f"bytes={target.tell()}-"} if target.tell() else {}
+        began, before = time.monotonic(), target.tell()
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            with web.opened(download.url, headers, TIMEOUT_SECONDS, told) as answer:
                 if answer.status != PARTIAL_CONTENT:
                     target.truncate(0)
+                    before = 0
                 # One byte too many is enough to know that it is not the published file.
-                while target.tell() <= download.bytes and (chunk := answer.read(CHUNK_BYTES)):
+                while target.tell() <= download.bytes and (chunk := answer.read1(CHUNK_BYTES)):
                     target.write(chunk)
                     progress(target.tell())
+                    seconds = time.monotonic() - began
+                    if seconds > PATIENCE_SECONDS and target.tell() - before < SLOWEST_BYTES_PER_S * seconds:
+                        raise TimeoutError(f"less than {SLOWEST_BYTES_PER_S} bytes a second came")
         except HTTPError as error:
+            error.close()
             raise CharRNNError(
                 f"{download.url} cannot be had: the server says {error.code} {error.reason}",
                 "try again later, or get the file by other means, and train on its path",
             ) from None
-        except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        except web.TROUBLE as error:
             reason = getattr(error, "reason", error)
             here = f"; {target.tell():,} bytes are here, and fetching again resumes there" if target.tell() else ""
             raise CharRNNError(
