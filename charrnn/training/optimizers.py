@@ -1,6 +1,7 @@
-"""The optimizers, declared once: torch's, with their moments by name. Settings take the names from here.
+"""The optimizers, declared once, with what they remember by name. Settings take the names from here.
 
-Reading the names imports no torch: a function that makes an optimizer does.
+torch's own functions do the arithmetic. Its classes are not used: they import torch's compiler, which takes longer than
+all else that happens before the first step. Reading the names imports no torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.optim import Optimizer
+
+Moments = Mapping[str, "list[Tensor]"]  # by name, of each weight of a group
 
 
 class Options(Protocol):
@@ -28,76 +30,154 @@ class Options(Protocol):
 
 
 @dataclass(frozen=True)
+class Group:
+    """Weights by name that share settings. scale: of the schedule's rate."""
+
+    weights: "Mapping[str, Tensor]"
+    weight_decay: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Kind:
-    """An optimizer. make(options, weights by name): torch's; its groups have a `scale`. moments: of each weight."""
+    """An optimizer.
 
-    make: "Callable[[Options, Mapping[str, Tensor]], Optimizer]"
+    groups(options, weights by name): the weights in groups. update(options, group, rate, weights, gradients, moments):
+    changes weights and moments by one step. moments: the names of what it remembers, each like a weight; besides, it
+    gets the moment 'step' of every weight: a tensor () that `update` counts up.
+    steps_on_device: whether it counts steps where the weights are, or on the CPU.
+    """
+
+    groups: "Callable[[Options, Mapping[str, Tensor]], list[Group]]"
+    update: "Callable[[Options, Group, float, list[Tensor], list[Tensor], Moments], None]"
     moments: tuple[str, ...]
+    steps_on_device: bool = False
 
 
-def _adamw(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
-    """AdamW; weight decay acts on matrices, not on biases or the embedding."""
-    import torch
-
+def _matrices_decay(options: Options, weights: "Mapping[str, Tensor]") -> list[Group]:
+    """Weight decay acts on matrices, not on biases or the embedding."""
     matrices, others = _matrices_first(weights)
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay, "scale": 1.0},
-        {"params": others, "weight_decay": 0.0, "scale": 1.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=1e-8, fused=True)
+    return [Group(matrices, options.weight_decay), Group(others)]
 
 
-def _rmsprop(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
-    """RMSProp, without weight decay."""
-    import torch
-
+def _one_group(options: Options, weights: "Mapping[str, Tensor]") -> list[Group]:
     matrices, others = _matrices_first(weights)
-    groups = [{"params": [*matrices, *others], "scale": 1.0}]
-    return torch.optim.RMSprop(groups, lr=options.lr, alpha=options.beta2, eps=1e-8)
+    return [Group({**matrices, **others})]
 
 
-def _matrices_first(weights: "Mapping[str, Tensor]") -> "tuple[list[Tensor], list[Tensor]]":
+def _matrices_first(weights: "Mapping[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
     """Return the matrices but the embedding's, and all others."""
-    matrices = [w for name, w in weights.items() if w.ndim > 1 and name != "embedding"]
-    return matrices, [w for name, w in weights.items() if not (w.ndim > 1 and name != "embedding")]
+    matrices = {name: w for name, w in weights.items() if w.ndim > 1 and name != "embedding"}
+    return matrices, {name: w for name, w in weights.items() if name not in matrices}
+
+
+def _adamw(
+    options: Options, group: Group, rate: float, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
+) -> None:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    from torch.optim.adamw import adamw
+
+    adamw(
+        weights,
+        gradients,
+        moments["exp_avg"],
+        moments["exp_avg_sq"],
+        [],
+        moments["step"],
+        fused=True,
+        amsgrad=False,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        lr=rate,
+        weight_decay=group.weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )
+
+
+def _rmsprop(
+    options: Options, group: Group, rate: float, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
+) -> None:
+    """RMSProp (Tieleman and Hinton 2012), without weight decay."""
+    from torch.optim.rmsprop import rmsprop
+
+    rmsprop(
+        weights,
+        gradients,
+        moments["square_avg"],
+        [],
+        [],
+        moments["step"],
+        lr=rate,
+        alpha=options.beta2,
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+    )
 
 
 # By the name in settings. An optimizer is one function above and its row here.
 OPTIMIZERS = {
-    "adamw": Kind(_adamw, ("step", "exp_avg", "exp_avg_sq")),
-    "rmsprop": Kind(_rmsprop, ("step", "square_avg")),
+    "adamw": Kind(_matrices_decay, _adamw, ("exp_avg", "exp_avg_sq"), steps_on_device=True),
+    "rmsprop": Kind(_one_group, _rmsprop, ("square_avg",)),
 }
 
 
-def make_optimizer(options: Options, weights: "Mapping[str, Tensor]") -> "Optimizer":
-    """Make the configuration's optimizer over weights by name. A group's rate is the schedule's times its `scale`."""
-    return OPTIMIZERS[options.optimizer].make(options, weights)
+class Optimizer:
+    """An optimizer at work on weights. moments: what it remembers of each weight, as 'moment/weight'."""
 
+    def __init__(self, options: Options, weights: "Mapping[str, Tensor]") -> None:
+        """Prepare the configuration's optimizer for weights by name, which it will change in place."""
+        self._options, self._weights, self._kind = options, weights, OPTIMIZERS[options.optimizer]
+        self._groups = self._kind.groups(options, weights)
+        self.moments: dict[str, Tensor] = {}
 
-def set_rate(optimizer: "Optimizer", rate: float) -> None:
-    """Give every group its share of the schedule's rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+    def forget_gradients(self) -> None:
+        """Let go of the gradients of a step."""
+        for weight in self._weights.values():
+            weight.grad = None
 
+    def update(self, rate: float) -> None:
+        """Change the weights by their gradients. rate: the schedule's; a group gets it times its scale."""
+        import torch
 
-def moments(optimizer: "Optimizer", weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Return the optimizer's memory of each weight, as 'moment/weight' tensors; empty before the first step."""
-    return {f"{key}/{name}": value for name, w in weights.items() for key, value in optimizer.state.get(w, {}).items()}
+        if not self.moments:
+            self._begin()
+        with torch.no_grad():
+            for group in self._groups:
+                found = {name: w for name, w in group.weights.items() if w.grad is not None}
+                moments = {key: [self.moments[f"{key}/{name}"] for name in found] for key in self._names()}
+                weights, gradients = list(found.values()), [w.grad for w in found.values() if w.grad is not None]
+                self._kind.update(self._options, group, rate * group.scale, weights, gradients, moments)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of everything in `moments` after the first step, by its name."""
+        return {
+            f"{key}/{name}": () if key == "step" else tuple(w.shape)
+            for name, w in self._weights.items()
+            for key in self._names()
+        }
 
-def moment_shapes(options: Options, weights: "Mapping[str, Tensor]") -> dict[str, tuple[int, ...]]:
-    """Return the shape of everything `moments` gives after the first step, by its name."""
-    kept = OPTIMIZERS[options.optimizer].moments
-    return {f"{key}/{name}": () if key == "step" else tuple(w.shape) for name, w in weights.items() for key in kept}
+    def restore(self, saved: "Mapping[str, Tensor]") -> None:
+        """Put back what `moments` held."""
+        for full_name, value in saved.items():
+            key, name = full_name.split("/", 1)
+            weight = self._weights[name]
+            # It is changed in place, so it is a copy; a number was stored as a row of one.
+            value = value.to(weight.device if key != "step" or self._kind.steps_on_device else "cpu", copy=True)
+            self.moments[full_name] = value.float().reshape(()) if key == "step" else value
 
+    def _names(self) -> tuple[str, ...]:
+        return ("step", *self._kind.moments)
 
-def restore_moments(optimizer: "Optimizer", weights: "Mapping[str, Tensor]", saved: "Mapping[str, Tensor]") -> None:
-    """Put back what `moments` gave."""
-    # A fused optimizer counts its steps where the weights are, another one on the CPU.
-    fused = optimizer.defaults.get("fused")
-    for full_name, value in saved.items():
-        key, name = full_name.split("/", 1)
-        weight = weights[name]
-        if key == "step":
-            value = value.float()
-        optimizer.state[weight][key] = value if key == "step" and not fused else value.to(weight.device)
+    def _begin(self) -> None:
+        """Begin with moments of zero."""
+        import torch
+
+        for name, weight in self._weights.items():
+            device = weight.device if self._kind.steps_on_device else "cpu"
+            self.moments[f"step/{name}"] = torch.zeros((), dtype=torch.float32, device=device)
+            for key in self._kind.moments:
+                zeros = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                self.moments[f"{key}/{name}"] = zeros.detach()

@@ -12,10 +12,10 @@ from torch import Tensor
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, State, detach
 from charrnn.text.corpus import Corpus, Streams
-from charrnn.training import optimizers
 from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
 from charrnn.training.learning_rate import learning_rate
+from charrnn.training.optimizers import Optimizer
 from charrnn.training.start import initial_weights
 from charrnn.training.tensor_files import Tensors
 
@@ -33,7 +33,7 @@ class Trainer:
         self.device = torch.device(config.device)
         weights = initial_weights(config, corpus)
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
-        self.optimizer = optimizers.make_optimizer(config, self.model.weights)
+        self.optimizer = Optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]
         self.streams = Streams(ids, config.batch, config.window, self.architecture.start, starts)
         self.step = 0
@@ -52,7 +52,6 @@ class Trainer:
         if begins:
             self.state = self.model.start(self.streams.batch)
         characters = self.corpus.tokenizer.characters_in(targets.ravel())
-        optimizers.set_rate(self.optimizer, self.rate(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             ids = torch.from_numpy(inputs).to(self.device)
             logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs))
@@ -60,10 +59,10 @@ class Trainer:
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), torch.from_numpy(targets).to(self.device).flatten()
         )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.forget_gradients()
         torch.autograd.backward(loss)
         clip_gradients(self.config, self.model.weights)
-        self.optimizer.step()
+        self.optimizer.update(self.rate(self.step))
         self.step += 1
         self.characters += characters
         self.sum_nats += loss.detach().double() * targets.size

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from charrnn.errors import CharRNNError
-from charrnn.training import optimizers
 from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
 
@@ -14,8 +13,7 @@ ONE = (1,)  # a single number is stored as a row of one
 
 def tensors_of(trainer: Trainer) -> Tensors:
     """Copy the training state to the CPU, by name."""
-    moments = optimizers.moments(trainer.optimizer, trainer.model.weights)
-    tensors = {f"moments/{name}": value for name, value in moments.items()}
+    tensors = {f"moments/{name}": value for name, value in trainer.optimizer.moments.items()}
     for i, layer in enumerate(trainer.state):
         for name, value in zip(trainer.architecture.definition.state, layer, strict=True):
             tensors[f"state/{i}/{name}"] = value
@@ -33,10 +31,8 @@ def restore(trainer: Trainer, about: dict[str, Any], weights: Tensors, training:
     _check(trainer, training, run)
     tensors = {name: torch.from_numpy(value) for name, value in training.items()}
     trainer.take(weights)
-    optimizers.restore_moments(
-        trainer.optimizer,
-        trainer.model.weights,
-        {name.removeprefix("moments/"): t for name, t in tensors.items() if name.startswith("moments/")},
+    trainer.optimizer.restore(
+        {name.removeprefix("moments/"): t for name, t in tensors.items() if name.startswith("moments/")}
     )
     trainer.state = tuple(
         tuple(tensors[f"state/{i}/{name}"].to(trainer.device) for name in trainer.architecture.definition.state)
@@ -69,6 +65,6 @@ def _expected(trainer: Trainer) -> dict[str, tuple[tuple[int, ...], str]]:
     for i in range(trainer.architecture.layers):
         for name in trainer.architecture.definition.state:
             expected[f"state/{i}/{name}"] = ((trainer.streams.batch, trainer.architecture.hidden), "float32")
-    for name, shape in optimizers.moment_shapes(trainer.config, trainer.model.weights).items():
+    for name, shape in trainer.optimizer.shapes().items():
         expected[f"moments/{name}"] = (shape or ONE, "float32")
     return expected
