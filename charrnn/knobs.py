@@ -110,7 +110,9 @@ def _checked(each: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
         if data.get("parse"):
             value = data["parse"](value)
         value = _converted(plain(hint), value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        raise OptionError(f"{name} is {_short(value)}", f"expected {_described(hint, data)}, below 2^63") from None
+    except (TypeError, ValueError):
         raise OptionError(f"{name} is {_short(value)}", f"expected {_described(hint, data)}") from None
     if data.get("choices") and value not in data["choices"]:
         raise OptionError(f"{name} is {_short(value)}", did_you_mean(str(value)[:SHOWN], list(data["choices"])))

@@ -21,13 +21,14 @@ def dumps(value: Any, indent: int | None = None) -> str:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
-def loads(text: str) -> Any:
+def loads(text: str, lenient: bool = True) -> Any:
     """Read JSON. Raises ValueError for what is none, and for a key that comes twice.
 
-    NaN and infinities, which older versions wrote into runs that diverged, are read as None.
+    lenient: NaN and infinities, which older versions wrote into runs that diverged, are read as None; else refused.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition, parse_constant=lambda name: None)
+        constant = _as_none if lenient else _refused
+        return json.loads(text, object_pairs_hook=_without_repetition, parse_constant=constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -41,6 +42,14 @@ def loads_object(data: bytes, source: str, hint: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CharRNNError(f"{source} was changed or damaged: it holds no object", hint)
     return value
+
+
+def _as_none(name: str) -> None:
+    """Read NaN or an infinity."""
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _finite(value: Any) -> Any:

@@ -60,15 +60,19 @@ def typed_in(text: str, what: str) -> str:
 
 def argument(text: str) -> str:
     """Return a text of the command line, which is UTF-8 whatever the locale says."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
+    try:
+        return os.fsencode(text).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, which no shell can give: reading the text refuses it
+        return text
 
 
 def read_file(path: Path, encoding: str | None = None) -> str:
     """Return the text of a file. encoding: UTF-8 when None."""
     try:
         return decoded(path.read_bytes(), str(path), encoding)
-    except OSError as error:
-        raise CharRNNError(f"{path} cannot be read: {error.strerror}", "check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL, which no name has
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CharRNNError(f"{path} cannot be read: {reason}", "check the path") from None
 
 
 def decoded(data: bytes, source: str, encoding: str | None = None) -> str:
@@ -95,7 +99,7 @@ def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -
     found = examine(text, model.tokenizer)
     for note in (*notes, *found.notes):
         cli.note(note)
-    if found.suggestion is not None and len(found.suggestion) <= SHOWN:
+    if found.suggestion and len(found.suggestion) <= SHOWN:  # without its marks nothing may be left
         click.echo(f"hint: {better(found.suggestion)}", err=True)
     return found.text
 

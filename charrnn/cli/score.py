@@ -91,6 +91,8 @@ def _found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str
     from charrnn.text import corpora
     from charrnn.text.corpus import cleaned
 
+    if not what:
+        raise CharRNNError("the text is empty", "give a text of at least one character, or a file")
     path = Path(what)
     try:
         exists, is_folder = path.is_file(), path.is_dir()

@@ -92,8 +92,11 @@ def _events(
     if config_file is not None:
         try:
             text = config_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        except UnicodeDecodeError as error:
+            problem = f"{config_file} cannot be read: byte {error.start} is not UTF-8"
+            raise CharRNNError(problem, "give the config.json of a run") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL, which no name has
+            reason = error.strerror if isinstance(error, OSError) else error
             raise CharRNNError(f"{config_file} cannot be read: {reason}", "give the config.json of a run") from None
         settings = settings_from_json(text, str(config_file))
     settings = settings.replace(**values)

@@ -26,7 +26,6 @@ from charrnn.cells.shapes import drawn
 from charrnn.errors import CharRNNError
 from charrnn.model.settings import ModelSettings
 
-MOST_LAYERS = 1000  # far more than anybody trained: a file may ask for so many that counting them takes for ever
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -63,8 +62,6 @@ class Architecture:
         )
 
     def __post_init__(self) -> None:
-        if self.layers > MOST_LAYERS:
-            raise CharRNNError(f"layers is {self.layers}", f"expected a whole number from 1 to {MOST_LAYERS}")
         if self.tie and self.embedding != self.hidden:
             raise CharRNNError(
                 f"tied weights with embedding {self.embedding or 'one-hot'} and hidden {self.hidden}",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from charrnn.errors import OptionError
 from charrnn.knobs import Knobs, knob
 
+MOST_LAYERS = 1000  # far more than anybody trained: a file may ask for so many that counting them takes for ever
+
 
 @dataclass(frozen=True)
 class ModelSettings(Knobs):
@@ -14,7 +16,7 @@ class ModelSettings(Knobs):
     cell: str = knob("nn.GRU", "the recurrent cell; `cells` lists them")
     cell_options: Mapping[str, int] = knob({}, "options of the cell, name=value; `cells NAME` lists them")
     hidden: int | None = knob(None, "H, features of the hidden state in each layer; by rule", low=1)
-    layers: int | None = knob(None, "L, recurrent layers on top of each other; by rule", low=1)
+    layers: int | None = knob(None, "L, recurrent layers on top of each other; by rule", low=1, high=MOST_LAYERS)
     embedding: int | None = knob(None, "E, features of a character; chosen as min(H, 128), or H when tied", low=1)
     one_hot: bool = knob(False, "feed characters as one-hot vectors instead of an embedding")
     dropout: float | None = knob(

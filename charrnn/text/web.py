@@ -1,5 +1,6 @@
 """Opening a web address: HTTP and HTTPS alone, and no other host is gone to without saying so."""
 
+import io
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
@@ -11,8 +12,8 @@ from charrnn.errors import CharRNNError
 
 Told = Callable[[str], None]
 SCHEMES = ("http", "https")
-# What goes wrong on the way; a ValueError is an address that a server made up.
-TROUBLE = (URLError, TimeoutError, ConnectionError, HTTPException, ValueError)
+# What goes wrong on the way; the last two are addresses and lengths that a server made up.
+TROUBLE = (URLError, TimeoutError, ConnectionError, HTTPException, ValueError, OverflowError)
 
 
 class _Redirects(request.HTTPRedirectHandler):
@@ -22,12 +23,9 @@ class _Redirects(request.HTTPRedirectHandler):
         self._told = told
 
     def http_error_302(self, req: request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
-        """Follow where a server leads; let go of its answer where that is nowhere."""
-        try:
-            return super().http_error_302(req, fp, code, msg, headers)
-        except BaseException:
-            fp.close()
-            raise
+        """Follow where a server leads, without reading what else it says, which may be of any length."""
+        fp.close()
+        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 

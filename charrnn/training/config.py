@@ -80,7 +80,7 @@ def settings_from_json(text: str, source: str) -> Settings:
 def read(text: str, source: str) -> dict[str, Any]:
     """Read the values of a config.json of any format, as this format has them. Raises CharRNNError, naming `source`."""
     try:
-        values: dict[str, Any] = strict_json.loads(text)
+        values: dict[str, Any] = strict_json.loads(text, lenient=False)
     except ValueError as error:
         raise CharRNNError(f"{source} is not JSON ({error})", "give the config.json of a run") from None
     if not isinstance(values, dict):

@@ -75,6 +75,8 @@ def _is_pickled(name: str) -> bool:
 
 def _what_it_is(name: str) -> str:
     """Say what stands at a path that was given for a run."""
+    if not name:
+        return ""
     try:
         return ", which is a file" if Path(name).is_file() else ", which is another folder" * Path(name).is_dir()
     except (OSError, ValueError):  # too long for a name, or with a character that none has
