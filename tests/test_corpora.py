@@ -395,21 +395,3 @@ def test_corpora_list_and_stats_say_what_the_library_found(
     code, out, _ = run("corpora", "stats", corpus)
     assert code == 0
     assert f"{measured['beat_bits']:.3f} bits" in out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["corpora", "stat"], 2, "did you mean 'stats'"),
-        (["corpora", "fetch", "text9"], 1, "did you mean 'text8'"),
-        (["corpora", "stats", "missing.txt"], 1, "no file"),
-        (["corpora", "stats"], 2, "Missing argument"),
-        (["train", "text8"], 1, "corpora fetch text8"),
-        (["train", "--document", "page"], 2, "blank"),
-        (["train", "--errors", "ignore"], 2, "replace"),
-    ],
-)
-def test_what_is_wrong_is_said_with_its_exit_code(arguments: list[str], code: int, message: str, run: Run) -> None:
-    got, out, err = run(*arguments)
-    assert (got, out) == (code, "")
-    assert message in err

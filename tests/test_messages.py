@@ -125,42 +125,9 @@ def test_a_folder_of_two_lines_takes_one_line_of_the_table(
     assert [line.split()[0] for line in run("runs")[1].splitlines()] == ["run", "fir↵st"]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "train --hidden 0",
-        "train --encoding klingon",
-        "train --name a/b",
-        "compare --seeds 0",
-        "compare --jobs 0",
-        "inspect gradients --hidden 0",
-        "bench train --hidden 0",
-        "cells --hidden 0",
-        "cells rhn --cell-option depth=0",
-    ],
-)
-def test_a_value_that_an_option_cannot_have_is_wrong_usage_everywhere(run: Command, command: str) -> None:
-    code, out, err = run(*command.split())
-    assert (code, out) == (2, "")
-    assert "rror: " in err
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("sample --temperature -1", "sample --chars -1", "sample --count 0", "sample --max-copy 1", "sample --stop="),
-        *("sample --device tpu", "complete R --top-p 2", "next R --k 0", "chat --min-p 3", "sample --seed -1"),
-    ],
-)
-def test_so_it_is_where_a_run_is_needed(run: Command, command: str, trained: Callable[..., Run]) -> None:
-    trained("first", steps=1)
-    assert run(*command.split())[0] == 2
-
-
-def test_a_wrong_value_in_a_file_is_a_failure(run: Command, tmp_path: Path) -> None:
-    for name, option in (("config", "--config"), ("comparison", "--from")):
-        file = tmp_path / f"{name}.json"
-        file.write_text('{"hidden": 0}' if name == "config" else WRONG_GRID)
-        code, _, err = run("train" if name == "config" else "compare", option, str(file))
-        assert code == 1
-        assert f"error: {file}: " in err
+def test_a_wrong_value_in_a_file_of_a_comparison_is_a_failure(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "comparison.json"
+    file.write_text(WRONG_GRID)
+    code, _, err = run("compare", "--from", str(file))
+    assert code == 1
+    assert f"error: {file}: " in err

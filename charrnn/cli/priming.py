@@ -70,9 +70,8 @@ def read_file(path: Path, encoding: str | None = None) -> str:
     """Return the text of a file. encoding: UTF-8 when None."""
     try:
         return decoded(path.read_bytes(), str(path), encoding)
-    except (OSError, ValueError) as error:  # ValueError: a NUL, which no name has
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CharRNNError(f"{path} cannot be read: {reason}", "check the path") from None
+    except OSError as error:
+        raise CharRNNError(f"{path} cannot be read: {error.strerror}", "check the path") from None
 
 
 def decoded(data: bytes, source: str, encoding: str | None = None) -> str:

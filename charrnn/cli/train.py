@@ -95,9 +95,10 @@ def _events(
         except UnicodeDecodeError as error:
             problem = f"{config_file} cannot be read: byte {error.start} is not UTF-8"
             raise CharRNNError(problem, "give the config.json of a run") from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL, which no name has
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise CharRNNError(f"{config_file} cannot be read: {reason}", "give the config.json of a run") from None
+        except OSError as error:
+            raise CharRNNError(
+                f"{config_file} cannot be read: {error.strerror}", "give the config.json of a run"
+            ) from None
         settings = settings_from_json(text, str(config_file))
     settings = settings.replace(**values)
     return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
