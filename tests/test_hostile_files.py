@@ -361,6 +361,16 @@ def test_nobody_is_waited_for_who_would_write(name: str, run: Run) -> None:
             api.load(run)
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there are no such devices here")
+def test_a_device_that_a_configuration_names_is_not_read(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for corpus in ("/dev/zero", str(tmp_path / "fifo")):
+        change(run, "config.json", corpus=[corpus], fingerprint="0" * 64)
+        with pytest.raises(CharRNNError, match=f"came from {corpus}, which is no file"):
+            list(loop.resume(run, steps=4))
+        assert cli.run(["train", "--config", str(run.path / "config.json"), "--name", "other"]) == 1
+
+
 # Formats and numbers
 
 

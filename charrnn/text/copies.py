@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -231,6 +231,18 @@ def private_copy(settings: TextSettings) -> Text:
     return text
 
 
+def _refuse_what_never_ends(corpus: tuple[str, ...]) -> None:
+    """Raise CharRNNError for a device or a pipe that a configuration names: it may be a stranger's."""
+    for name in corpus:
+        path = Path(name)
+        with suppress(OSError, ValueError):  # too long for a name, or with a character that none has
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise CharRNNError(
+                    f"the text of this configuration came from {name}, which is no file",
+                    "save the text as a file, and train a new run on that",
+                )
+
+
 def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
     """Return the text of a configuration: its private copy by fingerprint where there is one, else its sources.
 
@@ -247,6 +259,7 @@ def open_text(settings: TextSettings, progress: Progress = silent) -> Text:
                 "the text came from standard input, and its private copy is gone",
                 f"save the text whose SHA-256 is {settings.fingerprint} as a file, and train a new run on that",
             )
+        _refuse_what_never_ends(settings.corpus)
     try:
         text = read(settings.corpus, folder, Cleaning.of(settings), settings.document, progress)
     except CharRNNError as error:
