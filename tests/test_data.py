@@ -112,7 +112,7 @@ def test_a_bad_corpus_is_refused_in_words(content: bytes, message: str, tmp_path
         encode(read_one(corpus, home), Tokenizer.byte(), (0.8, 0.1, 0.1))
     assert raised.value.hint
     assert "corpus.txt" in raised.value.problem
-    assert not list(home.glob("unfinished-*"))  # nothing half-read is left behind
+    assert not list(home.glob(".text.utf8.*"))  # nothing half-read is left behind
 
 
 def test_a_missing_corpus_is_refused_with_the_nearest_name(home: Path, tmp_path: Path) -> None:

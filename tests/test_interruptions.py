@@ -183,7 +183,7 @@ def test_a_signal_while_waiting_for_a_text_ends_at_once(number: int, start: Star
     os.close(write)
     assert (code, err) == (128 + number, "interrupted\n")
     assert not (home / "r").exists()
-    assert not list(home.glob(".corpora/unfinished-*"))
+    assert not list(home.glob(".corpora/.text.utf8.*"))
 
 
 @pytest.mark.slow

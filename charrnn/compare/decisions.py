@@ -5,14 +5,14 @@ Every decision is made once and kept in the grid: a comparison that goes on, gro
 
 import dataclasses
 import math
-import tempfile
+import re
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from charrnn import files
 from charrnn.compare import outcome
 from charrnn.compare.grid import Entry, Folder, Grid, matching_hidden, parameters
 from charrnn.compare.jobs import Job
@@ -34,6 +34,7 @@ TRIAL_SHARE = 1 / 3
 RATE_EXPONENT = 0.41
 RATE_FACTOR = 2  # between two learning rates that are tried, until the best one has a neighbour on either side
 PILOT_SECONDS, PILOT_STEPS = 1.5, 40  # of timing each cell before anything is decided; whichever is reached first
+PILOT = "pilot"
 
 Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidden size and layers
 Trials = tuple[tuple[float, float | None], ...]  # learning rate, nats of the validation part (None where it diverged)
@@ -88,11 +89,12 @@ def timed(grid: Grid, i: int, corpus: Corpus) -> Grid:
     with threads_of(whole):
         length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
         grid = grid.with_entry(i, engine=_resolved(whole.replace(**length), corpus).engine)
-    with tempfile.TemporaryDirectory(dir=home()) as folder:
+    files.sweep(home(), re.compile(PILOT))
+    with files.unfinished_folder(home(), PILOT) as folder:
         steps = min(PILOT_STEPS, grid.steps or PILOT_STEPS)
         config = grid.trial_config(dataclasses.replace(grid.entries[i], trial_steps=steps), grid.base.lr)
         began, speed = 0.0, 0.0
-        for event in loop.new_run(config, Run(Path(folder) / "pilot")):
+        for event in loop.new_run(config, Run(folder.path / PILOT)):
             if isinstance(event, events.Stepped):
                 began = began or time.monotonic()
                 speed = event.chars_per_s

@@ -6,6 +6,7 @@ engines) is written down before a run depends on it, so that a comparison goes o
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from charrnn.training.settings import Settings
 
 FORMAT = 1  # of grid.json
 MATCHES = ("parameters", "hidden", "time")
+OWN_FILES = re.compile(r"(grid|comparison|inspection)\.json|comparison\.csv|report\.html")
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class Folder:
         except OSError as error:
             raise CharRNNError(f"{self.path} cannot be made: {error.strerror}", "choose another --out") from None
         with locks.held(self.path):
+            files.sweep(self.path, OWN_FILES, held=True)
             yield
 
     def grid(self) -> Grid:

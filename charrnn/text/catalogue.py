@@ -5,8 +5,7 @@ resumed. A file gets its own name only after its digest was checked.
 """
 
 import hashlib
-import os
-import shutil
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from charrnn import files, locks
 from charrnn.errors import CharRNNError, command, did_you_mean
 from charrnn.home import home
 
@@ -138,27 +138,36 @@ def fetch(name: str, progress: Progress = lambda done, total: None, told: Told =
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = [path.with_name(f"{name}-{number}") for number in range(len(downloads))]
-        total = sum(download.bytes for download in downloads)
-        earlier = 0
-        for download, file in zip(downloads, files, strict=True):
-            if not file.exists():
-                _fetch_one(download, file, _after(earlier, total, progress), told)
-            earlier += download.bytes
-        unfinished = path.with_name(f"{name}.unfinished")
-        with unfinished.open("wb") as target:
-            for download, file in zip(downloads, files, strict=True):
-                with _opened(download, file) as stream:
-                    shutil.copyfileobj(stream, target, CHUNK_BYTES)
-        os.replace(unfinished, path)
-        for file in files:
-            file.unlink()
+        with locks.held(path.parent.parent):
+            _fetch_into(path, downloads, progress, told)
     except OSError as error:
         raise CharRNNError(
             f"{name} cannot be kept in {path.parent}: {error.strerror or error}",
             "make room there, or name another folder in CHARRNN_HOME",
         ) from None
     return path
+
+
+def _fetch_into(path: Path, downloads: tuple[Download, ...], progress: Progress, told: Told) -> None:
+    """Download what makes up a file, put it together, and remove the parts."""
+    if path.exists():  # another process has fetched it meanwhile
+        return
+    files.sweep(path.parent, re.compile(r".+\.txt"))
+    parts = [path.with_name(f"{path.stem}-{number}") for number in range(len(downloads))]
+    total = sum(download.bytes for download in downloads)
+    earlier = 0
+    for download, part in zip(downloads, parts, strict=True):
+        if not part.exists():
+            _fetch_one(download, part, _after(earlier, total, progress), told)
+        earlier += download.bytes
+    with files.unfinished(path.parent, path.name) as unfinished:
+        for download, part in zip(downloads, parts, strict=True):
+            with _opened(download, part) as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    unfinished.write(chunk)
+        unfinished.finish(path)
+    for part in parts:
+        files.remove(part)
 
 
 def _after(earlier: int, total: int, progress: Progress) -> Callable[[int], None]:
@@ -188,9 +197,9 @@ def _fetch_one(download: Download, file: Path, progress: Callable[[int], None], 
             "fetch again: it resumes there",
         )
     if _digest(part, download.digest) == download.digest:
-        os.replace(part, file)
+        files.finish(part, file)
         return
-    part.unlink()
+    files.remove(part)
     if resumed:  # what was here may have been of something else: once more, from the beginning
         _fetch_one(download, file, progress, told)
         return

@@ -6,19 +6,17 @@ are documents, with a byte 0xFF, which no text has, between them.
 
 import hashlib
 import mmap
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import strict_json
+from charrnn import files, strict_json
 from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.text import corpora, documents
@@ -38,6 +36,9 @@ Progress = Callable[[str, int, int | None], None]
 
 
 AS_IT_IS = Cleaning()
+TEXT = "text.utf8"
+# What a copy is made of, besides the folder that is called by its fingerprint; its ids are a folder.
+OWN_FILES = re.compile(r"text\.utf8|text\.json|\w+-starts|ids-[0-9a-f]{16}")
 LONG_LINE = 10_000  # characters
 SHOWN = 60  # characters of a line
 
@@ -81,11 +82,10 @@ class Text:
             return documents.NONE
         path = self.path.with_name(f"{self.document}-starts")
         if not path.exists():
-            with _unfinished(path.parent) as (stream, unfinished):
+            with _unfinished(path.parent, path.name) as unfinished:
                 for found in documents.starts(self.chunks(), self.document):
-                    stream.write(found.astype(np.int64).tobytes())
-                stream.close()
-                os.replace(unfinished, path)
+                    unfinished.write(found.astype(np.int64).tobytes())
+                unfinished.finish(path)
         return np.memmap(path, np.int64, mode="r")
 
     def boundaries(self, split: tuple[float, ...]) -> list[int]:
@@ -125,7 +125,7 @@ def read(
     sizes = [source.bytes for source in found]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     digest, characters, done, starts = hashlib.sha256(), 0, 0, []
-    with _unfinished(folder) as (spool, unfinished):
+    with _unfinished(folder, TEXT) as unfinished:
         last, has_lines = "\n", False
         for source in found:
             begun = False
@@ -145,14 +145,13 @@ def read(
                 begun, last = True, piece[-1]
                 encoded = piece.encode("utf-8")
                 digest.update(encoded)
-                spool.write(encoded)
+                unfinished.write(encoded)
                 characters, done = characters + len(piece), done + len(encoded)
                 progress("reading", done, total)
-        spool.close()
         name = ", ".join("standard input" if part == corpora.STDIN else part for part in corpus)
         if characters == 0:
             raise CharRNNError(f"{name} is empty", "give a text to learn: some thousands of characters at least")
-        path = folder / digest.hexdigest()[:16] / "text.utf8"
+        path = folder / digest.hexdigest()[:16] / TEXT
         if not has_lines and characters > LONG_LINE and not findings.cr and document == "none":
             findings.others.append(
                 f"the text is one line of {characters:,} characters: the model will never end a line"
@@ -160,12 +159,13 @@ def read(
         text = Text(path, digest.hexdigest(), characters, name, findings.notes(cleaning), document)
         path.parent.mkdir(exist_ok=True)
         if document == "file":
-            path.with_name("file-starts").write_bytes(np.array(starts, np.int64).tobytes())
-        os.replace(unfinished, path)
+            files.write_atomically(path.with_name("file-starts"), np.array(starts, np.int64).tobytes())
+        unfinished.finish(path)
         odd = documents.notes(text.chunks(), text.starts(), characters, document)
         text = replace(text, notes=(*text.notes, *odd))
         about = {"source": name, "characters": characters, "notes": text.notes}
-        path.with_name("text.json").write_text(strict_json.dumps(about), encoding="utf-8")
+        # Last: a copy is whole when it has this.
+        files.write_atomically(path.with_name("text.json"), strict_json.dumps(about).encode())
         return text
 
 
@@ -182,29 +182,25 @@ def sources(corpus: tuple[str, ...], findings: Findings) -> list[corpora.Source]
 
 
 @contextmanager
-def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """Open a file to write in `folder`; give it and its path. It is deleted afterwards unless it was renamed."""
-    path = None
+def _unfinished(folder: Path, name: str) -> Iterator[files.Unfinished]:
+    """Begin a file of a copy in `folder`, which is made; what dead processes left there is removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="unfinished-", delete=False) as stream:
-            path = Path(stream.name)
-            yield stream.file, path
+        files.sweep(folder, OWN_FILES)
+        with files.unfinished(folder, name) as unfinished:
+            yield unfinished
     except OSError as error:
         raise CharRNNError(
             f"a copy of the text cannot be written in {folder}: {error.strerror or error}",
             "make room there, or name another folder in CHARRNN_HOME",
         ) from None
-    finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
 
 
 def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | None:
     """Return the private copy with that fingerprint, 64 hexadecimal digits, if there is one and it is whole."""
     if not re.fullmatch("[0-9a-f]{64}", fingerprint):
         return None
-    path = folder / fingerprint[:16] / "text.utf8"
+    path = folder / fingerprint[:16] / TEXT
     try:
         about = strict_json.loads(path.with_name("text.json").read_text(encoding="utf-8"))
         path.stat()

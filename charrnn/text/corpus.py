@@ -4,9 +4,6 @@ The ids of each part lie beside the private copy of the text, memory-mapped: a t
 """
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import files
 from charrnn.errors import CharRNNError
 from charrnn.home import home as home
 from charrnn.text import documents
 from charrnn.text.cleaning import Cleaning, Findings, text_of
+from charrnn.text.copies import OWN_FILES, Progress, silent, sources
 from charrnn.text.copies import PARTS as PARTS
 from charrnn.text.copies import Part as Part
-from charrnn.text.copies import Progress, silent, sources
 from charrnn.text.copies import Text as Text
 from charrnn.text.copies import open_text as open_text
 from charrnn.text.copies import private_copy as private_copy
@@ -115,18 +113,17 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
     key = hashlib.sha256(f"{tokenizer.canonical_json()}{split}{text.document}".encode()).hexdigest()[:16]
     folder = text.path.parent / f"ids-{key}"
     if not folder.is_dir():
-        unfinished = Path(tempfile.mkdtemp(dir=text.path.parent, prefix="encoding-"))
+        files.sweep(folder.parent, OWN_FILES)
         try:
-            _encode_into(unfinished, text, tokenizer, split, progress)
-            os.replace(unfinished, folder)
+            with files.unfinished_folder(folder.parent, folder.name) as unfinished:
+                _encode_into(unfinished.path, text, tokenizer, split, progress)
+                unfinished.finish(folder)
         except OSError as error:
             if not folder.is_dir():  # else another process was faster with the same ids
                 raise CharRNNError(
                     f"the encoded text cannot be written in {text.path.parent}: {error.strerror or error}",
                     "make room there, or name another folder in CHARRNN_HOME",
                 ) from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     parts = {part: _mapped(folder / part, tokenizer.dtype) for part in PARTS}
     starts = {part: _mapped(folder / f"{part}-starts", np.int64) for part in PARTS}
     return Corpus(text, tokenizer, split, parts, starts)
@@ -135,18 +132,17 @@ def encode(text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress:
 def _encode_into(folder: Path, text: Text, tokenizer: Tokenizer, split: tuple[float, ...], progress: Progress) -> None:
     starts, position, written = text.starts(), 0, dict.fromkeys(PARTS, 0)
     for part in PARTS:  # all of them are there, also where nothing is in them
-        (folder / part).touch()
-        (folder / f"{part}-starts").touch()
+        files.append(folder / part, b"")
+        files.append(folder / f"{part}-starts", b"")
     for part, piece in text.part_chunks(split):
         ids = tokenizer.encode(piece)
-        with (folder / part).open("ab") as stream:
-            stream.write(ids.tobytes())
+        files.append(folder / part, ids.tobytes())
         if len(starts):
             inside = documents.in_span(starts, position, position + len(piece))
             if written[part] == 0:
                 inside = np.union1d([0], inside)  # a part begins anew, even inside a document
-            with (folder / f"{part}-starts").open("ab") as stream:
-                stream.write((_id_positions(inside, ids, len(piece), tokenizer) + written[part]).tobytes())
+            begins = _id_positions(inside, ids, len(piece), tokenizer) + written[part]
+            files.append(folder / f"{part}-starts", begins.tobytes())
         written[part] += len(ids)
         position += len(piece)
         progress("encoding", position, text.characters)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from charrnn import strict_json
+from charrnn import files, strict_json
 from charrnn.errors import CharRNNError
 from charrnn.text.utf8 import BYTES
 
@@ -72,7 +72,7 @@ def read(text: str) -> tuple[tuple[str, ...], Normalize]:
 def save(text: str, path: Path) -> None:
     """Write a tokenizer.json to a file. Raises CharRNNError where that cannot be written."""
     try:
-        path.write_bytes(text.encode("utf-8"))
+        files.write_atomically(path, text.encode("utf-8"))
     except OSError as error:
         raise CharRNNError(f"{path}: cannot be written: {error.strerror}", "choose another folder") from None
 

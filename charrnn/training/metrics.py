@@ -25,7 +25,7 @@ FIELDS: dict[str, dict[str, Check]] = {
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line to a file."""
-    files.append(path, strict_json.dumps(row) + "\n")
+    files.append(path, (strict_json.dumps(row) + "\n").encode())
 
 
 def rows(path: Path, checked: bool = True) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -25,8 +26,11 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from charrnn import files
+
 PACKAGE = Path(__file__).parent
 SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
+OWN_FILES = re.compile(r"native-[0-9a-f]{24}\.o")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 FORMAT = "2"  # of a file: another one has other names
@@ -161,10 +165,9 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(path.parent.stat(), stat.S_ISDIR):
         raise PermissionError(errno.EPERM, "others may write there")
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    os.replace(unfinished, path)
+    files.sweep(path.parent, OWN_FILES)
+    # Whatever the umask, nobody else may write it: `_read` would refuse it.
+    files.write_atomically(path, content, mode=0o644)
 
 
 def _link(symbol: bytes, code: bytes) -> int:
