@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.devices import resolve as resolve_device
-from charrnn.errors import command
+from charrnn.errors import DamageWarning, command
 from charrnn.generate import scoring
 from charrnn.generate.completer import ROWS as ROWS
 from charrnn.generate.completer import Completer
@@ -179,12 +180,16 @@ def load(
     """Load the model of a run: its name, path or 'latest'. Raises CharRNNError where there is none or it is broken.
 
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
+    Warns with DamageWarning where its newest checkpoint is damaged, and the one before it is used.
     """
     found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
-    found.check(which)
-    model = TextModel(found.config(), found.tokenizer(), found.weights(which), found, where, kept)
+    weights, note = found.whole_weights(which)
+    if note is not None:
+        warnings.warn(note, DamageWarning, stacklevel=2)
+    model = TextModel(found.config(), found.tokenizer(), weights, found, where, kept)
+    model.architecture.check(model.weights)  # before anything is made as large as the configuration says
     return model
 
 

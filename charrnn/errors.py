@@ -23,6 +23,10 @@ class OptionError(CharRNNError):
     """
 
 
+class DamageWarning(UserWarning):
+    """Something is damaged, and what was kept beside it is used instead."""
+
+
 def did_you_mean(given: str, known: list[str]) -> str:
     """Return a hint that names the nearest of `known`, or all of them when none is near."""
     import difflib  # only a mistake pays for it

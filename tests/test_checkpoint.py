@@ -34,8 +34,9 @@ def test_a_run_holds_safetensors_and_json_and_nothing_else(trained: TrainedRun) 
         else:
             with safe_open(run.path / name, "numpy") as tensors:
                 assert tensors.keys()
-    files = run.about()["files"]
-    assert {entry["name"] for entry in files.values()} == {n for n in names if n.endswith(".safetensors")}
+    about = run.about()
+    entries = [*about["files"].values(), *about["before"]["files"].values()]
+    assert {entry["name"] for entry in entries} == {n for n in names if n.endswith(".safetensors")}
 
 
 def test_a_save_that_dies_at_any_write_leaves_the_run_whole(

@@ -267,3 +267,35 @@ def test_a_command_prints_the_fields_it_did(typed: str, stored: Path, say: Say) 
     (stored.parent / "text.txt").write_text(text, encoding="utf-8")
     found = say(*typed.replace("checkpoints/", f"{stored}/").split(" "))
     assert lost(EXPECTED["commands"][typed], kinds(found)) == []
+
+
+# run.json of format 2: two checkpoints, and what the run was trained with
+
+NEWER: dict[str, Any] = json.loads((STORED / "expected-2.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def newer(stored: Path) -> Path:
+    """A home folder with the runs of format 2 beside the others."""
+    shutil.copytree(STORED / "format-2", stored, dirs_exist_ok=True)
+    return stored
+
+
+def test_runs_of_format_2_are_described_scored_and_resumed_as_they_were(newer: Path, say: Say) -> None:
+    for name, facts in NEWER["info"].items():
+        assert missing(without(facts, "path", "saved"), say("info", name, "--json")) == [], name
+    assert missing(without(NEWER["eval"], "run"), say("eval", "complete", "--json")) == []
+    end(NEWER["resumed"], say("train", "--resume", "stopped", "--json"))
+
+
+def test_a_run_of_format_2_whose_newest_checkpoint_is_gone_ends_as_it_would_have(newer: Path, say: Say) -> None:
+    (newer / "stopped" / "training-00000020.safetensors").unlink()
+    end(NEWER["resumed"], say("train", "--resume", "stopped", "--json"))
+
+
+def test_a_run_of_format_1_becomes_one_of_format_2_when_it_is_trained_on(stored: Path, say: Say) -> None:
+    about = json.loads((stored / "char-gru" / "run.json").read_text())
+    say("train", "--resume", "char-gru", "--steps", str(about["step"] + 1), "--json")
+    now = json.loads((stored / "char-gru" / "run.json").read_text())
+    assert (about["format"], now["format"]) == (1, 2)
+    assert now["before"]["step"] == about["step"]

@@ -246,7 +246,7 @@ def test_what_a_run_keeps_is_written_by_one_module() -> None:
         ),
         (
             "import charrnn; from tempfile import mkdtemp as new\n"
-            "charrnn.train(out=f'{new()}/run', steps=2, hidden=4, batch=2, window=8, engine='fused', precision='float32')",
+            "charrnn.train(out=f'{new()}/run', steps=2, hidden=4, batch=2, window=8, engine='fused')",
             ["torch._dynamo", "numba", "matplotlib"],
         ),
     ],

@@ -39,13 +39,13 @@ def command(
 
     All figures are per character of text, also where a character is spelled in several bytes.
     """
-    from charrnn.api import load, score_run
+    from charrnn.api import score_run
     from charrnn.text.cleaning import Findings
 
     if encoding is not None and file is None:
         raise click.UsageError("--encoding is that of a FILE: give one")
     try:
-        loaded = load(run, device)
+        loaded = options.whole(run, device)
     except CharRNNError as error:
         if file is None and Path(run).is_file():
             latest = command_line("eval", operands=("latest", run))

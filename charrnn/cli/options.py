@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
@@ -17,7 +18,7 @@ from charrnn import cli, strict_json
 from charrnn.cli.terminal import harmless as harmless
 from charrnn.cli.terminal import one_line as one_line
 from charrnn.cli.terminal import visible as visible
-from charrnn.errors import CharRNNError, OptionError, did_you_mean
+from charrnn.errors import CharRNNError, DamageWarning, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.training.settings import Settings
 
@@ -113,11 +114,24 @@ def sampling(function: F) -> F:
 
 def loaded(run: str, device: str, kept: Any = "float32") -> Any:
     """Load the model of a run, ready to complete text; say what there is to know about how."""
-    from charrnn.api import load
-
-    model = load(run, device, kept=kept)
+    model = whole(run, device, kept)
     for note in model.decoder().notes:
         cli.note(note)
+    return model
+
+
+def whole(run: str, device: str, kept: Any = "float32") -> Any:
+    """Load the model of a run; say where a damaged checkpoint is replaced by the one before it."""
+    from charrnn.api import load
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DamageWarning)
+        model = load(run, device, kept=kept)
+    for warning in caught:
+        if warning.category is DamageWarning:
+            click.echo(f"note: {warning.message}", err=True)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return model
 
 

@@ -47,12 +47,11 @@ def command(
     each character: its bits, a tab, and the character. '-' reads standard input. A file is read as the run's own text
     was: line ends, normal form, gzip.
     """
-    from charrnn.api import load
     from charrnn.text.cleaning import Findings
 
     findings = Findings()
     read, source = _found(what, is_text, findings)
-    model = options.reading(load(run, device), encoding)
+    model = options.reading(options.whole(run, device), encoding)
     text = model.clean(read(model.config))
     for note in findings.others:
         cli.note(note)

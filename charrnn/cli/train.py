@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charrnn.training import events
 
 PRIME_IDS = 60
+INTERRUPTED = ""  # for --resume without a name, which no run has
 SAMPLE_CHARS = 70
 
 
@@ -33,9 +34,12 @@ SAMPLE_CHARS = 70
 )
 @click.option(
     "--resume",
-    metavar="RUN",
+    metavar="[RUN]",
+    is_flag=False,
+    flag_value=INTERRUPTED,
     shell_complete=options.complete_runs,
-    help="Go on with a run exactly where it was; --steps N lengthens it, --device moves it.",
+    help="Go on with a run exactly where it was, or the newest that was interrupted; --steps N, --epochs N or "
+    "--budget TIME lengthens it, --device moves it.",
 )
 @options.as_json
 def command(
@@ -58,12 +62,12 @@ def command(
     if corpus:
         values["corpus"] = corpus
     if resume is not None:
-        extra = [key for key in values if key not in ("steps", "device")]
+        extra = [key for key in values if key not in ("steps", "epochs", "budget", "device")]
         extra += [key for key, value in (("name", name), ("out", out)) if value]
         if extra or config_file:
             raise OptionError(
                 f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
-                "give no more than --steps and --device beside it, or train a new run with --config",
+                "give no more than --steps, --epochs or --budget and --device beside it, or a new run's --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
         events = _events(values, name, out, config_file, resume, stopped, prepared)
@@ -82,12 +86,15 @@ def _events(
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
     from charrnn.training.config import settings_from_json
-    from charrnn.training.runs import find_run
+    from charrnn.training.runs import find_run, newest_interrupted
     from charrnn.training.settings import Settings
 
     if resume is not None:
-        steps, device = values.get("steps"), values.get("device")
-        return loop.resume(find_run(resume), steps, stopped, cli.STARTED, prepared, device)
+        run = newest_interrupted() if resume == INTERRUPTED else find_run(resume)
+        length = Settings.of({key: value for key, value in values.items() if key != "device"})
+        lengths = {"epochs": length.epochs, "budget": length.budget}
+        device = values.get("device")
+        return loop.resume(run, length.steps, stopped, cli.STARTED, prepared, device, **lengths)
     settings = Settings()
     if config_file is not None:
         try:
@@ -122,6 +129,8 @@ class _Printer(EventPrinter["events.Event"]):
                 self._stepped(event)
             case events.Validated():
                 self._validated(event)
+            case events.Saved():
+                pass  # it is no news: nothing is lost
             case events.StoppedEarly():
                 self._stopped_early(event)
             case events.Diverged():

@@ -126,18 +126,21 @@ class Architecture:
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Raise CharRNNError unless the weights have exactly this architecture's names and shapes."""
-        self.check_shapes({name: tuple(value.shape) for name, value in weights.items()})
+        if found := self.differences(weights):
+            raise CharRNNError(
+                found[0], "the weights and the configuration are of different runs: restore either from a copy"
+            )
 
-    def check_shapes(self, given: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise CharRNNError unless weights of these shapes, by name, are exactly this architecture's."""
+    def differences(self, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
+        """List where weights have other names or shapes than this architecture's."""
         expected = {name: shape for name, (shape, _) in self.shapes().items()}
-        for name in [*expected, *given]:
-            if expected.get(name) != given.get(name):
-                raise CharRNNError(
-                    f"weight {name!r} has shape {given.get(name, 'none (it is missing)')}, "
-                    f"the configuration asks for {expected.get(name, 'no such weight')}",
-                    "the weights and the configuration are of different runs: restore either from a copy",
-                )
+        given = {name: tuple(value.shape) for name, value in weights.items()}
+        return [
+            f"weight {name!r} has shape {given.get(name, 'none (it is missing)')}, "
+            f"the configuration asks for {expected.get(name, 'no such weight')}"
+            for name in dict.fromkeys([*expected, *given])
+            if expected.get(name) != given.get(name)
+        ]
 
 
 def log_shares(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from charrnn.model import evaluation
-from charrnn.training import final_scores, sizing
+from charrnn.training import final_scores
 from charrnn.training.pacing import Pace
 from charrnn.training.trainer import Trainer
 
@@ -17,11 +17,18 @@ PROBE_IDS = 300  # scored to time one exact stream
 class Budget:
     """The seconds that a run may take, all included, and how many steps fill what is left of them.
 
-    elapsed: tells how many the run has taken so far.
+    elapsed: tells how many were taken so far. most: the longest run that it becomes, in steps; None: there is none.
     """
 
-    def __init__(self, seconds: float, trainer: Trainer, pace: Pace, elapsed: Callable[[], float]) -> None:
-        self.seconds, self._trainer, self._pace, self._elapsed = seconds, trainer, pace, elapsed
+    def __init__(
+        self,
+        seconds: float,
+        trainer: Trainer,
+        pace: Pace,
+        elapsed: Callable[[], float],
+        most: int | None = None,
+    ) -> None:
+        self.seconds, self._trainer, self._pace, self._elapsed, self._most = seconds, trainer, pace, elapsed, most
         self._stream_seconds_per_id: float | None = None
 
     def timed_enough(self) -> bool:
@@ -36,7 +43,7 @@ class Budget:
         left = self.seconds - self._elapsed() - self._final_seconds()
         every = config.plan[-1].validate_every if config.plan else config.validate_every
         steps = done + self._pace.steps_in(left, every)
-        return max(done, min(steps, sizing.most_steps(self._trainer.streams.steps_per_epoch)))
+        return steps if self._most is None else max(done, min(steps, self._most))
 
     def _final_seconds(self) -> float:
         trainer = self._trainer

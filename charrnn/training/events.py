@@ -54,6 +54,14 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A checkpoint was saved between validations, because it was time to."""
+
+    run: Run
+    step: int
+
+
+@dataclass(frozen=True)
 class Planned:
     """A budget became a number of steps, or a running one was corrected. epochs: as passes over the training part."""
 
@@ -94,7 +102,7 @@ class Finished:
     result: dict[str, Any]
 
 
-Event = Started | Stepped | Validated | Planned | StoppedEarly | Diverged | Stopped | Finished
+Event = Started | Stepped | Validated | Saved | Planned | StoppedEarly | Diverged | Stopped | Finished
 
 # What these were called before version 0.2.
 Turned = StoppedEarly

@@ -8,11 +8,14 @@ config.json to the last byte, and one that was cut off goes on as if it had not 
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
+from charrnn.model.architecture import Architecture
 from charrnn.text.copies import Progress, silent
 from charrnn.text.corpus import prepare
-from charrnn.training import resolve, training_state
+from charrnn.training import identity, memory, resolve, training_state
+from charrnn.training.config import Config
 from charrnn.training.events import Event
 from charrnn.training.run import Run
 from charrnn.training.runs import open_run
@@ -48,11 +51,12 @@ def new_run(
     settings = resolve.with_length(settings)
     machine = Machine(settings, corpus)
     config = resolve.resolve(settings, corpus, machine)
-    loop = TrainingLoop(run, Trainer(config, corpus), machine, began)
+    with memory.explained(config, corpus):
+        loop = TrainingLoop(run, Trainer(config, corpus), machine, began)
     with run.held():
         run.create(config, corpus.tokenizer)
         try:
-            with threads_of(config):
+            with threads_of(config), memory.explained(config, corpus):
                 yield from loop.events(stop)
         finally:
             if not run.exists():
@@ -66,55 +70,109 @@ def resume(
     began: float | None = None,
     progress: Progress = silent,
     device: str | None = None,
+    *,
+    epochs: float | None = None,
+    budget: float | None = None,
 ) -> Generator[Event, None, None]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
     device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
-    Raises CharRNNError where the run is complete, damaged, in use or diverged, its corpus is gone, or there is no
-    such device.
+    epochs: passes over the training part, in all, instead of steps. budget: seconds from now on, instead of steps.
+    Raises CharRNNError where the run is complete, damaged, in use or diverged, its corpus is gone, it was trained with
+    something else than its folder says, or there is no such device.
     """
     began = time.monotonic() if began is None else began
+    length = Length(steps, epochs, budget)
     run.about()  # before anything is locked: it must be a run
     with run.held():
-        yield from _resumed(run, steps, stop, began, progress, device)
+        yield from _resumed(run, length, stop, began, progress, device)
+
+
+@dataclass(frozen=True)
+class Length:
+    """A new length of a run: steps in all, epochs in all, or seconds from now on; all None: as it was planned."""
+
+    steps: int | None
+    epochs: float | None
+    budget: float | None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in dataclasses.astuple(self)) > 1:
+            raise OptionError("steps, epochs and budget each set the length of the run", "give one of them")
+
+    @property
+    def is_new(self) -> bool:
+        return dataclasses.astuple(self) != (None, None, None)
+
+    def steps_in_all(self, name: str, done: int, steps_per_epoch: int) -> int | None:
+        """Return the steps that it means, None where seconds decide. Raises CharRNNError where they are done already.
+
+        name, done: of the run.
+        """
+        steps = self.steps
+        if self.epochs is not None:
+            steps = max(1, round(self.epochs * steps_per_epoch))
+        if steps is not None and steps <= done:
+            more = f"--steps more than {done}"
+            if self.epochs is not None:
+                more = f"--epochs more than {done / steps_per_epoch:.4g}"
+            raise CharRNNError(f"{name} has {done} steps already", f"give {more}")
+        return steps
 
 
 def _resumed(
     run: Run,
-    steps: int | None,
+    length: Length,
     stop: Callable[[], bool],
     began: float,
     progress: Progress,
     device: str | None,
 ) -> Iterator[Event]:
     about, config = run.about(), run.config()
-    if about.get("diverged") is not None and (steps is not None or about["result"]):
+    if about.get("diverged") is not None and (length.is_new or about["result"]):
         raise CharRNNError(f"{run.name} diverged at step {about['diverged']}, and would again", DIVERGED_HINT)
-    step = about["step"]
-    if steps is not None:
-        if steps <= step:
-            raise CharRNNError(f"{run.name} has {step} steps already", f"give --steps more than {step}")
-        config = dataclasses.replace(config, steps=steps, epochs=None, budget=None)
-    elif about.get("result"):
+    if not length.is_new and about.get("result") and not _was_lengthened(config, about["step"]):
         raise CharRNNError(
-            f"{run.name} is complete after {step} steps", "give --steps for how many it shall have in all"
+            f"{run.name} is complete after {about['step']} steps", "give --steps for how many it shall have in all"
         )
-    run.check("last")  # before anything is made as large as the configuration says
+    restored = run.restore()
+    checkpoint, notes = restored.checkpoint, restored.notes
+    step = checkpoint.step
+    if length.steps is not None:
+        length.steps_in_all(run.name, step, 1)  # before a long text is read for nothing
     config, moved = resolve.moved(config, device)
     corpus = prepare(config, run.tokenizer(), progress=progress)
-    if steps is not None:
-        config = resolve.planned(config, corpus, since=step, steps=steps)
+    if length.is_new:
+        config = dataclasses.replace(config, **dataclasses.asdict(length))
+        steps = length.steps_in_all(run.name, step, resolve.steps_per_epoch(config, corpus))
+        if steps is not None:
+            config = resolve.planned(config, corpus, since=step, steps=steps)
+    differences = identity.differences(about.get("identity"), identity.of(config, corpus.tokenizer))
+    if sizes := Architecture.of(config, corpus.tokenizer.size).differences(restored.weights):
+        # Before anything is made as large as the configuration says.
+        raise training_state.different([*differences, *sizes], run.name)
     machine = Machine(config, corpus)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
-    trainer = Trainer(config, corpus)
-    training_state.restore(trainer, about, run.weights("last"), run.training_state(), run.name)
-    loop = TrainingLoop(run, trainer, machine, began, about["seconds"], moved)
-    loop.record.resume(about)
-    if loop.record.diverged is None:
-        run.truncate(step)
-    run.write_config(config)
-    with threads_of(config):
-        yield from loop.events(stop)
+    with memory.explained(config, corpus, began_anew=False):
+        trainer = Trainer(config, corpus)
+        training_state.restore(trainer, restored, run.name, differences)
+        del restored  # while it trains, memory is for that
+        loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, (*notes, *moved))
+        with threads_of(config):
+            if length.budget is not None and config.budget is not None:  # as a number
+                # Read anew: a step changes moments where they are.
+                loop.extend(config.budget, lambda: training_state.restore(trainer, run.restore(), run.name))
+            if about.get("diverged") is None:
+                run.truncate(step)
+            loop.record.resume(checkpoint, about.get("diverged"))
+            loop.record.plan(trainer.config)
+            run.sweep()
+            yield from loop.events(stop)
+
+
+def _was_lengthened(config: Config, step: int) -> bool:
+    """Tell whether a complete run was given more steps, and cut off before it was saved again."""
+    return bool(config.plan) and config.plan[-1].since >= step and config.plan[-1].steps > step
 
 
 def diverged(run: Run, step: int) -> CharRNNError:

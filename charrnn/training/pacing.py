@@ -1,4 +1,4 @@
-"""The time a run takes, and how many steps fit into a budget of seconds."""
+"""The time a run takes: how many steps fit into a budget of seconds, and when it is time to save."""
 
 import time
 from collections import deque
@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from statistics import median
 
 RECENT_STEPS = 200
+# A run is saved at least so often, while that takes no more than this share of its time.
+SAVE_EVERY_SECONDS = 60.0
+SAVING_SHARE = 0.02
+# Saving after a validation may take so much more: short runs are saved then too.
+SPARE_SECONDS = 1.0
 
 
 class Pace:
@@ -79,3 +84,30 @@ class Pace:
         if validate_every:
             per_step += self._validation_seconds / validate_every
         return max(1, int((seconds - self._validation_seconds) / max(1e-9, per_step)))
+
+
+class SavingClock:
+    """Tells when a run is saved: often enough that little is lost, and so seldom that little time goes into it."""
+
+    def __init__(self) -> None:
+        self._began = self._saved = time.monotonic()
+        self._last_seconds = self._spent_seconds = 0.0
+
+    def is_due(self, step_seconds: float) -> bool:
+        """Tell whether to save before another step, which takes so long."""
+        interval = max(SAVE_EVERY_SECONDS, self._last_seconds / SAVING_SHARE)
+        return time.monotonic() - self._saved + step_seconds >= interval
+
+    def has_room(self) -> bool:
+        """Tell whether saving once more keeps within its share of the time."""
+        spent = self._spent_seconds + self._last_seconds
+        return spent <= SPARE_SECONDS + SAVING_SHARE * (time.monotonic() - self._began)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around saving: measure it."""
+        began = time.monotonic()
+        yield
+        self._saved = time.monotonic()
+        self._last_seconds = self._saved - began
+        self._spent_seconds += self._last_seconds

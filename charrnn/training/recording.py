@@ -5,19 +5,23 @@ All that training writes goes through here, so that this alone has to know when 
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 import charrnn
+from charrnn.errors import CharRNNError, command
 from charrnn.model.evaluation import Score
-from charrnn.training import training_state
+from charrnn.training import identity, training_state
 from charrnn.training.config import Config
 from charrnn.training.metrics import METRICS, TIMINGS
 from charrnn.training.run import Run
+from charrnn.training.run_json import Checkpoint
 from charrnn.training.speed import processor
+from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
 
 
@@ -26,21 +30,28 @@ class Record:
 
     elapsed: tells how many seconds the run has taken. best_val: nats per character of the best validation. diverged:
     the step after which something was not finite.
+    Raises CharRNNError where a file cannot be written.
     """
 
     def __init__(self, run: Run, trainer: Trainer, elapsed: Callable[[], float]) -> None:
         self.run, self._trainer, self._elapsed = run, trainer, elapsed
         self.best_val = math.inf
         self.diverged: int | None = None
+        self._identity = identity.of(trainer.config, trainer.corpus.tokenizer)
+        self._saved: Checkpoint | None = None
+        self._best: tuple[int, Tensors] | None = None  # not saved yet
+        self._has_best = False
 
-    def resume(self, about: Mapping[str, Any]) -> None:
-        """Go on from what run.json says."""
-        self.best_val = math.inf if about["best_val_nats"] is None else about["best_val_nats"]
-        self.diverged = about.get("diverged")
+    def resume(self, checkpoint: Checkpoint, diverged: int | None) -> None:
+        """Go on from a checkpoint, past which the figures have no line. diverged: as run.json says."""
+        self.best_val = math.inf if checkpoint.best_val_nats is None else checkpoint.best_val_nats
+        self.diverged, self._saved = diverged, checkpoint
+        self._has_best = any(row["step"] for row in self.run.rows(METRICS, checked=False))
 
     def plan(self, config: Config) -> None:
         """Write a plan down, before a step depends on it."""
-        self.run.write_config(config)
+        with self._keeping():
+            self.run.write_config(config)
 
     def figures(self, train_nats: float, val_nats: float | None) -> None:
         """Add the figures of a validation."""
@@ -52,32 +63,79 @@ class Record:
             "train_nats": _or_null(train_nats),
             "val_nats": _or_null(val_nats),
         }
-        self.run.append(METRICS, row)
-        self.run.append(TIMINGS, {"step": trainer.step, "seconds": round(self._elapsed(), 3)})
+        with self._keeping():
+            self.run.append(METRICS, row)
+            self.run.append(TIMINGS, {"step": trainer.step, "seconds": round(self._elapsed(), 3)})
 
     def rows(self) -> list[dict[str, Any]]:
         """Read the figures of all validations so far."""
         return self.run.rows(METRICS)
 
-    def save(self, best: bool) -> None:
-        """Save a checkpoint. best: whether these weights validated best so far."""
-        training = training_state.tensors_of(self._trainer)
-        self.run.save(self._trainer.step, self._trainer.weights(), training, best, self._facts(None))
+    def validated(self, weights: Tensors, best: bool) -> None:
+        """Hold weights that validated best so far until the run is saved. They are not copied.
+
+        The first that were validated are the best also where those before any step were better.
+        """
+        if best or not self._has_best:
+            self._best = self._trainer.step, weights
+        self._has_best = True
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether something is not saved yet."""
+        return self._best is not None or self._saved is None or self._saved.step < self._trainer.step
+
+    def save(self) -> None:
+        """Save a checkpoint."""
+        trainer, best = self._trainer, self._best
+        is_best = best[0] == trainer.step if best else not self._has_best
+        weights = best[1] if best and is_best else trainer.weights()
+        with self._keeping():
+            self._saved = self.run.save(
+                trainer.step,
+                weights,
+                training_state.tensors_of(trainer),
+                is_best,
+                self._facts(None),
+                None if is_best else best,
+                self._saved,
+            )
+        self._best = None
 
     def mark_diverged(self) -> None:
         """Write down that the run ends here; the last finite checkpoint stays, where there is one."""
         self.diverged = self._trainer.step
         if not self.run.exists():
-            self.save(best=False)
-        self.run.rewrite({**self.run.about(), "diverged": self._trainer.step})
+            self.save()
+        diverged = {"diverged": self._trainer.step}
+        with self._keeping():
+            if self._best is None:
+                self.run.rewrite({**self.run.about(), **diverged})
+            else:
+                self.run.replace_best(*self._best, {**diverged, "best_val_nats": _or_null(self.best_val)})
+        self._best = None
 
     def finish(self, val: Score | None, test: Score | None) -> dict[str, Any]:
         """Complete the run with its scores; return its result."""
         result = self._result(val, test)
         # Kept, so that nobody who compares runs has a reason to look at the test part again.
         losses = {"test": test.per_char.astype(np.float32)} if test else {}
-        self.run.finish(losses, self._facts(result))
+        with self._keeping():
+            self.run.finish(losses, self._facts(result))
         return result
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Says what cannot be written, and what is kept all the same."""
+        try:
+            yield
+        except OSError as error:
+            kept = f"its checkpoint is that of step {self._saved.step:,}" if self._saved else "without a checkpoint"
+            resume = f", then {command('train', '--resume', self.run.typed)}" if self._saved else ""
+            raise CharRNNError(
+                f"{error.filename or self.run.path} cannot be written: {error.strerror or error}; the run ends, {kept}",
+                f"make room, or check the disk{resume}",
+            ) from error
 
     def _result(self, val: Score | None, test: Score | None) -> dict[str, Any]:
         trainer, config, seconds = self._trainer, self._trainer.config, self._elapsed()
@@ -111,6 +169,7 @@ class Record:
             "parameters": self._trainer.architecture.count(),
             "diverged": self.diverged,
             "made_with": self._made_with(),
+            "identity": self._identity,
             "result": result,
         }
 

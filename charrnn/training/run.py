@@ -1,11 +1,13 @@
 """A run on disk: safetensors and JSON alone, whole or absent at every moment.
 
-run.json                        names the files below with their SHA-256; renamed into place last
+run.json                        names the files of the last two checkpoints with their SHA-256; renamed into place last
 config.json, tokenizer.json     what was asked for and decided; the vocabulary
 model-00001200.safetensors      weights after step 1200; never changed once written
 training-00001200.safetensors   what resuming needs besides: moments, carried state, running sums
 losses-00001200.safetensors     nats of every character of the test part, once the run is complete
 metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exactly, and seconds, which do not
+
+Where the newest checkpoint is damaged, the one before it is used, and that is said.
 """
 
 import re
@@ -22,12 +24,31 @@ from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import metrics, run_json, tensor_files, tensor_header
+from charrnn.training import metrics, run_json, tensor_files
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
-from charrnn.training.run_files import MOST_TOKENIZER_BYTES, OWN_FILES, RESTORE, read_text
+from charrnn.training.run_files import (
+    MOST_TOKENIZER_BYTES,
+    OWN_FILES,
+    RESTORE,
+    TENSORS,
+    WRITTEN,
+    DamageError,
+    read_text,
+)
+from charrnn.training.run_json import Checkpoint
 from charrnn.training.tensor_files import Tensors
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint as it was read whole, to resume from. notes: what to know about it, where it is not the newest."""
+
+    checkpoint: Checkpoint
+    weights: Tensors
+    training: Tensors
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -150,46 +171,103 @@ class Run:
         """Tell whether some process trains into it at this moment."""
         return locks.is_held(self.path)
 
-    def check(self, which: str = "best") -> None:
-        """Raise CharRNNError unless a file of weights holds exactly what config.json and tokenizer.json ask for.
-
-        Its header alone is read: nothing of the size that it claims is allocated.
-        """
-        path = self.path / self.about()["files"][which]["name"]
-        entries = tensor_header.load(path)
-        self.architecture().check_shapes({name: entry.shape for name, entry in entries.items()})
-        for name, entry in entries.items():
-            if entry.dtype != "float32":
-                raise CharRNNError(f"{path}: weight {name} is {entry.dtype}, where float32 is expected", RESTORE)
-
     def weights(self, which: str = "best") -> Tensors:
         """Read the weights that validated best, or the last ones; verified by their SHA-256."""
-        weights = self._load(which)
-        for name, value in weights.items():
-            if value.dtype != np.float32:
-                path = self.path / self.about()["files"][which]["name"]
-                raise CharRNNError(f"{path}: weight {name} is {value.dtype}, where float32 is expected", RESTORE)
-        return weights
+        return self._weights(self._entry(which))
+
+    def whole_weights(self, which: str = "best") -> tuple[Tensors, str | None]:
+        """Read weights as `weights` does; where they are damaged, those of the checkpoint before, with a note of that.
+
+        Raises CharRNNError where those are damaged too, or there are none.
+        """
+        try:
+            return self.weights(which), None
+        except DamageError as error:
+            before = Checkpoint.before(self.about())
+            if before is None:
+                raise
+            try:
+                weights = self._weights(before.files[which])
+            except CharRNNError:
+                raise error from None
+            return weights, _instead(error, before)
 
     def training_state(self) -> Tensors:
         """Read what resuming needs besides the last weights."""
         return self._load("training")
 
-    def save(self, step: int, weights: Tensors, training: Tensors, best: bool, facts: Mapping[str, Any]) -> None:
-        """Add a checkpoint and make it the run's in one rename; then remove the files it replaced.
+    def restore(self) -> Restored:
+        """Read the newest checkpoint that is whole. Raises CharRNNError where there is none."""
+        about = self.about()
+        newest, before = Checkpoint.of(about), Checkpoint.before(about)
+        try:
+            return self._restored(newest)
+        except DamageError as error:
+            if before is None:
+                raise
+            try:
+                return self._restored(before, _instead(error, before))
+            except DamageError:
+                raise error from None
+
+    def _restored(self, checkpoint: Checkpoint, *notes: str) -> Restored:
+        """Read all files of a checkpoint: one that lacks its best weights would fail at the end of the run."""
+        weights = self._weights(checkpoint.files["last"])
+        if checkpoint.files["best"] != checkpoint.files["last"]:
+            self._weights(checkpoint.files["best"])
+        training = tensor_files.load(self.path, checkpoint.files["training"])
+        return Restored(checkpoint, weights, training, notes)
+
+    def save(
+        self,
+        step: int,
+        weights: Tensors,
+        training: Tensors,
+        best: bool,
+        facts: Mapping[str, Any],
+        earlier_best: tuple[int, Tensors] | None = None,
+        follows: Checkpoint | None = None,
+    ) -> Checkpoint:
+        """Add a checkpoint and make it the run's in one rename; then remove the files that no checkpoint has any more.
 
         best: whether these weights validated best so far. facts: what else run.json holds (result, scores ...).
+        earlier_best: the best weights and their step, where they are others and were not saved yet. follows: the one
+        that training came from, where that is not the newest. Returns what was saved.
         """
-        old = self.about()["files"] if self.exists() else {}
+        about = self.about() if self.exists() else None
+        if follows is None and about:
+            follows = Checkpoint.of(about)
         last = tensor_files.store(self.path, "last", step, weights)
-        new = {
-            "last": last,
-            "best": last if best or "best" not in old else old["best"],
-            "training": tensor_files.store(self.path, "training", step, training),
-        }
-        self.rewrite({"format": run_json.FORMAT, "step": step, "files": new, **facts})
-        for name in {entry["name"] for entry in old.values()} - {entry["name"] for entry in new.values()}:
-            files.remove(self.path / name)
+        if earlier_best is not None:
+            best_entry: Mapping[str, str] = tensor_files.store(self.path, "best", *earlier_best)
+        else:
+            best_entry = last if best or follows is None else follows.files["best"]
+        training_entry = tensor_files.store(self.path, "training", step, training)
+        if follows is not None and follows.step >= step and about:  # saved again where it is
+            follows = Checkpoint.before(about)
+        if (self.path / METRICS).exists():
+            files.sync(self.path / METRICS)  # early stopping reads it
+        new = {"last": last, "best": best_entry, "training": training_entry}
+        before = follows.as_dict() if follows else None
+        about_new = {"format": run_json.FORMAT, "step": step, "files": new, "before": before, **facts}
+        self.rewrite(about_new)
+        self._remove(_named(about) - _named(about_new))
+        return Checkpoint.of(about_new)
+
+    def sweep(self) -> None:
+        """Remove what processes that died left here: unfinished files, and checkpoints that run.json does not name.
+
+        This process holds the run.
+        """
+        files.sweep(self.path, WRITTEN, held=True)
+        named = _named(self.about())
+        self._remove({path.name for path in self.path.iterdir() if TENSORS.fullmatch(path.name)} - named)
+
+    def _remove(self, names: set[str]) -> None:
+        """Remove files that nothing needs; one that the system will not remove now is swept away later."""
+        for name in names:
+            with suppress(OSError):
+                files.remove(self.path / name)
 
     def rewrite(self, about: Mapping[str, Any]) -> None:
         """Replace run.json."""
@@ -259,8 +337,40 @@ class Run:
                 continue
         return 0.0
 
+    def replace_best(self, step: int, weights: Tensors, facts: Mapping[str, Any]) -> None:
+        """Make weights of a step the best of the newest checkpoint. facts: what of run.json changes besides."""
+        about = self.about()
+        entry = tensor_files.store(self.path, "best", step, weights)
+        new = {**about, "files": {**about["files"], "best": entry}, **facts}
+        self.rewrite(new)
+        self._remove(_named(about) - _named(new))
+
     def _load(self, kind: str) -> Tensors:
-        entries = self.about()["files"]
+        return tensor_files.load(self.path, self._entry(kind))
+
+    def _entry(self, kind: str) -> Mapping[str, str]:
+        entries: dict[str, dict[str, str]] = self.about()["files"]
         if kind not in entries:
             raise CharRNNError(f"{self.path} has no file of {kind}", RESTORE)
-        return tensor_files.load(self.path, entries[kind])
+        return entries[kind]
+
+    def _weights(self, entry: Mapping[str, str]) -> Tensors:
+        weights = tensor_files.load(self.path, entry)
+        for name, value in weights.items():
+            if value.dtype != np.float32:
+                path = self.path / entry["name"]
+                raise CharRNNError(f"{path}: weight {name} is {value.dtype}, where float32 is expected", RESTORE)
+        return weights
+
+
+def _named(about: Mapping[str, Any] | None) -> set[str]:
+    """List the files of tensors that a run.json names."""
+    if about is None:
+        return set()
+    before = about["before"]
+    return {entry["name"] for side in (about, before) if side for entry in side["files"].values()}
+
+
+def _instead(error: CharRNNError, before: Checkpoint) -> str:
+    """Say which checkpoint is used for a damaged one."""
+    return f"{error.problem}; the checkpoint of step {before.step:,}, the one before it, is used"

@@ -16,14 +16,21 @@ OWN_FILES = re.compile(
     r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d{8,}\.safetensors"
     r"|\.(run|config|tokenizer|metrics|timings|model|training|losses|lock|holder)\b.*"
 )
+TENSORS = re.compile(r"(model|training|losses)-\d{8,}\.safetensors")
+# Names under which a file is written before it has its own, without the process in it.
+WRITTEN = re.compile(rf"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|{TENSORS.pattern}")
 MOST_BYTES = 1 << 20  # of run.json or config.json; a vocabulary of all characters there are is longer
 MOST_TOKENIZER_BYTES = 1 << 25
 RESTORE = "restore the run from a copy, or remove it with rm"
 
 
+class DamageError(CharRNNError):
+    """A file is not there, cannot be read, or has not the bytes that were written: what was saved before it may do."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open one of a run's own files. Raises CharRNNError where it cannot be read, or only leads elsewhere."""
+    """Open one of a run's own files. Raises DamageError where it is gone, CharRNNError where it leads elsewhere."""
     try:
         with open(path, "rb", opener=_opened_itself) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or path.is_symlink():
@@ -32,7 +39,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         if path.is_symlink() or path.is_dir():
             raise CharRNNError(f"{path} was changed or damaged: it is no file of its own", RESTORE) from None
-        raise CharRNNError(
+        raise DamageError(
             f"{path} cannot be read: {error.strerror}", "train again, or restore the run from a copy"
         ) from None
 

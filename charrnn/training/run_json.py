@@ -1,7 +1,8 @@
-"""run.json: what it must hold. It names the files of a run's checkpoint and is renamed into place last."""
+"""run.json: what it must hold. It names the files of a run's last two checkpoints and is renamed into place last."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,51 @@ from charrnn.training.json_fields import Check, first_wrong, is_count, is_number
 from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
 
 NAME = "run.json"
-FORMAT = 1
+FORMAT = 2
 NEEDED_FILES = {"last", "best", "training"}
 FIELDS: dict[str, Check] = {
     "step": is_count,
     "characters": is_count,
     "seconds": is_number,
     "best_val_nats": or_null(is_number),
-    "parameters": is_count,
 }
 RESULT_TEXTS = ("run", "cell", "precision", "device")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of a run that was saved: its fields in run.json. files: an entry each for last, best and training."""
+
+    step: int
+    characters: int
+    seconds: float
+    best_val_nats: float | None
+    files: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "Checkpoint":
+        """Give the newest one that run.json names."""
+        files = {kind: about["files"][kind] for kind in sorted(NEEDED_FILES)}
+        return cls(**{field: about[field] for field in FIELDS}, files=files)
+
+    @classmethod
+    def before(cls, about: Mapping[str, Any]) -> "Checkpoint | None":
+        """Give the one before it, or None."""
+        return cls.of(about["before"]) if about["before"] else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as run.json has it."""
+        return asdict(self)
 
 
 def load(folder: Path) -> dict[str, Any]:
     """Read the run.json of a run's folder. Raises CharRNNError where it is missing, damaged or newer."""
     path = folder / NAME
     about = strict_json.loads_object(read(path), str(path), RESTORE)
-    if type(about.get("format")) is not int or about["format"] != FORMAT:
-        raise CharRNNError(f"{folder} has format {about.get('format')!r}, this version reads {FORMAT}", "upgrade")
+    if type(about.get("format")) is not int or not 1 <= about["format"] <= FORMAT:
+        raise CharRNNError(f"{folder} has format {about.get('format')!r}, this version reads 1 to {FORMAT}", "upgrade")
+    if about["format"] < 2:  # it named one checkpoint
+        about |= {"format": FORMAT, "before": None}
     problem = wrong_in(about)
     if problem:
         raise CharRNNError(f"{path} was changed or damaged: {problem}", RESTORE)
@@ -45,13 +73,23 @@ def wrong_in(about: Mapping[str, Any]) -> str | None:
 
     The names of files decide what is opened and what is removed: only those that saving gives are right.
     """
-    if wrong := first_wrong(about, FIELDS):
+    if wrong := first_wrong(about, {**FIELDS, "parameters": is_count}):
         return wrong
     if wrong := _wrong_in_files(about.get("files")):
         return wrong
+    if wrong := _wrong_in_before(about.get("before")):
+        return f"before: {wrong}"
     if not or_null(is_count)(about.get("diverged")):
         return shown("diverged", about["diverged"])
     return _wrong_in_result(about.get("result"))
+
+
+def _wrong_in_before(before: Any) -> str | None:
+    if before is None:
+        return None
+    if not isinstance(before, dict):
+        return shown("it", before)
+    return first_wrong(before, FIELDS) or _wrong_in_files(before.get("files"))
 
 
 def _wrong_in_files(entries: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from charrnn.errors import CharRNNError, OptionError, command
@@ -45,6 +46,22 @@ def find_run(name: str = "latest") -> Run:
             f"{found.path}: {found.damage()}", f"train it anew after: {command('rm', operands=(found.typed,))}"
         )
     return found
+
+
+def newest_interrupted() -> Run:
+    """Find the newest run of the home folder that is not complete and that nobody trains.
+
+    One that diverged is complete. Raises CharRNNError where there is none.
+    """
+    known = runs()
+    for run in known:
+        with suppress(CharRNNError):  # it is damaged: `runs` says how
+            about = run.about()
+            if about["result"] is None and about.get("diverged") is None and not run.in_use():
+                return run
+    lengthen = ("give a run and its new length: ", ("--resume", known[0].typed, "--steps", "N")) if known else None
+    what, words = lengthen or ("train one: ", ())
+    raise CharRNNError(f"no run in {home()} was interrupted", f"{what}{command('train', *words)}")
 
 
 def find_folder(name: str) -> Run:

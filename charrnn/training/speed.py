@@ -110,9 +110,14 @@ class Machine:
 
     def memory_bytes(self) -> int | None:
         """Give the memory that training may use; None where the system does not tell."""
-        if self.device == "cuda":
-            return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
-        return memory.total_bytes()
+        return memory_bytes(self.device)
+
+
+def memory_bytes(device: str) -> int | None:
+    """Give the memory of a device that training may use; None where the system does not tell."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
+    return memory.total_bytes()
 
 
 def processor() -> str:

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_tensors
 from charrnn import files, memory
 from charrnn.errors import CharRNNError
 from charrnn.training import tensor_header
-from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
+from charrnn.training.run_files import RESTORE, TENSOR_FILES, DamageError, read
 
 MOST_FILE_BYTES = 1 << 40  # where the system does not say how much memory there is
 Tensors = dict[str, NDArray[Any]]
@@ -32,12 +32,12 @@ def store(folder: Path, kind: str, step: int, tensors: Tensors) -> dict[str, str
 
 
 def load(folder: Path, entry: Mapping[str, str]) -> Tensors:
-    """Read the tensors of an entry of run.json. Raises CharRNNError where they are not what was written."""
+    """Read the tensors of an entry of run.json. Raises DamageError where they are not what was written."""
     path = folder / entry["name"]
     tensor_header.load(path)
     data = read(path, most=memory.total_bytes() or MOST_FILE_BYTES)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CharRNNError(f"{path} was changed or damaged", RESTORE)
+        raise DamageError(f"{path} was changed or damaged", RESTORE)
     try:
         return dict(load_tensors(data))
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:

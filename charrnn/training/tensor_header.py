@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from charrnn import strict_json
 from charrnn.errors import CharRNNError
 from charrnn.training.json_fields import is_count, shown
-from charrnn.training.run_files import RESTORE, opened
+from charrnn.training.run_files import RESTORE, DamageError, opened
 
 LENGTH_BYTES = 8
 MOST_HEADER_BYTES = 1 << 24
@@ -37,7 +37,7 @@ def is_pickled(beginning: bytes) -> bool:
 
 
 def load(path: Path) -> dict[str, Entry]:
-    """Read what a file of tensors declares to hold, by name. Raises CharRNNError, naming the file, where it is wrong.
+    """Read what a file of tensors declares to hold, by name. Raises DamageError, naming the file, where it is wrong.
 
     The tensors lie as the header says, without gaps, and the file ends with them.
     """
@@ -50,7 +50,10 @@ def load(path: Path) -> dict[str, Entry]:
         if not 2 <= length <= min(size - LENGTH_BYTES, MOST_HEADER_BYTES):
             raise _damaged(path, f"it is {size:,} bytes long, and its header should be {length:,}")
         header = stream.read(length)
-    entries = strict_json.loads_object(header, str(path), RESTORE)
+    try:
+        entries = strict_json.loads_object(header, str(path), RESTORE)
+    except CharRNNError as error:
+        raise DamageError(error.problem, error.hint) from None
     metadata = entries.pop("__metadata__", None)
     if metadata is not None and not _is_of_texts(metadata):
         raise _damaged(path, shown("__metadata__", metadata))
@@ -91,5 +94,5 @@ def _is_of_texts(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and all(isinstance(value, str) for value in metadata.values())
 
 
-def _damaged(path: Path, problem: str) -> CharRNNError:
-    return CharRNNError(f"{path} was changed or damaged: {problem}", RESTORE)
+def _damaged(path: Path, problem: str) -> DamageError:
+    return DamageError(f"{path} was changed or damaged: {problem}", RESTORE)

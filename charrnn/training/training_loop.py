@@ -10,12 +10,13 @@ from functools import partial
 from charrnn.engines import cuda
 from charrnn.model import evaluation
 from charrnn.training import early_stopping, final_scores, resolve, sizing
-from charrnn.training.budget import Budget
+from charrnn.training.budget import TIMED_STEPS, Budget
 from charrnn.training.events import (
     Diverged,
     Event,
     Finished,
     Planned,
+    Saved,
     Started,
     Stepped,
     Stopped,
@@ -23,7 +24,7 @@ from charrnn.training.events import (
     Validated,
 )
 from charrnn.training.notes import notes_of
-from charrnn.training.pacing import Pace
+from charrnn.training.pacing import Pace, SavingClock
 from charrnn.training.recording import Record
 from charrnn.training.run import Run
 from charrnn.training.speed import Machine
@@ -54,15 +55,33 @@ class TrainingLoop:
         self.run, self.trainer, self._machine, self._notes = run, trainer, machine, notes
         device = trainer.config.device
         self.pace = Pace(began, partial(cuda.wait, device) if device == "cuda" else None)
+        self._saving = SavingClock()
         self._earlier_seconds = earlier_seconds
         self.record = Record(run, trainer, self.seconds)
         # What was planned once is not timed again.
         budget = None if trainer.config.plan else trainer.config.budget
-        self._budget = Budget(budget, trainer, self.pace, self.seconds) if budget else None
+        most = sizing.most_steps(trainer.streams.steps_per_epoch)
+        self._budget = Budget(budget, trainer, self.pace, self.seconds, most) if budget else None
 
     def seconds(self) -> float:
         """Return the time that the run has taken, over all its resumptions."""
         return self._earlier_seconds + self.pace.seconds()
+
+    def extend(self, seconds: float, put_back: Callable[[], None]) -> None:
+        """Plan so many steps more as fill the seconds from now on: some are timed, and taken back.
+
+        put_back: lets the trainer become what it is now.
+        """
+        trainer, since = self.trainer, self.trainer.step
+        self._budget = Budget(seconds, trainer, self.pace, self.pace.seconds)
+        while self.pace.timed_steps < TIMED_STEPS and self.pace.training_seconds < seconds / 4:
+            trainer.update()
+            self.pace.stepped()
+        with self.pace.validating():
+            self._estimate()
+        more = self._budget.steps() - trainer.step
+        put_back()
+        trainer.config = resolve.planned(trainer.config, trainer.corpus, since, since + max(1, more))
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train to the end of the plan, validating and saving on the way. stop() is asked after every step."""
@@ -87,15 +106,24 @@ class TrainingLoop:
                     break
                 if budget and not self._at_end():
                     yield self._plan(budget)
+            elif self._saving.is_due(self.pace.step_seconds()):
+                if not trainer.is_finite():
+                    self.record.mark_diverged()
+                    break
+                self._save()
+                yield Saved(self.run, trainer.step)
             if stop() and not self._at_end():
                 if not trainer.is_finite():
                     self.record.mark_diverged()
                     break
-                self.record.save(best=False)
+                if self.record.is_behind:
+                    self._save()
                 yield Stopped(self.run, trainer.step)
                 return
         if self.record.diverged is not None:
             yield Diverged(self.run, self.record.diverged)
+        elif self.record.is_behind:
+            self._save()
         yield self._finish(stop)
 
     def _goes_on(self) -> bool:
@@ -136,14 +164,15 @@ class TrainingLoop:
         spaced = bool(plan) and step > plan[0].since and step % plan[-1].validate_every == 0
         return self._at_end() or spaced
 
+    def _save(self) -> None:
+        with self.pace.aside(), self._saving.saving():
+            self.record.save()
+
     def _validate(self) -> Validated:
-        """Validate, write the figures down, and save."""
+        """Validate, write the figures down, and save, where that keeps within its share of the time."""
         trainer, record = self.trainer, self.record
         with self.pace.validating():
-            ids, starts = trainer.corpus.parts["val"], trainer.corpus.starts["val"]
-            val_nats = None
-            if len(ids):
-                val_nats = evaluation.estimate(trainer.model, ids, trainer.corpus.tokenizer, starts)
+            val_nats = self._estimate()
             # Without a validation part the last weights are the best.
             finite = trainer.is_finite() and (val_nats is None or math.isfinite(val_nats))
             best = finite and (val_nats is None or val_nats < record.best_val)
@@ -151,13 +180,24 @@ class TrainingLoop:
                 record.best_val = val_nats
             train_nats = trainer.train_nats()
             record.figures(train_nats, val_nats)
+            weights = trainer.weights()
             if finite:
                 trainer.forget_sums()
             else:
                 record.mark_diverged()
             if finite and trainer.step:
-                record.save(best)
-            return Validated(trainer.step, trainer.characters, train_nats, val_nats, best, finite, trainer.weights())
+                record.validated(weights, best)
+            if finite and trainer.step and (self._at_end() or self._saving.has_room()):
+                with self._saving.saving():
+                    record.save()
+            return Validated(trainer.step, trainer.characters, train_nats, val_nats, best, finite, weights)
+
+    def _estimate(self) -> float | None:
+        """Return the loss of the validation part, nats per character; None where there is none."""
+        ids, starts = self.trainer.corpus.parts["val"], self.trainer.corpus.starts["val"]
+        if len(ids) == 0:
+            return None
+        return evaluation.estimate(self.trainer.model, ids, self.trainer.corpus.tokenizer, starts)
 
     def _stops_early(self) -> bool:
         config = self.trainer.config

@@ -1,14 +1,16 @@
 """What resuming needs besides the weights, as named tensors: moments, carried state, running sums."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from charrnn.errors import CharRNNError
+from charrnn.training.run import Restored
 from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
 
 ONE = (1,)  # a single number is stored as a row of one
+LISTED = 8  # so many differences are named
 
 
 def tensors_of(trainer: Trainer) -> Tensors:
@@ -21,14 +23,16 @@ def tensors_of(trainer: Trainer) -> Tensors:
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def restore(trainer: Trainer, about: dict[str, Any], weights: Tensors, training: Tensors, run: str) -> None:
-    """Let a trainer become what was saved.
+def restore(trainer: Trainer, saved: Restored, run: str, differences: Sequence[str] = ()) -> None:
+    """Let a trainer become what was saved. It takes over the tensors, and steps change them.
 
-    about: step and characters, as in run.json. training: as from `tensors_of`. run: its name, for errors.
-    Raises CharRNNError where the tensors are not of the trainer's configuration.
+    run: its name, for errors. differences: known already.
+    Raises CharRNNError, with all differences, where the tensors are not of the trainer's configuration.
     """
-    trainer.architecture.check(weights)
-    _check(trainer, training, run)
+    weights, training = saved.weights, saved.training
+    found = [*differences, *trainer.architecture.differences(weights), *_differences(trainer, training)]
+    if found:
+        raise different(found, run)
     tensors = {name: torch.from_numpy(value) for name, value in training.items()}
     trainer.take(weights)
     trainer.optimizer.restore(
@@ -40,20 +44,28 @@ def restore(trainer: Trainer, about: dict[str, Any], weights: Tensors, training:
     )
     trainer.sum_nats = tensors["sums/nats"].to(trainer.device)
     trainer.sum_characters = int(tensors["sums/characters"])
-    trainer.step, trainer.characters = about["step"], about["characters"]
+    trainer.step, trainer.characters = saved.checkpoint.step, saved.checkpoint.characters
 
 
-def _check(trainer: Trainer, training: Tensors, run: str) -> None:
-    """Raise CharRNNError unless a training state has exactly the names, shapes and dtypes it must have."""
+def different(found: Sequence[str], run: str) -> CharRNNError:
+    """Make the error for a run, by name, that was trained with something else. found: the differences."""
+    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return CharRNNError(
+        f"{run} was trained with something else than its folder says: {'; '.join(found[:LISTED])}{more}",
+        "its files are of different runs, or one was changed: restore them from a copy, or train a new run",
+    )
+
+
+def _differences(trainer: Trainer, training: Tensors) -> list[str]:
+    """List how a training state differs from the names, shapes and dtypes it must have."""
     expected = _expected(trainer)
     given = {name: (tuple(value.shape), str(value.dtype)) for name, value in training.items()}
-    for name in [*expected, *given]:
+    found = []
+    for name in dict.fromkeys([*expected, *given]):
         if expected.get(name) != given.get(name):
             shown = [" ".join(map(str, side[name])) if name in side else "none" for side in (given, expected)]
-            raise CharRNNError(
-                f"the training state of {run} has {name}: {shown[0]}; its config.json wants {shown[1]}",
-                "they are of different runs, or one was changed: restore both from a copy, or train a new run",
-            )
+            found.append(f"the training state has {name}: {shown[0]}, the configuration asks for {shown[1]}")
+    return found
 
 
 def _expected(trainer: Trainer) -> dict[str, tuple[tuple[int, ...], str]]:
