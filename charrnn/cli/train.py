@@ -24,7 +24,31 @@ INTERRUPTED = ""  # for --resume without a name, which no run has
 SAMPLE_CHARS = 70
 
 
-@click.command()
+class _Train(click.Command):
+    """A command whose --resume may stand without a run, and whose run may be called as options are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; after --resume, what is the name of a run is no option."""
+        read, left = [], iter(args)
+        for word in left:
+            read.append(word)
+            if word == "--":
+                break
+            if word == "--resume" and (following := next(left, None)) is not None:
+                read.append(_path_of(following) if following.startswith("-") else following)
+        return super().parse_args(ctx, [*read, *left])
+
+
+def _path_of(name: str) -> str:
+    """Return the path of the run of that name; the name where there is none."""
+    from charrnn.home import home
+    from charrnn.training.run import Run
+
+    run = Run((home() / name).absolute())
+    return str(run.path) if run.begun() else name
+
+
+@click.command(cls=_Train)
 @click.argument("corpus", nargs=-1, shell_complete=options.complete_corpora)
 @options.settings
 @click.option("--name", help="Call the run this; the default says what it is.")
