@@ -72,6 +72,11 @@ class Pace:
         """The number of steps that the figures rest on."""
         return len(self._recent)
 
+    @property
+    def last_step_seconds(self) -> float:
+        """The last step that was timed."""
+        return self._recent[-1] if self._recent else 0.0
+
     def step_seconds(self) -> float:
         """Return a step's seconds, lately: the median, since first steps are slow and a busy machine has outliers."""
         return median(self._recent) if self._recent else 0.0

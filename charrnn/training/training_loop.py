@@ -106,7 +106,7 @@ class TrainingLoop:
                     break
                 if budget and not self._at_end():
                     yield self._plan(budget)
-            elif self._saving.is_due(self.pace.step_seconds()):
+            elif self._saving.is_due(self.pace.last_step_seconds):
                 if not trainer.is_finite():
                     self.record.mark_diverged()
                     break
