@@ -185,11 +185,11 @@ def load(
     found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
-    weights, note = found.whole_weights(which)
+    config, tokenizer = found.config(), found.tokenizer()
+    weights, note = found.whole_weights(Architecture.of(config, tokenizer.size), which)
     if note is not None:
         warnings.warn(note, DamageWarning, stacklevel=2)
-    model = TextModel(found.config(), found.tokenizer(), weights, found, where, kept)
-    model.architecture.check(model.weights)  # before anything is made as large as the configuration says
+    model = TextModel(config, tokenizer, weights, found, where, kept)
     return model
 
 

@@ -126,15 +126,18 @@ class Architecture:
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Raise CharRNNError unless the weights have exactly this architecture's names and shapes."""
-        if found := self.differences(weights):
+        self.check_shapes({name: tuple(value.shape) for name, value in weights.items()})
+
+    def check_shapes(self, given: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise CharRNNError unless weights of these shapes, by name, are exactly this architecture's."""
+        if found := self.differences(given):
             raise CharRNNError(
                 found[0], "the weights and the configuration are of different runs: restore either from a copy"
             )
 
-    def differences(self, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
-        """List where weights have other names or shapes than this architecture's."""
+    def differences(self, given: Mapping[str, tuple[int, ...]]) -> list[str]:
+        """List where weights of these shapes, by name, are not this architecture's."""
         expected = {name: shape for name, (shape, _) in self.shapes().items()}
-        given = {name: tuple(value.shape) for name, value in weights.items()}
         return [
             f"weight {name!r} has shape {given.get(name, 'none (it is missing)')}, "
             f"the configuration asks for {expected.get(name, 'no such weight')}"

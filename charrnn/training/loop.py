@@ -148,14 +148,14 @@ def _resumed(
         if steps is not None:
             config = resolve.planned(config, corpus, since=step, steps=steps)
     differences = identity.differences(about.get("identity"), identity.of(config, corpus.tokenizer))
-    if sizes := Architecture.of(config, corpus.tokenizer.size).differences(restored.weights):
-        # Before anything is made as large as the configuration says.
-        raise training_state.different([*differences, *sizes], run.name)
+    batch, architecture = resolve.rows(config, corpus), Architecture.of(config, corpus.tokenizer.size)
+    # Before anything is made as large as the configuration says.
+    training_state.refuse([*differences, *training_state.differences(config, architecture, batch, restored)], run.name)
     machine = Machine(config, corpus)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
     with memory.explained(config, corpus, began_anew=False):
         trainer = Trainer(config, corpus)
-        training_state.restore(trainer, restored, run.name, differences)
+        training_state.restore(trainer, restored, run.name)
         del restored  # while it trains, memory is for that
         loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, (*notes, *moved))
         with threads_of(config):

@@ -124,6 +124,12 @@ OPTIMIZERS = {
 }
 
 
+def moment_shapes(options: Options, weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of everything that is remembered of weights, by name, after the first step."""
+    remembered = ("step", *OPTIMIZERS[options.optimizer].moments)
+    return {f"{key}/{name}": () if key == "step" else shape for name, shape in weights.items() for key in remembered}
+
+
 class Optimizer:
     """An optimizer at work on weights. moments: what it remembers of each weight, as 'moment/weight'."""
 
@@ -150,14 +156,6 @@ class Optimizer:
                 moments = {key: [self.moments[f"{key}/{name}"] for name in found] for key in self._names()}
                 weights, gradients = list(found.values()), [w.grad for w in found.values() if w.grad is not None]
                 self._kind.update(self._options, group, rate * group.scale, weights, gradients, moments)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of everything in `moments` after the first step, by its name."""
-        return {
-            f"{key}/{name}": () if key == "step" else tuple(w.shape)
-            for name, w in self._weights.items()
-            for key in self._names()
-        }
 
     def restore(self, saved: "Mapping[str, Tensor]") -> None:
         """Put back what `moments` held."""

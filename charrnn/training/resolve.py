@@ -100,9 +100,18 @@ def planned(config: Config, corpus: Corpus, since: int, steps: int) -> Config:
 
 def steps_per_epoch(settings: Settings, corpus: Corpus) -> int:
     """Count the steps of one pass over the training part; batch and window must be decided."""
+    return _streams(settings, corpus).steps_per_epoch
+
+
+def rows(settings: Settings, corpus: Corpus) -> int:
+    """Count the rows that the training part is read in; batch and window must be decided."""
+    return _streams(settings, corpus).batch
+
+
+def _streams(settings: Settings, corpus: Corpus) -> Streams:
     assert settings.batch is not None
     assert settings.window is not None
-    return Streams(corpus.ids("train"), settings.batch, settings.window, corpus.tokenizer.size).steps_per_epoch
+    return Streams(corpus.ids("train"), settings.batch, settings.window, corpus.tokenizer.size)
 
 
 def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machine: Machine) -> Config:

@@ -24,7 +24,7 @@ from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import metrics, run_json, tensor_files
+from charrnn.training import metrics, run_json, tensor_files, tensor_header
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
@@ -175,19 +175,20 @@ class Run:
         """Read the weights that validated best, or the last ones; verified by their SHA-256."""
         return self._weights(self._entry(which))
 
-    def whole_weights(self, which: str = "best") -> tuple[Tensors, str | None]:
+    def whole_weights(self, architecture: Architecture, which: str = "best") -> tuple[Tensors, str | None]:
         """Read weights as `weights` does; where they are damaged, those of the checkpoint before, with a note of that.
 
+        architecture: of the run; nothing that a file claims to hold is read where it is not that.
         Raises CharRNNError where those are damaged too, or there are none.
         """
         try:
-            return self.weights(which), None
+            return self._weights(self._entry(which), architecture), None
         except DamageError as error:
             before = Checkpoint.before(self.about())
             if before is None:
                 raise
             try:
-                weights = self._weights(before.files[which])
+                weights = self._weights(before.files[which], architecture)
             except CharRNNError:
                 raise error from None
             return weights, _instead(error, before)
@@ -354,7 +355,10 @@ class Run:
             raise CharRNNError(f"{self.path} has no file of {kind}", RESTORE)
         return entries[kind]
 
-    def _weights(self, entry: Mapping[str, str]) -> Tensors:
+    def _weights(self, entry: Mapping[str, str], architecture: Architecture | None = None) -> Tensors:
+        if architecture is not None:
+            declared = tensor_header.load(self.path / entry["name"])
+            architecture.check_shapes({name: tensor.shape for name, tensor in declared.items()})
         weights = tensor_files.load(self.path, entry)
         for name, value in weights.items():
             if value.dtype != np.float32:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from charrnn.errors import CharRNNError
+from charrnn.model.architecture import Architecture
+from charrnn.training.config import Config
+from charrnn.training.optimizers import moment_shapes
 from charrnn.training.run import Restored
 from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
@@ -23,16 +26,13 @@ def tensors_of(trainer: Trainer) -> Tensors:
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def restore(trainer: Trainer, saved: Restored, run: str, differences: Sequence[str] = ()) -> None:
+def restore(trainer: Trainer, saved: Restored, run: str) -> None:
     """Let a trainer become what was saved. It takes over the tensors, and steps change them.
 
-    run: its name, for errors. differences: known already.
-    Raises CharRNNError, with all differences, where the tensors are not of the trainer's configuration.
+    run: its name, for errors. Raises CharRNNError where the tensors are not of the trainer's configuration.
     """
+    refuse(differences(trainer.config, trainer.architecture, trainer.streams.batch, saved), run)
     weights, training = saved.weights, saved.training
-    found = [*differences, *trainer.architecture.differences(weights), *_differences(trainer, training)]
-    if found:
-        raise different(found, run)
     tensors = {name: torch.from_numpy(value) for name, value in training.items()}
     trainer.take(weights)
     trainer.optimizer.restore(
@@ -47,20 +47,24 @@ def restore(trainer: Trainer, saved: Restored, run: str, differences: Sequence[s
     trainer.step, trainer.characters = saved.checkpoint.step, saved.checkpoint.characters
 
 
-def different(found: Sequence[str], run: str) -> CharRNNError:
-    """Make the error for a run, by name, that was trained with something else. found: the differences."""
-    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
-    return CharRNNError(
-        f"{run} was trained with something else than its folder says: {'; '.join(found[:LISTED])}{more}",
-        "its files are of different runs, or one was changed: restore them from a copy, or train a new run",
-    )
+def refuse(found: Sequence[str], run: str) -> None:
+    """Raise CharRNNError where a run, by name, was trained with something else. found: the differences."""
+    if found:
+        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise CharRNNError(
+            f"{run} was trained with something else than its folder says: {'; '.join(found[:LISTED])}{more}",
+            "its files are of different runs, or one was changed: restore them from a copy, or train a new run",
+        )
 
 
-def _differences(trainer: Trainer, training: Tensors) -> list[str]:
-    """List how a training state differs from the names, shapes and dtypes it must have."""
-    expected = _expected(trainer)
-    given = {name: (tuple(value.shape), str(value.dtype)) for name, value in training.items()}
-    found = []
+def differences(config: Config, architecture: Architecture, batch: int, saved: Restored) -> list[str]:
+    """List how weights and a training state differ from the names, shapes and dtypes that they must have.
+
+    batch: the rows that the streams of the training part have.
+    """
+    found = architecture.differences({name: tuple(value.shape) for name, value in saved.weights.items()})
+    expected = _expected(config, architecture, batch)
+    given = {name: (tuple(value.shape), str(value.dtype)) for name, value in saved.training.items()}
     for name in dict.fromkeys([*expected, *given]):
         if expected.get(name) != given.get(name):
             shown = [" ".join(map(str, side[name])) if name in side else "none" for side in (given, expected)]
@@ -68,15 +72,16 @@ def _differences(trainer: Trainer, training: Tensors) -> list[str]:
     return found
 
 
-def _expected(trainer: Trainer) -> dict[str, tuple[tuple[int, ...], str]]:
+def _expected(config: Config, architecture: Architecture, batch: int) -> dict[str, tuple[tuple[int, ...], str]]:
     """Give the shape and dtype of every tensor of a training state, by name."""
     expected: dict[str, tuple[tuple[int, ...], str]] = {
         "sums/nats": (ONE, "float64"),
         "sums/characters": (ONE, "int64"),
     }
-    for i in range(trainer.architecture.layers):
-        for name in trainer.architecture.definition.state:
-            expected[f"state/{i}/{name}"] = ((trainer.streams.batch, trainer.architecture.hidden), "float32")
-    for name, shape in trainer.optimizer.shapes().items():
+    for i in range(architecture.layers):
+        for name in architecture.definition.state:
+            expected[f"state/{i}/{name}"] = ((batch, architecture.hidden), "float32")
+    shapes = {name: shape for name, (shape, _) in architecture.shapes().items()}
+    for name, shape in moment_shapes(config, shapes).items():
         expected[f"moments/{name}"] = (shape or ONE, "float32")
     return expected
