@@ -236,7 +236,7 @@ torch.set_num_threads(1)
 rng = random.Random(seed)
 Machine.products_per_s = 1e9
 killed = completed = 0
-longest = 0.1
+longest = None  # seconds of a run that nobody kills
 
 
 def trained(fresh):
@@ -246,13 +246,14 @@ def trained(fresh):
 
 
 shutil.copytree(cut, whole.with_name("work"))
-while killed < kills or not completed:
+while True:
+    killing = longest is not None and killed < kills
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         trained(random.Random(rng.random()))
     rng.random()
-    if killed < kills:
+    if killing:
         time.sleep(rng.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -261,12 +262,13 @@ while killed < kills or not completed:
     assert died or os.WEXITSTATUS(status) == 0, status
     if not Run(whole.with_name("work")).about()["result"]:
         continue
-    if not died:
-        longest = max(0.02, time.monotonic() - began)
+    if longest is None:
+        longest = time.monotonic() - began
     completed += 1
     shutil.move(whole.with_name("work"), whole.with_name(f"{'killed' if died else 'ended'}-{completed}"))
-    if killed < kills:
-        shutil.copytree(cut, whole.with_name("work"))
+    if killed >= kills:
+        break
+    shutil.copytree(cut, whole.with_name("work"))
 print(json.dumps([killed, completed]))
 """
 
