@@ -311,7 +311,7 @@ class Cut(NamedTuple):
 
 
 CUTS = st.lists(
-    st.builds(Cut, st.integers(1, 12), st.booleans(), st.sets(st.integers(1, 12), max_size=4)), min_size=1, max_size=4
+    st.builds(Cut, st.integers(1, 12), st.booleans(), st.sets(st.integers(1, 12), max_size=4)), min_size=1, max_size=2
 )
 
 
