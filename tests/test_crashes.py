@@ -611,7 +611,7 @@ def test_a_limit_of_file_sizes_ends_a_training_with_exit_code_1(tiny: Callable[[
 AT_ONCE = """
 import json, sys
 from pathlib import Path
-from charrnn.compiler.decoding import cache
+from charrnn.compiler import cache
 from charrnn.text.corpus import prepare
 from charrnn.training.settings import Settings
 

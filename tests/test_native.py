@@ -17,8 +17,8 @@ from charrnn import api, cells
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param, run_cell
 from charrnn.cells.initialisation import glorot, zeros
+from charrnn.compiler import cache as native_cache
 from charrnn.compiler.decoding import arithmetic as native_math
-from charrnn.compiler.decoding import cache as native_cache
 from charrnn.compiler.decoding import draw as native_draw
 from charrnn.compiler.decoding import driver as native_driver
 from charrnn.compiler.decoding import products as native_products
@@ -326,7 +326,7 @@ def loaded_without_numba(text: str, folder: Path, spare: Path) -> "subprocess.Co
     """Load a function in a new process, which cannot compile, and call it with 2: what it returns, and the note."""
     code = (
         "import pathlib, sys; sys.modules['numba'] = None\n"
-        "from charrnn.compiler.decoding import cache\n"
+        "from charrnn.compiler import cache\n"
         "cache.folder, cache.spare_folder = (lambda path=p: pathlib.Path(path) for p in sys.argv[2:])\n"
         "function, note = cache.load(sys.argv[1], 'one', ('int64',)); print(function(2), note)"
     )
@@ -383,7 +383,7 @@ def test_damaged_code_is_compiled_anew_and_that_is_said(tmp_path: Path, monkeypa
         Path(file).write_bytes(damage(Path(file).read_bytes()))
     code = (
         "import json, pathlib, sys\n"
-        "from charrnn.compiler.decoding import cache\n"
+        "from charrnn.compiler import cache\n"
         "cache.folder = lambda: pathlib.Path(sys.argv[2])\n"
         "for text in json.loads(sys.argv[1]):\n"
         "    function, note = cache.load(text, 'one', ('int64',)); print(function(0), note)"
@@ -408,7 +408,7 @@ def test_nobody_is_waited_for_who_would_write_code(tmp_path: Path, monkeypatch: 
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:
     code = (
-        "from charrnn.compiler.decoding import cache\n"
+        "from charrnn.compiler import cache\n"
         "print(cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
@@ -427,12 +427,47 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
 
     def call(*added: int) -> list[str]:
         loads = [f"cache.load('def one(n):\\n    return n + {k}\\n', 'one', ('int64',))[0](4)" for k in added]
-        code = f"from charrnn.compiler.decoding import cache\nprint({', '.join(loads)})"
+        code = f"from charrnn.compiler import cache\nprint({', '.join(loads)})"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
         return run.stdout.split()
 
     assert (call(1), call(2)) == (["5"], ["6"])
     assert call(1, 2) == ["5", "6"]
+
+
+def test_code_for_training_is_kept_too(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    code = (
+        "import sys, torch; from charrnn import cells, engines; from charrnn.compiler.training import llvm\n"
+        "if len(sys.argv) > 1: llvm.object_code = None\n"
+        "c = cells.get('lstm'); p = c.pack([torch.ones(tuple(s.shape)) / 9 for s in c.shapes(3, 4).values()])\n"
+        "y, _ = engines.named('native').run(c, torch.ones(5, 2, 3), (torch.zeros(2, 4),) * 2, p); print(y.sum().item())"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True, cwd=ROOT, env=environment)
+        for more in ([], ["no compiler"])
+    )
+    assert first.returncode == second.returncode == 0, second.stderr
+    assert first.stdout == second.stdout != ""
+
+
+def test_code_that_was_not_used_for_longest_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_cache, "folder", lambda: tmp_path)
+    texts = [f"def one(n):\n    return n + {50 + k}\n" for k in range(4)]
+    names: list[str] = []
+    for k, text in enumerate(texts[:3]):
+        native_cache.load(text, "one", ("int64",))
+        (new,) = {path.name for path in tmp_path.iterdir()} - set(names)
+        names.append(new)
+        os.utime(tmp_path / new, (k, k))
+    loaded_without_numba(texts[0], tmp_path, tmp_path / "spare")  # used again
+    monkeypatch.setattr(native_cache, "MOST_BYTES", 3 * (tmp_path / names[0]).stat().st_size + 20)
+    (tmp_path / "somebody's").write_bytes(bytes(10_000))
+    native_cache.load(texts[3], "one", ("int64",))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {names[0], names[2], "somebody's"} < left
+    assert names[1] not in left
+    assert len(left) == 4
 
 
 def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> None:

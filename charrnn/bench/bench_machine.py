@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.compiler.decoding import cache
+from charrnn.compiler import cache
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256

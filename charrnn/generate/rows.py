@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler.decoding import cache
+from charrnn.compiler import cache
 from charrnn.compiler.decoding.driver import Driver
 from charrnn.compiler.decoding.driver import write as write_driver
 from charrnn.compiler.decoding.weights import aligned

@@ -10,12 +10,14 @@ row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
 import ctypes
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 
+from charrnn.compiler import cache as object_cache
 from charrnn.compiler.graph import Node
 from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
 from charrnn.compiler.training.products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
@@ -258,15 +260,21 @@ def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
 
 @cache
 def _compile(source: str) -> Any:
-    """Compile a module; layers that differ in what the code does not depend on share its code."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(source)
+    """Return an engine with a module's code; layers that differ in what it does not depend on share it."""
     enabled = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features().items()))
     if vector_bytes() == 64:
         enabled += ",-prefer-256-bit"
+    made_by = enabled + Path(__file__).read_text(encoding="utf-8")  # this module chooses the passes
+    return object_cache.engine(source, made_by, lambda: object_code(source, enabled))
+
+
+def object_code(source: str, enabled: str) -> bytes:
+    """Compile a module for this processor. enabled: its features, as LLVM writes them."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module = llvm.parse_assembly(source)
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=enabled, opt=2
+        cpu=llvm.get_host_cpu_name(), features=enabled, opt=2, jit=True
     )
     # The code has its vectors and tiles already: addresses out of loops is all it needs.
     passes = llvm.create_new_module_pass_manager()
@@ -276,6 +284,5 @@ def _compile(source: str) -> Any:
     passes.add_loop_rotate_pass()
     passes.add_instruction_combine_pass()
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return engine
+    code: bytes = machine.emit_object(module)
+    return code

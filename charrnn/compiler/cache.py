@@ -3,8 +3,10 @@
 A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
 compiles it, and the processor. A file is written once, whole, and never changed. So processes that start together may
 compile the same code twice, but they never see half a file. A file holds the SHA-256 of what follows, the function's
-symbol and an object file, with a line break after each of the first two. llvmlite loads it; Numba, which is slow to
-import, is needed only to compile.
+symbol (for training: nothing) and an object file, with a line break after each of the first two. llvmlite loads it;
+Numba, which is slow to import, is needed only to compile for completing.
+
+A file that is loaded is marked as used. Where all are too large together, those that were not used for longest go.
 
 Code that is loaded is run. So a file must be this user's own, where nobody else may write, and damage is found by the
 SHA-256: a damaged object file would end the process. It is compiled anew, and that is said.
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,13 @@ import llvmlite.binding as llvm
 
 from charrnn import files
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent / "decoding"
 SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
 OWN_FILES = re.compile(r"native-[0-9a-f]{24}\.o")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 FORMAT = "2"  # of a file: another one has other names
+MOST_BYTES = 256 * 2**20  # of all files together
 
 _loaded: dict[str, "Function"] = {}
 _engines: list[Any] = []
@@ -81,34 +85,58 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
 
 
 def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
-    name, notes = f"native-{key}.o", []
-    content = None
+    def compiled() -> bytes:
+        from charrnn.compiler.decoding.compiling import compile_source
+
+        symbol, code = compile_source(text, function, signature)
+        return symbol.encode() + b"\n" + code
+
+    content, note = _kept(key, compiled)
+    symbol, code = content.split(b"\n", 1)
+    _loaded[key] = Function(_linked(code).get_function_address(symbol.decode()), signature)
+    return _loaded[key], note
+
+
+def engine(source: str, made_by: str, compiled: Callable[[], bytes]) -> Any:
+    """Return an llvmlite engine with the code of some LLVM source, which is compiled only the first time.
+
+    made_by: all else that the code depends on, but the processor. compiled: gives the object file.
+    """
+    with _loading:
+        content, _ = _kept(_digest(source, made_by).hexdigest()[:24], lambda: b"\n" + compiled())
+        return _linked(content.split(b"\n", 1)[1])
+
+
+def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None]:
+    """Return what a file keeps, or else what is compiled, which is kept; and a note for the user or None."""
+    name = f"native-{key}.o"
+    notes: list[str] = []
     for path in (folder() / name, spare_folder() / name):
         found = _read(path)
         content = None if found is None else _whole(found)
         if content is not None:
-            break
+            with suppress(OSError):  # it cannot be written to
+                os.utime(path)
+            return content, None if not notes else "; ".join(notes)
         if found is not None:
             notes.append(f"{path} was damaged, and is compiled anew")
-    if content is None:
-        from charrnn.compiler.decoding.compiling import compile_source
-
-        symbol, code = compile_source(text, function, signature)
-        content = symbol.encode() + b"\n" + code
-        unkept = _keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-        notes += [unkept] if unkept else []
-    _loaded[key] = Function(_link(*content.split(b"\n", 1)), signature)
-    return _loaded[key], "; ".join(notes) or None
+    content = compiled()
+    unkept = _keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    notes += [unkept] if unkept else []
+    return content, "; ".join(notes) or None
 
 
 def _key(text: str, signature: tuple[str, ...]) -> str:
-    # Every release of Numba goes with one of llvmlite.
-    parts = [FORMAT, text, *signature, PYTHON, llvmlite.__version__, sys.platform]
-    parts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    digest = hashlib.sha256("\0".join(parts).encode())
+    digest = _digest(text, *signature, PYTHON)
     for source in SOURCES:
         digest.update((PACKAGE / source).read_bytes())
     return digest.hexdigest()[:24]
+
+
+def _digest(*parts: str) -> "hashlib._Hash":
+    # Every release of Numba goes with one of llvmlite.
+    where = [FORMAT, llvmlite.__version__, sys.platform, llvm.get_host_cpu_name()]
+    return hashlib.sha256("\0".join([*where, llvm.get_host_cpu_features().flatten(), *parts]).encode())
 
 
 def spare_folder() -> Path:
@@ -168,10 +196,27 @@ def _write(path: Path, content: bytes) -> None:
     files.sweep(path.parent, OWN_FILES)
     # Whatever the umask, nobody else may write it: `_read` would refuse it.
     files.write_atomically(path, content, mode=0o644)
+    _make_room(path)
 
 
-def _link(symbol: bytes, code: bytes) -> int:
-    """Load an object file into this process; return the address of its function."""
+def _make_room(newest: Path) -> None:
+    """Remove the files that were not used for longest, where all together are too large; not the newest one."""
+    known = []
+    for path in newest.parent.iterdir():
+        if OWN_FILES.fullmatch(path.name) and path != newest:
+            with suppress(OSError):  # another process has removed it
+                status = path.stat()
+                known.append((status.st_mtime, status.st_size, path))
+    room = MOST_BYTES - newest.stat().st_size
+    for _, size, path in sorted(known, reverse=True):
+        room -= size
+        if room < 0:
+            with suppress(OSError):
+                files.remove(path)
+
+
+def _linked(code: bytes) -> Any:
+    """Load an object file into this process; return the engine that knows its functions."""
     if not _engines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -183,8 +228,7 @@ def _link(symbol: bytes, code: bytes) -> int:
     _engines.append(engine)  # the code lives as long as its engine
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address: int = engine.get_function_address(symbol.decode())
-    return address
+    return engine
 
 
 def _freed(memory: int) -> None:
