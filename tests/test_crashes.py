@@ -246,6 +246,9 @@ def trained(fresh):
 
 
 shutil.copytree(cut, whole.with_name("work"))
+warm = loop.resume(Run(whole.with_name("work")))
+next(warm)  # what it imports; not a step, after which autograd would refuse to work in a fork
+warm.close()
 while True:
     killing = longest is not None and killed < kills
     began = time.monotonic()
