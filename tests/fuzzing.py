@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from charrnn import api, cli
+from charrnn.compare.grid import Folder, Grid, read_json
 from charrnn.errors import CharRNNError
 from charrnn.text import catalogue, copies
 from charrnn.text.cleaning import Cleaning
@@ -220,6 +221,7 @@ class Readers:
         for _ in loop.new_run(asked, run):
             pass
         self._model = api.load(run)
+        self._model.complete("R", 2)  # now, so that no input waits for what is compiled
         self._path = folder / "input"
         self._run = Run(folder / "tried")
         self._run.path.mkdir()
@@ -228,6 +230,8 @@ class Readers:
         config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
         tokenizer = json.loads((run.path / "tokenizer.json").read_text(encoding="utf-8"))
         about = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+        stored = Path(__file__).parent / "stored" / "format-1" / "compared" / "grid.json"
+        grid = json.loads(stored.read_text(encoding="utf-8"))
         row = json.loads((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         self.all: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], object]]] = {
             "tokenizer.json": (documents(tokenizer), self._tokenizer),
@@ -239,6 +243,7 @@ class Readers:
             "corpora": (corpora(), self._corpus),
             "primes": (st.text(st.characters(exclude_categories=()), max_size=20), self._prime),
             "train --config": (documents(config), self._command),
+            "comparisons": (documents(grid), self._comparison),
             "answers of a server": (answers(), self._fetch),
         }
 
@@ -284,6 +289,13 @@ class Readers:
     def _prime(self, text: str) -> None:
         assert len(self._model.complete(text, 2)) <= 2
         self._model.next(text, 3)
+
+    def _comparison(self, data: bytes) -> None:
+        self._path.write_bytes(data)
+        compared = Grid.of(read_json(self._path), str(self._path))
+        for entry in compared.entries:
+            inside = Folder(self._folder).run(compared, entry, compared.seeds - 1).path
+            assert inside.resolve().is_relative_to(self._folder.resolve() / "runs")
 
     def _command(self, data: bytes) -> None:
         """As it is typed; the text is missing, so that nothing is trained."""

@@ -19,6 +19,7 @@ READERS = (
     "corpora",
     "primes",
     "train --config",
+    "comparisons",
     "answers of a server",
 )
 

@@ -5,7 +5,6 @@ engines) is written down before a run depends on it, so that a comparison goes o
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training.config import FORMAT as CONFIG_FORMAT
 from charrnn.training.config import Config, settings_from_json, values_of
+from charrnn.training.json_fields import is_count, is_number, or_null
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -46,8 +46,8 @@ class Entry:
         """Raise CharRNNError for values of a wrong kind: they name folders, which may be emptied."""
         whole = (self.hidden, self.layers, self.parameters, self.trial_steps, self.steps)
         right = isinstance(self.cell, str) and isinstance(self.engine, str) and not set(self.cell) & set("/\\\0")
-        right = right and all(n is None or (type(n) is int and n >= 0) for n in whole)
-        right = right and all(x is None or type(x) in (int, float) for x in (self.step_seconds, self.lr))
+        right = right and all(map(or_null(is_count), whole))
+        right = right and all(map(or_null(is_number), (self.step_seconds, self.lr)))
         if not right:
             raise CharRNNError(f"{dataclasses.asdict(self)} is no model of a comparison", "restore its grid.json")
 
@@ -83,9 +83,12 @@ class Grid:
             raise OptionError(f"match is {self.match!r}", f"choose from: {', '.join(MATCHES)}")
         whole = {"seeds": self.seeds, "lr-trials": self.lr_trials, "steps": self.steps, "parameters": self.target}
         for name, value in whole.items():
-            if value is not None and value < 1:
+            needed = name in ("seeds", "lr-trials")
+            if (needed or value is not None) and (not is_count(value) or value < 1):  # type: ignore[operator]
                 raise OptionError(f"{name} is {value}", "expected a whole number of 1 or more")
-        if self.budget is not None and not 0 < self.budget < math.inf:
+        if not isinstance(self.prime, str):
+            raise OptionError(f"prime is {self.prime!r}", "expected a text")
+        if self.budget is not None and not (is_number(self.budget) and self.budget > 0):
             raise OptionError(f"budget is {self.budget:g} seconds", "expected more than 0, for instance 60s or 5m")
         if (self.budget is None) == (self.steps is None):
             raise OptionError("a comparison needs a budget or a number of steps, and not both", "give one of them")
@@ -154,7 +157,7 @@ class Grid:
             return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
         except OptionError as error:  # a value of a file is no option
             raise CharRNNError(f"{source}: {error.problem}", error.hint) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CharRNNError(f"{source} holds no comparison ({error})", "give a comparison.json") from None
 
 
