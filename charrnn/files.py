@@ -192,7 +192,7 @@ def sweep(folder: Path, names: re.Pattern[str], held: bool = False) -> None:
         if known is None or not names.fullmatch(known["name"]) or path.is_symlink():
             continue
         pid = int(known["pid"])
-        if not (held if pid == os.getpid() else not _is_alive(pid)):
+        if not (held if pid == os.getpid() else not is_alive(pid)):
             continue
         with suppress(OSError):
             if path.is_dir():
@@ -211,7 +211,7 @@ def _remove_unfinished(path: Path) -> None:
         disk.unlink(path)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Tell whether there is a process of that number, or may be."""
     if os.name == "nt":  # where the question would be a signal
         return True

@@ -558,7 +558,7 @@ def test_a_text_is_whole_or_absent_in_its_private_copy(
         with contextlib.suppress(Death, CharRNNError):
             prepare(asked)
         monkeypatch.setattr(files, "disk", FailingDisk())
-        monkeypatch.setattr(files, "_is_alive", lambda pid: False)
+        monkeypatch.setattr(files, "is_alive", lambda pid: False)
         monkeypatch.setattr(os, "getpid", lambda failed=failed: 10**6 + failed)
         again = prepare(asked)
         assert {part: ids.tolist() for part, ids in again.parts.items()} == expected
@@ -624,8 +624,8 @@ corpus = prepare(Settings(corpus=(sys.argv[1],)))
 path, code = cache.folder() / f"native-{'7' * 24}.o", b"code" * 100_000
 seen = {code}
 for _ in range(30):
-    assert cache._keep(path.name, code) is None
-    seen.add(cache._read(path))
+    assert cache.keep(path.name, code) is None
+    seen.add(cache.read(path))
 assert seen == {code}
 print(json.dumps([corpus.text.fingerprint, int(corpus.ids("train").sum())]))
 """

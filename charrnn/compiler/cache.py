@@ -112,7 +112,7 @@ def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None]:
     name = f"native-{key}.o"
     notes: list[str] = []
     for path in (folder() / name, spare_folder() / name):
-        found = _read(path)
+        found = read(path)
         content = None if found is None else _whole(found)
         if content is not None:
             with suppress(OSError):  # it cannot be written to
@@ -121,7 +121,7 @@ def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None]:
         if found is not None:
             notes.append(f"{path} was damaged, and is compiled anew")
     content = compiled()
-    unkept = _keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    unkept = keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     notes += [unkept] if unkept else []
     return content, "; ".join(notes) or None
 
@@ -145,7 +145,7 @@ def spare_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"charrnn-{user}"
 
 
-def _read(path: Path) -> bytes | None:
+def read(path: Path) -> bytes | None:
     """Read a file of ours; None for one that somebody else may have written, since what it holds will be run."""
     try:
         # The file that was opened is asked, not its name, which may stand for another by now.
@@ -175,7 +175,7 @@ def _whole(content: bytes) -> bytes | None:
     return kept if hashlib.sha256(kept).hexdigest().encode() == digest else None
 
 
-def _keep(name: str, content: bytes) -> str | None:
+def keep(name: str, content: bytes) -> str | None:
     """Write a file so that it is whole at every moment; return a note where it is not in the user's cache folder."""
     try:
         _write(folder() / name, content)
