@@ -1,5 +1,7 @@
 """The rule behind the settings that were left open."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn import cells
+from charrnn.compiler import cache
 from charrnn.model.architecture import Architecture
+from charrnn.text.corpus import prepare
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import sizing
+from charrnn.training import kept_speeds, sizing
 from charrnn.training.settings import Settings
+from charrnn.training.speed import Machine
 
 TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
 
@@ -97,3 +102,21 @@ def test_a_short_run_warms_up_over_a_tenth_of_it(length: dict[str, Any], steps: 
 def test_a_budget_never_becomes_more_passes_than_do_any_good() -> None:
     assert sizing.most_steps(100) == 100 * sizing.MOST_EPOCHS
     assert sizing.most_steps(3) == sizing.LEAST_STEPS
+
+
+def test_what_to_expect_was_measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "cache")
+    corpus = prepare(Settings())
+
+    def machine(**settings: Any) -> Machine:
+        return Machine(Settings(**{"precision": "float32", "hidden": 8, **settings}), corpus)
+
+    figure = machine().expected_products_per_s
+    assert figure == kept_speeds.known(*json.loads(kept_speeds.path().read_text(encoding="utf-8")))
+    for other in ({"engine": "native"}, {"cell": "lstm"}):
+        assert machine(**other).expected_products_per_s != figure
+    monkeypatch.setattr(Machine, "products_per_s", 1.0)
+    assert machine().expected_products_per_s == figure
+    assert machine(hidden=9).expected_products_per_s == 1.0
+    kept_speeds.path().write_text("{", encoding="utf-8")  # damaged
+    assert machine().expected_products_per_s == 1.0

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from charrnn import cells, devices, engines, memory
+from charrnn import __version__, cells, devices, engines, memory
 from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
+from charrnn.training import kept_speeds
 from charrnn.training.config import Config
 from charrnn.training.settings import Settings
 
@@ -77,10 +78,29 @@ class Machine:
         return seconds[torch.bfloat16] / seconds[torch.float32]
 
     @cached_property
+    def expected_products_per_s(self) -> float:
+        """The same as `products_per_s`, or what was measured before: good enough to say what to expect."""
+        if "products_per_s" in self.__dict__:
+            return self.products_per_s
+        return kept_speeds.known(self._measured_name) or self.products_per_s
+
+    @property
+    def _measured_name(self) -> str:
+        """All that `products_per_s` depends on, in words."""
+        cell, options = self._settings.cell, sorted(self._settings.cell_options.items())
+        sizes = f"{self._small.hidden} {self._vocabulary} {options}"
+        how = f"{self.device} {self.engine} {self.precision} {self.threads} threads"
+        return f"{__version__} {torch.__version__} {processor()} {how} {cell} {sizes}"
+
+    @property
+    def _small(self) -> Settings:
+        hidden = min(self._settings.hidden or 256, 512)
+        return self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False)
+
+    @cached_property
     def products_per_s(self) -> float:
         """Multiply-adds a second in training, by a few small steps of the cell in question."""
-        hidden = min(self._settings.hidden or 256, 512)
-        small = self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False)
+        small = self._small
         architecture = Architecture.of(small, self._vocabulary)
         model = CharRNN(architecture, architecture.initial(small.seed), self.engine).to(self.device)
         ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
@@ -97,7 +117,9 @@ class Machine:
                 torch.autograd.backward(logits.float().sum())
                 cuda.wait(self.device)
                 times.append(time.perf_counter() - began)
-        return 3 * architecture.count() * ids.numel() / min(times)
+        figure: float = 3 * architecture.count() * ids.numel() / min(times)
+        kept_speeds.keep(self._measured_name, figure)
+        return figure
 
     def compared(
         self, architecture: Architecture, config: Config, engine: str, precision: str

@@ -140,7 +140,7 @@ class TrainingLoop:
             architecture,
             trainer.corpus,
             trainer.step,
-            sizing.chars_per_s(architecture, self._machine.products_per_s),
+            sizing.chars_per_s(architecture, self._machine.expected_products_per_s),
             sizing.memory_bytes(config, architecture),
             (*self._notes, *notes_of(trainer)),
         )
