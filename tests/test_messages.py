@@ -118,6 +118,12 @@ def test_a_name_that_is_made_of_a_file_is_one_line(corpus: str, home: Path) -> N
     assert runs.open_run(config(str(odd), hidden=8)).name.startswith("two-lines-")
 
 
+def test_a_name_that_is_made_of_a_long_one_is_cut(home: Path) -> None:
+    made = runs.open_run(config("č" * 120 + ".txt", hidden=8, cell="9" * 5000)).name
+    assert made.startswith("č" * 90)
+    assert len(made.encode()) <= 200
+
+
 def test_a_folder_of_two_lines_takes_one_line_of_the_table(
     run: Command, trained: Callable[..., Run], home: Path
 ) -> None:

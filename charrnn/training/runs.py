@@ -11,6 +11,7 @@ from charrnn.training import tensor_header
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
+MOST_NAME_BYTES = 200  # of a name that is made here: most systems take no more than 255
 NAMED = 3  # so many names of runs stand in a hint
 # Slashes make folders; control characters and line ends make a table of runs unreadable.
 _UNFIT = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -130,5 +131,8 @@ def _free_name(settings: Settings) -> str:
     from charrnn.text import corpora  # completing does without
 
     base = _UNFIT.sub("-", f"{corpora.stem(settings.corpus[0])}-{settings.cell}{size}")
+    written = base.encode("utf-8", "surrogateescape")
+    if len(written) > MOST_NAME_BYTES:
+        base = written[:MOST_NAME_BYTES].decode("utf-8", "ignore")
     names = itertools.chain([base], (f"{base}-{n}" for n in itertools.count(2)))
     return next(name for name in names if not (home() / name).exists())
