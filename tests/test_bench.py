@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 DEFAULT = Settings().cell
 
 
+@pytest.mark.slow
 def test_every_way_to_decode_is_measured_with_its_share_of_the_limit() -> None:
     rows = bench_decode.measure(DEFAULT, 24, 2, 0.1, ("float32", "bf16"))
     engines = [row["engine"] for row in rows]

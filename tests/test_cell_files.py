@@ -128,6 +128,7 @@ def whole(checkout: Path) -> list[str]:
     return names.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_faulty_file_costs_its_own_cell_alone(run: Any, write: Any, whole: list[str], checkout: Path) -> None:
     paths = [write(f"fault_{number:02}.py", content) for number, content in enumerate(FAULTS)]
     names, broken = listed(run("cells", "--json"))

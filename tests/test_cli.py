@@ -196,6 +196,7 @@ def test_cells_lists_every_cell_and_shows_one_with_its_equations_shapes_and_star
         assert all(param["starts"] in shown for param in whole["shapes"])
 
 
+@pytest.mark.slow
 def test_options_of_a_cell_are_shown_counted_and_part_of_a_run(run: Any, corpus: str) -> None:
     assert "rounds=5" in run("cells", "mogrifier-lstm")[1]
     (few,) = last_json(run("cells", "mogrifier-lstm", "--cell-option", "rounds=2", "--json")[1])["cells"]

@@ -222,6 +222,7 @@ def test_a_folder_with_other_settings_is_refused(corpus: str, tmp_path: Path) ->
         compared(other, ["simple"], tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_a_comparison_timed_once_repeats_with_the_same_figures(corpus: str, tmp_path: Path) -> None:
     done = compared(grid(corpus, budget=1.0, steps=None, seeds=1), ["simple", "nn.GRU"], tmp_path / "c")
     assert len({entry.steps for entry in done.grid.entries}) == 1
@@ -231,6 +232,7 @@ def test_a_comparison_timed_once_repeats_with_the_same_figures(corpus: str, tmp_
     assert timeless(repeated.result) == timeless(done.result)
 
 
+@pytest.mark.slow
 def test_a_repetition_in_a_folder_of_another_comparison_is_refused_and_of_its_own_grows(
     corpus: str, tmp_path: Path
 ) -> None:

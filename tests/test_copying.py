@@ -89,6 +89,7 @@ def test_exactly_the_characters_that_would_copy_too_much_are_forbidden(tokenizer
                 assert blocked == (copies and j == len(ids) - 1), (drawn, c, j)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
 def test_no_completion_copies_more_than_it_may(tokenizer: str, trained: Callable[..., Any]) -> None:
     model = api.load(trained(steps=40, hidden=32, lr=0.02, tokenizer=tokenizer))

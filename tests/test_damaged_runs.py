@@ -112,6 +112,7 @@ def test_a_link_in_a_run_leads_nowhere(copied: TrainedRun, tmp_path: Path) -> No
     api.load(run)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
 def test_what_a_strangers_configuration_names_is_never_opened(copied: TrainedRun, tmp_path: Path) -> None:
     run = copied()

@@ -122,6 +122,7 @@ def test_a_run_on_documents_scores_each_alone_and_resumes_exactly(
     assert of_file.nats == pytest.approx(score.nats, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_what_comes_before_a_document_cannot_help_to_predict_it(tmp_path: Any) -> None:
     # Every second line repeats the one before it: easy to a model that remembers it, impossible to one that may not.
     letters = np.random.default_rng(0).choice(list("abcdefgh"), 2000)

@@ -54,6 +54,7 @@ def test_the_model_is_its_equations(cell: str, weights: dict[str, CharRNN]) -> N
     model.float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"one_hot": True, "embedding": None}, {"tie": True, "embedding": 24}])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_decoding_scoring_and_training_read_a_prime_alike(

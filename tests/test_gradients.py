@@ -62,6 +62,7 @@ def test_what_is_to_be_copied_stands_before_the_gap() -> None:
     assert (inputs[n + 3 :] == copy_task.SYMBOLS + 1).all()
 
 
+@pytest.mark.slow
 def test_a_gated_cell_copies_over_a_gap_and_stops_where_it_fails() -> None:
     climb = list(copy_task.climb("gru", 40, gaps=(1, 2), steps=600, lr=1e-2))
     assert [copied.gap for copied in climb] == [1, 2]

@@ -90,10 +90,8 @@ def finished(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 # Closed pipes and full disks
 
 
-FULL = pytest.param("2>/dev/full", marks=[NEEDS_FULL, pytest.mark.slow])
-
-
-@pytest.mark.parametrize("stream", ["2>&1 |", pytest.param("2>&-", marks=pytest.mark.slow), FULL])
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["2>&1 |", "2>&-", pytest.param("2>/dev/full", marks=NEEDS_FULL)])
 def test_progress_that_cannot_be_written_ends_no_training(stream: str, start: Start, corpus: str) -> None:
     line = [*SMALL, "--steps", "60", "--name", "r", corpus]
     if "|" in stream:
@@ -115,7 +113,7 @@ def test_progress_that_cannot_be_written_ends_no_training(stream: str, start: St
     ("after", "code", "message"),
     [
         pytest.param(">&-", 0, "", marks=pytest.mark.slow),
-        pytest.param(">/dev/full", 1, "result cannot be", marks=NEEDS_FULL),
+        pytest.param(">/dev/full", 1, "result cannot be", marks=[NEEDS_FULL, pytest.mark.slow]),
     ],
 )
 def test_a_run_whose_result_cannot_be_written_is_complete(
@@ -267,15 +265,15 @@ def test_a_resumed_run_is_left_as_it_was_before_its_first_step(
 @pytest.mark.parametrize("number", EACH)
 def test_a_signal_saves_and_the_run_ends_as_if_there_had_been_none(number: int, start: Start, corpus: str) -> None:
     arguments = ["train", corpus, *SMALL, "--dropout", "0.2"]
-    process = start(*arguments, "--steps", "2500", "--name", "cut")
+    process = start(*arguments, "--steps", "900", "--name", "cut")
     read_until(process.stderr, "step ")
     process.send_signal(number)
     code, _, err = finished(process)
     assert code == 128 + number
     assert "train --resume cut" in err
-    assert 0 < runs.find_run("cut").about()["step"] < 2500
+    assert 0 < runs.find_run("cut").about()["step"] < 900
     assert finished(start("train", "--resume", "cut"))[0] == 0
-    assert finished(start(*arguments, "--steps", "2500", "--name", "whole"))[0] == 0
+    assert finished(start(*arguments, "--steps", "900", "--name", "whole"))[0] == 0
     assert weights_of("cut") == weights_of("whole")
 
 
@@ -290,6 +288,7 @@ def test_a_signal_that_is_sent_twice_in_a_row_is_one(start: Start, corpus: str) 
     assert runs.find_run("r").about()["step"] > 0
 
 
+@pytest.mark.slow
 def test_after_the_terminal_is_gone_a_second_hang_up_hurries_nobody(start: Start, corpus: str) -> None:
     master, slave = pty.openpty()
     process = start("train", corpus, *LONG, "--name", "r", stdin=slave, stdout=slave, stderr=slave)
@@ -417,7 +416,7 @@ BOTH_WAYS = ((signal.SIGTERM, 1), (signal.SIGINT, 2))
 
 
 def comparison(corpus: str, jobs: int) -> list[str]:
-    length = ["--steps", "300", "--seeds", "2", "--lr-trials", "2", "--jobs", str(jobs), "--no-inspect"]
+    length = ["--steps", "150", "--seeds", "2", "--lr-trials", "2", "--jobs", str(jobs), "--no-inspect"]
     return ["compare", corpus, "--cells", "nn.RNN,nn.GRU", *WIDTH, *length]
 
 
@@ -453,7 +452,7 @@ def test_an_interrupted_comparison_saves_and_goes_on(
     assert len(json.loads(out.splitlines()[-1])["cells"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_save_and_end_when_the_first_process_is_killed(start: Start, corpus: str, home: Path) -> None:
     process = start(*comparison(corpus, 2), "--validate-every", "20")
     while not list(home.glob("compare-*/**/run.json")):

@@ -294,6 +294,7 @@ def test_costs_of_a_text_are_evaluations(trained: TrainedRun) -> None:
     assert decoder.stream_costs(ids[:0]).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kept", "bits"), [("bf16", 0.001), ("int8", 0.01)])
 def test_fewer_bytes_cost_hardly_any_bits(trained: TrainedRun, kept: Any, bits: float) -> None:
     run = trained(steps=150, lr=1e-2)
@@ -421,6 +422,7 @@ def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> Non
     assert [path.suffix for path in kept] == [".o"]
 
 
+@pytest.mark.slow
 def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> None:
     # Each process numbers its symbols from the beginning, so both files define the same ones.
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
@@ -435,6 +437,7 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
     assert call(1, 2) == ["5", "6"]
 
 
+@pytest.mark.slow
 def test_code_for_training_is_kept_too(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
     code = (

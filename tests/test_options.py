@@ -156,6 +156,7 @@ def holds(arguments: list[str]) -> None:
         json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command_lines())

@@ -451,6 +451,7 @@ def test_a_damaged_run_is_named_and_hides_no_other(
 # Shells, locales, defects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
@@ -593,6 +594,7 @@ def long_training(corpus: str, home: Path) -> Iterator["subprocess.Popen[str]"]:
         training_process.kill()
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_it_by_the_signal(corpus: str, home: Path) -> None:
     script = (
         "import signal, sys; sys.path.insert(0, sys.argv[1])\n"

@@ -86,6 +86,7 @@ def test_a_table_wider_than_the_window_scrolls_alone(done: comparison.Compared) 
     assert tables == text.count('<div class="wide"><table>') > 2
 
 
+@pytest.mark.slow
 def test_a_comparison_stopped_while_it_looks_inside_goes_on(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ def boxes_of_tick_labels(axes: Any) -> list[Any]:
     return [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text() and tick.get_visible()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("models", "most"), [(7, 60_000), (19, 60_000), (36, 9_000_000)])
 def test_pictures_of_many_models_keep_their_room_and_their_numbers_apart(
     models: int, most: int, monkeypatch: pytest.MonkeyPatch

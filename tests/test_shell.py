@@ -115,6 +115,7 @@ def test_what_train_advises_can_be_typed(corpus: str, capsys: Any, monkeypatch: 
 # Names that are not UTF-8
 
 
+@pytest.mark.slow
 def test_files_and_runs_whose_names_are_not_utf_8_are_found_and_printed(corpus: str, home: Path) -> None:
     text = os.path.join(os.path.dirname(corpus), "\udce8\udcff.txt")
     os.rename(corpus, text)

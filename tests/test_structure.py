@@ -244,10 +244,11 @@ def test_what_a_run_keeps_is_written_by_one_module() -> None:
             "import charrnn.training.checkpoint, charrnn.text.corpus, charrnn.generate.sampling",
             ["torch", "numba"],
         ),
-        (
+        pytest.param(
             "import charrnn; from tempfile import mkdtemp as new\n"
             "charrnn.train(out=f'{new()}/run', steps=2, hidden=4, batch=2, window=8, engine='fused')",
             ["torch._dynamo", "numba", "matplotlib"],
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -257,6 +258,7 @@ def test_what_is_not_used_is_not_imported(code: str, absent: list[str]) -> None:
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_former_name_of_a_module_gives_the_module_itself() -> None:
     """In one process: what a former name imports is imported once."""
     code = "".join(

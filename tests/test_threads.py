@@ -165,6 +165,7 @@ def test_threads_that_share_a_training_text_forbid_what_each_forbids_alone(train
     assert at_once([lambda: forbidden(source)] * THREADS) == [alone] * THREADS
 
 
+@pytest.mark.slow
 def test_threads_that_come_first_together_compile_once(
     trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_texts_longer_than_a_block_are_encoded_as_one(tokenizer):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.slow
 def test_the_whole_of_unicode_is_a_vocabulary_with_wide_ids():
     everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
     tokenizer = Tokenizer.char(everything)
@@ -214,6 +215,7 @@ def test_the_library_reads_the_saved_file_and_agrees(tokenizer, tmp_path):
     assert Tokenizer.from_json(theirs.to_str(), "the library's copy") == tokenizer
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(tokenizers_and_ids())
 def test_decoding_equals_the_librarys_on_any_ids(case):

@@ -58,6 +58,7 @@ def test_the_batch_of_a_step_is_a_pure_function_of_the_step() -> None:
 # The carried state
 
 
+@pytest.mark.slow
 def test_a_task_that_only_the_carried_state_can_solve_is_solved(tmp_path: Path) -> None:
     # The letter before '-' decides the one after it. A window of one character shows the model '-' and no more.
     text = "".join(f"{letter}-{letter.upper()}" for letter in np.random.default_rng(0).choice(list("ab"), 700))
@@ -95,7 +96,13 @@ def test_gradients_stop_at_the_window(corpus: str) -> None:
 # Exact resuming and repeating
 
 
-@pytest.mark.parametrize("cell", cells.names())
+# One stands for all; what the others share is tried at any step by test_crashes.py.
+RESUMED: dict[str, Any] = {"lstm": (), "layernorm-lstm": pytest.mark.slow, "mingru": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "cell", [pytest.param(name, marks=RESUMED.get(name, pytest.mark.long)) for name in cells.names()]
+)
 def test_resuming_in_a_new_process_changes_nothing_at_all(cell: str, corpus: str, tmp_path: Path) -> None:
     settings = {"cell": cell, "layers": 2, "dropout": 0.3, "residual": True}
     whole = Run(tmp_path / "whole")
