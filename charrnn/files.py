@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from charrnn.patterns import pattern
+
 # .model-00000040.safetensors.15577-3: the file it will be, the process that writes it, and a number in that process.
-_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?:-\d+)?")
+_UNFINISHED = pattern(r"\.(?P<name>.+)\.(?P<pid>\d+)(?:-\d+)?")
 _numbers = itertools.count()
 # What a file system answers that has no use for bringing a folder to the disk.
 _NEEDLESS = (errno.EINVAL, errno.ENOTSUP)

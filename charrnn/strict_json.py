@@ -2,14 +2,14 @@
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from charrnn.errors import CharRNNError
+from charrnn.patterns import pattern
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = pattern("[\ud800-\udfff]")
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -12,9 +12,10 @@ from charrnn.cells.checking import check as check
 from charrnn.cells.slips import SERVING as SERVING
 from charrnn.cells.slips import EquationsError
 from charrnn.errors import CharRNNError
+from charrnn.patterns import pattern
 
 # How a file names its cell. Looked for in the text, since a file that cannot be imported can still be asked for.
-_NAMED = re.compile(r"""(?:\bCell\(\s*|\bname\s*=\s*)["']([^"'\n]+)["']""")
+_NAMED = pattern(r"""(?:\bCell\(\s*|\bname\s*=\s*)["']([^"'\n]+)["']""")
 _REPAIR = "correct the file, or move it out of that folder"
 
 

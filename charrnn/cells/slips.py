@@ -1,7 +1,6 @@
 """What goes wrong in equations, in words: the cell, its function, the line, what is expected and what to do."""
 
 import linecache
-import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, letters, linear_inputs
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.patterns import pattern
 
 # Modules of the folder that serve all cells, and are none.
 SERVING = ("cell", "cell_files", "checking", "initialisation", "operation", "ops", "registry", "shapes", "slips")
@@ -23,7 +23,7 @@ _OTHER_NAMES = {
     "expit": "sigmoid",
     "layer_norm": "layernorm",
 }
-_CALL = re.compile(r"\b(np|numpy|math|torch|scipy)((?:\.\w+)*)\.(\w+)\(")
+_CALL = pattern(r"\b(np|numpy|math|torch|scipy)((?:\.\w+)*)\.(\w+)\(")
 # How each function of a cell is written.
 WRITTEN = {
     "inputs": "inputs(x, p) -> z",

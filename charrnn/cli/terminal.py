@@ -1,11 +1,12 @@
 """Text that a terminal shows and does not obey: what it would obey is made visible."""
 
-import re
 import unicodedata
+
+from charrnn.patterns import pattern
 
 # Besides control characters, a terminal obeys what turns the direction of a line, and bytes that are no UTF-8: those of
 # a file's name, half a surrogate pair in Python, may be controls of eight bits. Line ends and tabs stay.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = pattern("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SPECIAL = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
 
 

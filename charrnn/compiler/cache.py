@@ -16,7 +16,6 @@ import ctypes
 import errno
 import hashlib
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -30,10 +29,11 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from charrnn import files
+from charrnn.patterns import pattern
 
 PACKAGE = Path(__file__).parent / "decoding"
 SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
-OWN_FILES = re.compile(r"native-[0-9a-f]{24}\.o")
+OWN_FILES = pattern(r"native-[0-9a-f]{24}\.o")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 FORMAT = "2"  # of a file: another one has other names

@@ -4,10 +4,10 @@ Every way to stop takes characters as they are drawn, and yields the first of th
 """
 
 import itertools
-import re
 from collections.abc import Generator, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from charrnn.patterns import pattern
 from charrnn.text import documents
 
 
@@ -24,14 +24,12 @@ UNITS: tuple[Unit, ...] = ("word", "line", "sentence")
 _LETTER = r"[\w\u0300-\u036f]"  # with the combining accents of the decomposed form
 # What a unit is when it has ended; each has at least one character that can be seen, and ends before its last group.
 _ENDED = {
-    "word": re.compile(
-        rf"(?s)\W*?{_LETTER}+(?:['’-]{_LETTER}+)*(?P<after>(?!{_LETTER})(?:[^'’-]|['’-](?!{_LETTER}).))"
-    ),
-    "line": re.compile(r"\s*\S[^\n]*(?P<after>\n)"),
-    "sentence": re.compile(r"(?s)\s*\S.*?(?:[.!?…][\"'”’“»)\]]*(?P<after>\s)|(?P<blank>[^\S\n]*\n[^\S\n]*\n))"),
+    "word": pattern(rf"(?s)\W*?{_LETTER}+(?:['’-]{_LETTER}+)*(?P<after>(?!{_LETTER})(?:[^'’-]|['’-](?!{_LETTER}).))"),
+    "line": pattern(r"\s*\S[^\n]*(?P<after>\n)"),
+    "sentence": pattern(r"(?s)\s*\S.*?(?:[.!?…][\"'”’“»)\]]*(?P<after>\s)|(?P<blank>[^\S\n]*\n[^\S\n]*\n))"),
 }
 # What may turn out to stand after the end, and is held back until that is known.
-_OPEN = {"word": re.compile(r"['’-]$"), "line": re.compile(r"$"), "sentence": re.compile(r"\s*$")}
+_OPEN = {"word": pattern(r"['’-]$"), "line": pattern(r"$"), "sentence": pattern(r"\s*$")}
 
 
 def end_of(unit: Unit, text: str) -> int | None:

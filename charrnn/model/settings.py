@@ -9,7 +9,7 @@ from charrnn.knobs import Knobs, knob
 MOST_LAYERS = 1000  # far more than anybody trained: a file may ask for so many that counting them takes for ever
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # Settings has both
 class ModelSettings(Knobs):
     """The settings of a model. Raises CharRNNError for a value that is out of range or contradicts another."""
 

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.patterns import pattern
+
 Starts = NDArray[np.int64]
 NONE: Starts = np.empty(0, np.int64)
 
-_BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
-_EMPTY_LINE = re.compile(r"^[^\S\n]*\n", re.MULTILINE)
-_COLUMN = re.compile(r"\s*\"?[^\W\d][\w .()/%-]{0,40}\"?\s*")
-_NUMBER = re.compile(r"\s*\"?[-+]?\d[\d.,:/-]*%?\"?\s*")
+_BLANK_LINES = pattern(r"\n(?:[ \t\r]*\n)+")
+_EMPTY_LINE = pattern(r"^[^\S\n]*\n", re.MULTILINE)
+_COLUMN = pattern(r"\s*\"?[^\W\d][\w .()/%-]{0,40}\"?\s*")
+_NUMBER = pattern(r"\s*\"?[-+]?\d[\d.,:/-]*%?\"?\s*")
 MANY_CHARACTERS = 10_000  # of one document
 MANY_EMPTY = 0.1  # of all documents
 TABLE_LINES = 20  # of a table are looked at
-_BLANK_LINES_AT_END = re.compile(_BLANK_LINES.pattern + r"\Z")
+_BLANK_LINES_AT_END = pattern(_BLANK_LINES.pattern + r"\Z")
 
 
 def starts(pieces: Iterable[str], kind: str) -> Iterator[Starts]:

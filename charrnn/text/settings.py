@@ -8,7 +8,7 @@ from charrnn.knobs import Knobs, knob, recorded
 from charrnn.text.encodings import UTF8, text_encoding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # Settings has both
 class TextSettings(Knobs):
     """The settings of a text. Raises CharRNNError for a value that is out of range or contradicts another."""
 

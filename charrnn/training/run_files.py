@@ -1,7 +1,6 @@
 """The files of a run: which names are its own, and reading them. No other name is ever opened, or removed."""
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from charrnn.errors import CharRNNError
+from charrnn.patterns import pattern
 
 # What a file of tensors is called, by what it is in run.json.
 TENSOR_FILES = {"last": "model", "best": "model", "training": "training", "losses": "losses"}
-OWN_FILES = re.compile(
+OWN_FILES = pattern(
     r"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|(model|training|losses)-\d{8,}\.safetensors"
     r"|\.(run|config|tokenizer|metrics|timings|model|training|losses|lock|holder)\b.*"
 )
-TENSORS = re.compile(r"(model|training|losses)-\d{8,}\.safetensors")
+TENSORS = pattern(r"(model|training|losses)-\d{8,}\.safetensors")
 # Names under which a file is written before it has its own, without the process in it.
-WRITTEN = re.compile(rf"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|{TENSORS.pattern}")
+WRITTEN = pattern(rf"(run|config|tokenizer)\.json|(metrics|timings)\.jsonl|{TENSORS.pattern}")
 MOST_BYTES = 1 << 20  # of run.json or config.json; a vocabulary of all characters there are is longer
 MOST_TOKENIZER_BYTES = 1 << 25
 RESTORE = "restore the run from a copy, or remove it with rm"

@@ -1,12 +1,12 @@
 """The runs of the home folder: listing them, finding one by name, choosing a place for a new one."""
 
 import itertools
-import re
 from contextlib import suppress
 from pathlib import Path
 
 from charrnn.errors import CharRNNError, OptionError, command
 from charrnn.home import home
+from charrnn.patterns import pattern
 from charrnn.training import tensor_header
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
@@ -14,7 +14,7 @@ from charrnn.training.settings import Settings
 MOST_NAME_BYTES = 200  # of a name that is made here: most systems take no more than 255
 NAMED = 3  # so many names of runs stand in a hint
 # Slashes make folders; control characters and line ends make a table of runs unreadable.
-_UNFIT = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNFIT = pattern("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def runs() -> list[Run]:

@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     validate_every: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # Settings has both
 class OptimizationSettings(Knobs):
     """The settings of optimization: streams, rate, optimizer, length."""
 
@@ -78,7 +78,7 @@ class OptimizationSettings(Knobs):
             raise OptionError(f"{' and '.join(lengths)} both set the length of the run", "give one of them")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # Settings has both
 class RunSettings(Knobs):
     """The settings of a run: its seed, and where and how it computes."""
 
