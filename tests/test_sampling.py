@@ -222,6 +222,7 @@ def test_bad_requests_are_refused(trained: TrainedRun) -> None:
 # Documents
 
 
+@pytest.mark.slow
 def test_a_completion_of_a_document_ends_with_it(trained: TrainedRun, tmp_path: Path) -> None:
     names = "".join(f"{a}{b}\n" for a in ("Mar", "Jov", "Mil", "Dan") for b in ("ko", "an", "ica", "ka")) * 40
     (tmp_path / "names.txt").write_text(names)

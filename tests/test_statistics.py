@@ -12,6 +12,7 @@ from charrnn.compare.statistics import MIN_BLOCKS, BehrensFisher, holm, in_block
 
 # The seeds' part in the error of the mean against the blocks', and what is of both: a cell's losses are like the first
 # ones, the difference of two cells like those where `both` is 3.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("S", "ratio", "both"),
     [(2, 0.0, 0.1), (2, 1.0, 0.1), (2, 3.0, 1.0), (2, 10.0, 3.0), (3, 1.0, 0.5), (3, 3.0, 3.0), (5, 3.0, 3.0)],

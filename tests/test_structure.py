@@ -28,7 +28,8 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path, types: bool = True) -> set[str]:
+@cache
+def imports(path: Path, types: bool = True) -> frozenset[str]:
     """The charrnn modules a file imports, wherever in it. types: also those that only annotations need."""
     found = set()
     unread = {id(inner) for node in ast.walk(tree_of(path)) if only_for_types(node) for inner in ast.walk(node)}
@@ -40,7 +41,7 @@ def imports(path: Path, types: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in names}
-    return {name for name in found if name in MODULES and MODULES[name] != path} - {"charrnn"}
+    return frozenset(name for name in found if name in MODULES and MODULES[name] != path) - {"charrnn"}
 
 
 def only_for_types(node: ast.AST) -> bool:
