@@ -11,6 +11,9 @@ from conftest import config
 from torch import Tensor
 
 from charrnn import cells, engines
+from charrnn.cells import ops
+from charrnn.cells.cell import Cell, Param
+from charrnn.cells.initialisation import zeros
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.products import Shape, fast_bf16
@@ -87,6 +90,28 @@ def test_the_compiled_engine_runs_all_cells_but_those_that_look_across_features(
         cell = cells.get(name)
         with pytest.raises(derivative.UnsupportedError, match="layernorm"):
             derivative.trace(cell, {n: p.shape for n, p in cell.shapes(6, 4).items()}, 6, 4)
+
+
+@pytest.mark.parametrize("mixed", ["other blocks", "another number of blocks"])
+def test_arrays_that_are_cut_into_blocks_otherwise_are_left_to_another_engine(mixed: str) -> None:
+    """Of 6 inputs and 4 hidden features: 4 and 6 against 6 and 4, or against the 10 that a vector is."""
+
+    def inputs(x: Any, p: Any) -> Any:
+        joined = ops.concat(p.b, x)
+        return ops.matmul(joined + (ops.concat(x, p.b) if mixed == "other blocks" else p.wide), p.W)
+
+    shapes = {"W": (10, 4), "b": (4,), "wide": (10,)}
+    cell = Cell(
+        name="mixed",
+        summary="",
+        source="",
+        parameters={name: Param(letters, zeros) for name, letters in (("W", "H H"), ("b", "H"), ("wide", "H"))},
+        state={"h": 0},
+        inputs=inputs,
+        step=lambda z, state, p: (z, (state[0] + z,)),
+    )
+    with pytest.raises(derivative.UnsupportedError, match="blocks"):
+        derivative.trace(cell, shapes, 6, 4)
 
 
 WIDTHS = [*((c, 40) for c in NATIVE), *(("lstm", h) for h in range(1, 35))]

@@ -89,7 +89,10 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
     except (AttributeError, TypeError, ValueError) as error:  # what a tensor can do and a stand-in cannot
         raise UnsupportedError(str(error)) from None
     blocks = _Blocks([f"state {name}" for name in cell.state], I, H)
-    y_blocks, *states = [blocks.of(node) for node in nodes]
+    try:
+        y_blocks, *states = [blocks.of(node) for node in nodes]
+    except ValueError as error:  # arrays of one width that are cut otherwise
+        raise UnsupportedError(f"blocks that do not fit each other: {error}") from None
     if [len(s) for s in states] != [1] * len(cell.state):
         raise UnsupportedError("a state that is not of H features")
     return Equations(blocks.graph, blocks.x, tuple(blocks.products.values()), y_blocks, tuple(s[0] for s in states))
