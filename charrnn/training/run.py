@@ -24,7 +24,7 @@ from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import metrics, run_json, tensor_files, tensor_header
+from charrnn.training import metrics, run_json, tensor_files
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
@@ -356,10 +356,8 @@ class Run:
         return entries[kind]
 
     def _weights(self, entry: Mapping[str, str], architecture: Architecture | None = None) -> Tensors:
-        if architecture is not None:
-            declared = tensor_header.load(self.path / entry["name"])
-            architecture.check_shapes({name: tensor.shape for name, tensor in declared.items()})
-        weights = tensor_files.load(self.path, entry)
+        check = () if architecture is None else (architecture.check_shapes,)
+        weights = tensor_files.load(self.path, entry, *check)
         for name, value in weights.items():
             if value.dtype != np.float32:
                 path = self.path / entry["name"]

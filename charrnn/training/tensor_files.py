@@ -1,7 +1,7 @@
 """Files of tensors: safetensors, written once and whole, and known by their SHA-256."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,15 @@ def store(folder: Path, kind: str, step: int, tensors: Tensors) -> dict[str, str
     return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def load(folder: Path, entry: Mapping[str, str]) -> Tensors:
-    """Read the tensors of an entry of run.json. Raises DamageError where they are not what was written."""
+def load(
+    folder: Path, entry: Mapping[str, str], check: Callable[[Mapping[str, tuple[int, ...]]], None] = lambda shapes: None
+) -> Tensors:
+    """Read the tensors of an entry of run.json. Raises DamageError where they are not what was written.
+
+    check: raises CharRNNError where shapes, by name, are not what is expected; asked before a tensor is read.
+    """
     path = folder / entry["name"]
-    tensor_header.load(path)
+    check({name: tensor.shape for name, tensor in tensor_header.load(path).items()})
     data = read(path, most=memory.total_bytes() or MOST_FILE_BYTES)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise DamageError(f"{path} was changed or damaged", RESTORE)
