@@ -7,21 +7,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("memory is measured in another way there", allow_module_level=True)
 
-from fuzzing import Readers
-
-READERS = (
-    "tokenizer.json",
-    "config.json",
-    "run.json",
-    "lines of metrics",
-    "headers of tensors",
-    "files of tensors",
-    "corpora",
-    "primes",
-    "train --config",
-    "comparisons",
-    "answers of a server",
-)
+from fuzzing import READERS, Readers, fuzz
 
 
 @pytest.fixture(scope="module")
@@ -45,5 +31,5 @@ def test_any_input_is_taken_or_refused_in_words(reader: str, readers: Readers) -
 
 @pytest.mark.long
 @pytest.mark.parametrize("reader", READERS)
-def test_any_of_many_inputs_is_taken_or_refused_in_words(reader: str, readers: Readers) -> None:
-    assert readers.fuzz(reader, 100_000, number=1).inputs >= 100_000
+def test_any_of_many_inputs_is_taken_or_refused_in_words(reader: str) -> None:
+    assert fuzz(reader, 100_000, number=1).inputs >= 100_000
