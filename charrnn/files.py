@@ -179,6 +179,12 @@ def remove_folder(folder: Path) -> None:
     disk.remove_tree(folder)
 
 
+def is_unfinished(name: str, names: re.Pattern[str]) -> bool:
+    """Tell whether a name is that of a file, or folder, of ours while it is written. names: what is ours."""
+    known = _UNFINISHED.fullmatch(name)
+    return known is not None and names.fullmatch(known["name"]) is not None
+
+
 def sweep(folder: Path, names: re.Pattern[str], held: bool = False) -> None:
     """Remove what processes that are dead left unfinished in a folder. What cannot be removed stays.
 
@@ -191,7 +197,7 @@ def sweep(folder: Path, names: re.Pattern[str], held: bool = False) -> None:
         return
     for path in found:
         known = _UNFINISHED.fullmatch(path.name)
-        if known is None or not names.fullmatch(known["name"]) or path.is_symlink():
+        if known is None or not is_unfinished(path.name, names) or path.is_symlink():
             continue
         pid = int(known["pid"])
         if not (held if pid == os.getpid() else not is_alive(pid)):

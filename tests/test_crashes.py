@@ -37,6 +37,7 @@ from charrnn.text.corpus import prepare
 from charrnn.training import events, loop, memory, resolve, sizing, speed, training_loop
 from charrnn.training.pacing import SAVE_EVERY_SECONDS, SAVING_SHARE, SPARE_SECONDS, SavingClock
 from charrnn.training.run import Run
+from charrnn.training.runs import newest_interrupted
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 from charrnn.training.trainer import Trainer
@@ -217,6 +218,75 @@ def test_every_operation_may_fail_in_every_way(way: str, tiny: Callable[[str], R
     assert failed > 50
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_beginning_that_fails_anywhere_leaves_a_run_that_can_be_begun_again(
+    way: str, tiny: Callable[[str], Run], home_of_tiny: Path, home: Path
+) -> None:
+    """Until its first checkpoint is whole: what was decided is kept, and nothing is measured or asked again."""
+    expected = outcome(Run(home_of_tiny / "whole"))
+    whole = tiny("whole")
+    asked, run = config(str(home_of_tiny.parent / "text.txt"), **TINY), Run(home / "new")
+    again = failed = 0
+    while True:
+        broken = FailingDisk(failed, WAYS[way])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "disk", broken)
+            patch.setattr(SavingClock, "is_due", due_at({1}))
+            with contextlib.suppress(Death, CharRNNError, OSError):
+                list(loop.new_run(asked, run))
+            patch.setattr(files, "disk", FailingDisk())
+            if run.exists():
+                break
+            again += run.begun()
+            list(loop.resume(run) if run.begun() else loop.new_run(asked, run))
+        assert outcome(run) == expected
+        assert_clean(run)
+        assert (run.path / "config.json").read_bytes() == (whole.path / "config.json").read_bytes()
+        shutil.rmtree(run.path)
+        failed += 1
+    # What fails and does not kill lets the folder be removed.
+    assert again > 9 if way == "killed" else again == 0
+    assert failed > 9
+
+
+def test_a_run_that_was_never_saved_is_the_newest_interrupted_and_begins_again(
+    tiny: Callable[[str], Run], home_of_tiny: Path, capsys: Any, home: Path
+) -> None:
+    run = tiny("cut")
+    for file in run.path.iterdir():
+        if file.name not in ("config.json", "metrics.jsonl"):
+            file.unlink()
+    assert cli.run(["sample", "--run", run.name, "--prime", "R"]) == 1
+    assert f"charrnn train --resume {run.name}" in capsys.readouterr().err
+    assert cli.run(["train", "--name", run.name, str(home_of_tiny.parent / "text.txt")]) == 1
+    assert f"charrnn train --resume {run.name}" in capsys.readouterr().err
+    assert cli.run(["train", "--resume"]) == 0
+    assert "begins again" in capsys.readouterr().err
+    assert outcome(run) == outcome(Run(home_of_tiny / "whole"))
+    assert_clean(run)
+
+
+def test_a_run_that_was_never_saved_can_be_given_another_length(tiny: Callable[[str], Run]) -> None:
+    run = tiny("cut")
+    for name in ("run.json", "training-00000003.safetensors"):
+        (run.path / name).unlink()
+    list(loop.resume(run, steps=9))
+    assert run.about()["step"] == 9
+    assert run.config().steps_in_all == 9
+
+
+def test_a_run_that_lost_its_list_of_checkpoints_is_damaged_and_keeps_them(tiny: Callable[[str], Run]) -> None:
+    run = tiny("whole")
+    (run.path / "run.json").unlink()
+    before = sorted(run.path.iterdir())
+    with pytest.raises(CharRNNError, match="lost its run"):
+        list(loop.resume(run))
+    with pytest.raises(CharRNNError, match="was interrupted"):
+        newest_interrupted()
+    assert "lost its run.json" in str(run.damage())
+    assert sorted(run.path.iterdir()) == before
+
+
 # Killed at random instants, in processes that are forks of one that has imported everything
 
 KILLING = """
@@ -328,6 +398,7 @@ def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(
     """Over the ends of epochs, with early stopping."""
     monkeypatch.setattr(Machine, "products_per_s", 1e9)
     monkeypatch.setattr(files, "disk", FailingDisk())
+    monkeypatch.setattr(Run, "abandon", lambda _: None)  # as one that is killed
     Path(corpus).write_text(Path(corpus).read_text(encoding="utf-8")[:700], encoding="utf-8")
     varied = {"lr": 0.05, "schedule": "constant", "warmup": 0, "bias_smoothing": 0.0, "dropout": 0.2, "hidden": 16}
     varied |= {"patience": 1, "steps": 60, "validate_every": 4}
@@ -346,7 +417,7 @@ def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(
             monkeypatch.setattr(SavingClock, "has_room", lambda self, room=bool(cut.saved): room)
             cut_off(run, asked, cut)
         if not run.exists() or not run.about()["result"]:
-            list(loop.resume(run) if run.exists() else loop.new_run(asked, run))
+            list(loop.resume(run) if run.begun() else loop.new_run(asked, run))
         assert outcome(run) == expected
 
     interrupted()
@@ -355,9 +426,9 @@ def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(
 def cut_off(run: Run, asked: Settings, cut: Cut) -> None:
     """Begin a run, or go on with it, and cut it off; one that is complete is left alone."""
     steps = itertools.count(1)
-    if not run.exists():
+    if not run.begun():
         told = loop.new_run(asked, run, lambda: cut.by_signal and next(steps) >= cut.after)
-    elif run.about()["result"]:
+    elif run.exists() and run.about()["result"]:
         return
     else:
         told = loop.resume(run, stop=lambda: cut.by_signal and next(steps) >= cut.after)

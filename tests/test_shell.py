@@ -53,11 +53,16 @@ def test_what_is_advised_about_a_run_finds_it(
         assert program == "charrnn"
         assert cli.run([*words[:1], "--json", *words[1:]]) == 0, line
         assert Run(Path(json.loads(capsys.readouterr().out.splitlines()[-1])["path" if words[0] == "info" else "run"]))
-    # Damaged: the advice to remove it is right too.
-    (find_run(name).path / "run.json").unlink()
+    # Never saved: the advice to begin it again or to remove it is right too.
+    path = find_run(name).path
+    for file in ("run.json", "training-00000003.safetensors"):
+        (path / file).unlink()
     with pytest.raises(CharRNNError) as raised:
         find_run(name)
-    _, *words = words_of(raised.value.hint.removeprefix("train it anew after: "), LC_ALL="C.UTF-8")
+    resume, remove = raised.value.hint.removeprefix("begin it again: ").split(", or delete it: ")
+    _, *words = words_of(resume, LC_ALL="C.UTF-8")
+    assert cli.run([*words[:1], "--json", *words[1:]]) == 0
+    _, *words = words_of(remove, LC_ALL="C.UTF-8")
     assert cli.run([*words[:1], "-y", *words[1:]]) == 0
 
 

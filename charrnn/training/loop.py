@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
+from charrnn import files
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
 from charrnn.text.copies import Progress, silent
@@ -17,6 +18,7 @@ from charrnn.text.corpus import prepare
 from charrnn.training import identity, memory, resolve, training_state
 from charrnn.training.config import Config
 from charrnn.training.events import Event
+from charrnn.training.metrics import METRICS, TIMINGS
 from charrnn.training.run import Run
 from charrnn.training.runs import open_run
 from charrnn.training.settings import Settings
@@ -28,6 +30,7 @@ from charrnn.training.training_loop import TrainingLoop
 # What stood here before it had a module of its own is imported from here too.
 __all__ = ["Trainer", "diverged", "new_run", "open_run", "resume", "threads_of"]
 
+BEGUN_AGAIN = "nothing of this run was saved: it begins again"
 DIVERGED_HINT = "train a new run with a lower --lr"
 
 
@@ -76,6 +79,7 @@ def resume(
 ) -> Generator[Event, None, None]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
+    One that died before its first checkpoint begins again, with all that was decided then.
     device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
     epochs: passes over the training part, in all, instead of steps. budget: seconds from now on, instead of steps.
     Raises CharRNNError where the run is complete, damaged, in use or diverged, its corpus is gone, it was trained with
@@ -83,9 +87,10 @@ def resume(
     """
     began = time.monotonic() if began is None else began
     length = Length(steps, epochs, budget)
-    run.about()  # before anything is locked: it must be a run
+    saved = run.exists()
+    run.about() if saved else run.config()  # before anything is locked: it must be a run
     with run.held():
-        yield from _resumed(run, length, stop, began, progress, device)
+        yield from (_resumed if saved else _begun_again)(run, length, stop, began, progress, device)
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,36 @@ def _resumed(
             loop.record.resume(checkpoint, about.get("diverged"))
             loop.record.plan(trainer.config)
             run.sweep()
+            yield from loop.events(stop)
+
+
+def _begun_again(
+    run: Run,
+    length: Length,
+    stop: Callable[[], bool],
+    began: float,
+    progress: Progress,
+    device: str | None,
+) -> Iterator[Event]:
+    """Train a run that was never saved from its beginning, into its own folder."""
+    run.refuse_lost()
+    config, moved = resolve.moved(run.config(), device)
+    # config.json is written first, tokenizer.json after it.
+    tokenizer = run.tokenizer() if (run.path / "tokenizer.json").exists() else None
+    corpus = prepare(config, tokenizer, progress=progress)
+    machine = Machine(config, corpus)
+    if length.is_new:
+        given = {name: value for name, value in dataclasses.asdict(length).items() if value is not None}
+        config = resolve.resolve(config.as_settings().replace(**given), corpus, machine)
+    resolve.refuse_what_does_not_fit(config, corpus, machine)
+    with memory.explained(config, corpus):
+        loop = TrainingLoop(run, Trainer(config, corpus), machine, began, notes=(BEGUN_AGAIN, *moved))
+        run.write_tokenizer(corpus.tokenizer)
+        for file in (METRICS, TIMINGS):
+            files.remove(run.path / file)
+        loop.record.plan(config)
+        run.sweep()
+        with threads_of(config):
             yield from loop.events(stop)
 
 

@@ -10,6 +10,7 @@ metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exact
 Where the newest checkpoint is damaged, the one before it is used, and that is said.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -93,9 +94,10 @@ class Run:
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
         self.refuse_taken()
+        files.sweep(self.path, WRITTEN, held=True)
         try:
             self.write_config(config)
-            files.write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
+            self.write_tokenizer(tokenizer)
         except BaseException:
             self.abandon()
             raise
@@ -111,7 +113,7 @@ class Run:
     def refuse_taken(self) -> None:
         """Raise CharRNNError where something is kept here already: before a long text is read for nothing."""
         with self._refusing():
-            if self.path.exists() and any(file.name not in locks.FILES for file in self.path.iterdir()):
+            if self.path.exists() and any(not _is_left_over(file.name) for file in self.path.iterdir()):
                 if self.exists():
                     raise CharRNNError(f"{self.path} exists already", "choose another --name, or use --resume")
                 if locks.is_held(self.path):
@@ -120,8 +122,13 @@ class Run:
                     )
                 raise CharRNNError(
                     f"{self.path} exists already and holds no checkpoint",
-                    f"choose another --name, or delete that folder: {command('rm', operands=(self.typed,))}",
+                    f"choose another --name, or {self.unsaved_hint()}",
                 )
+
+    def unsaved_hint(self) -> str:
+        """Say what can be done with a run that was begun and never saved."""
+        resume, remove = command("train", "--resume", self.typed), command("rm", operands=(self.typed,))
+        return f"begin it again: {resume}, or delete it: {remove}"
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -137,6 +144,10 @@ class Run:
     def write_config(self, config: Config) -> None:
         """Write config.json; a plan is written here before any step follows it, so that resuming repeats it."""
         files.write_atomically(self.path / "config.json", config.to_json().encode())
+
+    def write_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Write tokenizer.json."""
+        files.write_atomically(self.path / "tokenizer.json", tokenizer.to_json().encode())
 
     def config(self) -> Config:
         """Read config.json. Raises CharRNNError where it was damaged, or leaves something open."""
@@ -160,12 +171,31 @@ class Run:
     def damage(self) -> str | None:
         """Say what is wrong with the run's small files, or None; its tensors are not read."""
         try:
+            self.refuse_unsaved()
             self.about(), self.config(), self.tokenizer(), self.rows(METRICS), self.rows(TIMINGS)
         except CharRNNError as error:
-            if not self.exists():
-                return "it has no checkpoint" + (f": in use by {locks.holder(self.path)}" if self.in_use() else "")
             return error.problem
         return None
+
+    def refuse_unsaved(self) -> None:
+        """Raise CharRNNError where no checkpoint was ever saved here, or none can be found."""
+        if self.exists():
+            return
+        self.refuse_lost()
+        self.config()
+        used = f": in use by {locks.holder(self.path)}" if self.in_use() else ""
+        raise CharRNNError(f"{self.path} has no checkpoint yet{used}", "wait for it" if used else self.unsaved_hint())
+
+    def refuse_lost(self) -> None:
+        """Raise CharRNNError where run.json is missing though more was saved than one checkpoint.
+
+        Up to one, the first was cut off while it was saved; beginning again loses nothing. What stands in place of
+        run.json and is no file is refused as damage.
+        """
+        if os.path.lexists(self.path / run_json.NAME):
+            self.about()
+        if len([path for path in self.path.glob("training-*") if TENSORS.fullmatch(path.name)]) > 1:
+            raise CharRNNError(f"{self.path} has lost its {run_json.NAME}, which names its checkpoints", RESTORE)
 
     def in_use(self) -> bool:
         """Tell whether some process trains into it at this moment."""
@@ -261,7 +291,7 @@ class Run:
         This process holds the run.
         """
         files.sweep(self.path, WRITTEN, held=True)
-        named = _named(self.about())
+        named = _named(self.about() if self.exists() else None)
         self._remove({path.name for path in self.path.iterdir() if TENSORS.fullmatch(path.name)} - named)
 
     def _remove(self, names: set[str]) -> None:
@@ -363,6 +393,11 @@ class Run:
                 path = self.path / entry["name"]
                 raise CharRNNError(f"{path}: weight {name} is {value.dtype}, where float32 is expected", RESTORE)
         return weights
+
+
+def _is_left_over(name: str) -> bool:
+    """Tell whether a file is of a process that died before it began a run, or of one that holds the folder now."""
+    return name in locks.FILES or files.is_unfinished(name, WRITTEN)
 
 
 def _named(about: Mapping[str, Any] | None) -> set[str]:

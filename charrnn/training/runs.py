@@ -31,9 +31,10 @@ def folders() -> list[Run]:
     return sorted((run for run in found if run.begun()), key=Run.saved_at, reverse=True)
 
 
-def find_run(name: str = "latest") -> Run:
+def find_run(name: str = "latest", saved: bool = True) -> Run:
     """Find the run of that name in the home folder, at that path, or the newest for 'latest'.
 
+    saved: only one that has a checkpoint; else one that was begun will do, which can be resumed.
     Raises CharRNNError where there is none, with the nearest name as a hint, and where it has no checkpoint.
     """
     if name == "latest":
@@ -42,27 +43,34 @@ def find_run(name: str = "latest") -> Run:
             raise CharRNNError(f"there is no run in {home()} yet", f"train one: {command('train')}")
         return known[0]
     found = find_folder(name)
-    if not found.exists():
-        raise CharRNNError(
-            f"{found.path}: {found.damage()}", f"train it anew after: {command('rm', operands=(found.typed,))}"
-        )
+    if saved:
+        found.refuse_unsaved()
     return found
 
 
 def newest_interrupted() -> Run:
-    """Find the newest run of the home folder that is not complete and that nobody trains.
+    """Find the newest run of the home folder that is not complete and that nobody trains, saved or only begun.
 
     One that diverged is complete. Raises CharRNNError where there is none.
     """
-    known = runs()
-    for run in known:
+    for run in folders():
         with suppress(CharRNNError):  # it is damaged: `runs` says how
-            about = run.about()
-            if about["result"] is None and about.get("diverged") is None and not run.in_use():
+            if not run.in_use() and _is_interrupted(run):
                 return run
+    known = runs()
     lengthen = ("give a run and its new length: ", ("--resume", known[0].typed, "--steps", "N")) if known else None
     what, words = lengthen or ("train one: ", ())
     raise CharRNNError(f"no run in {home()} was interrupted", f"{what}{command('train', *words)}")
+
+
+def _is_interrupted(run: Run) -> bool:
+    """Tell whether a run that nobody trains can go on as it was planned. Raises CharRNNError where it is damaged."""
+    if not run.exists():
+        run.refuse_lost()
+        run.config()
+        return True
+    about = run.about()
+    return about["result"] is None and about.get("diverged") is None
 
 
 def find_folder(name: str) -> Run:
