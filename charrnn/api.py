@@ -33,7 +33,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import runs
+from charrnn.training import identity, runs
 from charrnn.training.config import Config
 from charrnn.training.run import Run
 
@@ -180,15 +180,17 @@ def load(
     """Load the model of a run: its name, path or 'latest'. Raises CharRNNError where there is none or it is broken.
 
     kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
-    Warns with DamageWarning where its newest checkpoint is damaged, and the one before it is used.
+    Warns with DamageWarning where its newest checkpoint is damaged, and the one before it is used, and where the
+    equations of its cell were changed since it was trained.
     """
     found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where
     config, tokenizer = found.config(), found.tokenizer()
     weights, note = found.whole_weights(Architecture.of(config, tokenizer.size), which)
-    if note is not None:
-        warnings.warn(note, DamageWarning, stacklevel=2)
+    for said in (note, identity.note_of_equations(found.about(), config)):
+        if said is not None:
+            warnings.warn(said, DamageWarning, stacklevel=2)
     model = TextModel(config, tokenizer, weights, found, where, kept)
     return model
 

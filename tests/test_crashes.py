@@ -4,6 +4,7 @@ As SQLite is tested: fail the n-th operation, for every n, and look at what is l
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -16,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -666,6 +667,54 @@ def test_a_full_disk_ends_a_training_with_the_file_and_its_folder(
     assert run.about()["step"] == 4
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """A true file system at tmp_path / 'disk', of a megabyte; gives what changes how large it is, or its rights."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> bool:
+        line = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        return shutil.which("mount") is not None and subprocess.run(line, capture_output=True).returncode == 0
+
+    if sys.platform != "linux" or not mount("size=1m"):
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield lambda options: None if mount(f"remount,{options}") else pytest.fail(f"mount -o remount,{options}")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_file_system_and_one_that_may_not_be_written_lose_nothing(
+    corpus: str, home: Path, tmp_path: Path, small_disk: Callable[[str], None], capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Machine, "products_per_s", 1e9)
+    asked = config(corpus, **{**TINY, "hidden": 64})
+    list(loop.new_run(asked, Run(home / "whole")))
+    run, steps = Run(tmp_path / "disk" / "run"), itertools.count(1)
+    list(loop.new_run(asked, run, lambda: next(steps) >= 2))
+    for state, number, again in (("size=1m", errno.ENOSPC, "rw,size=9m"), ("ro", errno.EROFS, "rw")):
+        small_disk(state)
+        if number == errno.ENOSPC:
+            filling = tmp_path / "disk" / "filling"
+            with contextlib.suppress(OSError), filling.open("wb", buffering=0) as stream:
+                while stream.write(bytes(1 << 12)):
+                    pass
+        before = run.about()
+        assert cli.run(["train", "--resume", str(run.path)]) == 1
+        told = capsys.readouterr().err
+        assert os.strerror(number) in told
+        assert str(run.path) in told
+        assert "saved" not in told
+        assert run.about() == before
+        assert_whole(run)
+        small_disk(again)
+        list(loop.resume(run, stop=lambda: True))
+        assert run.about()["step"] > before["step"]
+    list(loop.resume(run))
+    assert outcome(run) == outcome(Run(home / "whole"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of files here")
 def test_a_limit_of_file_sizes_ends_a_training_with_exit_code_1(tiny: Callable[[str], Run], home: Path) -> None:
@@ -890,3 +939,29 @@ def test_a_run_is_not_resumed_with_another_text_vocabulary_or_size_and_every_dif
         assert part in str(caught.value)
     (run.path / "config.json").write_bytes(before["config.json"])
     assert before == {path.name: path.read_bytes() for path in run.path.iterdir()}
+
+
+def test_a_run_is_not_resumed_with_other_equations_of_the_same_name_and_loading_it_tells(
+    corpus: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = dataclasses.replace(cells.get("simple"), name="changing")
+    other = dataclasses.replace(cell, step=lambda z, state, p: cell.step(z * 2.0, state, p))
+    run = Run(home / "run")
+    cells.register(cell)
+    try:
+        list(loop.new_run(config(corpus, cell="changing", engine="loop", steps=2), run))
+        cells.unregister("changing")
+        cells.register(other)
+        with pytest.raises(CharRNNError, match="something else than its folder says: equations is"):
+            list(loop.resume(run, steps=3))
+        with pytest.warns(DamageWarning, match="the equations of the cell changing were changed"):
+            api.load(run)
+        # Another version may write the same equations otherwise.
+        run.rewrite({**run.about(), "made_with": {"charrnn": "0.0.1"}})
+        with pytest.warns(DamageWarning, match="are written otherwise in this version"):
+            api.load(run)
+        started = next(loop.resume(run, steps=3))
+        assert isinstance(started, events.Started)
+        assert any("written otherwise" in note for note in started.notes)
+    finally:
+        cells.unregister("changing")

@@ -5,14 +5,17 @@ products, operations and slices of known widths. The equations' own source is no
 notebook are compiled like any other.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from charrnn.cells.cell import Cell
 from charrnn.cells.operation import Symbol
-from charrnn.compiler.graph import Graph, Node
+from charrnn.compiler.graph import Graph, Node, reachable
 from charrnn.errors import CharRNNError
+
+SMALL = (2, 3, 3)  # I, H, O of a record that is made for its equations alone
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,14 @@ class Function:
     inputs: dict[str, int]
     outputs: dict[str, Node]
 
+    def lines(self) -> Iterator[str]:
+        """Write the record down, a line a node: equal for equal equations, and for no others."""
+        number = {node: i for i, node in enumerate(reachable(self.outputs.values()))}
+        for node, i in number.items():
+            yield f"{i} {node.op} {node.width} {node.data!r} {[number[a] for a in node.args]}"
+        for name, node in self.outputs.items():
+            yield f"{name} {number[node]}"
+
 
 def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[Function, Function]:
     """Record a cell's `inputs` (x -> z) and `step` (z, states -> y, states) at the sizes of one layer.
@@ -128,6 +139,20 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
             "write them with charrnn.cells.ops, + - * / and numbers alone",
         ) from error
+
+
+def fingerprint(cell: Cell, options: dict[str, int]) -> str | None:
+    """Return the SHA-256 of a cell's equations and of the states that it starts from, or None where no record is
+    possible. Other equations that compute the same numbers give another one.
+    """
+    try:
+        functions = trace(cell, *SMALL, options)
+    except CharRNNError:
+        return None
+    lines = [f"{name} starts at {value!r}" for name, value in cell.state.items()]
+    for function in functions:
+        lines += function.lines()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def slot(state: str) -> str:

@@ -146,13 +146,15 @@ def _resumed(
     if length.steps is not None:
         length.steps_in_all(run.name, step, 1)  # before a long text is read for nothing
     config, moved = resolve.moved(config, device)
+    if (note := identity.note_of_equations(about, config)) is not None:
+        notes = (*notes, note)
     corpus = prepare(config, run.tokenizer(), progress=progress)
     if length.is_new:
         config = dataclasses.replace(config, **dataclasses.asdict(length))
         steps = length.steps_in_all(run.name, step, resolve.steps_per_epoch(config, corpus))
         if steps is not None:
             config = resolve.planned(config, corpus, since=step, steps=steps)
-    differences = identity.differences(about.get("identity"), identity.of(config, corpus.tokenizer))
+    differences = identity.differences(about, identity.of(config, corpus.tokenizer))
     batch, architecture = resolve.rows(config, corpus), Architecture.of(config, corpus.tokenizer.size)
     # Before anything is made as large as the configuration says.
     training_state.refuse([*differences, *training_state.differences(config, architecture, batch, restored)], run.name)

@@ -79,6 +79,9 @@ def wrong_in(about: Mapping[str, Any]) -> str | None:
         return wrong
     if wrong := _wrong_in_before(about.get("before")):
         return f"before: {wrong}"
+    for name in ("identity", "made_with"):
+        if not isinstance(about.get(name), dict | None):
+            return shown(name, about[name])
     if not or_null(is_count)(about.get("diverged")):
         return shown("diverged", about["diverged"])
     return _wrong_in_result(about.get("result"))
