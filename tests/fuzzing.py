@@ -2,6 +2,7 @@
 
 python tests/fuzzing.py 100000                  # so many for each reader, and a table of figures
 python tests/fuzzing.py 100000 corpora primes   # for these
+JOBS=16 python tests/fuzzing.py 100000          # so many processes side by side
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -408,19 +409,27 @@ def _megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def fuzz(reader: str, examples: int, number: int) -> Figures:
-    """Give a reader so many inputs, in batches, each in a process of its own. number: of the first batch's seed."""
-    figures = Figures(reader)
-    for first in range(0, examples, BATCH):
-        # A pool of its own for each: the next batch must begin with the memory of a new process.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            one = pool.submit(_batch, reader, min(BATCH, examples - first), number + first // BATCH).result()
-        figures.inputs += one.inputs
-        figures.refused += one.refused
-        figures.seconds += one.seconds
-        figures.longest_ms = max(figures.longest_ms, one.longest_ms)
-        figures.megabytes = max(figures.megabytes, one.megabytes)
-    return figures
+def fuzz(readers: Sequence[str], examples: int, number: int, jobs: int = 1) -> Iterator[Figures]:
+    """Give readers so many inputs each, in batches, each in a process of its own; yield what came of a reader.
+
+    number: of the first batch's seed. jobs: processes side by side.
+    """
+    starts = range(0, examples, BATCH)
+    # A batch must begin with the memory of a new process.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        batches = {
+            reader: [pool.submit(_batch, reader, min(BATCH, examples - at), number + at // BATCH) for at in starts]
+            for reader in readers
+        }
+        for reader, submitted in batches.items():
+            figures = Figures(reader)
+            for one in (each.result() for each in submitted):
+                figures.inputs += one.inputs
+                figures.refused += one.refused
+                figures.seconds += one.seconds
+                figures.longest_ms = max(figures.longest_ms, one.longest_ms)
+                figures.megabytes = max(figures.megabytes, one.megabytes)
+            yield figures
 
 
 def _batch(reader: str, examples: int, number: int) -> Figures:
@@ -435,8 +444,8 @@ def _main(examples: int, readers: list[str]) -> None:
         "| reader | inputs | refused | seconds | longest (ms) | added to a process (MB) |\n|---|---|---|---|---|---|",
         flush=True,
     )
-    for reader in readers or READERS:
-        f = fuzz(reader, examples, int.from_bytes(os.urandom(4), "big"))
+    number, jobs = int.from_bytes(os.urandom(4), "big"), int(os.environ.get("JOBS", "1"))
+    for f in fuzz(readers or READERS, examples, number, jobs):
         row = (
             f.reader,
             f"{f.inputs:,}",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.bench import bench_onnx
-from charrnn.bench.bench_machine import reader, seconds_of
+from charrnn.bench.bench_machine import panel_reader, reader, seconds_of
 from charrnn.cells.cell import Cell
 from charrnn.generate.compiled import CHUNKS, CompiledDecoder
 from charrnn.generate.decoder import Decoder
@@ -78,9 +78,12 @@ def _measured(
     works: dict[str, Callable[[], Any]] = {name: _bound(steps, chars[name]) for name, (_, steps) in ways.items()}
     times_read = {dtype: max(1, int(SLICE_SECONDS * READ_BYTES_PER_S / size)) for dtype, size in sizes.items()}
     works |= {f"read {dtype}": reader(size, times=times_read[dtype]) for dtype, size in sizes.items()}
+    works |= {
+        f"panels {dtype}": _bound(_often(panel_reader(size, dtype)), times_read[dtype]) for dtype, size in sizes.items()
+    }
     times = seconds_of(works, seconds)
     per_char = {name: times[name] / chars[name] for name in ways}
-    per_read = {dtype: times[f"read {dtype}"] / n for dtype, n in times_read.items()}
+    per_read = {dtype: min(times[f"read {dtype}"], times[f"panels {dtype}"]) / n for dtype, n in times_read.items()}
     eager = min(per_char[name] for name in ways if name.startswith("eager"))
     rows = []
     for name, (dtype, _) in ways.items():
@@ -115,6 +118,14 @@ def _chars_in(seconds: float, steps: Steps, multiple: int) -> int:
     began = time.perf_counter()
     steps(multiple)
     return multiple * max(1, min(64 // multiple, round(seconds / (time.perf_counter() - began))))
+
+
+def _often(work: Callable[[], Any]) -> Steps:
+    def steps(times: int) -> None:
+        for _ in range(times):
+            work()
+
+    return steps
 
 
 def _bound(steps: Steps, chars: int) -> Callable[[], Any]:

@@ -1,4 +1,7 @@
-"""The machine's limits: matrix products, and reading memory. Everything else is measured against them."""
+"""The machine's limits: matrix products, and reading memory. Everything else is measured against them.
+
+A limit is the best that anything does here: torch or the compiled code of this package, whichever is faster.
+"""
 
 import platform
 import threading
@@ -12,6 +15,8 @@ from charrnn.compiler import cache
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256
+TILE_ROWS, TILE_DEPTH = 32, 128  # of a product that stays in the nearest cache
+TILE_TIMES = 400  # over, in one work: about a millisecond
 
 READ = """
 import numpy as np
@@ -26,6 +31,25 @@ def read(data_, n, times):
             total += data[i] ^ np.uint64(k)  # a different sum each time, or the compiler reads once
     return np.int64(total)
 """
+# As completing reads weights: panels from front to back, with sums in registers.
+READ_PANELS = """
+import numpy as np
+from charrnn.compiler.decoding.products import by_{dtype}
+from charrnn.compiler.decoding.views import matrix, vector
+
+
+def read(panels_, n, width, x_, I, scale_, y_, O, sums_, rounded_):
+    x, y, sums, rounded = vector(x_, I), vector(y_, O), vector(sums_, 64), vector(rounded_, I)
+    panels, scale = matrix(panels_, n, width), vector(scale_, O)
+    by_{dtype}(x, panels, {scale}y, sums, rounded)
+    return np.int64(0)
+"""
+PANEL_SIGNATURE = (
+    *("{kind}*", "int64", "int64", "float32*", "int64", "float32*"),
+    *("float32*", "int64", "float32*", "int32*"),
+)
+PANEL_KINDS = {"float32": "float32", "bf16": "uint32", "int8": "int8"}
+PANEL_ROWS = 512  # of a matrix that is read so
 
 
 def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> dict[str, float]:
@@ -63,9 +87,71 @@ def reader(size: int, threads: int = 1, times: int = 1) -> Work:
     return work
 
 
-def machine(quick: bool) -> dict[str, Any]:
-    """Measure the processor's limits, for one thread and all: GFLOP/s of a square product, GB/s of reading.
+def panel_reader(size: int, dtype: str) -> Work:
+    """Make a read of about `size` bytes of weights in a dtype, as completing reads them, and multiplies with them."""
+    from charrnn.compiler.decoding import weights
 
+    scale = "scale, " if dtype == "int8" else ""
+    signature = tuple(kind.format(kind=PANEL_KINDS[dtype]) for kind in PANEL_SIGNATURE)
+    function, _ = cache.load(READ_PANELS.format(dtype=dtype, scale=scale), "read", signature)
+    bytes_of = {"float32": 4, "bf16": 2, "int8": 1}[dtype]
+    columns = max(1, round(size / (PANEL_ROWS * weights.PANEL * bytes_of))) * weights.PANEL
+    panels, *scales = weights.pack(np.ones((PANEL_ROWS, columns), np.float32), dtype)
+    x, y, sums = (np.ones(n, np.float32) for n in (PANEL_ROWS, columns, weights.PANEL))
+    rounded, scale_ = np.ones(PANEL_ROWS, np.int32), (scales or [y])[0]
+    kept = panels, x, scale_, y, sums, rounded  # as long as the work is
+
+    def work() -> None:
+        at = [array.ctypes.data for array in kept]
+        function(at[0], *panels.shape, at[1], PANEL_ROWS, at[2], at[3], columns, at[4], at[5])
+
+    return work
+
+
+class Tile:
+    """A product in compiled training's own tiles, of numbers that stay in the nearest cache, by every thread.
+
+    dtype: of torch. operations: 10^9 in one work, two a multiplication.
+    """
+
+    def __init__(self, dtype: Any, threads: int) -> None:
+        import torch
+        from llvmlite import ir
+
+        from charrnn.compiler.training import llvm, products
+        from charrnn.compiler.training.arithmetic import I64
+
+        shape = products.Shape(dtype)
+        module = ir.Module()
+        product = products.emit_product(module, shape)
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "tiles")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        A, B, C, times = function.args
+        row, steps = TILE_DEPTH * dtype.itemsize, shape.steps(TILE_DEPTH)
+        with products.loop(builder, I64(0), times, 1):
+            of_c = I64(shape.panel * (8 if dtype == torch.float64 else 4))
+            builder.call(product, [A, I64(row), B, C, of_c, I64(TILE_ROWS), I64(steps), I64(1)])
+        builder.ret_void()
+        self._engine = llvm.compiled(str(module))
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self._arrays = []
+        for _ in range(threads):
+            packed = shape.pack(torch.ones(TILE_DEPTH, shape.panel), False)
+            a, c = torch.ones(TILE_ROWS, TILE_DEPTH, dtype=dtype), torch.empty(TILE_ROWS, shape.panel, dtype=wide)
+            self._arrays.append((a, packed, c))
+        self.operations = 2 * TILE_ROWS * TILE_DEPTH * shape.panel * TILE_TIMES * threads / 1e9
+
+    def __call__(self) -> None:
+        from charrnn.compiler.training import threads
+
+        parts = [(a.data_ptr(), b.data_ptr(), c.data_ptr(), TILE_TIMES) for a, b, c in self._arrays]
+        threads.run(self._engine.get_function_address("tiles"), parts)
+
+
+def machine(quick: bool) -> dict[str, Any]:
+    """Measure the processor's limits, for one thread and all: GFLOP/s of products, GB/s of reading.
+
+    Products: of square matrices by torch, and of a tile that stays in the nearest cache; what is faster is the limit.
     A precision that the processor has no units for is so slow that a smaller product shows it as well.
     """
     import torch
@@ -81,9 +167,9 @@ def machine(quick: bool) -> dict[str, Any]:
     }
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
-        pairs = {name: _factors(n, dtype) for name, dtype in _precisions().items()}
-        times = seconds_of({name: _product(pair) for name, pair in pairs.items()}, 0.5 if quick else 3, 2)
-        limits["gflops"][str(threads)] = {name: 2 * len(pairs[name][0]) ** 3 / s / 1e9 for name, s in times.items()}
+        works, operations = product_works(threads, n)
+        times = seconds_of(works, 0.5 if quick else 3, 2)
+        limits["gflops"][str(threads)] = fastest_products(times, operations)
         sizes = {"1 MB": 1 << 20, "16 MB": 1 << 24, "256 MB": 1 << 28}
         times_over = {name: max(1, (1 << 26) // size) for name, size in sizes.items()}  # what fits a cache is in it
         works = {name: reader(size, threads, times_over[name]) for name, size in sizes.items()}
@@ -95,7 +181,30 @@ def machine(quick: bool) -> dict[str, Any]:
     return limits
 
 
-def _precisions() -> dict[str, Any]:
+def product_works(threads: int, n: int) -> tuple[dict[str, Work], dict[str, float]]:
+    """Return works that show how fast this machine multiplies, by name, and the 10^9 operations in each.
+
+    threads: that torch computes with now. n: of the square matrices.
+    """
+    works: dict[str, Work] = {}
+    operations: dict[str, float] = {}
+    for name, dtype in precisions().items():
+        pair, tile = _factors(n, dtype), Tile(dtype, threads)
+        works |= {f"square {name}": _product(pair), f"tile {name}": tile}
+        operations |= {f"square {name}": 2 * len(pair[0]) ** 3 / 1e9, f"tile {name}": tile.operations}
+    return works, operations
+
+
+def fastest_products(times: Mapping[str, float], operations: Mapping[str, float]) -> dict[str, float]:
+    """Return 10^9 operations a second by precision, of the fastest work. times: of the works, by name, and others."""
+    return {
+        precision: max(operations[f"{kind} {precision}"] / times[f"{kind} {precision}"] for kind in ("square", "tile"))
+        for precision in precisions()
+    }
+
+
+def precisions() -> dict[str, Any]:
+    """Return the dtypes of training's products by name."""
     import torch
 
     return {"float32": torch.float32, "bf16": torch.bfloat16}

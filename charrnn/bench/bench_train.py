@@ -1,6 +1,7 @@
 """One step of training: the engines here against torch's own module in a plain loop, the same batches and Adam.
 
-A cell that is no torch layer is measured against the layer nearest to it in parameters.
+A cell that is no torch layer is measured against the layer nearest to it in parameters. The share of the peak counts
+the operations that are executed: a first layer whose table is smaller than what is read multiplies the table alone.
 """
 
 import dataclasses
@@ -12,14 +13,18 @@ import torch
 from torch import nn
 
 from charrnn import cells
-from charrnn.bench.bench_machine import seconds_of
+from charrnn.bench.bench_machine import fastest_products, product_works, seconds_of
 from charrnn.cells.cell import Cell
-from charrnn.engines import names_for
+from charrnn.compiler import trace
+from charrnn.compiler.graph import reachable
+from charrnn.engines import fused, names_for
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.model.torch_layers import to_torch
 
 VOCABULARY = 330
+SQUARE = 1024  # of the product that is measured in turns with training
+TABLES = frozenset({"loop", "scan", "native"})  # engines that multiply a small table before it is looked up
 
 
 def measure(
@@ -27,7 +32,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measure characters a second of each engine and precision, within about so many seconds.
 
-    gflops: the machine's peaks by precision; bf16 is left out where it is slower than float32.
+    gflops: the machine's peaks by precision; bf16 is left out where it is slower than float32. The share of the peak is
+    taken of one that is measured in the same turns.
     """
     architecture = Architecture(cell, VOCABULARY, hidden, depth, min(hidden, 128))
     definition, weights = architecture.definition, architecture.initial(seed=7)
@@ -36,17 +42,19 @@ def measure(
     precisions = [p for p in ("float32", "bf16") if gflops[p] >= gflops["float32"]]
     module = dataclasses.replace(architecture, cell=nearest_torch_layer(definition).name, cell_options={})
     for precision in precisions:
-        works["nn module", precision] = _plain(module, module.initial(seed=7), ids, precision)
+        if precision == "float32" or fused.multiplies_bf16(module.definition, "cpu"):
+            works["nn module", precision] = _plain(module, module.initial(seed=7), ids, precision)
         for engine in names_for(definition):
             works[engine, precision] = _step(CharRNN(architecture, weights, engine), ids, precision)
     names = {" ".join(key): work for key, work in works.items()}
-    times = seconds_of(names, seconds, at_least=2)
-    plain = min(times[f"nn module {p}"] for p in precisions)
-    # Two operations a weight and character forward, four backward; looked-up rows cost nothing.
-    multiplied = sum(value.size for name, value in weights.items() if value.ndim > 1 and name != "embedding")
+    products, operations = product_works(torch.get_num_threads(), SQUARE)
+    times = seconds_of(names | products, seconds, at_least=2)
+    peaks = fastest_products(times, operations)
+    plain = min(seconds for name, seconds in times.items() if name.startswith("nn module"))
     rows = []
     for engine, precision in works:
         t = times[f"{engine} {precision}"]
+        measured = module if engine == "nn module" else architecture
         rows.append(
             {
                 "cell": cell,
@@ -58,10 +66,30 @@ def measure(
                 "precision": precision,
                 "chars_per_s": batch * window / t,
                 "ratio_to_plain": plain / t,
-                "share_of_peak": 6 * multiplied * batch * window / t / 1e9 / gflops[precision],
+                "share_of_peak": executed(measured, batch * window, engine in TABLES) / t / peaks[precision],
             }
         )
     return rows
+
+
+def executed(architecture: Architecture, read: int, tables: bool) -> float:
+    """Count the 10^9 operations of the matrix products of a step: two a multiplication, forwards once, backwards twice.
+
+    read: characters of a step. tables: whether the first layer multiplies its table where that is smaller than `read`.
+    """
+    H, cell = architecture.hidden, architecture.definition
+    multiplications = read * H * architecture.vocabulary
+    for layer in range(architecture.layers):
+        inputs, step = trace.trace(cell, architecture.input_size(layer), H, H, dict(architecture.cell_options))
+        rows = min(read, architecture.vocabulary + 1) if layer == 0 and tables else read
+        multiplications += rows * _multiplied(inputs) + read * _multiplied(step)
+    return 6 * multiplications / 1e9
+
+
+def _multiplied(function: trace.Function) -> int:
+    """Count the multiplications of a function's matrix products, for one row."""
+    nodes = reachable(function.outputs.values())
+    return sum(node.width * node.args[0].width for node in nodes if node.op == "matmul")
 
 
 def nearest_torch_layer(cell: Cell) -> Cell:

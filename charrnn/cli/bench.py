@@ -44,7 +44,7 @@ def _machine(kind: str, limits: dict[str, Any]) -> None:
     for threads, peaks in limits["gflops"].items():
         reads = limits["read_gb_per_s"][threads]
         click.echo(
-            f"{threads} thread{'s' if threads != '1' else ''}: product of {limits['product_size']} squared "
+            f"{threads} thread{'s' if threads != '1' else ''}: products "
             + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in peaks.items())
             + "; reading "
             + ", ".join(f"{size} {value:.0f} GB/s" for size, value in reads.items())

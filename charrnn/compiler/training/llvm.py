@@ -48,7 +48,7 @@ class Machine:
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()
-        self._engine = _compile(str(self.module))
+        self._engine = compiled(str(self.module))
         self.forward, self.backward, add_rows = map(
             self._engine.get_function_address, ("forward", "backward", "add_rows")
         )
@@ -259,7 +259,7 @@ def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
 
 
 @cache
-def _compile(source: str) -> Any:
+def compiled(source: str) -> Any:
     """Return an engine with a module's code; layers that differ in what it does not depend on share it."""
     enabled = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features().items()))
     if vector_bytes() == 64:
