@@ -29,6 +29,7 @@ from charrnn.training.recording import Record
 from charrnn.training.run import Run
 from charrnn.training.speed import Machine
 from charrnn.training.trainer import Trainer
+from charrnn.training.waiting import Waiting
 
 # A GPU is waited for once in so many steps, to know how long they take, when nothing depends on it.
 WAIT_STEPS = 16
@@ -85,6 +86,10 @@ class TrainingLoop:
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train to the end of the plan, validating and saving on the way. stop() is asked after every step."""
+        with Waiting() as waiting:
+            yield from self._events(stop, waiting)
+
+    def _events(self, stop: Callable[[], bool], waiting: Waiting) -> Iterator[Event]:
         trainer, budget = self.trainer, self._budget
         with self.pace.aside():
             yield self._started()
@@ -94,6 +99,7 @@ class TrainingLoop:
         while not stopped_early and self.record.diverged is None and self._goes_on():
             loss = trainer.update()
             self.pace.stepped(1 if trainer.steps is None else WAIT_STEPS)
+            waiting.look()
             yield Stepped(trainer.step, trainer.steps, loss, self.seconds(), self._chars_per_s())
             if budget and trainer.steps is None and budget.timed_enough():
                 yield self._plan(budget)

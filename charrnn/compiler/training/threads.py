@@ -3,26 +3,24 @@
 Those threads are OpenMP's. While they wait for their next work they spin for some milliseconds, so threads of our own
 would have to share the cores with them, and be slower (docs/results/training-speed.md). So OpenMP's threads do the
 work, called by the entry that GNU's, LLVM's and Intel's OpenMP all have. Where it is not found, threads of our own do.
+Rows do not depend on each other, so nobody waits within a part; `openmp` says how the threads wait at the end.
 """
 
 import ctypes
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-import torch
 from llvmlite import ir
 
 from charrnn.compiler.training.arithmetic import I64
+from charrnn.compiler.training.openmp import gomp_parallel
 
 Part = tuple[int, int, int, int]
 PART = [ctypes.c_int64] * 4
-OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
 
 def run(address: int, parts: Sequence[Part]) -> None:
@@ -38,26 +36,6 @@ def run(address: int, parts: Sequence[Part]) -> None:
     function(*parts[0])
     for other in others:
         other.result()
-
-
-@cache
-def gomp_parallel() -> Any:
-    """Find GOMP_parallel(function, its argument, threads, flags) of the OpenMP that torch loaded; else None."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    loaded = {line.split(maxsplit=5)[-1] for line in lines if OPENMP.search(line)}
-    if len(loaded) > 1:  # another package may have brought its own
-        loaded = {path for path in loaded if Path(torch.__file__).parent in Path(path).parents}
-    if len(loaded) != 1:
-        return None
-    try:
-        function = ctypes.CDLL(loaded.pop()).GOMP_parallel
-    except (OSError, AttributeError):
-        return None
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    return function
 
 
 @cache
