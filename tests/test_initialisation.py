@@ -1,5 +1,9 @@
 """How parameters start: every rule gate by gate, whatever stands beside it."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -85,3 +89,24 @@ def test_the_same_seed_starts_the_same_cell(name: str) -> None:
     first, again, other = (cells.get(name).initial(np.random.default_rng(seed), 8, 8) for seed in (1, 1, 2))
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert any(not np.array_equal(first[key], other[key]) for key in first)
+
+
+def test_numpys_threads_change_no_weight_and_are_given_back() -> None:
+    code = (
+        "import hashlib, numpy as np; from charrnn import blas; from charrnn.model.architecture import Architecture\n"
+        "found = blas._functions()\n"
+        "weights = Architecture('lstm', 50, 96, 1, 24).initial(seed=7)\n"
+        "digest = hashlib.sha256(b''.join(w.tobytes() for w in weights.values())).hexdigest()\n"
+        "print(found is None or found[0](), digest)\n"
+        "with blas.one_thread():\n"
+        "    print(found is None or found[0]())\n"
+    )
+    said = {}
+    for n in ("1", "2"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": n}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+        first, second = done.stdout.splitlines()
+        threads, said[n] = first.split()
+        assert threads in (n, "True")
+        assert second in ("1", "True")
+    assert said["1"] == said["2"]

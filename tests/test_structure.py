@@ -101,6 +101,7 @@ FORMER = {
 
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
+BASE = (*BASE, "blas")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "api")
 ORDER = (*ORDER, "compare", "bench", "cli", "__main__")
 

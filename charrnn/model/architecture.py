@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import cells
+from charrnn import blas, cells
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import Init, constant, normal, uniform, zeros
 from charrnn.cells.shapes import drawn
@@ -121,7 +121,8 @@ class Architecture:
             return drawn(what, Param(shape, init), rng).astype(np.float32)
 
         rule = None if bound is None else uniform(bound) if bound > 0 else constant(0)
-        weights = {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
+        with blas.one_thread():  # which decomposes a matrix
+            weights = {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
         return weights if head_bias is None else {**weights, "head.b": head_bias.astype(np.float32)}
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
