@@ -244,16 +244,10 @@ def test_short_runs_are_not_measured_and_long_ones_are(corpus: str) -> None:
     short = resolved(config(corpus, cell="gru"))
     assert (short.engine, short.measured_us) == ("loop", {})
     long = resolved(config(corpus, cell="gru", budget=60.0))
-    assert f"{long.engine} {long.precision}" in long.measured_us
+    assert f"{long.engine} {long.precision} {long.threads}" in long.measured_us
     assert "auto" not in (long.engine, long.precision)
     planned = long.planned(Plan(0, 10, 5))
     assert resolved(planned) == planned  # what is decided is not measured again
-
-
-def test_bf16_has_to_be_clearly_faster() -> None:
-    assert speed.fastest({("a", "bf16"): 0.95, ("b", "float32"): 1.0}) == ("b", "float32")
-    assert speed.fastest({("a", "bf16"): 0.5, ("b", "float32"): 1.0}) == ("a", "bf16")
-    assert speed.fastest({("a", "bf16"): 0.5}) == ("a", "bf16")
 
 
 def test_a_compiled_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_path: Path) -> None:

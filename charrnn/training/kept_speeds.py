@@ -1,44 +1,73 @@
-"""Speeds of training that were measured on this machine before, in the user's cache folder.
+"""What was measured of training on this machine before, in the user's cache folder.
 
-They say what to expect of a run in which everything is decided already, so that it need not be measured again before
-the first step. Nothing is decided by them: other work may have slowed the machine while they were measured.
+Speeds say what to expect of a run in which everything is decided already, so that it need not be measured again before
+the first step. Choices say which engine, precision and number of threads were fastest for a model, so that the next
+training of the same shape measures nothing. A name says all that a figure depends on: sizes, versions, processor.
+To measure anew, remove the files.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from charrnn import files
 from charrnn.compiler import cache
 
-MOST = 500  # figures; the oldest go first
+MOST = 500  # of a file; the oldest go first
 
 
 def path() -> Path:
-    """Return the file that holds them."""
+    """Return the file that holds speeds."""
     return cache.folder() / "speeds.json"
+
+
+def choices_path() -> Path:
+    """Return the file that holds choices."""
+    return cache.folder() / "choices.json"
 
 
 def known(what: str) -> float | None:
     """Return the figure for `what`, which names all that it depends on; None where there is none."""
-    value = _all().get(what)
-    return value if isinstance(value, float) and math.isfinite(value) and value > 0 else None
+    value = _all(path()).get(what)
+    return value if _is_figure(value) else None  # type: ignore[return-value]
 
 
 def keep(what: str, figure: float) -> None:
     """Keep a figure for other processes. One that cannot be written is measured again."""
-    figures = _all()
-    figures.pop(what, None)
-    newest = [*figures.items(), (what, figure)][-MOST:]
+    _keep(path(), what, figure)
+
+
+def known_choice(what: str) -> dict[str, float] | None:
+    """Return the seconds of a step by candidate, in words, that were measured for `what`; None where there are none."""
+    value = _all(choices_path()).get(what)
+    if not isinstance(value, dict) or not value or not all(map(_is_figure, value.values())):
+        return None
+    return value
+
+
+def keep_choice(what: str, seconds: Mapping[str, float]) -> None:
+    """Keep the seconds of a step by candidate, in words, for other processes."""
+    _keep(choices_path(), what, dict(seconds))
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value > 0
+
+
+def _keep(file: Path, what: str, value: object) -> None:
+    values = _all(file)
+    values.pop(what, None)
+    newest = [*values.items(), (what, value)][-MOST:]
     with suppress(OSError):
-        path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write_atomically(path(), (json.dumps(dict(newest), indent=1) + "\n").encode())
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write_atomically(file, (json.dumps(dict(newest), indent=1) + "\n").encode())
 
 
-def _all() -> dict[str, object]:
+def _all(file: Path) -> dict[str, object]:
     try:
-        figures = json.loads(path().read_bytes())
+        values = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):  # nobody has kept any; or damaged: it is written anew
         return {}
-    return figures if isinstance(figures, dict) else {}
+    return values if isinstance(values, dict) else {}

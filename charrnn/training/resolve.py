@@ -37,7 +37,9 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
         threads=machine.threads,
     )
     if not settings.plan:
-        settings = sizing.decide(settings, corpus.tokenizer, corpus.characters("train"), lambda: machine.products_per_s)
+        settings = sizing.decide(
+            settings, corpus.tokenizer, corpus.characters("train"), lambda: machine.quiet_products_per_s
+        )
     if settings.bias_smoothing is None:
         smoothing = BIAS_SHARE * len(corpus.ids("train")) / corpus.tokenizer.size if settings.uniform is None else 0.0
         settings = settings.replace(bias_smoothing=float(f"{smoothing:.3g}"))
@@ -115,19 +117,19 @@ def _streams(settings: Settings, corpus: Corpus) -> Streams:
 
 
 def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machine: Machine) -> Config:
-    """Measure engines and precisions, where they were left open and the run is long enough, and take the fastest."""
-    if config.device != "cpu" or "auto" not in (asked.engine, asked.precision):
+    """Take the fastest engine, precision and number of threads of those left open, where the run is long enough."""
+    if config.device != "cpu" or len(machine.candidates(asked)) == 1:
         return config
     architecture = Architecture.of(config, corpus.tokenizer.size)
     steps = config.steps or (config.epochs or 0) * steps_per_epoch(config, corpus)
     characters = steps * config.batch * config.window
-    seconds = config.budget or characters / sizing.chars_per_s(architecture, machine.products_per_s)
+    seconds = config.budget or characters / sizing.chars_per_s(architecture, machine.expected_products_per_s)
     if seconds < WORTH_MEASURING_SECONDS:
         return config
-    compared = machine.compared(architecture, config, asked.engine, asked.precision)
-    engine, precision = fastest(compared)
-    measured = {" ".join(candidate): round(1e6 * s) for candidate, s in compared.items()}
-    return config.replace(engine=engine, precision=precision, measured_us=measured)
+    compared = machine.compared(config, corpus, asked, seconds)
+    engine, precision, threads = fastest(compared)
+    measured = {str(candidate): round(1e6 * s) for candidate, s in compared.items()}
+    return config.replace(engine=engine, precision=precision, threads=threads, measured_us=measured)
 
 
 def refuse_what_does_not_fit(config: Config, corpus: Corpus, machine: Machine) -> None:

@@ -86,7 +86,9 @@ class RunSettings(Knobs):
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
     engine: str = knob("auto", "how a cell is run along time", choices=("auto", *engines.NAMES))
-    measured_us: Mapping[str, int] = recorded({}, "microseconds of a step by 'engine precision', where compared")
+    measured_us: Mapping[str, int] = recorded(
+        {}, "microseconds of a step by 'engine precision threads', where compared"
+    )
     threads: int | None = recorded(
         None, "threads torch computed with: sums depend on it in the last bit", low=1, high=MOST_THREADS
     )

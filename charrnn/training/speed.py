@@ -1,42 +1,49 @@
 """What this machine can do in training: its device, threads and memory, and how fast, by short measurements.
 
-Engines and precisions are compared at the model's own sizes: every candidate runs a few characters of a window forwards
-and backwards. Those that are not far behind run a longer piece, in turns, and the fastest of each one's times counts.
+What was measured while no other work was in the way is kept, and not measured again: see `kept_speeds`.
 """
 
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from charrnn import __version__, cells, devices, engines, memory
+from charrnn.compiler.training.openmp import cores
+from charrnn.compiler.training.products import features
 from charrnn.engines import cuda
-from charrnn.model.architecture import Architecture, Weights
+from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
-from charrnn.training import kept_speeds
+from charrnn.training import candidates, kept_speeds
+from charrnn.training.candidates import Candidate, fastest
 from charrnn.training.config import Config
 from charrnn.training.settings import Settings
+from charrnn.training.waiting import Waiting
+
+__all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 
 PROBE_SECONDS = 0.5
+UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
+QUIETLY = ", quiet"  # in the name of such a speed
 WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile
 FASTER_BF16 = 0.7  # of float32's time, from which down bf16 products are taken without comparing engines
-
-GLANCE, PIECE = 4, 32  # characters of a window
-BEHIND = 1.6  # so many times the fastest's time at first, and a candidate does not run the longer piece
-TURNS, AT_LEAST_SECONDS = 2, 0.25  # of each length, together: a hiccup of a busy machine is not to decide
-CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
-
-Candidate = tuple[str, str]  # engine, precision
+PRODUCTS = 8  # of each precision, in turns, for a first guess
+BF16_UNITS = ("avx512bf16", "amx-bf16", "bf16")  # names that LLVM has for what multiplies bf16 numbers
+# All measuring together takes no longer than the greater of these, and no more than the last: then it is long enough.
+MEASURING_SECONDS, MEASURING_SHARE, MOST_MEASURING_SECONDS = 1.5, 0.02, 4.0
+LEAST_SHARE = 1 / 3  # of that, for comparing, whatever was spent before
 
 
 class Machine:
     """This machine, as far as training with some settings on a corpus asks. Figures are measured once, when asked for.
 
-    device: 'cpu' or 'cuda'. threads: that torch computes with. precision, engine: those asked for, or what will
-    probably be chosen, so that sizes fit the speed there will be.
+    device: 'cpu' or 'cuda'. threads, precision, engine: those asked for, or what will probably be chosen, so that sizes
+    fit the speed there will be.
     """
 
     def __init__(self, settings: Settings, corpus: Corpus) -> None:
@@ -44,6 +51,7 @@ class Machine:
         self._settings, self._vocabulary = settings, corpus.tokenizer.size
         self.device = devices.resolve(settings.device)
         self.threads = settings.threads or torch.get_num_threads()
+        self._measured_seconds = 0.0  # that measuring took so far
         self.engine = self._likely_engine()
 
     def _likely_engine(self) -> str:
@@ -61,20 +69,21 @@ class Machine:
             return self._settings.precision
         if self.device == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-        return "bf16" if self._bf16_share < FASTER_BF16 else "float32"
+        return "bf16" if has_bf16_units() and self._bf16_share < FASTER_BF16 else "float32"
 
     @cached_property
     def _bf16_share(self) -> float:
         """How long a bf16 product takes on this CPU, as a share of the float32 one's time."""
-        seconds = {}
-        for dtype in (torch.float32, torch.bfloat16):
-            a, b = torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
-            times = []
-            for _ in range(3):
+        pairs = {
+            dtype: (torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype))
+            for dtype in (torch.float32, torch.bfloat16)
+        }
+        seconds = dict.fromkeys(pairs, float("inf"))
+        for _ in range(PRODUCTS):
+            for dtype, (a, b) in pairs.items():
                 began = time.perf_counter()
                 torch.mm(a, b)
-                times.append(time.perf_counter() - began)
-            seconds[dtype] = min(times)
+                seconds[dtype] = min(seconds[dtype], time.perf_counter() - began)
         return seconds[torch.bfloat16] / seconds[torch.float32]
 
     @cached_property
@@ -83,6 +92,13 @@ class Machine:
         if "products_per_s" in self.__dict__:
             return self.products_per_s
         return kept_speeds.known(self._measured_name) or self.products_per_s
+
+    @property
+    def quiet_products_per_s(self) -> float:
+        """The same, but what was measured before counts only if no other work was in the way: sizes follow from it."""
+        if "products_per_s" in self.__dict__:
+            return self.products_per_s
+        return kept_speeds.known(f"{self._measured_name}{QUIETLY}") or self.products_per_s
 
     @property
     def _measured_name(self) -> str:
@@ -104,35 +120,94 @@ class Machine:
         architecture = Architecture.of(small, self._vocabulary)
         model = CharRNN(architecture, architecture.initial(small.seed), self.engine).to(self.device)
         ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
-        times: list[float] = []
-        until = time.perf_counter() + PROBE_SECONDS
         bf16 = self.precision == "bf16"
-        with cuda.repeatable(self.device, tf32=bf16):  # as fast as training, not faster
+
+        def step() -> float:
+            cuda.wait(self.device)
+            began = time.perf_counter()
+            with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
+                logits, _ = model(ids, model.start(32))
+            torch.autograd.backward(logits.float().sum())
+            cuda.wait(self.device)
+            return time.perf_counter() - began
+
+        with cuda.repeatable(self.device, tf32=bf16), self._measuring(self.threads) as waiting:  # as training will be
+            step()  # the first one compiles
+            waiting.look()
+            times: list[float] = []
+            until = time.perf_counter() + PROBE_SECONDS
             # The least: other work comes and goes.
             while len(times) < 3 or (time.perf_counter() < until and len(times) < 20):
-                cuda.wait(self.device)
-                began = time.perf_counter()
-                with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
-                    logits, _ = model(ids, model.start(32))
-                torch.autograd.backward(logits.float().sum())
-                cuda.wait(self.device)
-                times.append(time.perf_counter() - began)
+                times.append(step())
+                waiting.look()
+            quiet = waiting.delayed_share() < UNDISTURBED
         figure: float = 3 * architecture.count() * ids.numel() / min(times)
         kept_speeds.keep(self._measured_name, figure)
+        if quiet:
+            kept_speeds.keep(f"{self._measured_name}{QUIETLY}", figure)
         return figure
 
-    def compared(
-        self, architecture: Architecture, config: Config, engine: str, precision: str
-    ) -> "dict[Candidate, float]":
-        """Give the seconds of a window by (engine, precision), fastest first. engine, precision: all where 'auto'."""
-        if precision == "auto" and self._bf16_share > 1:  # without bf16 units its products take many times as long
-            precision = "float32"
-        weights = architecture.initial(config.seed, config.uniform)
-        return measure(architecture, weights, config.batch, config.window, engine, precision)
+    def candidates(self, asked: Settings) -> list[Candidate]:
+        """List the ways to train a model on this CPU that what was asked leaves open."""
+        cell = cells.get(asked.cell)
+        names = engines.names_for(cell) if asked.engine == "auto" else [asked.engine]
+        precisions = [asked.precision]
+        if asked.precision == "auto":
+            precisions = ["float32", "bf16"] if has_bf16_units() else ["float32"]
+        counts = candidates.thread_counts(self.threads) if asked.threads is None else (asked.threads,)
+        return [Candidate(e, p, n) for n in counts for e in names for p in precisions]
+
+    def compared(self, config: Config, corpus: Corpus, asked: Settings, run_seconds: float) -> dict[Candidate, float]:
+        """Give the seconds of a step by candidate, fastest first: as they were kept, or measured now.
+
+        config: of the run. run_seconds: that it will take about; measuring takes a small share of them.
+        """
+        known = self.candidates(asked)
+        name = self._choice_name(config, known)
+        kept = kept_speeds.known_choice(name)
+        if kept is not None and set(kept) == {str(c) for c in known}:
+            found = {c: kept[str(c)] for c in known}
+            return dict(sorted(found.items(), key=lambda item: item[1]))
+        began = time.perf_counter()
+        with self._measuring(self.threads) as waiting:
+            steps = candidates.Steps(config, corpus, waiting)
+            for engine, precision in dict.fromkeys(c[:2] for c in known):
+                steps.prepare(Candidate(engine, precision, self.threads))
+            allowed = min(max(MEASURING_SECONDS, MEASURING_SHARE * run_seconds), MOST_MEASURING_SECONDS)
+            spent = self._measured_seconds + time.perf_counter() - began  # compiling may take longer, the first time
+            seconds = candidates.compare(known, config.window, steps.timed, max(allowed - spent, LEAST_SHARE * allowed))
+            if waiting.delayed_share() < UNDISTURBED:
+                kept_speeds.keep_choice(name, {str(c): s for c, s in seconds.items()})
+        return seconds
+
+    def _choice_name(self, config: Config, known: list[Candidate]) -> str:
+        """All that the seconds of candidates depend on, in words."""
+        architecture = Architecture.of(config, self._vocabulary)
+        sizes = f"batch {config.batch}, window {config.window}, {config.optimizer}, dropout {config.dropout > 0}"
+        where = f"{__version__} {torch.__version__} {processor()} {cores()} cores"
+        return f"{where} {architecture} {sizes}: {', '.join(map(str, known))}"
+
+    @contextmanager
+    def _measuring(self, threads: int) -> Iterator[Waiting]:
+        """Compute with so many threads that wait as they will in training; then with as many as before."""
+        before, began = torch.get_num_threads(), time.perf_counter()
+        torch.set_num_threads(threads)
+        try:
+            with Waiting() as waiting:
+                yield waiting
+        finally:
+            torch.set_num_threads(before)
+            self._measured_seconds += time.perf_counter() - began
 
     def memory_bytes(self) -> int | None:
         """Give the memory that training may use; None where the system does not tell."""
         return memory_bytes(self.device)
+
+
+def has_bf16_units() -> bool:
+    """Tell whether this processor has units that multiply bf16 numbers; also where LLVM cannot tell what it has."""
+    known = features()
+    return not known or any(known.get(name) for name in BF16_UNITS)
 
 
 def memory_bytes(device: str) -> int | None:
@@ -151,49 +226,3 @@ def processor() -> str:
     except OSError:  # not Linux
         pass
     return platform.processor() or platform.machine()
-
-
-def measure(
-    architecture: Architecture, weights: Weights, batch: int, window: int, engine: str, precision: str
-) -> dict[Candidate, float]:
-    """Seconds of a window's forward and backward pass by (engine, precision), fastest first, on this CPU.
-
-    engine, precision: which to try, all there are where 'auto'.
-    """
-    names = engines.names_for(architecture.definition) if engine == "auto" else [engine]
-    precisions = ["float32", "bf16"] if precision == "auto" else [precision]
-    models = {e: CharRNN(architecture, weights, e) for e in names}
-    ids = torch.arange(batch * window).view(window, batch) % architecture.vocabulary
-
-    def seconds(candidate: Candidate, steps: int) -> float:
-        steps = min(steps, window)
-        began = time.perf_counter()
-        _pass(models[candidate[0]], ids[:steps], candidate[1])
-        return (time.perf_counter() - began) * window / steps
-
-    candidates = [(e, p) for e in names for p in precisions]
-    for candidate in candidates:
-        seconds(candidate, 1)  # the first time compiles, and wakes up memory and caches
-    best = dict.fromkeys(candidates, float("inf"))
-    for steps in (GLANCE, PIECE):
-        left = [c for c in candidates if best[c] <= BEHIND * min(best.values())]
-        best |= dict.fromkeys(left, float("inf"))
-        began, turn = time.perf_counter(), 0
-        while turn < TURNS or time.perf_counter() - began < AT_LEAST_SECONDS:
-            turn += 1
-            for candidate in left:
-                best[candidate] = min(best[candidate], seconds(candidate, steps))
-    return dict(sorted(best.items(), key=lambda item: item[1]))
-
-
-def fastest(seconds: dict[Candidate, float]) -> Candidate:
-    """Return the fastest in float32, unless bf16 products are clearly faster."""
-    best = min(seconds, key=lambda c: seconds[c])
-    exact = min((c for c in seconds if c[1] == "float32"), key=lambda c: seconds[c], default=best)
-    return best if seconds[best] <= CLEARLY * seconds[exact] else exact
-
-
-def _pass(model: CharRNN, ids: torch.Tensor, precision: str) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        logits, _ = model(ids, model.start(ids.shape[1]))
-    torch.autograd.backward(torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids.flatten()))

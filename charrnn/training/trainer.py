@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from charrnn.model.architecture import Architecture
+from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN, State, detach
 from charrnn.text.corpus import Corpus, Streams
 from charrnn.training.clipping import clip_gradients
@@ -27,11 +27,12 @@ class Trainer:
     sums were last forgotten; sum_nats is on the device.
     """
 
-    def __init__(self, config: Config, corpus: Corpus) -> None:
+    def __init__(self, config: Config, corpus: Corpus, weights: Weights | None = None) -> None:
+        """Begin at step 0. weights: to start from, where they are drawn already."""
         self.config, self.corpus = config, corpus
         self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)
-        weights = initial_weights(config, corpus)
+        weights = initial_weights(config, corpus) if weights is None else weights
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
         self.optimizer = Optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]

@@ -1,0 +1,162 @@
+"""Which engine, precision and number of threads train a model fastest, by steps of training as they will run.
+
+Every candidate runs a few characters of a window forwards and backwards, those that are not far behind a longer piece,
+and those still near the fastest whole steps, the optimizer's work included. All of a stage run in short rounds, one
+after the other, and the least of each one's times counts: other work comes and goes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from charrnn.text.corpus import Corpus
+from charrnn.training.config import Config
+from charrnn.training.start import initial_weights
+from charrnn.training.trainer import Trainer
+from charrnn.training.waiting import Waiting
+
+
+class Candidate(NamedTuple):
+    """A way to train: the name of an engine, 'float32' or 'bf16', and how many threads."""
+
+    engine: str
+    precision: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision} {self.threads}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Rounds of one kind. characters: of a window, None for a whole step with all that belongs to it.
+
+    within: so many times the fastest's time before it, and a candidate still runs. share: of the seconds there are in
+    all, by which the stage ends; those of its first ROUNDS may take it all.
+    """
+
+    characters: int | None
+    within: float
+    share: float
+
+
+STAGES = (Stage(4, float("inf"), 0.25), Stage(32, 1.6, 0.5), Stage(None, 1.3, 1.0))
+ROUNDS, MOST_ROUNDS = 2, 12  # of a stage: one may be disturbed, and so many are enough
+CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
+WORTH_A_THREAD = 0.95  # and more threads from this share of the time of fewer
+
+Timed = Callable[[Candidate, int | None], float]
+
+
+def thread_counts(most: int) -> tuple[int, ...]:
+    """List the numbers of threads to try, up to the most there may be: halved until one is left."""
+    counts = [most]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    return tuple(counts)
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    window: int,
+    timed: Timed,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Candidate, float]:
+    """Give the seconds of a step by candidate, fastest first.
+
+    timed: runs some characters of a window, or a whole step, by a candidate, and gives the seconds that took. seconds:
+    that comparing may take; no stage begins that would end after them, but one round of the first.
+    """
+    began, best = clock(), dict.fromkeys(candidates, float("inf"))
+    for stage in STAGES:
+        left = [c for c in candidates if best[c] <= stage.within * min(best.values())]
+        characters = None if stage.characters is None else min(stage.characters, window)
+        pieces = window / (characters or window)  # in a window
+        found, done, cost = dict.fromkeys(left, float("inf")), 0, sum(best[c] for c in left) / pieces
+        while done < MOST_ROUNDS:
+            there_is = seconds if done < ROUNDS else stage.share * seconds
+            to_come = cost * max(1, ROUNDS - done)
+            if clock() - began + to_come > there_is and cost < float("inf"):
+                break
+            before = clock()
+            for c in left:
+                found[c] = min(found[c], timed(c, characters) * pieces)
+            cost, done = clock() - before, done + 1
+        if done >= ROUNDS or stage is STAGES[0]:
+            best = _carried(best, found)
+    return dict(sorted(best.items(), key=lambda item: item[1]))
+
+
+def _carried(best: Mapping[Candidate, float], found: Mapping[Candidate, float]) -> dict[Candidate, float]:
+    """Put what a stage found in place of what was known; the others become longer as the fastest one did.
+
+    A whole step has work that a piece has not, the same for all. So who was left behind stays behind.
+    """
+    first = min(found, key=lambda c: found[c])
+    longer = max(1.0, found[first] / best[first]) if best[first] < float("inf") else 1.0
+    return {c: found.get(c, s * longer) for c, s in best.items()}
+
+
+def fastest(seconds: Mapping[Candidate, float]) -> Candidate:
+    """Return the fastest in float32, unless bf16 is clearly faster; with no more threads than are worth it."""
+    best = min(seconds, key=lambda c: seconds[c])
+    exact = min((c for c in seconds if c.precision == "float32"), key=lambda c: seconds[c], default=best)
+    chosen = best if seconds[best] <= CLEARLY * seconds[exact] else exact
+    alike = [c for c in seconds if c[:2] == chosen[:2] and WORTH_A_THREAD * seconds[c] <= seconds[chosen]]
+    return min(alike, key=lambda c: c.threads)
+
+
+class Steps:
+    """Steps of training as a configuration will take them, by any candidate. They change no run.
+
+    waiting: watches how threads wait, as it will in training.
+    """
+
+    def __init__(self, config: Config, corpus: Corpus, waiting: Waiting) -> None:
+        self._config, self._corpus, self._waiting = config, corpus, waiting
+        self._weights = initial_weights(config, corpus)
+        self._trainers: dict[str, Trainer] = {}
+        self._threads = 0
+
+    def timed(self, candidate: Candidate, characters: int | None) -> float:
+        """Run some characters of a window, or a whole step, and return the seconds it took."""
+        trainer = self._ready(candidate)
+        if candidate.threads != self._threads:  # the first work of new threads wakes them up
+            torch.set_num_threads(candidate.threads)
+            self._threads = candidate.threads
+            self._run(trainer, 1)
+        began = time.perf_counter()
+        self._run(trainer, characters)
+        took = time.perf_counter() - began
+        self._waiting.look()
+        return took
+
+    def prepare(self, candidate: Candidate) -> None:
+        """Compile what a candidate needs, make its moments, and wake up memory and caches."""
+        trainer = self._ready(candidate)
+        self._run(trainer, 1)
+        trainer.optimizer.update(0.0)
+
+    def _ready(self, candidate: Candidate) -> Trainer:
+        engine, precision, _ = candidate
+        if engine not in self._trainers:
+            self._trainers[engine] = Trainer(self._config.replace(engine=engine), self._corpus, self._weights)
+        trainer = self._trainers[engine]
+        trainer.config = trainer.config.replace(precision=precision)
+        return trainer
+
+    def _run(self, trainer: Trainer, characters: int | None) -> None:
+        if characters is None:
+            trainer.update()
+            return
+        inputs, targets, _ = trainer.streams.at(0)
+        ids, wanted = (torch.from_numpy(part[:characters]) for part in (inputs, targets))
+        with torch.autocast("cpu", torch.bfloat16, enabled=trainer.config.precision == "bf16"):
+            logits, _ = trainer.model(ids, trainer.model.start(ids.shape[1]))
+        trainer.optimizer.forget_gradients()
+        torch.autograd.backward(cross_entropy(logits.flatten(0, 1).float(), wanted.flatten()))
