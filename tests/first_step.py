@@ -1,10 +1,11 @@
 """Measure what a training costs before its first step is done, where everything is decided already.
 
-    python tests/first_step.py CHECKOUT... [--engine native] [--times 5]
+    python tests/first_step.py CHECKOUT... [--engine native] [--times 5] [--open]
 
 Each time is a process of its own, the checkouts in turns: seconds by the clock and of the processor, least of all, from
 when torch is imported until the first step of a run of the embedded corpus (nn.GRU, hidden 256, two layers) was taken.
-What a checkout keeps on disk, it keeps in a folder of its own, so that all but its first time are warm.
+What a checkout keeps on disk, it keeps in a folder of its own, so that all but its first time are warm. --open: engine,
+precision and number of threads are left open, in a run of a minute, so that they are measured.
 """
 
 import argparse
@@ -22,9 +23,10 @@ began, processor = time.perf_counter(), time.process_time()
 import charrnn
 from charrnn.training import loop
 from charrnn.training.events import Stepped
+decided = dict(precision="float32", engine=sys.argv[1], threads=2, steps=3)
 settings = charrnn.Settings.of(dict(
-    cell="nn.GRU", hidden=256, layers=2, embedding=64, batch=16, window=64, threads=2, lr=0.003, warmup=1, dropout=0.0,
-    patience=0, bias_smoothing=0.5, device="cpu", precision="float32", engine=sys.argv[1], steps=3,
+    cell="nn.GRU", hidden=256, layers=2, embedding=64, batch=16, window=64, lr=0.003, warmup=1, dropout=0.0,
+    patience=0, bias_smoothing=0.5, device="cpu", **(dict(budget=60.0) if sys.argv[1] == "open" else decided),
 ))
 events = loop.new_run(settings, loop.open_run(settings, None, sys.argv[2]))
 next(event for event in events if isinstance(event, Stepped))
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("checkouts", nargs="+", type=Path)
     parser.add_argument("--engine", default="native")
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--open", action="store_const", const="open", dest="engine")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found: dict[Path, list[list[float]]] = {checkout: [] for checkout in asked.checkouts}

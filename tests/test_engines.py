@@ -131,15 +131,17 @@ def test_in_single_precision_it_is_as_near_to_the_truth_as_the_loop(cell: str, h
     assert errors["native"] <= 4 * errors["loop"] + 1e-6  # 4 ulp in a function, where torch has 1
 
 
+@pytest.mark.parametrize("rows", [29, 70])  # a part for each thread, or two
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_changes_sums_over_rows_alone(threads: int) -> None:
+def test_the_number_of_threads_changes_sums_over_rows_alone(threads: int, rows: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        found = outcome(model("lstm", "native"), 5, 29)
+        found, again = (outcome(model("lstm", "native"), 5, rows) for _ in range(2))
     finally:
         torch.set_num_threads(before)
-    assert_equal(found, outcome(model("lstm", "loop"), 5, 29), EXACT)
+    assert_equal(found, outcome(model("lstm", "loop"), 5, rows), EXACT)
+    assert all(torch.equal(found[name], again[name]) for name in found)  # whichever thread took which part
 
 
 def test_reading_without_gradients_gives_the_same_and_leaves_nothing_that_training_cannot_use() -> None:
@@ -283,5 +285,7 @@ def test_a_team_does_every_part_once_whichever_threads_it_has(threads: str, monk
         done: list[tuple[int, ...]] = []
         function = ctypes.CFUNCTYPE(None, *team.PART)(lambda *part, done=done: done.append(part))
         parts = [(i, -i, 10**15 + i, 7) for i in range(n)]
-        team.run(ctypes.cast(function, ctypes.c_void_p).value or 0, parts)
-        assert sorted(done) == parts
+        for own in (None, 1, 2, 5):
+            done.clear()
+            team.run(ctypes.cast(function, ctypes.c_void_p).value or 0, parts, own)
+            assert sorted(done) == parts

@@ -182,7 +182,7 @@ def test_beside_other_work_training_keeps_its_fair_share(hidden: int, corpus: st
     fair share of the quiet speed is 2 / (2 + N). At least 85 % of it is asked for: 57 % and 42 % of the quiet speed.
     Quiet and busy times are taken in turns, and the best of each counts.
     """
-    sizes = {"hidden": hidden, "embedding": 128, "batch": 32, "window": 64, "steps": 1000, "threads": 2}
+    sizes = {"hidden": hidden, "embedding": 128, "batch": 64, "window": 64, "steps": 1000, "threads": 2}
     settings = config(corpus, cell="nn.GRU", engine="native", **sizes)
     encoded = prepare(settings)
     settled = resolve.resolve(settings, encoded, speed.Machine(settings, encoded))

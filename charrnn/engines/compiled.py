@@ -30,6 +30,7 @@ from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, Buffer, Pla
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
+PARTS, PART_ROWS = 2, 4 * ROWS  # for each thread, of so many rows: one that is delayed leaves a part to the others
 
 
 def supports(cell: Cell, device: str) -> bool:
@@ -119,7 +120,10 @@ class _Layer:
         per_step = [p for p in self.equations.products if p.per_step]
         widths = [e.width for p in per_step for e in (*p.left, *p.outputs)]
         self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
+        self.threads = threads
         parts = max(1, min(threads, self.B // MIN_ROWS))
+        if parts == threads > 1 and self.B // (PARTS * threads) >= PART_ROWS:  # shorter ones read matrices too often
+            parts *= PARTS
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
         self.buffers: dict[Place, Tensor] = {}
@@ -182,7 +186,8 @@ class _Layer:
     def _in_parts(self, address: int) -> None:
         """Run all rows through time, shared out among threads."""
         tables = [self._table(i) for i in range(len(self.parts))]
-        team.run(address, [(t.ctypes.data, self.T, *rows) for t, rows in zip(tables, self.parts, strict=True)])
+        parts = [(t.ctypes.data, self.T, *rows) for t, rows in zip(tables, self.parts, strict=True)]
+        team.run(address, parts, self.threads)
 
     # Forwards
 

@@ -3,12 +3,14 @@
 Those threads are OpenMP's. While they wait for their next work they spin for some milliseconds, so threads of our own
 would have to share the cores with them, and be slower (docs/results/training-speed.md). So OpenMP's threads do the
 work, called by the entry that GNU's, LLVM's and Intel's OpenMP all have. Where it is not found, threads of our own do.
-Rows do not depend on each other, so nobody waits within a part; `openmp` says how the threads wait at the end.
+Rows do not depend on each other, so nobody waits within a part. How the threads wait at the end, `openmp` decides.
 """
 
 import ctypes
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -23,17 +25,28 @@ Part = tuple[int, int, int, int]
 PART = [ctypes.c_int64] * 4
 
 
-def run(address: int, parts: Sequence[Part]) -> None:
-    """Call the machine code at an address once for each part, with its four whole numbers; return when all are done."""
-    parallel = gomp_parallel() if len(parts) > 1 else None
+def run(address: int, parts: Sequence[Part], threads: int | None = None) -> None:
+    """Call the machine code at an address once for each part, with its four whole numbers; return when all are done.
+
+    threads: that torch computes with, so that its team stays as it is; as many as there are parts when None. Each takes
+    a part whenever it has done one: a thread that other work delays takes fewer.
+    """
+    threads = len(parts) if threads is None else threads
+    parallel = gomp_parallel() if min(len(parts), threads) > 1 else None
     if parallel is not None:
         worker = _worker()  # held until the work is done: the code lives as long as its engine
         task = np.array([0, len(parts), address, *(n for part in parts for n in part)], np.int64)
-        parallel(worker[1], task.ctypes.data, len(parts), 0)
+        parallel(worker[1], task.ctypes.data, threads, 0)
         return
-    function = ctypes.CFUNCTYPE(None, *PART)(address)
-    others = [_threads(len(parts)).submit(function, *part) for part in parts[1:]]
-    function(*parts[0])
+    function, left = ctypes.CFUNCTYPE(None, *PART)(address), deque(parts)
+
+    def work() -> None:
+        with suppress(IndexError):  # none is left
+            while True:
+                function(*left.popleft())
+
+    others = [_threads(threads).submit(work) for _ in range(min(len(parts), threads) - 1)]
+    work()
     for other in others:
         other.result()
 
