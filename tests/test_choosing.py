@@ -279,3 +279,16 @@ def test_what_is_decided_is_not_measured_again(measured: Measured) -> None:
     settings: Settings = planned
     assert resolve.resolve(settings, measured.corpus, speed.Machine(settings, measured.corpus)) == planned
     assert measured.times == 2
+
+
+@pytest.mark.parametrize(("delayed", "kept"), [(0.0, True), (0.5, False)])
+def test_a_speed_that_sizes_follow_from_is_kept_if_nothing_was_in_the_way(
+    own_cache: Path, corpus: str, monkeypatch: pytest.MonkeyPatch, delayed: float, kept: bool
+) -> None:
+    encoded, settings = prepare(config(corpus)), config(corpus, engine="loop")
+    monkeypatch.setattr(Waiting, "delayed_share", lambda _: delayed)
+    figure = speed.Machine(settings, encoded).quiet_products_per_s
+    monkeypatch.setattr(speed.Machine, "products_per_s", 1.0)
+    assert speed.Machine(settings, encoded).quiet_products_per_s == (figure if kept else 1.0)
+    assert speed.Machine(settings, encoded).expected_products_per_s == figure  # which decides nothing
+    assert speed.Machine(settings.replace(hidden=9), encoded).quiet_products_per_s == 1.0

@@ -1,9 +1,10 @@
 """What was measured of training on this machine before, in the user's cache folder.
 
 Speeds say what to expect of a run in which everything is decided already, so that it need not be measured again before
-the first step. Choices say which engine, precision and number of threads were fastest for a model, so that the next
-training of the same shape measures nothing. A name says all that a figure depends on: sizes, versions, processor.
-To measure anew, remove the files.
+the first step. Choices say how fast each engine, precision and number of threads was for a model, and what speed its
+sizes followed from, so that the next training of the same shape measures nothing and decides the same. They are kept
+only where nothing was in the way. A name says all that a figure depends on: sizes, versions, processor. To measure
+anew, remove the files.
 """
 
 import json
@@ -40,16 +41,16 @@ def keep(what: str, figure: float) -> None:
 
 
 def known_choice(what: str) -> dict[str, float] | None:
-    """Return the seconds of a step by candidate, in words, that were measured for `what`; None where there are none."""
+    """Return the figures by name that were measured to decide `what`; None where there are none."""
     value = _all(choices_path()).get(what)
     if not isinstance(value, dict) or not value or not all(map(_is_figure, value.values())):
         return None
     return value
 
 
-def keep_choice(what: str, seconds: Mapping[str, float]) -> None:
-    """Keep the seconds of a step by candidate, in words, for other processes."""
-    _keep(choices_path(), what, dict(seconds))
+def keep_choice(what: str, figures: Mapping[str, float]) -> None:
+    """Keep the figures by name that decide `what`, for other processes."""
+    _keep(choices_path(), what, dict(figures))
 
 
 def _is_figure(value: object) -> bool:

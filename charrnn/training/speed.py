@@ -29,7 +29,7 @@ __all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 
 PROBE_SECONDS = 0.5
 UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
-QUIETLY = ", quiet"  # in the name of such a speed
+PRODUCTS_PER_S = "products a second"  # as such a figure is called
 WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile
 FASTER_BF16 = 0.7  # of float32's time, from which down bf16 products are taken without comparing engines
 PRODUCTS = 8  # of each precision, in turns, for a first guess
@@ -98,7 +98,8 @@ class Machine:
         """The same, but what was measured before counts only if no other work was in the way: sizes follow from it."""
         if "products_per_s" in self.__dict__:
             return self.products_per_s
-        return kept_speeds.known(f"{self._measured_name}{QUIETLY}") or self.products_per_s
+        kept = kept_speeds.known_choice(self._measured_name) or {}
+        return kept.get(PRODUCTS_PER_S) or self.products_per_s
 
     @property
     def _measured_name(self) -> str:
@@ -144,7 +145,7 @@ class Machine:
         figure: float = 3 * architecture.count() * ids.numel() / min(times)
         kept_speeds.keep(self._measured_name, figure)
         if quiet:
-            kept_speeds.keep(f"{self._measured_name}{QUIETLY}", figure)
+            kept_speeds.keep_choice(self._measured_name, {PRODUCTS_PER_S: figure})
         return figure
 
     def candidates(self, asked: Settings) -> list[Candidate]:
