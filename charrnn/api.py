@@ -69,9 +69,12 @@ class TextModel:
         """Return the shape of the model."""
         return Architecture.of(self.config, self.tokenizer.size)
 
-    def decoder(self) -> Decoder:
-        """Return what computes next-character logits for this model: compiled code on a CPU, else torch."""
-        return self._completer.decoders.chosen()
+    def decoder(self, characters: int | None = None) -> Decoder:
+        """Return what computes next-character logits for this model: compiled code on a CPU, else torch.
+
+        characters: how many are to be decoded; for few of them NumPy does it where nothing was compiled yet.
+        """
+        return self._completer.decoders.chosen(characters)
 
     def stream(
         self,

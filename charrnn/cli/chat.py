@@ -52,7 +52,7 @@ def command(
     """
     from charrnn.generate.sampling import Sampling
 
-    talk = _Talk(options.loaded(run, device), Sampling(**drawing), chars, until, max_copy, prime_as_is)
+    talk = _Talk(options.loaded(run, device, chars), Sampling(**drawing), chars, until, max_copy, prime_as_is)
     talk.check()
     click.echo(f"{talk.model.run.name}: type how a text begins; /help for more, Ctrl-D to leave", err=True)
     with _history():

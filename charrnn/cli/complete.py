@@ -52,7 +52,7 @@ def command(
 
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file, encoding, prime_as_is)
-    model = options.loaded(run, device)
+    model = options.loaded(run, device, count * (len(text) + chars))
     text = priming.examined(text, model, prime_as_is, priming.typed("complete", run))
     candidates = ranked(model.completions(text, chars, sampling, count, max_copy=max_copy), until)
     if as_json:

@@ -37,7 +37,7 @@ def command(
     if k < 1:
         raise click.UsageError("--k is a whole number of 1 or more")
     text = priming.given(prime, prime_file, encoding, prime_as_is)
-    model = options.loaded(run, device)
+    model = options.loaded(run, device, len(text) + k)
     text = priming.examined(text, model, prime_as_is, priming.typed("next", run))
     likeliest = model.next(text, k)
     others = max(0.0, 1 - math.fsum(p for _, p in likeliest))

@@ -112,10 +112,13 @@ def sampling(function: F) -> F:
     return function
 
 
-def loaded(run: str, device: str, kept: Any = "float32") -> Any:
-    """Load the model of a run, ready to complete text; say what there is to know about how."""
+def loaded(run: str, device: str, characters: int, kept: Any = "float32") -> Any:
+    """Load the model of a run, ready to complete text; say what there is to know about how.
+
+    characters: how many are to be read and drawn.
+    """
     model = whole(run, device, kept)
-    for note in model.decoder().notes:
+    for note in model.decoder(characters).notes:
         cli.note(note)
     return model
 

@@ -68,7 +68,7 @@ def command(
         raise click.UsageError("--separator is for plain text: --json keeps completions apart by itself")
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file, encoding, prime_as_is)
-    model = options.loaded(run, device, kept)
+    model = options.loaded(run, device, count * (len(text) + chars), kept)
     text = priming.examined(text, model, prime_as_is, priming.typed("sample", run, "--prime"))
     stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)

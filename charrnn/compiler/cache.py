@@ -84,6 +84,13 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
         return (_loaded[key], None) if key in _loaded else _load(key, text, function, signature)
 
 
+def is_kept(text: str, signature: tuple[str, ...]) -> bool:
+    """Tell whether `load` of this would find a file, whole or not, and so need not compile before it looks."""
+    key = _key(text, signature)
+    name = f"native-{key}.o"
+    return key in _loaded or any((where / name).is_file() for where in (folder(), spare_folder()))
+
+
 def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
     def compiled() -> bytes:
         from charrnn.compiler.decoding.compiling import compile_source

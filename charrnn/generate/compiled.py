@@ -42,6 +42,13 @@ def prepare(
     return draw, driver, run, note
 
 
+def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:
+    """Tell whether what `prepare` compiles is on disk. Raises CharRNNError where the equations cannot be compiled."""
+    driver = write_driver(architecture, kept)
+    drawing = cache.is_kept(DRAW.read_text(encoding="utf-8"), DRAW_SIGNATURE)
+    return drawing and cache.is_kept(driver.text, driver.signature)
+
+
 class Workspace:
     """The memory in which one text is decoded: its state, and room to compute in.
 

@@ -34,7 +34,7 @@ class Completer:
     def one(self, request: Request) -> CompletionStream:
         """Return a completion, without a limit on copies. Raises CharRNNError for settings out of range."""
         noted = None if request.alternatives is None else Alternatives(self.tokenizer, request.alternatives)
-        decoder = self.decoders.chosen()
+        decoder = self.decoders.chosen(request.characters)
         return self._drawn(decoder, request, self._primed(decoder, request.prime), alternatives=noted)
 
     def several(
@@ -48,7 +48,7 @@ class Completer:
         if count < 1:
             raise OptionError(f"count is {count}", "expected a whole number of 1 or more")
         source = None if request.max_copy is None else training_text()
-        decoder = self.decoders.chosen()
+        decoder = self.decoders.chosen(count * request.characters)
         primed, numbers = self._primed(decoder, request.prime), range(first, first + count)
         rows = self._rows(decoder, request, primed, numbers) if source is None else None
 
@@ -62,7 +62,7 @@ class Completer:
 
     def likeliest(self, prime: str, k: int) -> list[tuple[str, float]]:
         """Return the k likeliest characters after a prime with their probabilities, likeliest first."""
-        decoder = self.decoders.chosen()
+        decoder = self.decoders.chosen(len(prime) + k)
         primed = self._primed(decoder, prime)
         logits, state = decoder.step(np.array([primed.last]), primed.state)
         return list(likeliest(logits[0], state, decoder, self.tokenizer, k))

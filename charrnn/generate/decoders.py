@@ -17,6 +17,8 @@ from charrnn.model.architecture import Architecture
 Kept = Literal["float32", "bf16", "int8"]
 
 STEPS = 32  # of one row, by which a CPU and a GPU are compared
+# A text of fewer products is decoded by NumPy sooner than its model is compiled.
+QUICK_PRODUCTS = 10**9
 
 _making = threading.Lock()  # of threads that need a model's decoder at once, one makes it and the others wait
 
@@ -33,16 +35,42 @@ class Decoders:
         """
         self.architecture, self.weights, self.device, self.kept = architecture, weights, device, kept
 
-    def chosen(self) -> Decoder:
-        """Return the decoder of the device. Raises CharRNNError where it cannot have such weights."""
+    def chosen(self, characters: int | None = None) -> Decoder:
+        """Return the decoder of the device. Raises CharRNNError where it cannot have such weights.
+
+        characters: how many are to be read and drawn. For few of them nothing is compiled: NumPy decodes, where no
+        compiled code is on disk. None: that is not known.
+        """
         ways = {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}
         with _making:
+            if characters is not None and self._is_quick(characters):
+                return self._by_numpy
             return ways[self.device]()
 
     def on_cpu(self) -> Decoder:
         """Return the decoder of the CPU, whatever the device."""
         with _making:
             return self._on_cpu
+
+    def _is_quick(self, characters: int) -> bool:
+        """Tell whether NumPy decodes so many characters before compiled code would be there."""
+        if self.device != "cpu" or self.kept != "float32" or "_on_cpu" in vars(self):
+            return False
+        return characters * self.architecture.count() <= QUICK_PRODUCTS and not self._is_prepared
+
+    @cached_property
+    def _is_prepared(self) -> bool:
+        """Whether compiled code is on disk, or there will be none."""
+        try:
+            from charrnn.generate import compiled
+
+            return compiled.is_prepared(self.architecture, self.kept)
+        except CharRNNError:  # making the decoder says why
+            return True
+
+    @cached_property
+    def _by_numpy(self) -> Decoder:
+        return Decoder(self.architecture, self.weights, "numpy")
 
     @cached_property
     def _faster(self) -> Decoder:

@@ -52,6 +52,11 @@ class Request:
     alternatives: int | None = None
     max_copy: int | None = None
 
+    @property
+    def characters(self) -> int:
+        """How many characters are read and drawn at the most."""
+        return len(self.prime) + max(0, self.chars)
+
     def __post_init__(self) -> None:
         if self.max_copy is not None and self.max_copy < 2:
             raise OptionError(f"max-copy is {self.max_copy}", "expected a whole number of 2 or more")
