@@ -92,7 +92,7 @@ def test_runs_are_found_by_name_path_and_age(trained: TrainedRun, home: Path) ->
 
 def test_no_run_yet_is_said_with_what_to_do() -> None:
     with pytest.raises(CharRNNError, match="train one"):
-        runs.find_run()
+        runs.find_run(own=True)
 
 
 def test_a_taken_name_is_refused_and_nothing_in_it_is_touched(trained: TrainedRun, corpus: str) -> None:

@@ -47,10 +47,10 @@ class Subcommands(click.Group):
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """List the names of runs that begin so, for a shell."""
-    from charrnn.training.runs import runs
+    from charrnn.training.runs import bundled_runs, runs
 
     try:
-        known = [run.name for run in runs()]
+        known = [run.name for run in (*runs(), *bundled_runs())]
     except OSError:  # a folder that may not be read, a run that is just being deleted: no traceback at a prompt
         known = []
     # A name with a line end or another control character would be taken for several, or for no name.
@@ -130,6 +130,8 @@ def whole(run: str, device: str, kept: Any = "float32") -> Any:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamageWarning)
         model = load(run, device, kept=kept)
+    if model.run is not None and model.run.is_bundled():
+        cli.note(f"{model.run.name} comes with charrnn; a model of your own: {cli.typed('train')}")
     for warning in caught:
         if warning.category is DamageWarning:
             click.echo(f"note: {warning.message}", err=True)

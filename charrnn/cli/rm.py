@@ -16,7 +16,7 @@ def command(names: tuple[str, ...], yes: bool) -> None:
     """Delete runs, after asking; damaged ones too, and those that never got a checkpoint."""
     from charrnn.training import runs
 
-    found = [runs.find_run() if name == "latest" else runs.find_folder(name) for name in names]
+    found = [runs.find_run(own=True) if name == "latest" else runs.find_folder(name) for name in names]
     chosen = {run.path.resolve(): run for run in found}
     for run in chosen.values():
         run.refuse_removal()

@@ -15,24 +15,26 @@ from charrnn.errors import CharRNNError
 @click.command()
 @options.as_json
 def command(as_json: bool) -> None:
-    """List the runs, newest first."""
+    """List the runs, newest first, and those that come with charrnn."""
     from charrnn.training import runs
 
-    rows = [_row(run) for run in runs.folders()]
+    rows, bundled = ([_row(run) for run in some] for some in (runs.folders(), runs.bundled_runs()))
     if as_json:
-        options.print_json({"runs": rows})
+        options.print_json({"runs": rows, "bundled": bundled})
         return
     if not rows:
         click.echo(f"there are no runs yet; train one: {cli.typed('train')}", err=True)
+    rows += bundled
+    if not rows:
         return
     table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]
     for row in rows:
         if row["damaged"] is not None:
-            table.append((_shown(row["run"]), "damaged", "", "", "", "", ago(row["saved"])))
+            table.append((_shown(row["run"]), "damaged", "", "", "", "", _when(row, bundled)))
             continue
         size, steps = f"{row['hidden']} x {row['layers']}", f"{row['step']:,}" + ("" if row["complete"] else " so far")
         scores = _figure(row["val_nats"]), _figure(row["test_bits_per_char"])
-        table.append((_shown(row["run"]), row["cell"], size, steps, *scores, ago(row["saved"])))
+        table.append((_shown(row["run"]), row["cell"], size, steps, *scores, _when(row, bundled)))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
@@ -57,6 +59,7 @@ def summary(run: Any) -> dict[str, Any]:
         "val_nats": result.get("val_nats", about["best_val_nats"]),
         "test_bits_per_char": result.get("test_bits_per_char"),
         "complete": about["result"] is not None,
+        "weights_alone": run.is_weights_alone(),
         "diverged": about.get("diverged"),
         "damaged": None,
         "saved": round(run.saved_at()),
@@ -72,8 +75,18 @@ def _row(run: Any) -> dict[str, Any]:
         except CharRNNError as error:  # it has just been removed or changed
             reason = error.problem
     nothing = dict.fromkeys(("cell", "hidden", "layers", "parameters", "step", "val_nats", "test_bits_per_char"))
-    about = {"complete": False, "diverged": None, "damaged": reason, "saved": round(run.saved_at())}
+    about = {
+        "complete": False,
+        "weights_alone": False,
+        "diverged": None,
+        "damaged": reason,
+        "saved": round(run.saved_at()),
+    }
     return {"run": run.name, "path": str(run.path), **nothing, **about}
+
+
+def _when(row: dict[str, Any], bundled: list[dict[str, Any]]) -> str:
+    return "comes with charrnn" if row in bundled else ago(row["saved"])
 
 
 def ago(saved: float) -> str:

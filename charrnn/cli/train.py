@@ -114,7 +114,7 @@ def _events(
     from charrnn.training.settings import Settings
 
     if resume is not None:
-        run = newest_interrupted() if resume == INTERRUPTED else find_run(resume, saved=False)
+        run = newest_interrupted() if resume == INTERRUPTED else find_run(resume, own=True, saved=False)
         length = Settings.of({key: value for key, value in values.items() if key != "device"})
         lengths = {"epochs": length.epochs, "budget": length.budget}
         device = values.get("device")

@@ -212,12 +212,15 @@ def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | No
     return Text(path, fingerprint, characters, source, notes, document)
 
 
-def private_copy(settings: TextSettings) -> Text:
+def private_copy(settings: TextSettings, *, beside: bool = False) -> Text:
     """Return the text a run was trained on, from its private copy alone: no path of the configuration is opened.
 
-    Raises CharRNNError where that copy is gone.
+    A corpus that comes with the package needs no copy to be read. beside: something will be written beside the text,
+    which is copied for that. Raises CharRNNError where the copy is gone.
     """
     text = copy_of(settings.fingerprint, home() / ".corpora", settings.document) if settings.fingerprint else None
+    if text is None:
+        text = _embedded(settings, beside)
     if text is None:
         raise CharRNNError(
             f"the private copy of the text this run was trained on is not in {home() / '.corpora'}",
@@ -225,6 +228,20 @@ def private_copy(settings: TextSettings) -> Text:
             f"{command('train', '--config')} read it again from its source",
         )
     return text
+
+
+def _embedded(settings: TextSettings, beside: bool) -> Text | None:
+    """Return a corpus that comes with the package, where it is what a run was trained on."""
+    (name, *others), known = settings.corpus, corpora.embedded()
+    if others or name not in known or settings.document == "file":
+        return None
+    content = known[name].read_bytes()
+    if hashlib.sha256(content).hexdigest() != settings.fingerprint:  # cleaned, or another edition
+        return None
+    if beside or settings.document != "none":  # where documents begin is kept beside a text
+        found = str(known[name]) if Path(name).exists() else name  # a file of that name would be read instead
+        return read((found,), home() / ".corpora", AS_IT_IS, settings.document)
+    return Text(known[name], settings.fingerprint, len(content.decode("utf-8")), name, document=settings.document)
 
 
 def _refuse_what_never_ends(corpus: tuple[str, ...]) -> None:

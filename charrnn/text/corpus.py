@@ -43,7 +43,7 @@ def prepare(
     alone, and open no path that the settings name: they may be a stranger's. progress: called on the way.
     Raises CharRNNError for a text that is missing, empty, too short, no text, or not the one of the fingerprint.
     """
-    text = private_copy(settings) if private else open_text(settings, progress)
+    text = private_copy(settings, beside=True) if private else open_text(settings, progress)
     if tokenizer is None:
         tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, settings.normalize, progress)
     return encode(text, tokenizer, settings.split, progress)

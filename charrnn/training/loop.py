@@ -88,7 +88,10 @@ def resume(
     began = time.monotonic() if began is None else began
     length = Length(steps, epochs, budget)
     saved = run.exists()
-    run.about() if saved else run.config()  # before anything is locked: it must be a run
+    if saved:  # before anything is locked: it must be a run
+        run.refuse_resuming()
+    else:
+        run.config()
     with run.held():
         yield from (_resumed if saved else _begun_again)(run, length, stop, began, progress, device)
 

@@ -7,7 +7,8 @@ training-00001200.safetensors   what resuming needs besides: moments, carried st
 losses-00001200.safetensors     nats of every character of the test part, once the run is complete
 metrics.jsonl, timings.jsonl    a line per validation: figures that repeat exactly, and seconds, which do not
 
-Where the newest checkpoint is damaged, the one before it is used, and that is said.
+Where the newest checkpoint is damaged, the one before it is used, and that is said. A run of weights alone
+(`charrnn.training.export`) has run.json, config.json, tokenizer.json and one file of weights.
 """
 
 import os
@@ -25,7 +26,7 @@ from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import metrics, run_json, tensor_files
+from charrnn.training import bundled, metrics, run_json, tensor_files
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
@@ -65,7 +66,11 @@ class Run:
     @property
     def typed(self) -> str:
         """The name by which a command line calls this run: in the home folder its name, elsewhere its path."""
-        return self.name if self.path.parent == home() else str(self.path)
+        return self.name if self.path.parent == home() or self.is_bundled() else str(self.path)
+
+    def is_bundled(self) -> bool:
+        """Tell whether the run comes with the package, so that nothing is written or removed there."""
+        return bundled.is_bundled(self.path)
 
     def exists(self) -> bool:
         """Tell whether a checkpoint was ever saved here."""
@@ -168,6 +173,10 @@ class Run:
         """Read run.json: step, files, best, result. Raises CharRNNError where it is missing, damaged or newer."""
         return run_json.load(self.path)
 
+    def is_weights_alone(self) -> bool:
+        """Tell whether the run holds weights alone, from which no training goes on."""
+        return run_json.is_weights_alone(self.about())
+
     def damage(self) -> str | None:
         """Say what is wrong with the run's small files, or None; its tensors are not read."""
         try:
@@ -227,8 +236,17 @@ class Run:
         """Read what resuming needs besides the last weights."""
         return self._load("training")
 
+    def refuse_resuming(self) -> None:
+        """Raise CharRNNError where the run has no training state: it holds weights alone."""
+        if self.is_weights_alone():
+            raise CharRNNError(
+                f"{self.typed} holds weights alone, without a training state, and cannot be resumed",
+                f"a new run learns on from them: {command('train', '--from', self.typed, operands=('CORPUS',))}",
+            )
+
     def restore(self) -> Restored:
         """Read the newest checkpoint that is whole. Raises CharRNNError where there is none."""
+        self.refuse_resuming()
         about = self.about()
         newest, before = Checkpoint.of(about), Checkpoint.before(about)
         try:
@@ -348,7 +366,9 @@ class Run:
             raise CharRNNError(problem, "check the rights of the folder") from None
 
     def refuse_removal(self) -> None:
-        """Raise CharRNNError where the run is in use, or its folder holds what no run writes."""
+        """Raise CharRNNError where the run is in use, comes with charrnn, or its folder holds what no run writes."""
+        if self.is_bundled():
+            raise CharRNNError(f"{self.name} comes with charrnn, and is never deleted", "name a run of your own")
         if strange := self.strange_files():
             raise CharRNNError(
                 f"{self.path} holds what no run writes: {', '.join(strange[:5])}",
@@ -380,7 +400,10 @@ class Run:
         return tensor_files.load(self.path, self._entry(kind))
 
     def _entry(self, kind: str) -> Mapping[str, str]:
-        entries: dict[str, dict[str, str]] = self.about()["files"]
+        about = self.about()
+        entries: dict[str, dict[str, str]] = about["files"]
+        if kind == "last" and run_json.is_weights_alone(about):
+            kind = "best"  # the one that there is
         if kind not in entries:
             raise CharRNNError(f"{self.path} has no file of {kind}", RESTORE)
         return entries[kind]
@@ -404,7 +427,7 @@ def _named(about: Mapping[str, Any] | None) -> set[str]:
     """List the files of tensors that a run.json names."""
     if about is None:
         return set()
-    before = about["before"]
+    before = about.get("before")
     return {entry["name"] for side in (about, before) if side for entry in side["files"].values()}
 
 

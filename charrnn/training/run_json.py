@@ -1,4 +1,7 @@
-"""run.json: what it must hold. It names the files of a run's last two checkpoints and is renamed into place last."""
+"""run.json: what it must hold. It names the files of a run's last two checkpoints and is renamed into place last.
+
+That of a run of weights alone names one file, and has format 3.
+"""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +15,8 @@ from charrnn.training.json_fields import Check, first_wrong, is_count, is_number
 from charrnn.training.run_files import RESTORE, TENSOR_FILES, read
 
 NAME = "run.json"
-FORMAT = 2
+FORMAT = 2  # of a run that is trained
+WEIGHTS_FORMAT = 3  # of weights alone
 NEEDED_FILES = {"last", "best", "training"}
 FIELDS: dict[str, Check] = {
     "step": is_count,
@@ -20,7 +24,7 @@ FIELDS: dict[str, Check] = {
     "seconds": is_number,
     "best_val_nats": or_null(is_number),
 }
-RESULT_TEXTS = ("run", "cell", "precision", "device")
+RESULT_TEXTS = ("run", "cell", "precision", "device", "from", "old_text")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Checkpoint:
     @classmethod
     def before(cls, about: Mapping[str, Any]) -> "Checkpoint | None":
         """Give the one before it, or None."""
-        return cls.of(about["before"]) if about["before"] else None
+        return cls.of(about["before"]) if about.get("before") else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as run.json has it."""
@@ -53,14 +57,20 @@ def load(folder: Path) -> dict[str, Any]:
     """Read the run.json of a run's folder. Raises CharRNNError where it is missing, damaged or newer."""
     path = folder / NAME
     about = strict_json.loads_object(read(path), str(path), RESTORE)
-    if type(about.get("format")) is not int or not 1 <= about["format"] <= FORMAT:
-        raise CharRNNError(f"{folder} has format {about.get('format')!r}, this version reads 1 to {FORMAT}", "upgrade")
-    if about["format"] < 2:  # it named one checkpoint
+    format_ = about.get("format")
+    if type(format_) is not int or not 1 <= format_ <= WEIGHTS_FORMAT:
+        raise CharRNNError(f"{folder} has format {format_!r}, this version reads 1 to {WEIGHTS_FORMAT}", "upgrade")
+    if format_ < 2:  # it named one checkpoint
         about |= {"format": FORMAT, "before": None}
     problem = wrong_in(about)
     if problem:
         raise CharRNNError(f"{path} was changed or damaged: {problem}", RESTORE)
-    return about
+    return {"result": None, **about}
+
+
+def is_weights_alone(about: Mapping[str, Any]) -> bool:
+    """Tell whether run.json is that of weights alone, from which no training goes on."""
+    return bool(about["format"] == WEIGHTS_FORMAT)
 
 
 def store(folder: Path, about: Mapping[str, Any]) -> None:
@@ -73,9 +83,11 @@ def wrong_in(about: Mapping[str, Any]) -> str | None:
 
     The names of files decide what is opened and what is removed: only those that saving gives are right.
     """
-    if wrong := first_wrong(about, {**FIELDS, "parameters": is_count}):
+    alone = about.get("format") == WEIGHTS_FORMAT
+    fields = {name: check for name, check in FIELDS.items() if name != "seconds" or not alone}
+    if wrong := first_wrong(about, {**fields, "parameters": is_count}):
         return wrong
-    if wrong := _wrong_in_files(about.get("files")):
+    if wrong := _wrong_in_files(about.get("files"), {"best"} if alone else None):
         return wrong
     if wrong := _wrong_in_before(about.get("before")):
         return f"before: {wrong}"
@@ -95,8 +107,10 @@ def _wrong_in_before(before: Any) -> str | None:
     return first_wrong(before, FIELDS) or _wrong_in_files(before.get("files"))
 
 
-def _wrong_in_files(entries: Any) -> str | None:
-    if not isinstance(entries, dict) or not NEEDED_FILES <= set(entries) <= set(TENSOR_FILES):
+def _wrong_in_files(entries: Any, exactly: set[str] | None = None) -> str | None:
+    """Name what is wrong in entries of files, or None. exactly: their kinds, where no others may be there."""
+    needed, possible = (exactly, exactly) if exactly else (NEEDED_FILES, set(TENSOR_FILES))
+    if not isinstance(entries, dict) or not needed <= set(entries) <= possible:
         return shown("files", entries)
     for kind, entry in entries.items():
         if not isinstance(entry, dict) or set(entry) != {"name", "sha256"}:

@@ -7,7 +7,7 @@ from pathlib import Path
 from charrnn.errors import CharRNNError, OptionError, command
 from charrnn.home import home
 from charrnn.patterns import pattern
-from charrnn.training import tensor_header
+from charrnn.training import bundled, tensor_header
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -18,7 +18,10 @@ _UNFIT = pattern("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def runs() -> list[Run]:
-    """List the runs of the home folder that have a checkpoint, damaged ones too, newest first."""
+    """List the runs of the home folder that have a checkpoint, damaged ones too, newest first.
+
+    What comes with the package is none of them, wherever it is.
+    """
     return [run for run in folders() if run.exists()]
 
 
@@ -28,17 +31,24 @@ def folders() -> list[Run]:
         found = [Run(path) for path in home().iterdir()]
     except OSError:  # it is not there, or may not be looked into
         return []
-    return sorted((run for run in found if run.begun()), key=Run.saved_at, reverse=True)
+    own = (run for run in found if run.begun() and not run.is_bundled())
+    return sorted(own, key=Run.saved_at, reverse=True)
 
 
-def find_run(name: str = "latest", saved: bool = True) -> Run:
+def bundled_runs() -> list[Run]:
+    """List the runs that come with the package."""
+    return [Run(path) for path in bundled.folders().values()]
+
+
+def find_run(name: str = "latest", own: bool = False, saved: bool = True) -> Run:
     """Find the run of that name in the home folder, at that path, or the newest for 'latest'.
 
+    Where the user has none, the latest is the one that comes with the package, unless it must be the user's own.
     saved: only one that has a checkpoint; else one that was begun will do, which can be resumed.
     Raises CharRNNError where there is none, with the nearest name as a hint, and where it has no checkpoint.
     """
     if name == "latest":
-        known = runs()
+        known = runs() or ([] if own else bundled_runs())
         if not known:
             raise CharRNNError(f"there is no run in {home()} yet", f"train one: {command('train')}")
         return known[0]
@@ -70,7 +80,7 @@ def _is_interrupted(run: Run) -> bool:
         run.config()
         return True
     about = run.about()
-    return about["result"] is None and about.get("diverged") is None
+    return about["result"] is None and about.get("diverged") is None and not run.is_weights_alone()
 
 
 def find_folder(name: str) -> Run:
@@ -78,7 +88,10 @@ def find_folder(name: str) -> Run:
     for path in (home() / name, Path(name)):
         if Run(path).begun():
             return Run(path)
-    known = [run.name for run in folders()]
+    for run in bundled_runs():
+        if run.name == name:
+            return run
+    known = [run.name for run in (*folders(), *bundled_runs())]
     if _is_pickled(name):
         raise CharRNNError(
             f"{name} is a file of torch.save or pickle, where a run is expected: reading it could run any program",
