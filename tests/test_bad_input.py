@@ -240,12 +240,13 @@ CASES: dict[str, list[Case]] = {
 
 # What is typed, with variables of the environment; None takes one away.
 ENVIRONMENT: list[tuple[dict[str, str | None], Case]] = [
-    ({"CHARRNN_HOME": "nowhere"}, ("sample --prime R", 1, ("there is no run in nowhere yet", "train"))),
+    ({"CHARRNN_HOME": "nowhere"}, ("sample --prime R --chars 5", 0, ("rekurentne comes with charrnn", "train"))),
+    ({"CHARRNN_HOME": "nowhere"}, ("rm latest -y", 1, ("there is no run in nowhere yet", "train"))),
     ({"CHARRNN_HOME": "nowhere"}, ("runs", 0, ("there are no runs yet",))),
-    ({"CHARRNN_HOME": "text"}, ("sample --prime R", 1, ("there is no run in text yet",))),
+    ({"CHARRNN_HOME": "text"}, ("sample --prime R --chars 5", 0, ("rekurentne comes with charrnn",))),
     ({"CHARRNN_HOME": "text"}, (f"train text {BRIEF}", 1, ("text/.corpora: Not a directory", "in CHARRNN_HOME"))),
     ({"CHARRNN_HOME": "text"}, ("corpora stats text", 1, ("text/.corpora: Not a directory", "in CHARRNN_HOME"))),
-    ({"CHARRNN_HOME": ""}, ("sample --prime R", 1, ("there is no run in checkpoints yet",))),
+    ({"CHARRNN_HOME": ""}, ("rm latest -y", 1, ("there is no run in checkpoints yet",))),
     ({"HOME": None}, ("sample --run small --prime R --chars 2", 0, ())),
     ({"TMPDIR": "/nowhere"}, ("sample --run small --prime R --chars 2", 0, ())),
     ({"COLUMNS": "1"}, ("next R --run small", 0, ())),
