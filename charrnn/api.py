@@ -212,22 +212,34 @@ def score_run(
     return what, model.score_ids(ids, mode, starts)
 
 
-def train(*corpus: str | Path, name: str | None = None, out: str | Path | None = None, **settings: Any) -> TextModel:
+def train(
+    *corpus: str | Path,
+    name: str | None = None,
+    out: str | Path | None = None,
+    from_: str | Path | Run | None = None,
+    **settings: Any,
+) -> TextModel:
     """Train to the end, silently, and return the best model; settings are those of `charrnn.Settings`.
 
     corpus: files, or the name of an embedded corpus, which is the default. name: of the run in the home folder.
-    out: a folder for the run instead. `charrnn.training.loop.new_run` does the same and reports on the way.
+    out: a folder for the run instead. from_: a run to learn on from, which sets cell, sizes and characters.
+    `charrnn.training.loop.new_run` does the same and reports on the way.
     Raises CharRNNError, with the run saved, where the losses or weights are no longer finite.
     Ctrl-C raises KeyboardInterrupt after the step that it came in was saved; a note on it says how to go on.
     """
     from charrnn.training import loop
     from charrnn.training.events import Finished, Stepped
+    from charrnn.training.pretrained import Pretrained
     from charrnn.training.settings import Settings
 
-    asked = Settings.of({**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})})
+    given = {**settings, **({"corpus": tuple(map(str, corpus))} if corpus else {})}
+    pretrained = None
+    if from_ is not None:
+        pretrained = Pretrained.of(from_ if isinstance(from_, Run) else runs.find_run(str(from_)))
+    asked = Settings.of(given) if pretrained is None else pretrained.settings(given)
     run = loop.open_run(asked, name, out)
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
-    events = loop.new_run(asked, run, interruption)
+    events = loop.new_run(asked, run, interruption, pretrained=pretrained)
     with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
         for event in events:
             if isinstance(event, Stepped):

@@ -18,6 +18,7 @@ from charrnn.cli.event_printer import EventPrinter, interruptible
 if TYPE_CHECKING:
     from charrnn.text.corpus import Corpus
     from charrnn.training import events
+    from charrnn.training.forgetting import Before
 
 PRIME_IDS = 60
 INTERRUPTED = ""  # for --resume without a name, which no run has
@@ -57,6 +58,13 @@ def _path_of(name: str) -> str:
     "--config", "config_file", type=click.Path(path_type=Path), help="Take settings from a run's config.json."
 )
 @click.option(
+    "--from",
+    "base",
+    metavar="RUN",
+    shell_complete=options.complete_runs,
+    help="Learn on from the weights of RUN: CORPUS is learned with its cell, sizes and characters.",
+)
+@click.option(
     "--resume",
     metavar="[RUN]",
     is_flag=False,
@@ -71,6 +79,7 @@ def command(
     name: str | None,
     out: Path | None,
     config_file: Path | None,
+    base: str | None,
     resume: str | None,
     as_json: bool,
     **settings: Any,
@@ -87,14 +96,14 @@ def command(
         values["corpus"] = corpus
     if resume is not None:
         extra = [key for key in values if key not in ("steps", "epochs", "budget", "device")]
-        extra += [key for key, value in (("name", name), ("out", out)) if value]
+        extra += [key for key, value in (("name", name), ("out", out), ("from", base)) if value]
         if extra or config_file:
             raise OptionError(
                 f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps, --epochs or --budget and --device beside it, or a new run's --config",
             )
     with interruptible() as stopped, progress.bars() as prepared:
-        events = _events(values, name, out, config_file, resume, stopped, prepared)
+        events = _events(values, name, out, config_file, base, resume, stopped, prepared)
         return _Printer(as_json, stopped).follow(events)
 
 
@@ -103,13 +112,15 @@ def _events(
     name: str | None,
     out: Path | None,
     config_file: Path | None,
+    base: str | None,
     resume: str | None,
     stopped: Callable[[], bool],
     prepared: Callable[[str, int, int | None], None],
 ) -> Generator["events.Event", None, None]:
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
-    from charrnn.training.config import settings_from_json
+    from charrnn.training.config import settings_from_json, values_of
+    from charrnn.training.pretrained import Pretrained
     from charrnn.training.runs import find_run, newest_interrupted
     from charrnn.training.settings import Settings
 
@@ -132,7 +143,11 @@ def _events(
             ) from None
         settings = settings_from_json(text, str(config_file))
     settings = settings.replace(**values)
-    return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared)
+    pretrained = None
+    if base is not None:
+        pretrained = Pretrained.of(find_run(base))
+        settings = pretrained.settings(values if config_file is None else values_of(settings))
+    return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared, pretrained)
 
 
 class _Printer(EventPrinter["events.Event"]):
@@ -182,6 +197,8 @@ class _Printer(EventPrinter["events.Event"]):
             f"{architecture.count():,} parameters"
         )
         steps = config.steps_in_all
+        if event.before is not None:
+            self._say(_begins(event.before))
         self._say(
             f"training  {f'{steps:,} steps' if steps else f'{config.budget:g} s'} of {config.batch} x {config.window} "
             f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}, "
@@ -272,12 +289,35 @@ class _Printer(EventPrinter["events.Event"]):
             if result[f"{part}_nats"] is not None:
                 nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
                 perplexity = math.exp(min(nats, 700))
-                click.echo(f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}")
+                before = result.get(f"{part}_nats_before")
+                was = "" if before is None else f"; {before:.4f} nats before"
+                click.echo(
+                    f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}{was}"
+                )
+        if "from" in result:
+            click.echo(_forgotten(result))
         typed = event.run.typed
         sample = ["sample", *(["--run", typed] if typed != event.run.name else [])]
         word = _first_word(self._context.corpus)
         sample += ["--prime", word] if word else []
         self._say(f"next: {cli.typed(*sample)}   or: {cli.typed('eval', operands=(typed,))}")
+
+
+def _begins(before: "Before") -> str:
+    """Say what a run learns on from."""
+    known = f"{before.new_characters} characters it did not know" if before.new_characters else "all characters known"
+    text = "its text is not here, so what it forgets cannot be told" if before.old_text is None else before.old_text
+    return f"from      {before.base}: {known}; {text}"
+
+
+def _forgotten(result: dict[str, Any]) -> str:
+    """Say what a run that learned on from another makes of the other's text now."""
+    before, after = result["old_nats_before"], result["old_nats"]
+    if before is None or after is None:
+        return f"old text   that of {result['from']} is not here, so what was forgotten cannot be told"
+    change = after - before
+    said = f"{change:.4f} forgotten" if change > 0 else f"nothing forgotten, {-change:.4f} gained"
+    return f"old text   {after:.4f} nats on {result['old_text']}; {before:.4f} before: {said}"
 
 
 def _first_word(corpus: "Corpus") -> str:

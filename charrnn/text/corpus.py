@@ -5,6 +5,7 @@ The ids of each part lie beside the private copy of the text, memory-mapped: a t
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,25 @@ MIN_TRAIN_CHARACTERS = 20  # below it there is nothing to learn and every rule f
 
 
 def prepare(
-    settings: TextSettings, tokenizer: Tokenizer | None = None, *, private: bool = False, progress: Progress = silent
+    settings: TextSettings,
+    tokenizer: Tokenizer | None = None,
+    *,
+    private: bool = False,
+    progress: Progress = silent,
+    known: Iterable[str] = (),
 ) -> "Corpus":
     """Read, clean, split and encode a corpus: the one way from settings to streams.
 
     tokenizer: of the run whose corpus it is; learned from the training part when None. private: read the private copy
-    alone, and open no path that the settings name: they may be a stranger's. progress: called on the way.
+    alone, and open no path that the settings name: they may be a stranger's. progress: called on the way. known:
+    characters that a tokenizer which is learned has in any case.
     Raises CharRNNError for a text that is missing, empty, too short, no text, or not the one of the fingerprint.
     """
     text = private_copy(settings, beside=True) if private else open_text(settings, progress)
     if tokenizer is None:
         tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, settings.normalize, progress)
+        if known := tuple(known):
+            tokenizer = Tokenizer.char((*tokenizer.characters, *known), tokenizer.normalize)
     return encode(text, tokenizer, settings.split, progress)
 
 

@@ -13,7 +13,8 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
 
-FORMAT = 3  # of config.json
+FORMAT = 4  # of config.json
+ANEW = 3  # that of a run which began anew: what is new in 4 says from which weights another one learned on
 S = TypeVar("S", bound=Settings)
 
 
@@ -59,7 +60,11 @@ class Config(Settings):
 
     def to_json(self) -> str:
         """Write the whole configuration as JSON, one setting a line."""
-        return strict_json.dumps({"format": FORMAT, **values_of(self)}, indent=1) + "\n"
+        values = {"format": FORMAT, **values_of(self)}
+        if self.pretrained is None:
+            values["format"] = ANEW
+            del values["pretrained"]
+        return strict_json.dumps(values, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Self:

@@ -8,13 +8,17 @@ from torch import Tensor
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import Corpus
 from charrnn.training.config import Config
+from charrnn.training.forgetting import Before
 from charrnn.training.run import Run
 from charrnn.training.tensor_files import Tensors
 
 
 @dataclass(frozen=True)
 class Started:
-    """Before the first step. expected_*: by a short measurement and by the sizes."""
+    """Before the first step. expected_*: by a short measurement and by the sizes.
+
+    before: of a run that learns on from another, the scores it begins with.
+    """
 
     run: Run
     config: Config
@@ -24,6 +28,7 @@ class Started:
     expected_chars_per_s: float
     expected_bytes: int
     notes: tuple[str, ...]
+    before: Before | None = None
 
 
 @dataclass(frozen=True)

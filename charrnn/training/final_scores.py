@@ -28,10 +28,11 @@ def scores(model: CharRNN, corpus: Corpus, stop: Callable[[], bool]) -> dict[Par
     Raises AskedToStopError when it is true.
     """
     with _asking(model, stop):
-        return {part: _score(model, corpus, part) for part in PARTS}
+        return {part: score(model, corpus, part) for part in PARTS}
 
 
-def _score(model: CharRNN, corpus: Corpus, part: Part) -> Score | None:
+def score(model: CharRNN, corpus: Corpus, part: Part) -> Score | None:
+    """Score a part of a corpus, exactly where it is short enough; None for an empty one."""
     ids, starts = corpus.parts[part], corpus.starts[part]
     if len(ids) == 0:
         return None

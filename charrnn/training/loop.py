@@ -15,10 +15,12 @@ from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
 from charrnn.text.copies import Progress, silent
 from charrnn.text.corpus import prepare
-from charrnn.training import identity, memory, resolve, training_state
+from charrnn.training import identity, memory, resolve, run_json, training_state
 from charrnn.training.config import Config
 from charrnn.training.events import Event
+from charrnn.training.forgetting import Before
 from charrnn.training.metrics import METRICS, TIMINGS
+from charrnn.training.pretrained import Pretrained, refuse_without
 from charrnn.training.run import Run
 from charrnn.training.runs import open_run
 from charrnn.training.settings import Settings
@@ -40,25 +42,34 @@ def new_run(
     stop: Callable[[], bool] = lambda: False,
     began: float | None = None,
     progress: Progress = silent,
+    pretrained: Pretrained | None = None,
 ) -> Generator[Event, None, None]:
     """Train from the beginning into an empty folder, yielding events.
 
     stop() is asked after every step: when it is true the run is saved, and `resume` continues it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
+    pretrained: weights to learn on from, whose `settings` gave these settings.
     Where it ends before anything was saved, the folder is removed.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
     """
     began = time.monotonic() if began is None else began
     run.refuse_taken()
-    corpus = prepare(settings, progress=progress)
+    refuse_without(settings, pretrained)
+    corpus = prepare(settings, progress=progress, known=pretrained.tokenizer.characters if pretrained else ())
     settings = resolve.with_length(settings)
     machine = Machine(settings, corpus)
     config = resolve.resolve(settings, corpus, machine)
     with memory.explained(config, corpus):
-        loop = TrainingLoop(run, Trainer(config, corpus), machine, began)
+        trainer = Trainer(config, corpus, pretrained.start(config, corpus) if pretrained else None)
+        notes = (pretrained.note,) if pretrained and pretrained.note else ()
+        with threads_of(config):
+            before = Before.of(trainer.model, corpus, pretrained) if pretrained else None
+        loop = TrainingLoop(run, trainer, machine, began, notes=notes, before=before)
     with run.held():
         run.create(config, corpus.tokenizer)
         try:
+            if pretrained is not None:  # from here on it needs no other run
+                loop.record.save()
             with threads_of(config), memory.explained(config, corpus):
                 yield from loop.events(stop)
         finally:
@@ -143,6 +154,7 @@ def _resumed(
         raise CharRNNError(
             f"{run.name} is complete after {about['step']} steps", "give --steps for how many it shall have in all"
         )
+    before = Before.read(about.get("before_training"), str(run.path / run_json.NAME))
     restored = run.restore()
     checkpoint, notes = restored.checkpoint, restored.notes
     step = checkpoint.step
@@ -167,13 +179,13 @@ def _resumed(
         trainer = Trainer(config, corpus)
         training_state.restore(trainer, restored, run.name)
         del restored  # while it trains, memory is for that
-        loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, (*notes, *moved))
+        loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, (*notes, *moved), before)
         with threads_of(config):
             if length.budget is not None and config.budget is not None:  # as a number
                 # Read anew: a step changes moments where they are.
                 loop.extend(config.budget, lambda: training_state.restore(trainer, run.restore(), run.name))
             if about.get("diverged") is None:
-                run.truncate(step)
+                run.truncate(step or -1)  # what is before the first step is validated again
             loop.record.resume(checkpoint, about.get("diverged"))
             loop.record.plan(trainer.config)
             run.sweep()
@@ -191,6 +203,7 @@ def _begun_again(
     """Train a run that was never saved from its beginning, into its own folder."""
     run.refuse_lost()
     config, moved = resolve.moved(run.config(), device)
+    refuse_without(config, None)
     # config.json is written first, tokenizer.json after it.
     tokenizer = run.tokenizer() if (run.path / "tokenizer.json").exists() else None
     corpus = prepare(config, tokenizer, progress=progress)

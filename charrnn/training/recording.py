@@ -5,7 +5,7 @@ All that training writes goes through here, so that this alone has to know when 
 
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from charrnn.errors import CharRNNError, command
 from charrnn.model.evaluation import Score
 from charrnn.training import identity, training_state
 from charrnn.training.config import Config
+from charrnn.training.forgetting import Before
 from charrnn.training.metrics import METRICS, TIMINGS
 from charrnn.training.run import Run
 from charrnn.training.run_json import Checkpoint
@@ -29,12 +30,12 @@ class Record:
     """Writes what happens to a trainer into its run.
 
     elapsed: tells how many seconds the run has taken. best_val: nats per character of the best validation. diverged:
-    the step after which something was not finite.
+    the step after which something was not finite. before: scores of a run that learns on from another.
     Raises CharRNNError where a file cannot be written.
     """
 
-    def __init__(self, run: Run, trainer: Trainer, elapsed: Callable[[], float]) -> None:
-        self.run, self._trainer, self._elapsed = run, trainer, elapsed
+    def __init__(self, run: Run, trainer: Trainer, elapsed: Callable[[], float], before: Before | None = None) -> None:
+        self.run, self._trainer, self._elapsed, self._before = run, trainer, elapsed, before
         self.best_val = math.inf
         self.diverged: int | None = None
         self._identity = identity.of(trainer.config, trainer.corpus.tokenizer)
@@ -115,9 +116,9 @@ class Record:
                 self.run.replace_best(*self._best, {**diverged, "best_val_nats": _or_null(self.best_val)})
         self._best = None
 
-    def finish(self, val: Score | None, test: Score | None) -> dict[str, Any]:
-        """Complete the run with its scores; return its result."""
-        result = self._result(val, test)
+    def finish(self, val: Score | None, test: Score | None, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete the run with its scores; return its result. more: what else the result says."""
+        result = {**self._result(val, test), **more}
         # Kept, so that nobody who compares runs has a reason to look at the test part again.
         losses = {"test": test.per_char.astype(np.float32)} if test else {}
         with self._keeping():
@@ -170,6 +171,7 @@ class Record:
             "diverged": self.diverged,
             "made_with": self._made_with(),
             "identity": self._identity,
+            **({} if self._before is None else {"before_training": self._before.as_dict()}),
             "result": result,
         }
 

@@ -89,6 +89,7 @@ class RunSettings(Knobs):
     measured_us: Mapping[str, int] = recorded(
         {}, "microseconds of a step by 'engine precision threads', where compared"
     )
+    pretrained: str | None = recorded(None, "SHA-256 of the weights it learned on from; without: it began anew")
     threads: int | None = recorded(
         None, "threads torch computed with: sums depend on it in the last bit", low=1, high=MOST_THREADS
     )

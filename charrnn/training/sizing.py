@@ -31,6 +31,7 @@ CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 20
 MOST_STREAMS, EPOCH_STEPS = 32, 16
 FEW_STEPS = 2000
+PRETRAINED_SHARE = 0.5  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
 DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
 MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
@@ -73,7 +74,9 @@ def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per
         useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
         if useful < FEW_STEPS * batch * window:
             batch //= 2
-    lr = config.lr if config.lr is not None else float(f"{3e-3 * (min(max(hidden, 384), 512) / hidden) ** 0.5:.2g}")
+    share = 1.0 if config.pretrained is None else PRETRAINED_SHARE
+    by_rule = share * 3e-3 * (min(max(hidden, 384), 512) / hidden) ** 0.5
+    lr = config.lr if config.lr is not None else float(f"{by_rule:.2g}")
     warmup, dropout = config.warmup, config.dropout
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))

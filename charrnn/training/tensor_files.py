@@ -20,13 +20,22 @@ MOST_FILE_BYTES = 1 << 40  # where the system does not say how much memory there
 Tensors = dict[str, NDArray[Any]]
 
 
+def digest(tensors: Tensors) -> str:
+    """Return the SHA-256 of the file that `store` makes of tensors."""
+    return hashlib.sha256(_written(tensors)).hexdigest()
+
+
+def _written(tensors: Tensors) -> bytes:
+    return save_tensors({key: np.ascontiguousarray(value) for key, value in tensors.items()})
+
+
 def store(folder: Path, kind: str, step: int, tensors: Tensors) -> dict[str, str]:
     """Write tensors into a run's folder; return their entry in run.json: the file's name and SHA-256.
 
     kind: a key of TENSOR_FILES.
     """
     name = f"{TENSOR_FILES[kind]}-{step:08d}.safetensors"
-    data = save_tensors({key: np.ascontiguousarray(value) for key, value in tensors.items()})
+    data = _written(tensors)
     files.write_atomically(folder / name, data)
     return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 

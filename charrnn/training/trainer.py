@@ -28,7 +28,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, corpus: Corpus, weights: Weights | None = None) -> None:
-        """Begin at step 0. weights: to start from, where they are drawn already."""
+        """Begin at step 0. weights: to start from; those of the configuration's seed when None."""
         self.config, self.corpus = config, corpus
         self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)

@@ -23,6 +23,7 @@ from charrnn.training.events import (
     StoppedEarly,
     Validated,
 )
+from charrnn.training.forgetting import Before
 from charrnn.training.notes import notes_of
 from charrnn.training.pacing import Pace, SavingClock
 from charrnn.training.recording import Record
@@ -41,7 +42,7 @@ class TrainingLoop:
     """The order of what happens in a run: steps, validations, plans, checkpoints, and how it ends.
 
     began: a reading of time.monotonic() from which its seconds count. earlier_seconds: it took before it was resumed.
-    notes: what the user should know about how it came here.
+    notes: what the user should know about how it came here. before: of a run that learns on from another.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class TrainingLoop:
         began: float,
         earlier_seconds: float = 0.0,
         notes: tuple[str, ...] = (),
+        before: Before | None = None,
     ) -> None:
-        self.run, self.trainer, self._machine, self._notes = run, trainer, machine, notes
+        self.run, self.trainer, self._machine, self._notes, self._before = run, trainer, machine, notes, before
         device = trainer.config.device
         self.pace = Pace(began, partial(cuda.wait, device) if device == "cuda" else None)
         self._saving = SavingClock()
         self._earlier_seconds = earlier_seconds
-        self.record = Record(run, trainer, self.seconds)
+        self.record = Record(run, trainer, self.seconds, before)
         # What was planned once is not timed again.
         budget = None if trainer.config.plan else trainer.config.budget
         most = sizing.most_steps(trainer.streams.steps_per_epoch)
@@ -149,6 +151,7 @@ class TrainingLoop:
             sizing.chars_per_s(architecture, self._machine.expected_products_per_s),
             sizing.memory_bytes(config, architecture),
             (*self._notes, *notes_of(trainer)),
+            self._before,
         )
 
     def _chars_per_s(self) -> float:
@@ -225,4 +228,5 @@ class TrainingLoop:
             scores = final_scores.scores(trainer.model, trainer.corpus, stop)
         except final_scores.AskedToStopError:
             return Stopped(self.run, trainer.step)
-        return Finished(self.run, self.record.finish(scores["val"], scores["test"]))
+        after = {} if self._before is None else self._before.after(trainer.model, trainer.corpus.tokenizer)
+        return Finished(self.run, self.record.finish(scores["val"], scores["test"], after))
