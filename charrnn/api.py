@@ -38,6 +38,7 @@ from charrnn.training.config import Config
 from charrnn.training.run import Run
 
 if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
+    from charrnn.generate.units import Units
     from charrnn.model.evaluation import Mode, Score
     from charrnn.text.cleaning import Findings
     from charrnn.text.corpus import Part
@@ -167,6 +168,15 @@ class TextModel:
         config = self.config
         costs = scoring.costs(self._completer.decoders, config.engine, config.window, ids, mode, starts)
         return evaluation.score(costs, ids, self.tokenizer)
+
+    def units(self, text: str) -> "Units":
+        """Return what every unit of the model's state does on a text, and which property of it each follows."""
+        from charrnn.generate import units
+        from charrnn.text.corpus import encode_whole
+
+        text = self.clean(text)
+        ids, starts = encode_whole(text, self.config.document, self.tokenizer)
+        return units.read(Decoder(self.architecture, self.weights, "numpy"), self.tokenizer, text, ids, starts)
 
     def clean(self, text: str) -> str:
         """Return a text with the line ends and in the normal form that the model's corpus was given."""

@@ -39,7 +39,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "info": "Show what RUN is: configuration, scores, files.",
     "export": "Write the weights of RUN alone into a folder that can be given away.",
     "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
-    "inspect": "Look inside: how far back in time gradients reach, and how long a cell remembers.",
+    "inspect": "Look inside: how far back gradients reach, how long a cell remembers, what single units follow.",
     "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
     "rm": "Delete runs, after asking; damaged ones too, and those that never got a checkpoint.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",

@@ -1,20 +1,24 @@
 """inspect: look inside models and cells."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charrnn.cli import options
+from charrnn import cli
+from charrnn.cli import activation, options, score
 from charrnn.cli.event_printer import interruptible
+from charrnn.cli.streams import Controls
 from charrnn.compare.presets import NOTEBOOK
+from charrnn.generate.units import PROPERTIES
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200)  # steps back in the table
 
 
 @click.group(cls=options.Subcommands)
 def command() -> None:
-    """Look inside: how far back in time gradients reach, and how long a cell remembers."""
+    """Look inside: how far back gradients reach, how long a cell remembers, what single units follow."""
 
 
 @command.command()
@@ -88,3 +92,108 @@ def _table(found: list[Any]) -> str:
             figures = "".join(f"{shares[k]:>9.1e}" for k in SHOWN)
             lines.append(f"{entry.label if not last else '':<{width}}  {when:<8}{figures}  {last}".rstrip())
     return "\n".join(lines)
+
+
+UNIT_CHARS = 4000  # read where a text is longer, unless more is asked for
+
+
+@command.command()
+@click.argument("run", default="latest", shell_complete=options.complete_runs)
+@click.argument("what", metavar="[FILE|TEXT]", required=False)
+@click.option("--text", "is_text", is_flag=True, help="It is a text, even if a file has that name.")
+@click.option(
+    "--chars", default=UNIT_CHARS, show_default=True, metavar="N", help="Read so many characters of it at the most."
+)
+@click.option("--count", default=5, show_default=True, metavar="N", help="Show so many units for each property.")
+@click.option("--unit", metavar="NAME", help="Colour the text by this unit, 1.h.37 for instance: layer, state, number.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the text so coloured.")
+@options.encoding
+@options.as_json
+def units(
+    run: str,
+    what: str | None,
+    is_text: bool,
+    chars: int,
+    count: int,
+    unit: str | None,
+    html: Path | None,
+    encoding: str | None,
+    as_json: bool,
+) -> None:
+    """Rank the units of RUN by how well they follow line position, quotes, brackets, spaces and case in a text.
+
+    A unit is one number of the state of a layer. What it follows, it correlates with: 1 and -1 are perfect, 0 is not at
+    all. Without a text, the validation part of the run's own corpus is read. With --unit the text is shown, coloured by
+    that unit: red where it is positive, blue where it is negative.
+    """
+    from charrnn.text.cleaning import Findings
+
+    if chars < 1 or count < 1:
+        raise click.UsageError("--chars and --count are whole numbers of 1 or more")
+    findings = Findings()
+    model = options.reading(options.whole(run, "cpu"), encoding)
+    if what is None:
+        text, source = _own_text(model, chars), "its validation part"
+    else:
+        read, source = score.found(what, is_text, findings)
+        text = model.clean(read(model.config))[:chars]
+    for note in findings.others:
+        cli.note(note)
+    found = model.units(text)
+    ranked = {name: found.best(name, count) for name in found.correlations}
+    strongest = max((best[0] for best in ranked.values()), key=lambda pair: abs(pair[1]), default=(found.units[0], 0.0))
+    shown = unit or strongest[0].name
+    values = found.of(shown).tolist()
+    about = f"{model.run.name} on {source}: {len(text):,} characters"
+    if html is not None:
+        page = activation.page(text, values, f"unit {shown} of {model.run.name}", f"{about}; {_follows(found, shown)}")
+        with options.opened(html, "--html") as stream:
+            stream.writelines(piece.encode("utf-8", "backslashreplace") for piece in page)
+        click.echo(f"wrote {html}", err=True)
+    if as_json:
+        options.print_json(_figures(model, found, unit))
+    elif html is None and unit is None:
+        for name in PROPERTIES:
+            pairs = (f"{each.name} {r:+.2f}" for each, r in ranked.get(name, ()))
+            click.echo(f"{name:<14} {'   '.join(pairs) or 'does not vary in this text'}")
+        click.echo(f"{about}; a text coloured by one: --unit {shown}", err=True)
+    elif html is None:
+        if options.colours_wanted():
+            controls = Controls(sys.stdout)
+            for piece in activation.coloured(text, values):
+                controls.write(piece)
+            print("" if text.endswith("\n") else "\n", end="", flush=True)
+        else:
+            lines = zip(text, values, strict=True)
+            sys.stdout.writelines(f"{value:+.3f}\t{options.visible(c)}\n" for c, value in lines)
+        click.echo(f"{about}; unit {shown}: {_follows(found, shown)}", err=True)
+
+
+def _own_text(model: Any, chars: int) -> str:
+    """Return the beginning of the validation part of a run's corpus, or of its training part where it has none."""
+    from charrnn.text.corpus import prepare
+
+    corpus = prepare(model.config, model.tokenizer, private=True)
+    ids = corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train")
+    text: str = model.tokenizer.decode(ids[: 4 * chars])[:chars]
+    return text
+
+
+def _follows(found: Any, unit: str) -> str:
+    """Say what a unit follows."""
+    place = [each.name for each in found.units].index(unit)
+    return ", ".join(f"{name} {r[place]:+.2f}" for name, r in found.correlations.items())
+
+
+def _figures(model: Any, found: Any, unit: str | None) -> dict[str, Any]:
+    rows = [
+        {
+            "unit": each.name,
+            "follows": {name: float(r[i]) for name, r in found.correlations.items()},
+        }
+        for i, each in enumerate(found.units)
+    ]
+    rows.sort(key=lambda row: -max(map(abs, row["follows"].values()), default=0.0))
+    values = None if unit is None else found.of(unit).tolist()
+    path = str(model.run.path)
+    return {"run": path, "characters": len(found.text), "units": rows, "text": found.text, "activations": values}

@@ -50,7 +50,7 @@ def command(
     from charrnn.text.cleaning import Findings
 
     findings = Findings()
-    read, source = _found(what, is_text, findings)
+    read, source = found(what, is_text, findings)
     model = options.reading(options.whole(run, device), encoding)
     text = model.clean(read(model.config))
     for note in findings.others:
@@ -85,7 +85,7 @@ def command(
         click.echo(about, err=True)
 
 
-def _found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str], str]:
+def found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str], str]:
     """Return what reads the text for a run of some configuration, adding to `findings`, and a name for the text."""
     from charrnn.text import corpora
     from charrnn.text.corpus import cleaned

@@ -1,0 +1,107 @@
+"""What single units follow: the properties of a text, the ranking, and the text coloured by one unit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charrnn import api
+from charrnn.__main__ import main
+from charrnn.cli import activation
+from charrnn.errors import CharRNNError, OptionError
+from charrnn.generate import units
+from charrnn.training.run import Run
+
+TrainedRun = Callable[..., Run]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("spaces", "a b\n", [0, 1, 0, 1]),
+        ("case", "aB1Č", [0, 1, 0, 1]),
+        ("brackets", "a(b[c)]d}", [0, 1, 1, 2, 2, 0, 0, 0, 0]),  # what was left open inside ends too
+        ("quotes", 'a"b"c', [0, 1, 1, 0, 0]),
+        ("quotes", "„a“b „c” “d” »e«", [1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1]),
+        ("quotes", '"a\n\nb', [1, 1, 1, 0, 0]),  # nobody closed it
+        ("line position", "ab\ncd", np.log1p([1, 2, 0, 1, 2]).tolist()),
+    ],
+)
+def test_a_property_of_a_text_is_what_its_name_says(name: str, text: str, expected: list[float]) -> None:
+    assert units.PROPERTIES[name](text).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"cell": "nn.LSTM", "layers": 2}, {"document": "line", "tokenizer": "byte"}], ids=str
+)
+def test_units_are_the_states_after_each_character(settings: dict[str, Any], trained: TrainedRun) -> None:
+    model = api.load(trained(steps=2, **settings))
+    text = "Mreža\nčita 漢 (sve)."
+    found = model.units(text)
+    states = model.architecture.definition.state
+    assert len(found.units) == model.config.hidden * len(states) * model.config.layers
+    assert found.activations.shape == (len(text), len(found.units))
+    assert [unit.name for unit in found.units[:2]] == [f"1.{next(iter(states))}.1", f"1.{next(iter(states))}.2"]
+    decoder = api.Decoder(model.architecture, model.weights, "numpy")
+    state = decoder.start()
+    begun = text[text.index("\n") + 1 :] if model.config.document == "line" else text
+    _, state = decoder.step(np.array([model.tokenizer.size]), state)
+    for id_ in model.tokenizer.encode(begun):
+        _, state = decoder.step(np.array([id_]), state)
+    last = np.concatenate([part[0] for layer in state for part in layer])
+    assert np.allclose(found.activations[-1], last, rtol=0, atol=1e-6)
+
+
+def test_units_are_ranked_by_how_well_they_follow(trained: TrainedRun) -> None:
+    found = api.load(trained(steps=2)).units("Mreža čita SVE redom. " * 5)
+    assert set(found.correlations) == {"line position", "spaces", "case"}  # the others do not vary
+    spaces = units.PROPERTIES["spaces"](found.text)
+    for unit, r in found.best("spaces", 3):
+        assert r == pytest.approx(np.corrcoef(found.of(unit.name), spaces)[0, 1], abs=1e-6)
+    ranks = [abs(r) for _, r in found.best("spaces", len(found.units))]
+    assert ranks == sorted(ranks, reverse=True)
+    with pytest.raises(OptionError, match=r"give one from 1\.h\.1 to 1\.h\.24"):
+        found.of("1.c.1")
+    with pytest.raises(CharRNNError, match="empty"):
+        api.load("latest").units("")
+
+
+def test_a_text_is_coloured_by_how_strong_a_unit_is() -> None:
+    values = [0.0, 1.0, -1.0, 0.5, 0.1]
+    assert activation.levels(values) == [0, 4, -4, 2, 0]
+    assert activation.levels([0.0]) == [0]
+    text = "a\nč<e"
+    shown = "".join(activation.coloured(text, values))
+    assert shown.replace(activation.RESET, "").count("\x1b[") == 3
+    assert f"↵{activation.RESET}\n" in shown
+    page = "".join(activation.page(text, values, "a & b", "about"))
+    assert "<i class=p4>↵\n</i><i class=n4>č</i><i class=p2>&lt;</i>e</pre>" in page
+    assert "a &amp; b" in page
+
+
+def test_the_command_ranks_and_shows(
+    trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr("sys.argv", ["charrnn", "inspect", "units", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    trained("r", steps=2)
+    code, out, err = say("r", "--chars", "300")
+    assert code == 0, err
+    assert [line.partition("  ")[0] for line in out.splitlines()] == list(units.PROPERTIES)
+    code, out, _ = say("r", "Mreža (sve).", "--unit", "1.h.2")
+    assert [line.split("\t")[1] for line in out.splitlines()] == list("Mreža␣(sve).")
+    found = json.loads(say("r", "Mreža (sve).", "--unit", "1.h.2", "--json")[1])
+    assert len(found["units"]) == 24
+    assert [f"{value:+.3f}" for value in found["activations"]] == [line.split("\t")[0] for line in out.splitlines()]
+    assert say("r", "Mreža", "--html", str(tmp_path / "page.html"))[0] == 0
+    assert "unit 1.h." in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert say("r", "Mreža", "--unit", "9")[0] == 2
+    assert say("r", "--chars", "0")[0] == 2
