@@ -43,6 +43,8 @@ API = {  # module -> its names for users, '*' for all public functions and class
     "charrnn.training.loop": ["new_run", "resume"],
     "charrnn.training.events": ["*"],
     "charrnn.training.run": ["Run"],
+    "charrnn.training.export": ["weights"],
+    "charrnn.training.pretrained": ["Pretrained"],
     "charrnn.training.runs": ["open_run", "runs", "find_run"],
     "charrnn.model.evaluation": ["Score"],
     "charrnn.generate.request": ["Choices", "Filters"],
