@@ -176,7 +176,7 @@ def test_bash_completes_odd_names(typed: str, tmp_path: Path, home: Path) -> Non
     assert done.stderr == b""
     found = {os.fsdecode(line) for line in done.stdout.splitlines()}
     expected = {
-        "": {"latest", "'ra b'", "rač", quoted("ra'q"), "'\udce8'"},
+        "": {"latest", "'ra b'", "rač", quoted("ra'q"), "'\udce8'", "rekurentne"},
         "ra": {"'ra b'", "rač", quoted("ra'q")},
         "'ra": {"ra b", "rač", "ra'q"},
         "ra\\ ": {"'ra b'"},

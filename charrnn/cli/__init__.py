@@ -35,7 +35,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "score": "Show how much every character of TEXT, or of a file, surprises the model.",
     "eval": "Score RUN on a part of its corpus, or on FILE.",
     "corpora": "List, fetch and measure corpora.",
-    "runs": "List the runs, newest first, and those that come with charrnn.",
+    "runs": "List the runs, newest first; where there are none, those that come with charrnn.",
     "info": "Show what RUN is: configuration, scores, files.",
     "export": "Write the weights of RUN alone into a folder that can be given away.",
     "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",

@@ -15,7 +15,7 @@ from charrnn.errors import CharRNNError
 @click.command()
 @options.as_json
 def command(as_json: bool) -> None:
-    """List the runs, newest first, and those that come with charrnn."""
+    """List the runs, newest first; where there are none, those that come with charrnn."""
     from charrnn.training import runs
 
     rows, bundled = ([_row(run) for run in some] for some in (runs.folders(), runs.bundled_runs()))
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
         return
     if not rows:
         click.echo(f"there are no runs yet; train one: {cli.typed('train')}", err=True)
-    rows += bundled
+    rows = rows or bundled
     if not rows:
         return
     table = [("run", "cell", "size", "steps", "val nats", "test bits", "when")]

@@ -91,7 +91,7 @@ def find_folder(name: str) -> Run:
     for run in bundled_runs():
         if run.name == name:
             return run
-    known = [run.name for run in (*folders(), *bundled_runs())]
+    known = [run.name for run in folders()]
     if _is_pickled(name):
         raise CharRNNError(
             f"{name} is a file of torch.save or pickle, where a run is expected: reading it could run any program",
@@ -123,15 +123,18 @@ def _what_it_is(name: str) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """Return a hint with the runs whose names are nearest, or the newest, and how to see the others."""
-    if not known:
-        return f"train one: {command('train')}"
+    """Return a hint with the runs whose names are nearest, or the newest, and how to see the others.
+
+    known: the user's own; what comes with the package is named where it is near.
+    """
     import difflib  # only a mistake pays for it
 
-    near = difflib.get_close_matches(name, known, n=NAMED, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*known, *bundled.NAMES], n=NAMED, cutoff=0.5)
+    if not known and not near:
+        return f"train one: {command('train')}"
     named = near or known[:NAMED]
     beginning = "did you mean" if near else "the newest are" if len(known) > len(named) else "choose from:"
-    more = len(known) - len(named)
+    more = len(set(known) - set(named))
     hint = f"{beginning} {', '.join(map(repr, named))}{'?' if near else ''}"
     return f"{hint}{'' if near else ';'} {command('runs')} lists {more} more" if more else hint
 
