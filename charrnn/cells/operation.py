@@ -17,6 +17,20 @@ class Symbol:
         raise NotImplementedError
 
 
+def _binary(name: str, swapped: bool = False) -> Callable[[Symbol, Any], Any]:
+    def method(self: Symbol, other: Any) -> Any:
+        return self.record(name, other, self) if swapped else self.record(name, self, other)
+
+    return method
+
+
+for _method, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
+    setattr(Symbol, f"__{_method}__", _binary(_name))
+    setattr(Symbol, f"__r{_method}__", _binary(_name, swapped=True))
+for _name in ("neg", "abs"):
+    setattr(Symbol, f"__{_name}__", lambda self, _name=_name: self.record(_name, self))
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One operation, for everything that computes equations. Calling it works on arrays, tensors and symbols.

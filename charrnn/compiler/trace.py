@@ -6,7 +6,7 @@ notebook are compiled like any other.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,20 +80,6 @@ class Parameter(Traced):
         if len(self.shape) > 1:
             raise _unsupported(f"indexing a parameter of shape {self.shape} by {key!r}")
         return super().__getitem__(key)
-
-
-def _binary(name: str, swapped: bool = False) -> Callable[[Traced, Any], Traced]:
-    def method(self: Traced, other: Any) -> Traced:
-        return self.record(name, other, self) if swapped else self.record(name, self, other)
-
-    return method
-
-
-for _method, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
-    setattr(Traced, f"__{_method}__", _binary(_name))
-    setattr(Traced, f"__r{_method}__", _binary(_name, swapped=True))
-for _name in ("neg", "abs"):
-    setattr(Traced, f"__{_name}__", lambda self, _name=_name: self.record(_name, self))
 
 
 def named(graph: Graph, name: str, width: int) -> Traced:
