@@ -110,16 +110,22 @@ def by_llvm(operation: Operation, given: list[Array]) -> Array:
     value = maths.apply(operation.name, *(Value(maths, each) for each in loaded))
     builder.store(value.ir, pointers[-1], align=result.itemsize)
     builder.ret_void()
+    arrays = (*padded, result)
+    addresses = [[a.ctypes.data + at * a.itemsize for a in arrays] for at in range(0, len(result), lanes)]
+    run(module, "one_op", *addresses)
+    return result[: len(given[0])]
+
+
+def run(module: ir.Module, name: str, *calls: list[int]) -> None:
+    """Compile a module and call one of its functions, with whole numbers."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
     engine.finalize_object()
-    address = engine.get_function_address("one_op")
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (len(given) + 1))(address)
-    for at in range(0, len(result), lanes):
-        call(*(array.ctypes.data + at * array.itemsize for array in (*padded, result)))
-    return result[: len(given[0])]
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(calls[0]))(engine.get_function_address(name))
+    for arguments in calls:
+        function(*arguments)
 
 
 def by_onnx(operation: Operation, given: list[Array]) -> Array:
@@ -245,6 +251,33 @@ def test_a_broken_row_is_found(column: str, wrong: Any, monkeypatch: pytest.Monk
     checked = differentiates if column == "derivative" else partial(conforms, column)
     with pytest.raises(AssertionError):
         checked(broken)
+
+
+REDUCTIONS = [name for name, operation in ops.TABLE.items() if operation.identity is not None]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_reduction_takes_every_lane_once(name: str, dtype: Any) -> None:
+    """Of whole numbers, which are exact: whatever the order."""
+    for lanes in range(1, 18) if dtype == np.float32 else (1,):
+        given = RNG.integers(-1000, 1000, lanes).astype(dtype)
+        module = ir.Module()
+        module.triple = llvm.get_process_triple()
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 2), "reduce")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        maths, one = (Maths(builder, n, dtype == np.float64) for n in (lanes, 1))
+        pointers = [
+            builder.inttoptr(at, m.number.as_pointer()) for at, m in zip(function.args, (maths, one), strict=True)
+        ]
+        start = maths.constant(ops.TABLE[name].identity or 0)
+        loaded = Value(maths, builder.load(pointers[0], align=given.itemsize))
+        builder.store(maths.reduce(name, maths.apply(name, start, loaded)).ir, pointers[1])
+        builder.ret_void()
+        result = np.full(1, np.nan, dtype)
+        run(module, "reduce", [given.ctypes.data, result.ctypes.data])
+        assert result == ops.TABLE[name].numpy(given), lanes
+        assert result == ops.TABLE[name].torch(torch.from_numpy(given)).numpy()
 
 
 def test_softplus_is_right_everywhere() -> None:

@@ -42,10 +42,13 @@ class Operation:
     cost: in additions, when it must be decided whether to recompute a result or to store it.
     numba: Python source with a place {} for each argument and {real} for the dtype's name, for completing.
         What is not elementwise gets arrays, and one more, into which its result goes; in javascript too.
-    llvm(m, *arguments): emits it with `charrnn.compiler.training.arithmetic.Maths`, for training.
+    llvm(m, *arguments): emits it with `charrnn.compiler.training.arithmetic.Maths`, for training. Of a reduction, the
+        arguments are what is reduced so far and what comes to it. Another operation that is not elementwise gets whole
+        arrays, and is written in other rows.
     onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
     javascript: JavaScript with a place {} for each argument.
     parameters: the names of its arguments. elementwise: whether number j of the result depends on numbers j alone.
+    identity: of a reduction of all features to one number, what it begins with; None for what is no reduction.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Operation:
     javascript: str = ""
     parameters: tuple[str, ...] = ("x",)
     elementwise: bool = True
+    identity: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.says)

@@ -74,6 +74,15 @@ _above = Operation(
     llvm=lambda m, a, b: m.choose(a.compare(">", b), 1, m.choose(a.compare("==", b), 0.5, 0)),
     parameters=TWO,
 )
+_total = Operation(
+    "total",
+    "Return the sum over the last axis, which becomes one number.",
+    numpy=lambda x: x.sum(axis=-1, keepdims=True),
+    torch=lambda x: x.sum(dim=-1, keepdim=True),
+    llvm=lambda m, so_far, x: so_far + x,
+    elementwise=False,
+    identity=0,
+)
 
 
 # Arithmetic, which equations write with + - * / and -
@@ -296,6 +305,19 @@ minimum = Operation(
 # What looks across features
 
 
+def _mean(x: Array) -> Array:
+    return _total(x) * (1 / x.shape[-1])
+
+
+def _inverse_deviation(x: Array) -> Array:
+    centred = x - _mean(x)
+    return 1 / sqrt(_mean(centred * centred) + EPSILON)
+
+
+def _layernorm_derivative(d: Array, x: Array, y: Array) -> tuple[Array]:
+    return ((d - _mean(d) - y * _mean(d * y)) * _inverse_deviation(x),)
+
+
 def _normalized(x: Array) -> Array:
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
@@ -308,7 +330,9 @@ layernorm = Operation(
     "Scale the last axis to zero mean and unit variance, 1e-5 added to the variance (Ba et al. 2016, eq. 4).",
     numpy=_normalized,
     torch=lambda x: sys.modules["torch"].nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON),
+    derivative=_layernorm_derivative,
     numba=f"layernorm({{}}, {EPSILON!r}, {{}})",  # of an array, into an array
+    llvm=lambda m, x: (x - _mean(x)) * _inverse_deviation(x),
     onnx=lambda graph, x: graph.add("LayerNormalization", x, graph.ones(x), epsilon=EPSILON),
     javascript=f"layernorm({{}}, {EPSILON!r}, {{}});",
     elementwise=False,

@@ -19,7 +19,7 @@ from charrnn.cells.operation import Symbol
 
 @dataclass(frozen=True, eq=False)
 class Node(Symbol):
-    """One result of `width` numbers, 0 for a constant, which has any width.
+    """One result of `width` numbers; 0 for what is the same for all features: a constant, or one number for a row.
 
     op: an operation of the table; or what the graph says by itself, with `data` for which:
     'constant' (the number); 'input' (its name); 'parameter' and 'matmul' (a Leaf); 'slice' (where it begins in its
@@ -37,6 +37,16 @@ class Node(Symbol):
     def elementwise(self) -> bool:
         """Tell whether number j of the result is computed from numbers j of the arguments."""
         return self.op in ops.TABLE and ops.TABLE[self.op].elementwise
+
+    @property
+    def of_row(self) -> bool:
+        """Tell whether it is one number for all of a row's features: a sum over them, or made of such sums."""
+        return self.width == 0 and (self.op == "load" or self.is_reduction or any(a.of_row for a in self.args))
+
+    @property
+    def is_reduction(self) -> bool:
+        """Tell whether it is made of all of a row's features, as a sum is."""
+        return self.op in ops.TABLE and ops.TABLE[self.op].identity is not None
 
     def is_constant(self, value: float) -> bool:
         return self.op == "constant" and bool(self.data == value)
@@ -128,6 +138,14 @@ class Graph:
     def leaves(self, kind: str) -> list[Node]:
         """List the leaves of a kind, in the order in which they were made."""
         return [node for node in self._nodes.values() if node.op == "leaf" and node.data[0] == kind]
+
+    def wide(self, node: Node, width: int) -> Node:
+        """Return a node of a certain width: what is the same for all features, that many times."""
+        if node.width:
+            return node
+        if node.op == "constant":
+            return self.node("constant", width=width, data=node.data)
+        return self.node("add", node, self.constant(0), width=width)
 
     def slice(self, node: Node, first: int, width: int) -> Node:
         """Cut a part of a result; of an element-wise one, apply the op to parts of its arguments, to join a loop."""

@@ -26,7 +26,7 @@ from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
 from charrnn.compiler.training.llvm import Machine
 from charrnn.compiler.training.products import ROWS
-from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, Buffer, Place, X, make_plan
+from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Place, X, make_plan
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
@@ -164,7 +164,7 @@ class _Layer:
         """Buffers whose numbers leave this module, and must not be written again."""
         return self.plan.y[0], DX
 
-    def _table(self, part: int) -> np.ndarray[Any, Any]:
+    def _table(self, part: int, scratch: Tensor) -> np.ndarray[Any, Any]:
         """Address, bytes of a slot, bytes of a row, and mask of every buffer there is."""
         table = np.zeros((len(self.machine.lines), 4), np.int64)
         for place, tensor in self.buffers.items():
@@ -181,11 +181,13 @@ class _Layer:
             else:
                 table[line] = address, 0, 0, 0
         table[self.machine.lines[INDEX]] = self.index.data_ptr(), 8 * self.B, 8, -1
+        table[self.machine.lines[SCRATCH]] = scratch.data_ptr(), 0, 0, 0
         return table
 
     def _in_parts(self, address: int) -> None:
         """Run all rows through time, shared out among threads."""
-        tables = [self._table(i) for i in range(len(self.parts))]
+        scratch = torch.empty(len(self.parts), self.machine.scratch, dtype=self.wide)
+        tables = [self._table(i, row) for i, row in enumerate(scratch)]
         parts = [(t.ctypes.data, self.T, *rows) for t, rows in zip(tables, self.parts, strict=True)]
         team.run(address, parts, self.threads)
 

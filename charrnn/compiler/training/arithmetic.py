@@ -76,6 +76,33 @@ class Maths:
         result: Value = emit(self, *args)
         return result
 
+    def splat(self, number: "Value") -> "Value":
+        """Return one number as many times as there are lanes."""
+        if self.lanes == 1:
+            return Value(self, number.ir)
+        first = self.builder.insert_element(ir.Constant(self.number, ir.Undefined), number.ir, I32(0))
+        mask = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return Value(self, self.builder.shuffle_vector(first, first, mask))
+
+    def reduce(self, op: str, value: "Value") -> "Value":
+        """Reduce all lanes to one number by a reduction of the table: half of them by the other half, and so on."""
+        if self.lanes == 1:
+            return value
+        half = Maths(self.builder, self.lanes // 2, self.double)
+        low, high = (half._lanes_of(value, at) for at in (0, half.lanes))
+        reduced = half.reduce(op, half.apply(op, low, high))
+        if self.lanes % 2 == 0:
+            return reduced
+        one = Maths(self.builder, 1, self.double)
+        return one.apply(op, reduced, one._lanes_of(value, self.lanes - 1))
+
+    def _lanes_of(self, value: "Value", first: int) -> "Value":
+        """Take as many lanes as these have out of more, from one on."""
+        if self.lanes == 1:
+            return Value(self, self.builder.extract_element(value.ir, I32(first)))
+        mask = ir.Constant(ir.VectorType(I32, self.lanes), list(range(first, first + self.lanes)))
+        return Value(self, self.builder.shuffle_vector(value.ir, value.ir, mask))
+
     # Functions, each element by element
 
     def exp(self, x: "Value") -> "Value":

@@ -3,19 +3,22 @@
 `trace` takes what the decoder's `trace` records of a cell's `inputs` and `step`, and cuts every array into blocks of H
 features (z, 4 H wide, into four). Element j of a block is computed like every other, so one expression says it for all.
 Matrix products join blocks, so they are held apart: a product has the blocks of its left operand and gives new leaves.
+An operation that looks across features is written in other rows of the table, by its own row: sums over all blocks of
+an array, each one number for a row of the batch, and arithmetic with them.
 `differentiate` walks the expressions backwards (reverse mode) and gives the same kind of thing.
 
-Nodeessions are made once each (equal ones are the same object). They are numbered as they are made, so a number is
+Expressions are made once each (equal ones are the same object). They are numbered as they are made, so a number is
 larger than those of everything it is computed from.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell
+from charrnn.cells.operation import Symbol
 from charrnn.compiler.graph import Graph, Node
 from charrnn.compiler.trace import Leaf, Parameter, named
 
@@ -42,6 +45,15 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Across:
+    """An operation of the table that looks across features, of arrays in blocks, and the blocks of its result."""
+
+    op: str
+    arguments: tuple[tuple[Node, ...], ...]
+    outputs: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
 class Equations:
     """A step of a cell.
 
@@ -54,6 +66,7 @@ class Equations:
     products: tuple[Product, ...]
     y: tuple[Node, ...]
     states: tuple[Node, ...]
+    across: tuple[Across, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,42 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
         raise UnsupportedError(f"blocks that do not fit each other: {error}") from None
     if [len(s) for s in states] != [1] * len(cell.state):
         raise UnsupportedError("a state that is not of H features")
-    return Equations(blocks.graph, blocks.x, tuple(blocks.products.values()), y_blocks, tuple(s[0] for s in states))
+    return Equations(
+        blocks.graph,
+        blocks.x,
+        tuple(blocks.products.values()),
+        y_blocks,
+        tuple(s[0] for s in states),
+        tuple(blocks.across.values()),
+    )
+
+
+class _Array(Symbol):
+    """An array in blocks, as rows of the table that look across features see it."""
+
+    def __init__(self, graph: Graph, blocks: tuple[Node, ...], widths: tuple[int, ...]) -> None:
+        self.graph, self.blocks, self.widths = graph, blocks, widths
+        self.shape = (sum(widths),)
+
+    @classmethod
+    def of(cls, graph: Graph, blocks: tuple[Node, ...]) -> "_Array":
+        return cls(graph, blocks, tuple(block.width for block in blocks))
+
+    def record(self, operation: str, *arguments: Any) -> "_Array":
+        arrays = [
+            a if isinstance(a, _Array) else _Array(self.graph, (self.graph.constant(a),), (0,)) for a in arguments
+        ]
+        identity = ops.TABLE[operation].identity
+        if identity is not None:
+            (array,) = arrays
+            pairs = zip(array.blocks, array.widths, strict=True)
+            given = [self.graph.wide(block, width) for block, width in pairs if not block.is_constant(identity)]
+            total = self.graph.node(operation, *given, width=0) if given else self.graph.constant(identity)
+            return _Array(self.graph, (total,), (0,))
+        widest = max(arrays, key=lambda a: len(a.blocks) if a.shape[0] else 0)
+        columns = [a.blocks if a.shape[0] else a.blocks * len(widest.blocks) for a in arrays]
+        blocks = tuple(self.graph.simplified(operation, *column) for column in zip(*columns, strict=True))
+        return _Array(self.graph, blocks, widest.widths)
 
 
 class _Blocks:
@@ -105,6 +153,7 @@ class _Blocks:
         self.states, self.H, self.graph = states, H, Graph()
         self.x = self._leaves(I, "x")
         self.products: dict[Any, Product] = {}
+        self.across: dict[Any, Across] = {}
         self._known: dict[int, tuple[Node, ...]] = {}
 
     def of(self, node: Node) -> tuple[Node, ...]:
@@ -133,10 +182,19 @@ class _Blocks:
         if node.op == "matmul":
             return self._product(arguments[0], node.data)
         if not node.elementwise:
-            raise UnsupportedError(f"{node.op} looks across features, and has no compiled form")
+            return self._across(node.op, tuple(arguments))
         count = max(len(blocks) for blocks in arguments)
         columns = [blocks * count if blocks[0].op == "constant" else blocks for blocks in arguments]
         return tuple(self.graph.simplified(node.op, *column) for column in zip(*columns, strict=True))
+
+    def _across(self, op: str, arguments: tuple[tuple[Node, ...], ...]) -> tuple[Node, ...]:
+        emit = ops.TABLE[op].llvm
+        if emit is None:
+            raise UnsupportedError(f"{op} looks across features, and has no compiled form")
+        if (op, arguments) not in self.across:
+            result = emit(None, *(_Array.of(self.graph, blocks) for blocks in arguments))
+            self.across[op, arguments] = Across(op, arguments, result.blocks)
+        return self.across[op, arguments].outputs
 
     def _part(self, blocks: tuple[Node, ...], first: int, width: int) -> tuple[Node, ...]:
         ends = list(itertools.accumulate((b.width for b in blocks), initial=0))
@@ -173,8 +231,10 @@ def differentiate(equations: Equations) -> Derivative:
     for j, state in enumerate(equations.states):
         pass_back(state, graph.leaf(state.width, "dstate", j))
     made_by = {output: product for product in equations.products for output in product.outputs}
+    across = {output: each for each in equations.across for output in each.outputs}
     products: list[Product] = []
     douts: dict[int, tuple[Node, ...]] = {}
+    passed: set[Across] = set()
     for node in ordered([*equations.y, *equations.states], equations.products)[::-1]:
         if node not in adjoint or node.op == "constant":
             continue
@@ -191,6 +251,11 @@ def differentiate(equations: Equations) -> Derivative:
                 products.append(Product(number, dout, product.weight, outputs, True, transposed=True))
                 for left, output in zip(product.left, outputs, strict=True):
                     pass_back(left, output)
+        elif node in across:
+            if across[node] not in passed:  # as with products, the derivatives by all its outputs are complete
+                passed.add(across[node])
+                for to, d in _back_across(graph, across[node], adjoint):
+                    pass_back(to, d)
         elif node.args:
             derivative = ops.TABLE[node.op].derivative
             assert derivative is not None, node.op
@@ -204,6 +269,20 @@ def differentiate(equations: Equations) -> Derivative:
         tuple(adjoint.get(state, zero) for state in states),
         {leaf: d for leaf, d in adjoint.items() if leaf.op == "leaf" and leaf.data[0] == "vector"},
     )
+
+
+def _back_across(graph: Graph, each: Across, adjoint: Mapping[Node, Node]) -> Iterator[tuple[Node, Node]]:
+    """Give the blocks of an operation's arguments, each with its share of the derivatives by the results."""
+    derivative = ops.TABLE[each.op].derivative
+    assert derivative is not None, each.op
+    # Equal blocks of the result are one node, whose derivative is complete: it counts once.
+    zero, known = graph.constant(0), each.outputs
+    by_block = tuple(zero if node in known[:i] else adjoint.get(node, zero) for i, node in enumerate(known))
+    y = _Array.of(graph, each.outputs)
+    d = _Array(graph, by_block, y.widths)
+    arguments = [_Array.of(graph, blocks) for blocks in each.arguments]
+    for array, share in zip(arguments, derivative(d, *arguments, y), strict=True):
+        yield from zip(array.blocks, share.blocks, strict=True)
 
 
 def ordered(roots: list[Node], products: tuple[Product, ...]) -> list[Node]:

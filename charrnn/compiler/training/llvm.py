@@ -9,7 +9,7 @@ row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
 
 import ctypes
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 
+from charrnn.cells import ops
 from charrnn.compiler import cache as object_cache
 from charrnn.compiler.graph import Node
 from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
+from charrnn.compiler.training.passes import Pass, Reduction, in_passes
 from charrnn.compiler.training.products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
-from charrnn.compiler.training.schedule import INDEX, Place, Plan, Store, Way
+from charrnn.compiler.training.schedule import INDEX, SCRATCH, Place, Plan, Store, Way
 
 COLUMNS = 4  # of the table
 
@@ -29,11 +31,11 @@ COLUMNS = 4  # of the table
 class Machine:
     """The compiled time loops of a plan with products in a dtype.
 
-    lines: the line of each buffer in the table; besides the plan's, the index of looked-up buffers' rows and each
-    product's packed matrix. forward and backward are addresses of functions of (table's address, time
-    steps, first row, row after the last). add_rows takes (rows' address, bytes of a row, index's address, rows, sums'
-    address, bytes of a row, first column, column after the last) and adds each row to the row of sums that its index
-    says.
+    lines: the line of each buffer in the table; besides the plan's, the index of looked-up buffers' rows, each
+    product's packed matrix, and scratch memory, `scratch` numbers for each thread. forward and backward are addresses
+    of functions of (table's address, time steps, first row, row after the last). add_rows takes (rows' address, bytes
+    of a row, index's address, rows, sums' address, bytes of a row, first column, column after the last) and adds each
+    row to the row of sums that its index says.
     """
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
@@ -41,7 +43,8 @@ class Machine:
         self.double = dtype == torch.float64
         places = [*plan.buffers, INDEX]
         places += [Place.of("packed", p) for p in (*plan.equations.products, *plan.derivative.products)]
-        self.lines = {place: i for i, place in enumerate(places)}
+        self.lines = {place: i for i, place in enumerate([*places, SCRATCH])}
+        self.scratch = 0
         self.module = ir.Module()
         self.module.triple = llvm.get_process_triple()
         self._product = emit_product(self.module, self.shape)
@@ -128,14 +131,17 @@ class Machine:
         """Return the bytes of a number."""
         if self.double:
             return 8
-        return 2 if self.plan.buffers[buffer].product and self.shape.dtype == torch.bfloat16 else 4
+        product = buffer != SCRATCH and self.plan.buffers[buffer].product
+        return 2 if product and self.shape.dtype == torch.bfloat16 else 4
 
     # A stage
 
     def _emit_kernel(self, name: str, stores: Iterable[Store]) -> Any:
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
         function.linkage = "internal"
-        _Kernel(self, function, tuple(stores)).emit()
+        passes, scratch = in_passes(tuple(stores), self.plan.buffers, self.shape.dtype != torch.bfloat16)
+        self.scratch = max(self.scratch, scratch)
+        _Kernel(self, function, passes).emit()
         return function
 
     def _emit_add_rows(self) -> None:
@@ -159,18 +165,21 @@ class Machine:
 
 
 class _Kernel:
-    """Emits a stage: for each row, for each block, all loads and arithmetic and then the stores."""
+    """Emits a stage: for each row, pass by pass, for each block, all loads and arithmetic and then the stores."""
 
-    def __init__(self, machine: Machine, function: Any, stores: tuple[Store, ...]) -> None:
-        self.machine, self.stores = machine, stores
+    def __init__(self, machine: Machine, function: Any, passes: list[Pass]) -> None:
+        self.machine, self.passes = machine, passes
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.table, self.t, self.first, self.end = function.args
         self.bases: dict[tuple[Place, int], Any] = {}
         self.rows: dict[tuple[Place, int], Any] = {}
+        self.scalar = Maths(self.builder, 1, machine.double)
+        self.numbers: dict[Node, Value] = {}  # one for a whole row
 
     def emit(self) -> None:
         builder = self.builder
-        used = {(s.buffer, s.shift) for s in self.stores} | _loaded([s.expr for s in self.stores])
+        used = {(s.buffer, s.shift) for each in self.passes for s in each.stores}
+        used |= _loaded([expr for each in self.passes for expr in each.expressions])
         used |= {(INDEX, shift) for buffer, shift in used if self._looked_up(buffer)}
         for buffer, shift in sorted(used, key=lambda each: (each[0].order, each[1])):
             t = I64(0) if self._looked_up(buffer) else builder.add(self.t, I64(shift))
@@ -185,26 +194,54 @@ class _Kernel:
                     index, index_bytes = self.bases[INDEX, shift]
                     row = load(builder, builder.add(index, builder.mul(r, index_bytes)), I64)
                 self.rows[buffer, shift] = builder.add(base, builder.mul(row, row_bytes))
-            for width in sorted({s.expr.width for s in self.stores}):
-                self._emit_blocks(width, [s for s in self.stores if s.expr.width == width])
+            for each in self.passes:
+                self._emit_pass(each)
         builder.ret_void()
 
-    def _looked_up(self, buffer: Place) -> bool:
-        return buffer != INDEX and self.machine.plan.buffers[buffer].slots == "rows"
+    def _emit_pass(self, each: Pass) -> None:
+        for width in sorted({expr.width for expr in each.expressions} - {0}):
+            stores = [s for s in each.stores if s.expr.width == width]
+            self._emit_blocks(width, stores, [r.of_width(width) for r in each.reductions])
+        # Numbers of a row are stored last: the blocks may read those of the step before in their places.
+        numbers = [(s, self._number(s.expr)) for s in each.stores if s.expr.width == 0]
+        for s, number in numbers:
+            write(self.scalar, number, *self._address(s.buffer, s.column, s.shift, I64(0)))
 
-    def _emit_blocks(self, width: int, stores: list[Store]) -> None:
+    def _looked_up(self, buffer: Place) -> bool:
+        return buffer in self.machine.plan.buffers and self.machine.plan.buffers[buffer].slots == "rows"
+
+    def _emit_blocks(self, width: int, stores: list[Store], reductions: list[Reduction]) -> None:
+        reductions = [r for r in reductions if r.given]
+        expressions = Pass(tuple(reductions), tuple(stores)).expressions
         lanes = 1 if self.machine.double else vector_bytes() // 4  # float64 calls the C library, number by number
         whole = width // lanes * lanes
         for step, begin, end in ((lanes, 0, whole), (width - whole, whole, width)):  # the rest is a shorter vector
             if begin == end:
                 continue
             maths = Maths(self.builder, step, self.machine.double)
-            with loop(self.builder, I64(begin), I64(end), step) as j:
-                made: dict[Node, Value] = {}
+            made = {node: maths.splat(self._number(node)) for node in _numbers_of_rows(expressions)}
+            starts = [maths.constant(ops.TABLE[r.node.op].identity or 0).ir for r in reductions]
+            blocks = loop(self.builder, I64(begin), I64(end), step, starts)
+            with blocks as j:
                 results = [self._emit_expr(maths, s.expr, j, made) for s in stores]
+                reduced = []
+                for r, so_far in zip(reductions, blocks.carried, strict=True):
+                    given = reduce(
+                        partial(maths.apply, r.node.op), [self._emit_expr(maths, e, j, made) for e in r.given]
+                    )
+                    reduced.append(maths.apply(r.node.op, Value(maths, so_far), given).ir)
                 for s, value in zip(stores, results, strict=True):
                     at, size = self._address(s.buffer, s.column, s.shift, j)
                     write(maths, value + read(maths, at, size) if s.add else value, at, size)
+                blocks.carry(reduced)
+            for r, value in zip(reductions, blocks.carried, strict=True):
+                number = maths.reduce(r.node.op, Value(maths, value))
+                others = [self.numbers[r.node]] if r.node in self.numbers else []
+                self.numbers[r.node] = reduce(partial(self.scalar.apply, r.node.op), [*others, number])
+
+    def _number(self, node: Node) -> Value:
+        """Emit a number that is one for the whole row, once."""
+        return self._emit_expr(self.scalar, node, I64(0), self.numbers)
 
     def _emit_expr(self, maths: Maths, expr: Node, j: Any, made: dict[Node, Value]) -> Value:
         if expr not in made:
@@ -244,6 +281,20 @@ def write(maths: Maths, value: Value, address: Any, size: int) -> None:
         number = builder.select(value.compare("==", value), rounded, maths.whole(0x7FC00000))  # NaN stays NaN
         result = builder.trunc(builder.lshr(number, maths.whole(16)), maths.many(I16))
     store(builder, result, address)
+
+
+def _numbers_of_rows(exprs: list[Node]) -> list[Node]:
+    """List what loops over blocks take from outside, in an order that is the same every time."""
+    found, seen, waiting = set(), set(), list(exprs)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            if node.of_row:
+                found.add(node)
+            else:
+                waiting += node.args
+    return sorted(found, key=lambda node: node.number)
 
 
 def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:

@@ -9,6 +9,7 @@ used four times and each number of A as often.
 Packing is worth it because the same matrix is used at every time step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -170,10 +171,14 @@ def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
 
 
 class loop:  # noqa: N801  # used as a statement
-    """`with loop(builder, begin, end, step) as i:` emits what is inside as a loop while i + step <= end (step > 0)."""
+    """`with loop(builder, begin, end, step) as i:` emits what is inside as a loop while i + step <= end (step > 0).
 
-    def __init__(self, builder: Any, begin: Any, end: Any, step: int) -> None:
-        self.builder, self.begin, self.end, self.step = builder, begin, end, step
+    starts: of values that go from each turn to the next, as `carried`; `carry` says which the next turn gets. After
+    the loop, `carried` is what the last turn gave.
+    """
+
+    def __init__(self, builder: Any, begin: Any, end: Any, step: int, starts: Sequence[Any] = ()) -> None:
+        self.builder, self.begin, self.end, self.step, self.starts = builder, begin, end, step, starts
 
     def __enter__(self) -> Any:
         builder = self.builder
@@ -183,10 +188,18 @@ class loop:  # noqa: N801  # used as a statement
         builder.position_at_end(self.test)
         self.i = builder.phi(I64)
         self.i.add_incoming(self.begin, before)
+        self.carried = [builder.phi(start.type) for start in self.starts]
+        for value, start in zip(self.carried, self.starts, strict=True):
+            value.add_incoming(start, before)
         self.following = builder.add(self.i, I64(self.step))
         builder.cbranch(builder.icmp_signed("<=", self.following, self.end), body, self.after)
         builder.position_at_end(body)
         return self.i
+
+    def carry(self, values: Sequence[Any]) -> None:
+        """Say, at the end of the loop's body, what the next turn gets."""
+        for carried, value in zip(self.carried, values, strict=True):
+            carried.add_incoming(value, self.builder.block)
 
     def __exit__(self, *exception: object) -> None:
         self.i.add_incoming(self.following, self.builder.block)

@@ -8,8 +8,9 @@ The derivative needs numbers of the step itself. Results of functions (gates) ar
 the saved ones and the states is recomputed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from charrnn.cells import ops
@@ -17,10 +18,11 @@ from charrnn.compiler.graph import Node
 from charrnn.compiler.training.derivative import Derivative, Equations, Product, ordered
 
 Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
-Inner = Literal["left", "dout", "out", "packed", "saved", "between", "index"]
+Inner = Literal["left", "dout", "out", "packed", "saved", "between", "scratch", "index"]
 Kind = Outer | Inner
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
+OF_ROW = 16  # columns for one number of a row: a line of the cache, so that what follows stays aligned
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Place:
     'dvector': a parameter, by name and which of a stack. 'left', 'dout', 'out', 'packed': a product's left operand, the
     derivative by its outputs, its outputs, its matrix; which by number, and transposed for one of the derivative.
     'saved': what the derivative reads of the step. 'between': what a later stage reads, of the step or (transposed) of
-    its derivative. 'index': which row of x is read.
+    its derivative. 'scratch': what a later pass over the same row reads. 'index': which row of x is read.
     """
 
     kind: Kind
@@ -53,7 +55,7 @@ class Place:
 
 
 X, Y, DY, DX = Place("x"), Place("y"), Place("dy"), Place("dx")
-SAVED, INDEX = Place("saved"), Place("index")
+SAVED, INDEX, SCRATCH = Place("saved"), Place("index"), Place("scratch")
 
 
 @dataclass(frozen=True)
@@ -226,17 +228,31 @@ class _Maker:
         saved: dict[Node, Node] = {}
         self._buffer(SAVED, 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
-            if not self._recomputed(node, free, saved):
-                saved[node] = self._load(SAVED, self._widen(SAVED, node.width), node.width)
+            for each in self._to_save(node, free, saved):
+                saved[each] = self._load(SAVED, self._widen(SAVED, each.width), each.width)
         # A state is kept for all steps only where the derivative reads it.
         self._keep_states(needed, saved)
         return saved
+
+    def _to_save(self, node: Node, free: set[Node], saved: Mapping[Node, Node]) -> list[Node]:
+        """List what to save for a result: itself, or the numbers of a row that it is recomputed with."""
+        if not self._recomputed(node, free, saved):
+            return [node]
+        found: dict[Node, None] = {}
+        waiting = [node]
+        while waiting:
+            each = waiting.pop()
+            if each.of_row and each not in saved:
+                found[each] = None
+            elif each not in free and each not in saved:
+                waiting += each.args
+        return list(found)
 
     def _of_step(self) -> set[Node]:
         return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
 
     def _recomputed(self, node: Node, free: set[Node], saved: Mapping[Node, Node]) -> bool:
-        if node in free or node in saved or node.op == "constant":
+        if node in free or node in saved or node.op == "constant" or node.of_row:
             return True
         if node.op == "leaf":
             return bool(node.data[0] == "vector")
@@ -265,9 +281,9 @@ class _Maker:
         return loads
 
     def _widen(self, place: Place, width: int) -> int:
-        """Make room for one more block in a buffer; return its column."""
+        """Make room for one more block in a buffer, or for a number of a row; return its column."""
         old = self.buffers[place]
-        self.buffers[place] = replace(old, width=old.width + width)
+        self.buffers[place] = replace(old, width=old.width + (width or OF_ROW))
         return old.width
 
     # Stores
@@ -319,7 +335,9 @@ class _Maker:
         self,
     ) -> tuple[list[Store], dict[int, tuple[Place, int]], dict[tuple[str, int | None], Place]]:
         widths = [e.width for e in self.state_leaves]
-        stores = [Store(_wide(d, widths[j]), Place("dstate", j), 0) for j, d in enumerate(self.derivative.dstates)]
+        stores = [
+            Store(self.graph.wide(d, widths[j]), Place("dstate", j), 0) for j, d in enumerate(self.derivative.dstates)
+        ]
         placed: list[tuple[tuple[Node, ...], Place]] = []
         douts: dict[int, tuple[Place, int]] = {}
         for number, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
@@ -382,10 +400,10 @@ class _Maker:
         for store in stores:
             stages[self._level(store.expr)].append(store)
         self._spill(step, stages, stored)
-        rewritten = [
-            tuple(Store(self._rewrite(s.expr, level, stored), s.buffer, s.column, s.shift, s.add) for s in stage)
-            for level, stage in enumerate(stages)
-        ]
+        rewritten = []
+        for level, stage in enumerate(stages):
+            made: dict[Node, Node] = {}
+            rewritten.append(tuple(replace(s, expr=self._rewrite(s.expr, level, stored, made)) for s in stage))
         multiply = tuple(
             tuple(Multiply(p, *lefts[p.number], Place.of("out", p)) for p in per_step if level_of[p.number] == level)
             for level in range(last)
@@ -406,7 +424,7 @@ class _Maker:
                 if node in seen or (node in stored and stored[node][1] < level):
                     continue
                 seen.add(node)
-                if first.setdefault(node, level) < level and self._cost(node, stored) > CHEAP:
+                if first.setdefault(node, level) < level and (node.of_row or not is_cheap(node, stored)):
                     place = self._buffer(Place("between", transposed=step < 0), 0, False, "one")
                     load = self._load(place, self._widen(place, node.width), node.width)
                     stored[node] = (load, first[node])
@@ -414,11 +432,7 @@ class _Maker:
                 else:
                     waiting += node.args
 
-    def _cost(self, node: Node, stored: Mapping[Node, tuple[Node, int]]) -> int:
-        own = ops.TABLE[node.op].cost if node.args else 0
-        return own + sum(self._cost(a, stored) for a in node.args if a not in stored)
-
-    def _rewrite(self, node: Node, level: int, stored: Mapping[Node, tuple[Node, int]]) -> Node:
+    def _rewrite(self, node: Node, level: int, stored: Mapping[Node, tuple[Node, int]], made: dict[Node, Node]) -> Node:
         """Rewrite a node with leaves as loads, and with loads of what an earlier stage has stored."""
         if node in stored and stored[node][1] < level:
             return stored[node][0]
@@ -426,13 +440,16 @@ class _Maker:
             return self._leaf(node)
         if not node.args:
             return node
-        args = (self._rewrite(a, level, stored) for a in node.args)
-        return self.graph.node(node.op, *args, width=node.width, data=node.data)
+        if node not in made:
+            args = [self._rewrite(a, level, stored, made) for a in node.args]
+            made[node] = self.graph.node(node.op, *args, width=node.width, data=node.data)
+        return made[node]
 
     def _merge(self, step: int, head: tuple[Store, ...], tail: tuple[Store, ...]) -> tuple[Store, ...]:
         """Merge the tail of step t with the head of step t + step: what one stores the other has at hand."""
         at_hand = {(s.buffer, s.column, s.shift): s.expr for s in tail if not s.add}
 
+        @cache
         def moved(node: Node) -> Node:
             if node.op == "load":
                 buffer, column, shift = node.data
@@ -451,15 +468,25 @@ class _Maker:
         return tuple(merged.values())
 
 
+def is_cheap(node: Node, stored: Container[Node]) -> bool:
+    """Tell whether few operations recompute a node from what is stored, as every number of a row is."""
+
+    def left(node: Node, budget: int) -> int:
+        budget -= ops.TABLE[node.op].cost if node.args else 0
+        for a in node.args:
+            if budget >= 0 and a not in stored and not a.of_row:
+                budget = left(a, budget)
+        return budget
+
+    return left(node, CHEAP) >= 0
+
+
 def _columns(blocks: tuple[Node, ...], buffer: Place, widths: list[int] | None = None) -> list[Store]:
     """Store blocks side by side."""
     widths = widths or [e.width for e in blocks]
-    return [Store(_wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))]
-
-
-def _wide(e: Node, width: int) -> Node:
-    """Give a constant a certain width; anything else has one."""
-    return e if e.width else e.graph.node(e.op, width=width, data=e.data)
+    return [
+        Store(e.graph.wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))
+    ]
 
 
 def _find(part: tuple[Node, ...], whole: tuple[Node, ...]) -> int | None:
