@@ -1,105 +1,266 @@
-"""Many completions at once: rows side by side, so that every weight that is read serves all of them, on all cores."""
+"""Many completions at once: rows side by side, so that every weight that is read serves all of them, on all cores.
+
+A row has its own prime, filters and source of draws, and comes and goes between two moves of STEPS ids. What it draws
+is, to the last bit, what its decoder draws in one row alone, whatever the others are.
+"""
 
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.compiler import cache
-from charrnn.compiler.decoding.driver import Driver
 from charrnn.compiler.decoding.driver import write as write_driver
-from charrnn.compiler.decoding.weights import aligned
+from charrnn.compiler.decoding.weights import room
 from charrnn.generate.compiled import CompiledDecoder, address
-from charrnn.generate.sampling import Primed, Sampling, draws, filters
+from charrnn.generate.decoder import Decoder, State
+from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
+from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
-STEPS = 16  # ids that every row draws at a time
+STEPS = 16  # ids by which every row moves on at a time
+
+
+@dataclass(eq=False)
+class Row:
+    """A text that is decoded beside others.
+
+    given: (N,), ids that are still to be read. ids, costs: what the last move drew, with its nats; an id of -1 is where
+    the logits were not finite, and the row is over. logits: those that each of `ids` was drawn from, where is_noting.
+    """
+
+    state: State
+    given: NDArray[np.int64]
+    sampling: Sampling
+    source: np.random.Generator
+    is_noting: bool = False
+    ids: list[int] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def takes(self, steps: int) -> NDArray[np.int64]:
+        """Return what is read of the ids that are given, in so many steps."""
+        taken, self.given = self.given[:steps], self.given[steps:]
+        return taken
+
+
+class SideBySide(Protocol):
+    """Rows that come and go. One thread at a time may call."""
+
+    def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
+        """Add a row that goes on from a state of one row: it reads `given`, (N,) with N of 1 or more, then draws.
+
+        completion: its number, which with the seed says what is drawn. noting: whether its logits are wanted.
+        """
+
+    def leave(self, row: Row) -> None:
+        """Take a row out."""
+
+    def move_on(self) -> None:
+        """Move every row on by STEPS ids, read and then drawn."""
+
+
+def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int) -> SideBySide:
+    """Return room for up to `most` rows of a decoder: in machine code where it is compiled, else one after the other.
+
+    Raises CharRNNError where the equations cannot be compiled.
+    """
+    if isinstance(decoder, CompiledDecoder):
+        return Rows(RowsDecoder(decoder), tokenizer, most)
+    return OneAfterTheOther(decoder, tokenizer)
 
 
 class RowsDecoder:
-    """Draws in several rows that begin alike; each is, to the last bit, what its decoder draws in one row alone."""
+    """The weights of a decoder as many rows at once read them."""
 
     def __init__(self, decoder: CompiledDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
-        self._decoder = decoder
-        self._driver = write_driver(decoder.architecture, decoder.kept, rows=True)
-        self._run, _ = cache.load(self._driver.text, "run", self._driver.signature)
-        self._weights = decoder.packed(self._driver, for_rows=True)
+        self.decoder = decoder
+        self.driver = write_driver(decoder.architecture, decoder.kept, rows=True)
+        self.run, _ = cache.load(self.driver.text, "run", self.driver.signature)
+        self.weights = decoder.packed(self.driver, for_rows=True)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
     ) -> list[Iterator[tuple[int, float]]]:
         """For each completion by number, what `CompiledDecoder.drawn` yields; who asks first moves all of them on."""
-        cores = min(os.cpu_count() or 1, len(completions))
-        parts = [
-            _Rows(self._run, self._driver, self._decoder, self._weights, primed, tokenizer, sampling, numbers.tolist())
-            for numbers in np.array_split(np.array(completions), cores)
-        ]
-        waiting: list[deque[tuple[int, float]]] = [queue for part in parts for queue in part.waiting]
+        together = Rows(self, tokenizer, len(completions))
+        last = np.array([primed.last])
+        rows = [together.join(primed.state, last, sampling, n) for n in completions]
+        waiting: list[deque[tuple[int, float]]] = [deque() for _ in rows]
         moving = threading.Lock()  # rows may be asked for by different threads
 
-        def row(queue: deque[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+        def of(queue: deque[tuple[int, float]]) -> Iterator[tuple[int, float]]:
             while True:
                 if not queue:
                     with moving:
                         if not queue:  # still, after another thread moved all of them on
-                            with ThreadPoolExecutor(cores) as pool:
-                                list(pool.map(_Rows.move_on, parts))
+                            together.move_on()
+                            for row, other in zip(rows, waiting, strict=True):
+                                other.extend(zip(row.ids, row.costs, strict=True))
                 yield queue.popleft()
 
-        return [row(queue) for queue in waiting]
+        return [of(queue) for queue in waiting]
 
 
-class _Rows:
-    """The rows of one thread. waiting: what each has drawn that nobody has asked for yet."""
+class Rows:
+    """As `SideBySide`, in machine code, on all cores."""
 
-    def __init__(
-        self,
-        run: cache.Function,
-        driver: Driver,
-        decoder: CompiledDecoder,
-        weights: Sequence[NDArray[Any]],
-        primed: Primed,
-        tokenizer: Tokenizer,
-        sampling: Sampling,
-        completions: Sequence[int],
-    ):
-        B, V = len(completions), decoder.architecture.vocabulary
-        self.waiting: list[deque[tuple[int, float]]] = [deque() for _ in completions]
-        self._run, self._V, self._fresh = run, V, True
-        self._sources = [draws(sampling.seed, n) for n in completions]
+    def __init__(self, weights: RowsDecoder, tokenizer: Tokenizer, most: int):
+        """most: rows at once."""
+        self._weights, self._tokenizer, self._most = weights, tokenizer, most
+        self._rows: list[Row] = []
+        V, driver = weights.decoder.architecture.vocabulary, weights.driver
+        self._V, self._states = V, len(tokenizer.next_state)
+        # The row r of every array is the row's own; those of STEPS numbers a row lie part by part, see _block.
+        self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
+        self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
+        self._logits, self._filters = np.empty((most, V), np.float32), np.empty((most, 4))
+        self._us, self._costs = np.empty(STEPS * most), np.empty(STEPS * most)
+        self._given, self._drawn = np.empty(STEPS * most, np.int64), np.empty(STEPS * most, np.int64)
         sums, half = driver.room
-        room = np.empty(sums + B, np.float32), np.empty(B * half, np.int32)
-        scratch = [aligned(np.repeat(vector[None], B, axis=0)) for vector in decoder.enter(primed.state).vectors]
-        self._ids, self._position = np.full(B, primed.last, np.int64), np.zeros(B, np.int64)
-        self._logits, self._us = np.empty((B, V), np.float32), np.empty((STEPS, B))
-        self._drawn, self._costs = np.empty((STEPS, B), np.int64), np.empty((STEPS, B))
-        calls = [self._ids, None, self._logits, self._us, self._position, tokenizer.next_state, self._drawn]
-        others = [
-            self._logits,
-            tokenizer.allowed,
-            np.array(filters(sampling, V)),
-            np.empty(2 * V),
-            np.empty(2 * V, np.int64),
-            self._costs,
+        self._cores = min(os.cpu_count() or 1, most)
+        self._room = [
+            (np.empty(sums + most, np.float32), np.empty(most * half, np.int32), np.empty(2 * V), np.empty(2 * V, int))
+            for _ in range(self._cores)
         ]
-        # Compiled code knows addresses alone: what is at them is kept here.
-        self._kept = [decoder.table, *room, *scratch, *weights, *calls, *others]
-        self._arguments = [*map(address, self._kept), decoder.draw_address]
-        self._states = len(tokenizer.next_state)
+        # Threads of a pool end when nobody holds it any more.
+        self._pool = ThreadPoolExecutor(self._cores - 1, "rows") if self._cores > 1 else None
+
+    def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
+        """As `SideBySide.join`. There are fewer than `most` rows."""
+        row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
+        r = len(self._rows)
+        self._rows.append(row)
+        for scratch, vector in zip(self._scratch, self._weights.decoder.enter(state).vectors, strict=True):
+            scratch[r] = vector
+        self._position[r], self._filters[r] = 0, filters(sampling, self._V)
+        return row
+
+    def leave(self, row: Row) -> None:
+        """As `SideBySide.leave`."""
+        r, last = self._rows.index(row), len(self._rows) - 1
+        for array in (*self._scratch, self._ids, self._position, self._filters):
+            array[r] = array[last]
+        self._rows[r] = self._rows[last]
+        self._rows.pop()
 
     def move_on(self) -> None:
-        """Draw STEPS ids in every row."""
-        for r, source in enumerate(self._sources):
-            self._us[:, r] = source.random(STEPS)
-        done = self._run(*self._arguments, len(self._ids), STEPS, self._V, self._states, self._fresh)
-        self._fresh = False
-        for r, queue in enumerate(self.waiting):
-            queue.extend(zip(self._drawn[:done, r].tolist(), self._costs[:done, r].tolist(), strict=True))
-            if done < STEPS:
-                queue.append((-1, 0.0))
+        """As `SideBySide.move_on`."""
+        n, rows = len(self._rows), self._rows
+        cores = min(self._cores, n)
+        parts = [(n * p // cores, n * (p + 1) // cores) for p in range(cores)]
+        read = []
+        for part in parts:
+            given, us = self._block(self._given, part), self._block(self._us, part)
+            given.fill(-1)
+            for r, row in enumerate(rows[slice(*part)]):
+                taken = row.takes(STEPS)
+                given[: len(taken), r] = taken
+                if len(taken) < STEPS:
+                    us[len(taken) :, r] = row.source.random(STEPS - len(taken))
+                read.append(len(taken))
+        others = [self._pool.submit(self._move_part, p, parts[p], read) for p in range(1, cores)] if self._pool else []
+        if parts:
+            self._move_part(0, parts[0], read)
+        for other in others:
+            other.result()
+        ids = [some for part in parts for some in self._block(self._drawn, part).T.tolist()]
+        costs = [some for part in parts for some in self._block(self._costs, part).T.tolist()]
+        for row, k, own, nats in zip(rows, read, ids, costs, strict=True):
+            row.ids, row.costs = own[k:], nats[k:]
+
+    def _move_part(self, p: int, part: tuple[int, int], read: Sequence[int]) -> None:
+        """Move the rows from..to of part p on. read: of every row, how many ids are given."""
+        first, end = part
+        noting = [(r, read[r], self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
+        if not noting:
+            self._call(p, part, 0, STEPS)
+            return
+        for _, _, row in noting:
+            row.logits = []
+        for n in range(STEPS):  # each step leaves its logits where the next one puts its own
+            self._call(p, part, n, 1)
+            for r, k, row in noting:
+                if n >= k:
+                    row.logits.append(self._logits[r].copy())
+
+    def _call(self, p: int, part: tuple[int, int], step: int, steps: int) -> None:
+        """Run the compiled code for the rows from..to, from a step on. Compiled code knows addresses alone."""
+        first, end = part
+        weights, tokenizer, B = self._weights, self._tokenizer, end - first
+        sums, rounded, numbers, order = self._room[p]
+        scratch = [s[first:] for s in self._scratch]
+        us, given, drawn, costs_ = (
+            self._block(a, part)[step:] for a in (self._us, self._given, self._drawn, self._costs)
+        )
+        logits = self._logits[first:]
+        calls = [self._ids[first:], given, logits, us, self._position[first:], tokenizer.next_state, drawn]
+        others = [logits, tokenizer.allowed, self._filters[first:], numbers, order, costs_]
+        arrays = [weights.decoder.table, sums, rounded, *scratch, *weights.weights, *calls, *others]
+        weights.run(*map(address, arrays), weights.decoder.draw_address, B, steps, self._V, self._states)
+
+    @staticmethod
+    def _block(array: NDArray[Any], part: tuple[int, int]) -> NDArray[Any]:
+        """Return what the rows from..to have of an array of STEPS numbers a row: (STEPS, rows), row after row."""
+        first, end = part
+        return array[STEPS * first : STEPS * end].reshape(STEPS, end - first)
+
+
+class OneAfterTheOther:
+    """As `SideBySide`, with any decoder: every row is stepped alone, so that it gets what it would get alone."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer):
+        self._decoder, self._tokenizer = decoder, tokenizer
+        self._rows: dict[Row, TextStream] = {}
+        self._following: dict[Row, NDArray[np.float32]] = {}  # the logits after what a row has read
+
+    def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
+        """As `SideBySide.join`."""
+        row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
+        self._rows[row] = TextStream(self._tokenizer)
+        return row
+
+    def leave(self, row: Row) -> None:
+        """As `SideBySide.leave`."""
+        del self._rows[row]
+        self._following.pop(row, None)
+
+    def move_on(self) -> None:
+        """As `SideBySide.move_on`."""
+        for row, stream in self._rows.items():
+            taken = row.takes(STEPS)
+            row.ids, row.costs, row.logits = [], [], []
+            if len(taken):
+                row.state = self._decoder.read(taken[:-1], row.state)
+                self._read(row, int(taken[-1]))
+            for _ in range(STEPS - len(taken)):
+                if not self._draw(row, stream):
+                    break
+
+    def _draw(self, row: Row, stream: TextStream) -> bool:
+        """Draw an id and read it; False where the logits are not finite."""
+        logits = self._following[row]
+        allowed = self._tokenizer.allowed[stream.state]
+        if not np.isfinite(logits[allowed].max()):
+            row.ids.append(-1)
+            row.costs.append(0.0)
+            return False
+        id_ = draw(distribution(logits, allowed, row.sampling), row.source.random())
+        row.ids.append(id_)
+        row.costs.append(cost(logits, id_))
+        if row.is_noting:
+            row.logits.append(logits)
+        stream.push(id_)
+        self._read(row, id_)
+        return True
+
+    def _read(self, row: Row, id_: int) -> None:
+        logits, row.state = self._decoder.step(np.array([id_]), row.state)
+        self._following[row] = logits[0]

@@ -31,7 +31,9 @@ class Pointer:
 class Driver:
     """A model's source, and what its `run` is to be given.
 
-    `run` reads T ids and draws N more; or, for rows, reads an id in each of T rows if `wanted`, and draws N in each.
+    `run` reads T ids and draws N more; or, for rows, moves each of T rows on by N ids: it reads those that are given,
+    -1 for none, and draws the others with the row's own filters. An id of -1 is drawn in a row whose logits are not
+    finite: what follows there means nothing, and no other row notices.
 
     layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
     in which their addresses follow the others: (layer, leaf, whether it is a matrix). room: how many float32 and int32
@@ -96,7 +98,7 @@ def write(architecture: "Architecture", dtype: str = "float32", real: str = "flo
     calls = [
         Pointer("bias", real, ("V",)),
         Pointer("ids", "int64", ("T",)),
-        Pointer("outputs", real, (f"T * {H}",)),
+        Pointer("given", "int64", ("N * T",)) if rows else Pointer("outputs", real, (f"T * {H}",)),
         Pointer("logits", real, (*many, "V")),
         Pointer("us", "float64", (f"N{times}",)),
         Pointer("position", "int64", ("T" if rows else "1",)),
@@ -105,7 +107,7 @@ def write(architecture: "Architecture", dtype: str = "float32", real: str = "flo
     ]
     everything = [table, *room, *scratch, *pointers, *head, *calls]
     numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
-    numbers += ["T", "N", "V", "states", "wanted"]
+    numbers += ["T", "N", "V", "states", *([] if rows else ["wanted"])]
     vectors = [pointer.name for pointer in (*scratch, *pointers)]
     module, product = ("rows", f"rows_by_{dtype}") if rows else ("products", f"by_{dtype}")
     panels = ", ".join(pointer.name for pointer in head)

@@ -103,20 +103,21 @@ def advance(id_, table, sums, rounded, {vectors}):
 
 def run({parameters}):
 {views}
-    if wanted:
-        advance(ids, table, sums, rounded, {vectors})
     for n in range(N):
         {product}
         for r in range(T):
+            k = n * T + r
+            if given[k] >= 0:
+                drawn[k] = ids[r] = given[k]
+                continue
             for i in range(V):
                 logits[r, i] += bias[i]
-            k = n * T + r
-            x, allowed = logits_at + 4 * V * r, allowed_at + position[r] * V
-            id_ = draw_at(draw, x, V, allowed, filters_at, us[k], numbers_at, order_at, costs_at + 8 * k)
-            if id_ < 0:
-                return n
-            drawn[k] = ids[r] = id_
-            position[r] = following[position[r] * V + id_]
+            x, allowed, filters = logits_at + 4 * V * r, allowed_at + position[r] * V, filters_at + 32 * r
+            id_ = draw_at(draw, x, V, allowed, filters, us[k], numbers_at, order_at, costs_at + 8 * k)
+            drawn[k] = id_
+            if id_ >= 0:
+                ids[r] = id_
+                position[r] = following[position[r] * V + id_]
         advance(ids, table, sums, rounded, {vectors})
     return N
 """
