@@ -67,7 +67,19 @@ def of(modules: set[str], *packages: str) -> set[str]:
 
 def test_the_modules_are_found() -> None:
     """Whatever is said of all modules would hold of none."""
-    for package in ("cells", "text", "model", "compiler", "engines", "training", "generate", "compare", "bench", "cli"):
+    for package in (
+        "cells",
+        "text",
+        "model",
+        "compiler",
+        "engines",
+        "training",
+        "generate",
+        "compare",
+        "serve",
+        "bench",
+        "cli",
+    ):
         assert len(of(set(MODULES), f"charrnn.{package}")) > 1, package
     assert imports(MODULES["charrnn.cells.gru"])
 
@@ -103,7 +115,7 @@ FORMER = {
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
 BASE = (*BASE, "blas")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "api")
-ORDER = (*ORDER, "compare", "bench", "cli", "__main__")
+ORDER = (*ORDER, "compare", "serve", "bench", "cli", "__main__")
 
 
 def test_imports_point_one_way() -> None:

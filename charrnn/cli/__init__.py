@@ -31,6 +31,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "sample": "Complete a text: draw characters that go on from a prime.",
     "complete": "Finish the sentence, word or line of PRIME: several completions, the likeliest first.",
     "chat": "Complete what you type, line after line, as long as you like.",
+    "serve": "Serve models to other programs, in the way of OpenAI's completions API.",
     "next": "Show the likeliest characters after PRIME, with their probabilities as bars.",
     "score": "Show how much every character of TEXT, or of a file, surprises the model.",
     "eval": "Score RUN on a part of its corpus, or on FILE.",

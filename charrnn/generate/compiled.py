@@ -121,6 +121,17 @@ class CompiledDecoder(Decoder):
         self._call(work, ids)
         return self._leave(work)
 
+    def logits(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+        """As `Decoder.logits`."""
+        work = self.enter(state)
+        return self._logits(work, ids), self._leave(work)
+
+    def _logits(self, work: Workspace, ids: NDArray[Any]) -> NDArray[np.float32]:
+        outputs = np.empty((len(ids), self.architecture.hidden), np.float32)
+        self._call(work, ids, outputs=outputs)
+        logits: NDArray[np.float32] = outputs @ self.head + self.bias
+        return logits
+
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
@@ -160,9 +171,7 @@ class CompiledDecoder(Decoder):
         work, costs = self.enter(self.start()), [np.empty(0)]
         before = np.concatenate([[self.architecture.start], ids[:-1]])[: len(ids)]
         for i in range(0, len(ids), WINDOW):
-            outputs = np.empty((len(before[i : i + WINDOW]), self.architecture.hidden), np.float32)
-            self._call(work, before[i : i + WINDOW], outputs=outputs)
-            logits = (outputs @ self.head + self.bias).astype(np.float64)
+            logits = self._logits(work, before[i : i + WINDOW]).astype(np.float64)
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)

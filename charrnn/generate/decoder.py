@@ -69,6 +69,14 @@ class Decoder:
                 state = self._layers(ids[i : i + 1], state)[1]
         return state
 
+    def logits(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+        """Advance one row through ids (T,). Returns the logits after each of them, (T, V), and the new state."""
+        rows = np.empty((len(ids), self.architecture.vocabulary), np.float32)
+        for i in range(len(ids)):
+            one, state = self.step(ids[i : i + 1], state)
+            rows[i] = one[0]
+        return rows, state
+
     def _layers(self, ids: NDArray[Any], state: State) -> tuple[Any, State]:
         index = ids.astype(np.int64)
         z = self.first[self._torch.from_numpy(index).to(self._device) if self._torch else index]

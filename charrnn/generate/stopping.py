@@ -77,19 +77,41 @@ def until(characters: Iterator[Drawn], chars: int, stop: Sequence[str] = ()) -> 
     A character that may be the beginning of a stop string is held back until that is known. Returns whether one was
     found.
     """
-    held: list[Drawn] = []
+    held, search = list[Drawn](), StopStrings(stop)
     for drawn in itertools.islice(characters, chars):
         held.append(drawn)
-        text = "".join(character for character, _ in held)
-        found = [text.find(s) for s in stop if s in text]
-        if found:
-            yield from held[: min(found)]
+        sure = len(search.push(drawn[0]))
+        yield from held[:sure]
+        held = held[sure:]
+        if search.found is not None:
             return True
-        keep = max((_overlap(text, s) for s in stop), default=0)
-        yield from held[: len(held) - keep]
-        held = held[len(held) - keep :]
     yield from held
     return False
+
+
+class StopStrings:
+    """Looks for the first of several strings in a text that comes piece by piece; the first is the one that ends first.
+
+    found: that string, once it has come. held: the end of the text that may be the beginning of one.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = stop
+        self.found: str | None = None
+        self.held = ""
+
+    def push(self, piece: str) -> str:
+        """Take the next piece; return what is sure, of it and of what was held back: it comes before the string."""
+        text = self.held + piece
+        places = ((text.find(s), s) for s in self._stop)
+        found = [(at + len(s), at, s) for at, s in places if at >= 0]
+        if found:
+            _, at, self.found = min(found)
+            self.held = ""
+            return text[:at]
+        keep = max((_overlap(text, s) for s in self._stop), default=0)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
 
 
 def _overlap(text: str, stop: str) -> int:

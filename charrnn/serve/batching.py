@@ -1,0 +1,205 @@
+"""The rows of a model that requests share, and the one thread that decodes them.
+
+A completion waits for a row, joins the others, and leaves when it has ended or nobody wants it any more: between two
+moves of some ids. What it draws depends on nothing but itself.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.generate.completion import Ended
+from charrnn.generate.decoder import State
+from charrnn.generate.pieces import Pieces
+from charrnn.generate.rows import Row, side_by_side
+from charrnn.generate.sampling import Sampling, diverged
+from charrnn.serve.errors import RequestError
+from charrnn.serve.limits import Limits
+from charrnn.serve.logprobs import Token, likely
+from charrnn.serve.models import Served
+from charrnn.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was drawn of a completion since the last piece. tokens: its ids, where logprobs are wanted.
+
+    ended: why it has ended, in the last piece. ids: how many were drawn, all in all. error: why it cannot go on.
+    """
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+    ended: Ended | None = None
+    ids: int = 0
+    error: RequestError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.ended is not None or self.error is not None
+
+
+@dataclass(eq=False)
+class Choice:
+    """One completion to be drawn.
+
+    state, given: where it begins: a state of one row, and what is read before anything is drawn. number: of the
+    completion. pieces: its text. logprobs: how many of the likeliest ids are told, None for no logprobs. streamed:
+    whether pieces are wanted as they come, and not only one in the end. to: who gets them.
+    """
+
+    state: State
+    given: NDArray[np.int64]
+    sampling: Sampling
+    number: int
+    pieces: Pieces
+    to: Callable[[Piece], None]
+    logprobs: int | None = None
+    streamed: bool = False
+    tokens: list[Token] = field(default_factory=list)
+    told: int = 0
+
+    def moved(self, tokenizer: Tokenizer, row: Row) -> Piece | None:
+        """Take what a row has drawn; return a piece where there is something to tell."""
+        ids = row.ids
+        broken = None
+        if -1 in ids:
+            ids, broken = ids[: ids.index(-1)], RequestError(500, str(diverged()), code="not_finite")
+        text = self.pieces.push(ids)
+        if self.logprobs is not None:
+            self.tokens += likely(ids, row.logits, self.logprobs)
+        if self.pieces.ended is not None:
+            return self._last(tokenizer, text)
+        if broken is not None:
+            return Piece("", ids=self.pieces.ids, error=broken)
+        if not self.streamed or not text:
+            return None
+        spelled = len(tokenizer.encode(text)) if self.logprobs is not None else 0
+        tokens, self.tokens = self.tokens[:spelled], self.tokens[spelled:]
+        self.told += spelled
+        return Piece(text, tuple(tokens), ids=self.pieces.ids)
+
+    def _last(self, tokenizer: Tokenizer, text: str) -> Piece:
+        pieces = self.pieces
+        # A stop string is left out, the beginning of a character at the very end is told.
+        end = len(tokenizer.encode(pieces.text)) if pieces.ended == "stop" else pieces.ids
+        tokens = tuple(self.tokens[: end - self.told])
+        return Piece(text if self.streamed else pieces.text, tokens, pieces.ended, pieces.ids)
+
+
+Pairs = Sequence[tuple[Choice, Piece]]
+
+
+class Batch:
+    """The rows of one model, which a thread of its own moves on while there are any. Threads may share it."""
+
+    def __init__(self, served: Served, limits: Limits, deliver: Callable[[Pairs], None]) -> None:
+        """deliver: gets, in the thread of the rows, what there is to tell after every move.
+
+        Raises CharRNNError where the model cannot be decoded.
+        """
+        self._served, self._limits, self._deliver = served, limits, deliver
+        self._rows = side_by_side(served.decoder, served.tokenizer, limits.rows)
+        self._waiting: deque[Choice] = deque()
+        self._here: dict[Choice, Row] = {}
+        self._gone: set[Choice] = set()
+        self._ended: RequestError | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"rows of {served.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """How many completions have a row."""
+        return len(self._here)
+
+    @property
+    def waiting(self) -> int:
+        """How many completions wait for one."""
+        return len(self._waiting)
+
+    def submit(self, choices: Sequence[Choice]) -> None:
+        """Let completions wait for rows. Raises RequestError where too many do already, or where the server ends."""
+        with self._changed:
+            if self._ended is not None:
+                raise self._ended
+            free = self._limits.rows - len(self._here)
+            if len(self._waiting) + len(choices) > self._limits.waiting + free:
+                raise RequestError(
+                    503, "too many completions wait already: try again", None, "busy", {"Retry-After": "1"}
+                )
+            self._waiting.extend(choices)
+            self._changed.notify()
+
+    def leave(self, choices: Sequence[Choice]) -> None:
+        """Give up completions that nobody wants any more; of those that have ended, nothing is left to do."""
+        with self._changed:
+            for choice in choices:
+                if choice in self._here:
+                    self._gone.add(choice)
+                elif choice in self._waiting:
+                    self._waiting.remove(choice)
+
+    def end(self, refusal: RequestError) -> None:
+        """End all completions, and the thread; who submits another is refused."""
+        with self._changed:
+            self._ended = refusal
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._ended is None and not self._here and not self._waiting:
+                    self._changed.wait()
+                if self._ended is not None:
+                    self._give_up(self._ended)
+                    return
+                self._change_rows()
+            try:
+                told = self._move_on()
+            except Exception as error:  # memory, perhaps: those that are here pay for it, and the next ones are served
+                logging.getLogger(__name__).exception("the rows of %s failed", self._served.name)
+                with self._changed:
+                    self._give_up(RequestError(500, f"the rows of the model failed: {type(error).__name__}"))
+                continue
+            if told:
+                self._deliver(told)
+
+    def _change_rows(self) -> None:
+        """Take out who has gone, and let in who waits."""
+        for choice in self._gone & self._here.keys():
+            self._rows.leave(self._here.pop(choice))
+        self._gone.clear()
+        while self._waiting and len(self._here) < self._limits.rows:
+            choice = self._waiting.popleft()
+            noting = choice.logprobs is not None
+            row = self._rows.join(choice.state, choice.given, choice.sampling, choice.number, noting)
+            self._here[choice] = row
+
+    def _move_on(self) -> list[tuple[Choice, Piece]]:
+        if not self._here:
+            return []
+        self._rows.move_on()
+        told = []
+        for choice, row in list(self._here.items()):
+            piece = choice.moved(self._served.tokenizer, row) if row.ids else None
+            if piece is not None:
+                told.append((choice, piece))
+                if piece.is_last:
+                    with self._changed:
+                        self._rows.leave(self._here.pop(choice))
+        return told
+
+    def _give_up(self, refusal: RequestError) -> None:
+        """Tell all that are here, and where the server ends those that wait, that they get no more."""
+        choices = [*self._here, *(self._waiting if self._ended is not None else ())]
+        for row in self._here.values():
+            self._rows.leave(row)
+        self._here.clear()
+        self._waiting = deque() if self._ended is not None else self._waiting
+        self._deliver([(choice, Piece("", ids=choice.pieces.ids, error=refusal)) for choice in choices])
