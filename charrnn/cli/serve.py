@@ -93,7 +93,8 @@ def command(
     click.echo(f"token    {'the one in ' + TOKEN if token else server.access.token}")
     if not token:
         click.echo(f"browser  {address}")
-    with heard(Interruption()), _opened(address) if opening else contextlib.nullcontext():
+    page = _opened(address) if opening else contextlib.nullcontext()
+    with contextlib.closing(server), heard(Interruption()), page:
         server.run()
 
 

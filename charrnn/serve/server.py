@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,11 @@ class Server:
         names = () if is_loopback(host) else (socket.gethostname(), socket.getfqdn())
         self.access = Access(token or new_token(), host, port, names, tls is not None)
         self.service = Service(named, self.limits, log_prompts)
-        self._server = _Ending(self.service, self._config(named, tls))
+        try:
+            self._server = _Ending(self.service, self._config(tls))
+        except CharRNNError:
+            self.close()
+            raise
         self._thread: threading.Thread | None = None
 
     @property
@@ -74,7 +79,14 @@ class Server:
 
     def run(self) -> None:
         """Serve until a signal asks to end; the signal is raised once more then."""
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
 
     def __enter__(self) -> "Server":
         """Serve in a thread, until the context ends. Raises CharRNNError where it cannot start."""
@@ -91,13 +103,13 @@ class Server:
         self._server.should_exit = True
         self._thread.join()
 
-    def _config(self, named: Mapping[str, Served], tls: Tls | None) -> uvicorn.Config:
+    def _config(self, tls: Tls | None) -> uvicorn.Config:
         files: dict[str, Any] = {}
         if tls is not None:
             files = {"ssl_certfile": tls.certfile, "ssl_keyfile": tls.keyfile}
             files |= {"ssl_keyfile_password": tls.keyfile_password}
         limits = self.limits
-        return uvicorn.Config(
+        config = uvicorn.Config(
             application(self.service, self.access),
             http=_patient(limits),
             ws="none",
@@ -111,6 +123,11 @@ class Server:
             timeout_graceful_shutdown=int(limits.ending_seconds),
             **files,
         )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise CharRNNError(f"the certificate or its key cannot be read: {error}", "give PEM files") from None
+        return config
 
 
 class _Ending(uvicorn.Server):
