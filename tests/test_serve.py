@@ -510,6 +510,14 @@ def test_requests_that_follow_each_other_on_one_connection_are_answered_in_turn(
     assert re.findall(rb'"seed": (\d+)', received) == [b"0", b"1", b"2"]
 
 
+def test_small_pieces_are_sent_at_once(client: Client) -> None:
+    with client.raw(b""):
+        connections = client.server._server.server_state.connections
+        until(lambda: bool(connections))
+        sockets = [each.transport.get_extra_info("socket") for each in connections]
+        assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+
+
 def test_rows_that_fail_cost_those_that_were_there(
     model: TextModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

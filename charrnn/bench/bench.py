@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from charrnn import cells
-from charrnn.bench import bench_decode, bench_encode, bench_machine, bench_train
+from charrnn.bench import bench_decode, bench_encode, bench_machine, bench_serve, bench_train
 from charrnn.bench.bench_machine import seconds_of as seconds_of
 from charrnn.errors import OptionError
 
 DECODE_SIZES = ((128, 2), (512, 2))
 TRAIN_SIZES = ((128, 2, 50, 50), (512, 1, 32, 64))  # hidden, layers, batch, window
+SERVE_QUICK = ((128, 2),)
 TRAIN_QUICK = ((256, 1, 32, 32),)
 
 
@@ -22,10 +23,10 @@ def run(
     batch: int | None = None,
     window: int | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Measure, and yield ('machine', limits) and then ('train' | 'decode' | 'encode', rows) as they are done.
+    """Measure, and yield ('machine', limits) and then ('train' | 'decode' | 'encode' | 'serve', rows) as they are done.
 
-    what: one of those, or 'all'. hidden, layers, and in training batch and window: instead of the usual sizes. quick:
-    within a minute.
+    what: one of those, or 'all': without 'serve' where what that needs is missing. hidden, layers, and in training
+    batch and window: instead of the usual sizes. quick: within a minute.
     Raises CharRNNError for sizes that are not positive and for a cell that is not there.
     """
     cells.get(cell)
@@ -44,6 +45,9 @@ def run(
             yield "train", bench_train.measure(cell, H, L, B, T, 4 if quick else 20, gflops)
     if what in ("encode", "all"):
         yield "encode", bench_encode.measure(1 if quick else 5)
+    if what == "serve" or (what == "all" and bench_serve.available()):
+        for H, L in _chosen(SERVE_QUICK if quick else DECODE_SIZES, (hidden, layers)):
+            yield "serve", bench_serve.measure(cell, H, L, 1 if quick else 5)
 
 
 def _chosen(sizes: tuple[tuple[int, ...], ...], given: tuple[int | None, ...]) -> list[tuple[int, ...]]:

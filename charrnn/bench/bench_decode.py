@@ -109,6 +109,13 @@ def _measured(
     return rows
 
 
+def rows_seconds(decoder: CompiledDecoder, tokenizer: Tokenizer, seconds: float) -> float:
+    """Return the seconds that a character takes where ROWS rows are decoded side by side, as `measure` has it."""
+    steps = _side_by_side(decoder, tokenizer)
+    chars = _chars_in(SLICE_SECONDS, steps, ROWS * STEPS)
+    return seconds_of({"rows": _bound(steps, chars)}, seconds)["rows"] / chars
+
+
 def _at_a_time(name: str) -> int:
     """Return the number of characters that a way to decode hands out a multiple of."""
     if name.endswith("at once"):

@@ -41,7 +41,7 @@ COMMANDS = {  # name -> its help in one line, as in its module
     "export": "Write the weights of RUN alone into a folder that can be given away.",
     "compare": "Compare recurrent cells on CORPUS, fairly: which models it best, at what size, speed and cost.",
     "inspect": "Look inside: how far back gradients reach, how long a cell remembers, what single units follow.",
-    "bench": "Measure training, decoding and encoding against plain torch and against what the machine can do.",
+    "bench": "Measure training, decoding, encoding and serving against plain torch and what the machine can do.",
     "rm": "Delete runs, after asking; damaged ones too, and those that never got a checkpoint.",
     "cells": "List the recurrent cells, or show one: equations, shapes, source.",
     "env": "Show versions, processor, threads and paths, for a report of a problem.",

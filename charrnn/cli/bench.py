@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from charrnn.cli import options
-from charrnn.errors import how_to_install
+from charrnn.errors import CharRNNError, how_to_install
 from charrnn.training.settings import Settings
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["train", "decode", "encode", "all"]), default="all")
+@click.argument("what", type=click.Choice(["train", "decode", "encode", "serve", "all"]), default="all")
 @click.option("--cell", default=Settings.cell, show_default=True, metavar="NAME", help="The cell to measure.")
 @click.option("--hidden", type=int, metavar="N", help="Its hidden size, instead of the usual ones.")
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
@@ -19,15 +19,19 @@ from charrnn.training.settings import Settings
 @click.option("--quick", is_flag=True, help="Within a minute, on fewer sizes.")
 @options.as_json
 def command(what: str, as_json: bool, **sizes: Any) -> None:
-    """Measure training, decoding and encoding against plain torch and against what the machine can do.
+    """Measure training, decoding, encoding and serving against plain torch and what the machine can do.
 
     Every figure is the minimum of several, taken in turns with what it is compared to.
     """
-    from charrnn.bench import bench, bench_onnx
+    from charrnn.bench import bench, bench_onnx, bench_serve
 
     if what in ("decode", "all") and not bench_onnx.available():
         click.echo(f"note: ONNX Runtime is not measured, since it is missing: {how_to_install('bench')}", err=True)
-    result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": []}
+    if what in ("serve", "all") and not bench_serve.available():
+        if what == "serve":
+            raise CharRNNError("serving needs starlette and uvicorn", how_to_install("serve"))
+        click.echo(f"note: serving is not measured, since it is missing: {how_to_install('serve')}", err=True)
+    result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": [], "serve": []}
     for kind, found in bench.run(what, **sizes):
         if kind == "machine":
             result["machine"] = found

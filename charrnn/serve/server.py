@@ -1,6 +1,7 @@
 """The server: a socket, uvicorn with bounds of time, an end that lets finish what runs."""
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ from charrnn.serve.limits import Limits
 from charrnn.serve.models import Served
 from charrnn.serve.safety import Access, is_loopback, new_token
 
+BACKLOG = 2048  # connections that wait to be accepted
 ENDING = 0.8  # of the time there is for ending: then what still runs is told, which takes a moment too
 
 
@@ -32,8 +34,19 @@ class Tls:
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens. port: 0 for any. Raises CharRNNError for a host or port that cannot be had."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = info
+        # Not socket.create_server: it leaves the protocol open, and asyncio sends small pieces at once of TCP alone.
+        listener = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
     except (OSError, UnicodeError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CharRNNError(f"{host} port {port} cannot be listened to: {reason}", "give another --port") from None
