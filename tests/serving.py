@@ -2,18 +2,25 @@
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from charrnn.api import TextModel
+from charrnn.cli import serve
 from charrnn.serve.limits import Limits
 from charrnn.serve.models import Served
 from charrnn.serve.server import Server
 
+ROOT = Path(__file__).parent.parent
 SECONDS = 60  # after which a test that waits has failed
 
 
@@ -103,3 +110,23 @@ def serving(*models: TextModel, **settings: Any) -> Server:
     """A server of models, on any port. settings: fields of Limits, and of Server."""
     bounds = {name: settings.pop(name) for name in list(settings) if name in Limits.__dataclass_fields__}
     return Server([Served.of(model) for model in models], limits=Limits(**bounds), **settings)
+
+
+@contextmanager
+def command(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """The command in a process of its own, and what it prints, by the first word of each line."""
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", "serve", "--port", "0", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline() for _ in range(3 if serve.TOKEN in environment else 4)]
+        yield process, {name: value.strip() for name, _, value in (line.partition(" ") for line in lines)}
+    finally:
+        process.kill()
+        process.communicate()

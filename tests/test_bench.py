@@ -114,3 +114,19 @@ def test_a_quick_bench_takes_less_than_a_minute_and_is_read_by_programs() -> Non
     result = json.loads(done.stdout.splitlines()[-1])
     assert set(result) == {"machine", "train", "decode", "encode"}
     assert all(result.values())
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_for_few_clients_and_many() -> None:
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    from charrnn.bench import bench_serve
+
+    rows = bench_serve.measure(DEFAULT, 24, 1, 0.1)
+    assert [(row["clients"], row["answers"]) for row in rows] == [
+        (clients, answers) for clients in (1, 8, 64) for answers in ("whole", "streamed")
+    ]
+    for row in rows:
+        assert row["chars_per_s"] == pytest.approx(bench_serve.CHARS * row["completions_per_s"])
+        assert (row["first_char_ms"] is not None) == (row["answers"] == "streamed")
+        assert 0 < row["share_of_rows"] < 2

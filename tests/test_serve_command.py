@@ -2,20 +2,19 @@
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import command
 
 from charrnn import cli
 from charrnn.cli import serve
@@ -23,28 +22,7 @@ from charrnn.training.run import Run
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
-ROOT = Path(__file__).parent.parent
 TrainedRun = Callable[..., Run]
-
-
-@contextmanager
-def command(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """The command in a process of its own, and what it prints, by the first word of each line."""
-    process = subprocess.Popen(
-        [sys.executable, "cli.py", "serve", "--port", "0", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        lines = [process.stdout.readline() for _ in range(3 if serve.TOKEN in environment else 4)]
-        yield process, {name: value.strip() for name, _, value in (line.partition(" ") for line in lines)}
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def ask(printed: dict[str, str], token: str, body: Any) -> Any:

@@ -36,7 +36,7 @@ def measure(cell: str, hidden: int, layers: int, seconds: float) -> list[dict[st
     process.start()
     try:
         port, token = here.recv()
-        served = _model(cell, hidden, layers)
+        served = fresh_model(cell, hidden, layers)
         assert isinstance(served.decoder, CompiledDecoder)
         rows_per_char = rows_seconds(served.decoder, served.tokenizer, seconds / 2)
         rows = []
@@ -51,7 +51,7 @@ def measure(cell: str, hidden: int, layers: int, seconds: float) -> list[dict[st
     return [{**row, "share_of_rows": row["chars_per_s"] * rows_per_char} for row in rows]
 
 
-def _model(cell: str, hidden: int, layers: int) -> Served:
+def fresh_model(cell: str, hidden: int, layers: int) -> Served:
     """Make a model that writes letters, as one that was trained does."""
     tokenizer = Tokenizer.char(CHARACTERS)
     architecture = Architecture(cell, tokenizer.size, hidden, layers, min(hidden, 128))
@@ -63,7 +63,7 @@ def _model(cell: str, hidden: int, layers: int) -> Served:
 def _serve(pipe: Connection, cell: str, hidden: int, layers: int) -> None:
     from charrnn.serve.server import Server
 
-    with Server([_model(cell, hidden, layers)]) as server:
+    with Server([fresh_model(cell, hidden, layers)]) as server:
         pipe.send((server.access.port, server.access.token))
         pipe.recv()
 
@@ -76,7 +76,7 @@ async def _asked(port: int, token: str, clients: int, streamed: bool, seconds: f
     took = time.perf_counter() - began
     ms = [1000 * first for first in firsts]
     return {
-        "streamed": streamed,
+        "answers": "streamed" if streamed else "whole",
         "completions_per_s": sum(done) / took,
         "chars_per_s": sum(done) * CHARS / took,
         "first_char_ms": float(np.median(ms)) if ms else None,
