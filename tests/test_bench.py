@@ -127,6 +127,6 @@ def test_a_server_is_measured_for_few_clients_and_many() -> None:
         (clients, answers) for clients in (1, 8, 64) for answers in ("whole", "streamed")
     ]
     for row in rows:
-        assert row["chars_per_s"] == pytest.approx(bench_serve.CHARS * row["completions_per_s"])
+        assert 128 <= row["chars_per_s"] / row["completions_per_s"] < 385
         assert (row["first_char_ms"] is not None) == (row["answers"] == "streamed")
         assert 0 < row["share_of_rows"] < 2

@@ -210,6 +210,7 @@ def test_nothing_drawn_is_a_prompt_that_is_scored(client: Client) -> None:
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 10**9}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": 70_000, "logprobs": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 10**400}, "temperature"),
@@ -443,6 +444,14 @@ def test_a_client_that_goes_away_frees_its_rows(model: TextModel, stream: bool) 
         assert client.complete(prompt="Re", max_tokens=5)["choices"][0]["finish_reason"] == "length"
 
 
+def test_a_client_that_goes_away_while_it_asks_is_no_failure(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with client.raw(client.request({"model": "small"})[:-3]):
+        pass
+    until(lambda: "499" in caplog.text)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
 def test_a_row_is_free_a_move_after_it_was_given_up(model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in moves, which a busy machine does not change."""
     moves, real = [], Rows.move_on
@@ -495,7 +504,7 @@ def test_more_connections_than_there_may_be_are_refused(model: TextModel) -> Non
 def test_a_client_that_does_not_read_is_given_up(model: TextModel) -> None:
     with serving(model, send_seconds=0.5) as server:
         client = Client(server)
-        asked = {"model": "small", "max_tokens": 60_000, "stream": True, "n": 4, "logprobs": 5}
+        asked = {"model": "small", "max_tokens": 16_000, "stream": True, "n": 4, "logprobs": 5}
         with client.raw(client.request(asked)):
             until(lambda: server.service.running > 0)
             until(lambda: server.service.running == 0 and not server._server.server_state.connections)

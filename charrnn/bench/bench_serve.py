@@ -20,8 +20,8 @@ from charrnn.serve.models import Served
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
 CLIENTS = (1, 8, ROWS)
-PRIME = "Once upon a time"
-CHARS = 256  # of a completion
+PRIME = "Once upon a time there was"
+PRIME_CHARS, CHARS = (8, 25), (128, 385)  # of a prime and of a completion, which are all as long as it happens
 NEVER = -30.0  # a bias with which a byte is not drawn
 
 
@@ -70,27 +70,31 @@ def _serve(pipe: Connection, cell: str, hidden: int, layers: int) -> None:
 
 async def _asked(port: int, token: str, clients: int, streamed: bool, seconds: float) -> dict[str, Any]:
     """Ask for about so many seconds. Returns what was measured."""
-    firsts: list[float] = []
+    firsts, chars = list[float](), list[int]()
     began = time.perf_counter()
-    done = await asyncio.gather(*(_client(port, token, n, streamed, began + seconds, firsts) for n in range(clients)))
+    many = (_client(port, token, n, streamed, began + seconds, firsts, chars) for n in range(clients))
+    await asyncio.gather(*many)
     took = time.perf_counter() - began
     ms = [1000 * first for first in firsts]
     return {
         "answers": "streamed" if streamed else "whole",
-        "completions_per_s": sum(done) / took,
-        "chars_per_s": sum(done) * CHARS / took,
+        "completions_per_s": len(chars) / took,
+        "chars_per_s": sum(chars) / took,
         "first_char_ms": float(np.median(ms)) if ms else None,
         "first_char_ms_p99": float(np.percentile(ms, 99)) if ms else None,
     }
 
 
-async def _client(port: int, token: str, number: int, streamed: bool, until: float, firsts: list[float]) -> int:
-    """Ask again and again on one connection; return how often."""
+async def _client(
+    port: int, token: str, number: int, streamed: bool, until: float, firsts: list[float], chars: list[int]
+) -> None:
+    """Ask again and again on one connection, at least once; note what is measured."""
+    rng = np.random.default_rng(number)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    done = 0
-    while done == 0 or time.perf_counter() < until:
-        seed = number + done * ROWS
-        body = {"model": "fresh", "prompt": PRIME, "max_tokens": CHARS, "seed": seed, "stream": streamed}
+    asked = False
+    while not asked or time.perf_counter() < until:
+        prime, length = PRIME[: rng.integers(*PRIME_CHARS)], int(rng.integers(*CHARS))
+        body = {"model": "fresh", "prompt": prime, "max_tokens": length, "seed": number, "stream": streamed}
         data = json.dumps(body).encode()
         head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
         began = time.perf_counter()
@@ -103,13 +107,13 @@ async def _client(port: int, token: str, number: int, streamed: bool, until: flo
             await reader.readuntil(b"[DONE]")
             await reader.readuntil(b"0\r\n\r\n")
         else:
-            length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            whole = json.loads(await reader.readexactly(length))
-            assert whole["usage"]["completion_tokens"] == CHARS
-        done += 1
+            size = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            whole = json.loads(await reader.readexactly(size))
+            assert whole["usage"]["completion_tokens"] == length
+        asked = True
+        chars.append(length)
     writer.close()
     await writer.wait_closed()
-    return done
 
 
 def available() -> bool:

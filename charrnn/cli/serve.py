@@ -23,7 +23,7 @@ TOKEN_LEAST = 16  # characters
 
 
 @click.command()
-@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=options.complete_runs)
+@click.argument("runs", nargs=-1, shell_complete=options.complete_runs)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -60,7 +60,7 @@ def command(
 ) -> None:
     """Serve models to other programs, in the way of OpenAI's completions API.
 
-    RUN is a run's name, its path, or 'latest', which is the default; several are served side by side. Who asks must
+    RUNS are names or paths of runs, or 'latest', which is the default; they are served side by side. Who asks must
     give the token that is printed: a new one every time, or the one in the environment variable CHARRNN_TOKEN. Ctrl-C
     or TERM ends it, and lets finish what runs.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charrnn.errors import CharRNNError
 from charrnn.generate.pieces import Pieces
+from charrnn.generate.rows import side_by_side
 from charrnn.serve import answers, logprobs
 from charrnn.serve.batching import Batch, Choice, Pairs, Piece
 from charrnn.serve.errors import RequestError, bad
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GONE = 499  # a status that nobody sees but the log
 DRAINED = 32  # times as many bytes as a body may have are read, and dropped, before it is refused
 
 
@@ -31,21 +33,23 @@ class Service:
     """Models that answer requests. Its batches deliver to the event loop in which it is started."""
 
     def __init__(self, models: Mapping[str, Served], limits: Limits, log_prompts: bool = False) -> None:
-        """log_prompts: whether prompts stand in the log."""
+        """log_prompts: whether prompts stand in the log. Raises CharRNNError for a model that nothing can decode."""
         self.models, self.limits, self._log_prompts = models, limits, log_prompts
+        # Compiled now, where that is needed: a request does not wait for it.
+        self._rows = {name: side_by_side(each.decoder, each.tokenizer, limits.rows) for name, each in models.items()}
         self._batches: dict[str, Batch] = {}
         self._scorer = ThreadPoolExecutor(1, "scorer")
         self._scoring = asyncio.Lock()
 
     def start(self) -> None:
-        """Begin to decode, for the event loop that runs. Raises CharRNNError for a model that nothing can decode."""
+        """Begin to decode, for the event loop that runs."""
         loop = asyncio.get_running_loop()
 
         def deliver(pairs: Pairs) -> None:
             loop.call_soon_threadsafe(_hand_out, pairs)
 
         for name, served in self.models.items():
-            self._batches[name] = Batch(served, self.limits, deliver)
+            self._batches[name] = Batch(served, self._rows[name], self.limits, deliver)
 
     def end(self) -> None:
         """End all completions that still run."""
@@ -92,6 +96,9 @@ class Service:
         read = sum(len(prompt.ids) for prompt in prompts)
         if read * asked.n > self.limits.ids:
             raise bad(f"the prompts have {read:,} ids, times n; up to {self.limits.ids:,} are read", "prompt")
+        drawn = len(prompts) * asked.n * asked.max_tokens
+        if asked.logprobs is not None and drawn > self.limits.scored:
+            raise bad(f"logprobs are told of up to {self.limits.scored:,} ids: ask for fewer", "max_tokens")
         if asked.echo and asked.logprobs is not None and read > self.limits.scored:
             raise bad(f"the prompts have {read:,} ids; logprobs are told of up to {self.limits.scored:,}", "prompt")
         work = _Completions(self, served, asked, prompts)
@@ -130,6 +137,8 @@ class Service:
 
     async def _body(self, request: "Request") -> dict[str, Any]:
         """Read the object that a body is. Raises RequestError for any other, and for one that is too long or slow."""
+        from starlette.requests import ClientDisconnect
+
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise RequestError(415, "the Content-Type is not application/json", code="wrong_type")
@@ -141,6 +150,8 @@ class Service:
                     body += piece if length <= most else b""
                     if length > DRAINED * most:
                         break
+        except ClientDisconnect:
+            raise RequestError(GONE, "the client went away") from None
         except TimeoutError:
             headers = {"Connection": "close"}
             raise RequestError(408, "the body did not come in time", code="too_slow", headers=headers) from None
@@ -321,7 +332,7 @@ async def _unless_gone(request: "Request", answer: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise RequestError(499, "the client went away")
+        raise RequestError(GONE, "the client went away")
     finally:
         for task in (working, leaving):
             task.cancel()

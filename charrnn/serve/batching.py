@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from charrnn.generate.completion import Ended
 from charrnn.generate.decoder import State
 from charrnn.generate.pieces import Pieces
-from charrnn.generate.rows import Row, side_by_side
+from charrnn.generate.rows import Row, SideBySide
 from charrnn.generate.sampling import Sampling, diverged
 from charrnn.serve.errors import RequestError
 from charrnn.serve.limits import Limits
@@ -97,13 +97,9 @@ Pairs = Sequence[tuple[Choice, Piece]]
 class Batch:
     """The rows of one model, which a thread of its own moves on while there are any. Threads may share it."""
 
-    def __init__(self, served: Served, limits: Limits, deliver: Callable[[Pairs], None]) -> None:
-        """deliver: gets, in the thread of the rows, what there is to tell after every move.
-
-        Raises CharRNNError where the model cannot be decoded.
-        """
-        self._served, self._limits, self._deliver = served, limits, deliver
-        self._rows = side_by_side(served.decoder, served.tokenizer, limits.rows)
+    def __init__(self, served: Served, rows: SideBySide, limits: Limits, deliver: Callable[[Pairs], None]) -> None:
+        """rows: of the model. deliver: gets, in the thread of the rows, what there is to tell after every move."""
+        self._served, self._rows, self._limits, self._deliver = served, rows, limits, deliver
         self._waiting: deque[Choice] = deque()
         self._here: dict[Choice, Row] = {}
         self._gone: set[Choice] = set()
