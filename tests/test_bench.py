@@ -122,7 +122,7 @@ def test_a_server_is_measured_for_few_clients_and_many() -> None:
     pytest.importorskip("starlette")
     from charrnn.bench import bench_serve
 
-    rows = bench_serve.measure(DEFAULT, 24, 1, 0.1)
+    rows = bench_serve.measure(DEFAULT, 24, 1, 0.5)
     assert [(row["clients"], row["answers"]) for row in rows] == [
         (clients, answers) for clients in (1, 8, 64) for answers in ("whole", "streamed")
     ]

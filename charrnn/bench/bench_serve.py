@@ -5,11 +5,12 @@ answered. All of it runs on one machine: what the clients take of it is missing 
 """
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,52 +69,65 @@ def _serve(pipe: Connection, cell: str, hidden: int, layers: int) -> None:
         pipe.recv()
 
 
+class _Done(NamedTuple):
+    """A completion. at: when it was whole. first: after how many seconds its first characters came, where streamed."""
+
+    at: float
+    chars: int
+    first: float | None
+
+
 async def _asked(port: int, token: str, clients: int, streamed: bool, seconds: float) -> dict[str, Any]:
-    """Ask for about so many seconds. Returns what was measured."""
-    firsts, chars = list[float](), list[int]()
+    """Ask for so many seconds, counted from when every client has been answered once. Returns what was measured."""
+    done: list[list[_Done]] = [[] for _ in range(clients)]
+    asking = [asyncio.create_task(_client(port, token, n, streamed, done[n])) for n in range(clients)]
+    while not all(done):
+        await asyncio.sleep(0.01)
+        for task in asking:
+            if task.done():
+                task.result()
     began = time.perf_counter()
-    many = (_client(port, token, n, streamed, began + seconds, firsts, chars) for n in range(clients))
-    await asyncio.gather(*many)
-    took = time.perf_counter() - began
-    ms = [1000 * first for first in firsts]
+    await asyncio.sleep(seconds)
+    ended = time.perf_counter()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    counted = [each for own in done for each in own if began < each.at <= ended]
+    ms = [1000 * each.first for each in counted if each.first is not None]
     return {
         "answers": "streamed" if streamed else "whole",
-        "completions_per_s": len(chars) / took,
-        "chars_per_s": sum(chars) / took,
+        "completions_per_s": len(counted) / (ended - began),
+        "chars_per_s": sum(each.chars for each in counted) / (ended - began),
         "first_char_ms": float(np.median(ms)) if ms else None,
         "first_char_ms_p99": float(np.percentile(ms, 99)) if ms else None,
     }
 
 
-async def _client(
-    port: int, token: str, number: int, streamed: bool, until: float, firsts: list[float], chars: list[int]
-) -> None:
-    """Ask again and again on one connection, at least once; note what is measured."""
+async def _client(port: int, token: str, number: int, streamed: bool, done: list[_Done]) -> None:
+    """Ask again and again on one connection; note every completion."""
     rng = np.random.default_rng(number)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    asked = False
-    while not asked or time.perf_counter() < until:
-        prime, length = PRIME[: rng.integers(*PRIME_CHARS)], int(rng.integers(*CHARS))
-        body = {"model": "fresh", "prompt": prime, "max_tokens": length, "seed": number, "stream": streamed}
-        data = json.dumps(body).encode()
-        head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-        began = time.perf_counter()
-        writer.write(f"POST /v1/completions HTTP/1.1\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        assert answer.startswith(b"http/1.1 200"), answer
-        if streamed:
-            await reader.readuntil(b"data: ")
-            firsts.append(time.perf_counter() - began)
-            await reader.readuntil(b"[DONE]")
-            await reader.readuntil(b"0\r\n\r\n")
-        else:
-            size = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            whole = json.loads(await reader.readexactly(size))
-            assert whole["usage"]["completion_tokens"] == length
-        asked = True
-        chars.append(length)
-    writer.close()
-    await writer.wait_closed()
+    with contextlib.closing(writer):
+        while True:
+            prime, length = PRIME[: rng.integers(*PRIME_CHARS)], int(rng.integers(*CHARS))
+            body = {"model": "fresh", "prompt": prime, "max_tokens": length, "seed": number, "stream": streamed}
+            data = json.dumps(body).encode()
+            head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            head += f"Content-Length: {len(data)}\r\n\r\n"
+            began, first = time.perf_counter(), None
+            writer.write(f"POST /v1/completions HTTP/1.1\r\n{head}".encode() + data)
+            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert answer.startswith(b"http/1.1 200"), answer
+            if streamed:
+                await reader.readuntil(b"data: ")
+                first = time.perf_counter() - began
+                await reader.readuntil(b"[DONE]")
+                await reader.readuntil(b"0\r\n\r\n")
+            else:
+                size = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                whole = json.loads(await reader.readexactly(size))
+                assert whole["usage"]["completion_tokens"] == length
+            done.append(_Done(time.perf_counter(), length, first))
 
 
 def available() -> bool:
