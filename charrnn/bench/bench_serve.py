@@ -7,6 +7,7 @@ answered. All of it runs on one machine: what the clients take of it is missing 
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
@@ -64,6 +65,7 @@ def fresh_model(cell: str, hidden: int, layers: int) -> Served:
 def _serve(pipe: Connection, cell: str, hidden: int, layers: int) -> None:
     from charrnn.serve.server import Server
 
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that are stopped in the end
     with Server([fresh_model(cell, hidden, layers)]) as server:
         pipe.send((server.access.port, server.access.token))
         pipe.recv()

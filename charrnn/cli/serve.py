@@ -112,7 +112,7 @@ def _log() -> None:
     """Write what is logged to stderr: a line for each request."""
     handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name, level in (("charrnn.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("charrnn.serve", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
