@@ -112,10 +112,10 @@ def sampling(function: F) -> F:
     return function
 
 
-def loaded(run: str, device: str, characters: int, kept: Any = "float32") -> Any:
+def loaded(run: str, device: str, characters: int | None, kept: Any = "float32") -> Any:
     """Load the model of a run, ready to complete text; say what there is to know about how.
 
-    characters: how many are to be read and drawn.
+    characters: how many are to be read and drawn, None where that is not known.
     """
     model = whole(run, device, kept)
     for note in model.decoder(characters).notes:

@@ -79,7 +79,7 @@ def command(
     from charrnn.serve.safety import is_loopback
 
     tls = None if ssl_certfile is None else Tls(ssl_certfile, ssl_keyfile, ssl_keyfile_password)
-    models = [Served.of(options.loaded(run, device, kept)) for run in dict.fromkeys(runs or ("latest",))]
+    models = [Served.of(options.loaded(run, device, None, kept)) for run in dict.fromkeys(runs or ("latest",))]
     server = Server(models, host, port, token=token, tls=tls, log_prompts=log_prompts)
     if not is_loopback(host):
         cli.note(
