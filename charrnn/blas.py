@@ -20,7 +20,7 @@ def one_thread() -> Iterator[None]:
     Its threads wait busily: beside other work a decomposition takes many times as long with them. Another library is
     left as it is.
     """
-    found = _functions()
+    found = functions()
     before = found[0]() if found else 1
     if found:
         found[1](1)
@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 
 @cache
-def _functions() -> tuple[Any, Any] | None:
+def functions() -> tuple[Any, Any] | None:
     """Find the functions of OpenBLAS that get and set its number of threads."""
     for folder in FOLDERS:
         for path in sorted((Path(np.__file__).parent / folder).glob("*openblas*")):

@@ -109,14 +109,14 @@ def test_a_taken_name_is_refused_before_the_text_is_read(trained: TrainedRun) ->
         list(loop.new_run(Settings(corpus=("no-such-text.txt",)), run))
 
 
-def test_what_was_cut_off_before_its_first_checkpoint_is_not_said_to_be_resumable(
+def test_what_was_cut_off_before_its_first_checkpoint_can_be_begun_again_or_deleted(
     trained: TrainedRun, home: Path
 ) -> None:
     run = trained("taken", steps=2)
     with pytest.raises(CharRNNError, match="--resume"):
         run.refuse_taken()
     (run.path / "run.json").unlink()
-    with pytest.raises(CharRNNError, match="delete that folder"):
+    with pytest.raises(CharRNNError, match=r"begin it again: .*train --resume taken, or delete it: .*rm taken"):
         run.refuse_taken()
 
 

@@ -252,7 +252,7 @@ def test_bf16_is_a_candidate_where_the_processor_has_units_for_it(
         [({"avx2": True, "avx512bf16": False}, {"float32"}), ({"amx-bf16": True}, {"float32", "bf16"})]
     ):
         monkeypatch.setattr(speed, "features", lambda features=features: features)
-        monkeypatch.setattr(speed.Machine, "_bf16_share", 3.0)  # products of torch's alone veto nothing
+        monkeypatch.setattr(speed.Machine, "bf16_share", 3.0)  # products of torch's alone veto nothing
         measured.decided(hidden=30 + n)
         assert {c.precision for c in measured.known} == precisions
 

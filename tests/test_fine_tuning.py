@@ -92,12 +92,12 @@ def test_known_characters_keep_their_weights_and_new_ones_have_rows(
 def test_every_cell_takes_weights_of_a_smaller_vocabulary(cell: str) -> None:
     """One-hot input is where a cell's own parameters have an axis of ids."""
     from charrnn.model.architecture import Architecture
-    from charrnn.training.pretrained import _aligned
+    from charrnn.training.pretrained import aligned
 
     small, large = (Architecture(cell, BYTES + n, hidden=6, embedding=None) for n in (3, 5))
     old, fresh = small.initial(1), large.initial(2)
     places = np.array([*range(BYTES), BYTES, BYTES + 2, BYTES + 4, large.start])
-    weights = {name: _aligned(value, fresh[name], places) for name, value in old.items()}
+    weights = {name: aligned(value, fresh[name], places) for name, value in old.items()}
     large.check(weights)
     ids = np.array([BYTES, BYTES + 1, BYTES + 2, 65])
     outs = []

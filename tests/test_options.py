@@ -19,7 +19,7 @@ from charrnn.errors import CharRNNError
 from charrnn.generate import compiled
 from charrnn.generate.decoder import Decoder
 from charrnn.model.architecture import Architecture, Weights
-from charrnn.training import loop
+from charrnn.training import bundled, loop
 from charrnn.training.config import Config
 
 LONG = {"bench", "compare", "inspect", "train"}  # commands that take minutes with most of their options
@@ -65,6 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHARRNN_HOME", str(folder / "home"))
         patch.chdir(folder)
+        patch.setattr(bundled, "folders", dict)  # of a larger model, which would take its time
         small = config("TEXT", hidden=8, steps=3)
         small_run = loop.open_run(small, "small")
         for _ in loop.new_run(small, small_run):
@@ -140,6 +141,10 @@ def run(arguments: list[str]) -> tuple[int, str, str]:
     piped = io.TextIOWrapper(io.BytesIO(b"Rek\n/again\n/nothing\n/seed x\n"))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", piped)
+        with contextlib.suppress(ModuleNotFoundError):  # without what serving needs, that is said
+            from charrnn.serve.server import Server
+
+            patch.setattr(Server, "run", Server.close)  # else it serves until a signal ends it
         code = cli.run(arguments)
     return code, out.getvalue(), err.getvalue()
 

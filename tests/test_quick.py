@@ -19,7 +19,7 @@ def nothing_compiled(folder: Path) -> Iterator[None]:
     """A machine on which nothing was compiled yet, and nothing can be."""
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        changed.setattr(cache, "_loaded", {})
+        changed.setattr(cache, "loaded", {})
         changed.setattr(cache, "spare_folder", lambda: folder / "spare")
         changed.setattr("charrnn.compiler.decoding.compiling.compile_source", refuse)
         yield

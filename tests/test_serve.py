@@ -458,7 +458,7 @@ def test_a_row_is_free_a_move_after_it_was_given_up(model: TextModel, monkeypatc
 
     def counted(rows: Rows) -> None:
         real(rows)
-        moves.append(len(rows._rows))
+        moves.append(len(rows))
 
     monkeypatch.setattr(Rows, "move_on", counted)
     with serving(model, rows=2) as server:
@@ -467,7 +467,7 @@ def test_a_row_is_free_a_move_after_it_was_given_up(model: TextModel, monkeypatc
         with client.raw(client.request(asked)):
             until(lambda: server.service.running == 1)
             batch = server.service.batch(server.service.models["small"])
-            here = list(batch._here)
+            here = list(batch.here)
             batch.leave(here)
             began = len(moves)
             until(lambda: server.service.running == 0)
@@ -507,7 +507,7 @@ def test_a_client_that_does_not_read_is_given_up(model: TextModel) -> None:
         asked = {"model": "small", "max_tokens": 16_000, "stream": True, "n": 4, "logprobs": 5}
         with client.raw(client.request(asked)):
             until(lambda: server.service.running > 0)
-            until(lambda: server.service.running == 0 and not server._server.server_state.connections)
+            until(lambda: server.service.running == 0 and not server.server.server_state.connections)
 
 
 def test_requests_that_follow_each_other_on_one_connection_are_answered_in_turn(client: Client) -> None:
@@ -521,7 +521,7 @@ def test_requests_that_follow_each_other_on_one_connection_are_answered_in_turn(
 
 def test_small_pieces_are_sent_at_once(client: Client) -> None:
     with client.raw(b""):
-        connections = client.server._server.server_state.connections
+        connections = client.server.server.server_state.connections
         until(lambda: bool(connections))
         sockets = [each.transport.get_extra_info("socket") for each in connections]
         assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
@@ -558,7 +558,7 @@ def test_the_end_lets_finish_what_has_the_time_and_tells_the_rest(model: TextMod
         with slow, quick:
             for connection in (slow, quick):
                 assert connection.recv(10).startswith(b"HTTP/1.1 2")
-            server._server.should_exit = True
+            server.server.should_exit = True
             received = {}
             for name, connection in {"quick": quick, "slow": slow}.items():
                 received[name] = b"".join(iter(lambda c=connection: c.recv(65536), b""))

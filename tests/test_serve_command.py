@@ -116,7 +116,7 @@ def test_other_hosts_and_browsers_are_told_and_opened(
         pages.append(page.read_text())
 
     monkeypatch.setattr(Server, "run", run)
-    monkeypatch.setattr(serve, "_log", lambda: None)  # it would stay for other tests
+    monkeypatch.setattr(serve, "log_to_stderr", lambda: None)  # it would stay for other tests
     monkeypatch.setattr(serve.webbrowser, "open", opened.append)
     trained("mine")
     assert cli.run(["serve", "--host", "0.0.0.0", "--port", "0", "--open"]) == 0

@@ -86,7 +86,7 @@ def command(
             f"whoever reaches {host} port {server.access.port} can ask for completions with the token"
             + ("" if tls else "; without --ssl-certfile the token and all texts can be read on the way")
         )
-    _log()
+    log_to_stderr()
     address = f"{server.url}/?token={server.access.token}"
     click.echo(f"models   {', '.join(model.name for model in models)}")
     click.echo(f"API      {server.url}/v1")
@@ -108,7 +108,7 @@ def _given_token() -> str | None:
     return token
 
 
-def _log() -> None:
+def log_to_stderr() -> None:
     """Write what is logged to stderr: a line for each request."""
     handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

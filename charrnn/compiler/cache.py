@@ -39,7 +39,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 FORMAT = "2"  # of a file: another one has other names
 MOST_BYTES = 256 * 2**20  # of all files together
 
-_loaded: dict[str, "Function"] = {}
+loaded: dict[str, "Function"] = {}
 _engines: list[Any] = []
 _loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
 
@@ -78,17 +78,17 @@ def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function
     Raises ImportError where it must be compiled and there is no Numba, and CharRNNError where Numba cannot compile it.
     """
     key = _key(text, signature)
-    if key in _loaded:
-        return _loaded[key], None
+    if key in loaded:
+        return loaded[key], None
     with _loading:
-        return (_loaded[key], None) if key in _loaded else _load(key, text, function, signature)
+        return (loaded[key], None) if key in loaded else _load(key, text, function, signature)
 
 
 def is_kept(text: str, signature: tuple[str, ...]) -> bool:
     """Tell whether `load` of this would find a file, whole or not, and so need not compile before it looks."""
     key = _key(text, signature)
     name = f"native-{key}.o"
-    return key in _loaded or any((where / name).is_file() for where in (folder(), spare_folder()))
+    return key in loaded or any((where / name).is_file() for where in (folder(), spare_folder()))
 
 
 def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
@@ -100,8 +100,8 @@ def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tup
 
     content, note = _kept(key, compiled)
     symbol, code = content.split(b"\n", 1)
-    _loaded[key] = Function(_linked(code).get_function_address(symbol.decode()), signature)
-    return _loaded[key], note
+    loaded[key] = Function(_linked(code).get_function_address(symbol.decode()), signature)
+    return loaded[key], note
 
 
 def engine(source: str, made_by: str, compiled: Callable[[], bytes]) -> Any:

@@ -133,6 +133,9 @@ class Rows:
         # Threads of a pool end when nobody holds it any more.
         self._pool = ThreadPoolExecutor(self._cores - 1, "rows") if self._cores > 1 else None
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
         """As `SideBySide.join`. There are fewer than `most` rows."""
         row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)

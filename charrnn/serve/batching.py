@@ -101,7 +101,7 @@ class Batch:
         """rows: of the model. deliver: gets, in the thread of the rows, what there is to tell after every move."""
         self._served, self._rows, self._limits, self._deliver = served, rows, limits, deliver
         self._waiting: deque[Choice] = deque()
-        self._here: dict[Choice, Row] = {}
+        self.here: dict[Choice, Row] = {}
         self._gone: set[Choice] = set()
         self._ended: RequestError | None = None
         self._changed = threading.Condition()
@@ -111,7 +111,7 @@ class Batch:
     @property
     def running(self) -> int:
         """How many completions have a row."""
-        return len(self._here)
+        return len(self.here)
 
     @property
     def waiting(self) -> int:
@@ -123,7 +123,7 @@ class Batch:
         with self._changed:
             if self._ended is not None:
                 raise self._ended
-            free = self._limits.rows - len(self._here)
+            free = self._limits.rows - len(self.here)
             if len(self._waiting) + len(choices) > self._limits.waiting + free:
                 raise RequestError(
                     503, "too many completions wait already: try again", None, "busy", {"Retry-After": "1"}
@@ -135,7 +135,7 @@ class Batch:
         """Give up completions that nobody wants any more; of those that have ended, nothing is left to do."""
         with self._changed:
             for choice in choices:
-                if choice in self._here:
+                if choice in self.here:
                     self._gone.add(choice)
                 elif choice in self._waiting:
                     self._waiting.remove(choice)
@@ -150,7 +150,7 @@ class Batch:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while self._ended is None and not self._here and not self._waiting:
+                while self._ended is None and not self.here and not self._waiting:
                     self._changed.wait()
                 if self._ended is not None:
                     self._give_up(self._ended)
@@ -168,34 +168,34 @@ class Batch:
 
     def _change_rows(self) -> None:
         """Take out who has gone, and let in who waits."""
-        for choice in self._gone & self._here.keys():
-            self._rows.leave(self._here.pop(choice))
+        for choice in self._gone & self.here.keys():
+            self._rows.leave(self.here.pop(choice))
         self._gone.clear()
-        while self._waiting and len(self._here) < self._limits.rows:
+        while self._waiting and len(self.here) < self._limits.rows:
             choice = self._waiting.popleft()
             noting = choice.logprobs is not None
             row = self._rows.join(choice.state, choice.given, choice.sampling, choice.number, noting)
-            self._here[choice] = row
+            self.here[choice] = row
 
     def _move_on(self) -> list[tuple[Choice, Piece]]:
-        if not self._here:
+        if not self.here:
             return []
         self._rows.move_on()
         told = []
-        for choice, row in list(self._here.items()):
+        for choice, row in list(self.here.items()):
             piece = choice.moved(self._served.tokenizer, row) if row.ids else None
             if piece is not None:
                 told.append((choice, piece))
                 if piece.is_last:
                     with self._changed:
-                        self._rows.leave(self._here.pop(choice))
+                        self._rows.leave(self.here.pop(choice))
         return told
 
     def _give_up(self, refusal: RequestError) -> None:
         """Tell all that are here, and where the server ends those that wait, that they get no more."""
-        choices = [*self._here, *(self._waiting if self._ended is not None else ())]
-        for row in self._here.values():
+        choices = [*self.here, *(self._waiting if self._ended is not None else ())]
+        for row in self.here.values():
             self._rows.leave(row)
-        self._here.clear()
+        self.here.clear()
         self._waiting = deque() if self._ended is not None else self._waiting
         self._deliver([(choice, Piece("", ids=choice.pieces.ids, error=refusal)) for choice in choices])

@@ -77,7 +77,7 @@ class Server:
         self.access = Access(token or new_token(), host, port, names, tls is not None)
         self.service = Service(named, self.limits, log_prompts)
         try:
-            self._server = _Ending(self.service, self._config(tls))
+            self.server = _Ending(self.service, self._config(tls))
         except CharRNNError:
             self.close()
             raise
@@ -93,7 +93,7 @@ class Server:
     def run(self) -> None:
         """Serve until a signal asks to end; the signal is raised once more then."""
         try:
-            self._server.run(sockets=[self._socket])
+            self.server.run(sockets=[self._socket])
         finally:
             self.close()
 
@@ -105,7 +105,7 @@ class Server:
         """Serve in a thread, until the context ends. Raises CharRNNError where it cannot start."""
         self._thread = threading.Thread(target=self.run, name="server", daemon=True)
         self._thread.start()
-        while not self._server.started:
+        while not self.server.started:
             self._thread.join(0.01)
             if not self._thread.is_alive():
                 raise CharRNNError("the server did not start", "its log says why")
@@ -113,7 +113,7 @@ class Server:
 
     def __exit__(self, *_: Any) -> None:
         assert self._thread is not None
-        self._server.should_exit = True
+        self.server.should_exit = True
         self._thread.join()
 
     def _config(self, tls: Tls | None) -> uvicorn.Config:

@@ -69,10 +69,10 @@ class Machine:
             return self._settings.precision
         if self.device == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-        return "bf16" if has_bf16_units() and self._bf16_share < FASTER_BF16 else "float32"
+        return "bf16" if has_bf16_units() and self.bf16_share < FASTER_BF16 else "float32"
 
     @cached_property
-    def _bf16_share(self) -> float:
+    def bf16_share(self) -> float:
         """How long a bf16 product takes on this CPU, as a share of the float32 one's time."""
         pairs = {
             dtype: (torch.ones(64, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype))
