@@ -27,6 +27,10 @@ class DamageWarning(UserWarning):
     """Something is damaged, and what was kept beside it is used instead."""
 
 
+class WrongCodeWarning(UserWarning):
+    """Compiled code computes something else than the equations on this processor, and is not used."""
+
+
 def did_you_mean(given: str, known: list[str]) -> str:
     """Return a hint that names the nearest of `known`, or all of them when none is near."""
     import difflib  # only a mistake pays for it

@@ -132,7 +132,7 @@ class Tile:
             of_c = I64(shape.panel * (8 if dtype == torch.float64 else 4))
             builder.call(product, [A, I64(row), B, C, of_c, I64(TILE_ROWS), I64(steps), I64(1)])
         builder.ret_void()
-        self._engine = llvm.compiled(str(module))
+        self._engine = llvm.compiled(str(module)).engine
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self._arrays = []
         for _ in range(threads):

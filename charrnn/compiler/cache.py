@@ -22,6 +22,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,21 @@ _engines: list[Any] = []
 _loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
 
 
+@dataclass(frozen=True)
+class Code:
+    """Code in this process. engine: of llvmlite. key: of the file that keeps it. is_new: compiled now, not loaded."""
+
+    engine: Any
+    key: str
+    is_new: bool
+
+
 class Function:
     """A compiled function: `function(*arguments)` with addresses and whole numbers gives an int64."""
 
-    def __init__(self, address: int, signature: tuple[str, ...]):
-        self.address = address
+    def __init__(self, address: int, signature: tuple[str, ...], key: str, is_new: bool):
+        """key: of the file that keeps it. is_new: whether it was compiled just now, and not loaded."""
+        self.address, self.key, self.is_new = address, key, is_new
         kinds = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in signature]
         # Numba's own convention: where the result goes, where an exception would go, the arguments; 0 is success.
         self._call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(address)
@@ -98,24 +109,34 @@ def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tup
         symbol, code = compile_source(text, function, signature)
         return symbol.encode() + b"\n" + code
 
-    content, note = _kept(key, compiled)
+    content, note, is_new = _kept(key, compiled)
     symbol, code = content.split(b"\n", 1)
-    loaded[key] = Function(_linked(code).get_function_address(symbol.decode()), signature)
+    address = _linked(code).get_function_address(symbol.decode())
+    loaded[key] = Function(address, signature, key, is_new)
     return loaded[key], note
 
 
-def engine(source: str, made_by: str, compiled: Callable[[], bytes]) -> Any:
-    """Return an llvmlite engine with the code of some LLVM source, which is compiled only the first time.
+def code(source: str, made_by: str, compiled: Callable[[], bytes]) -> Code:
+    """Return the code of some LLVM source, which is compiled only the first time.
 
     made_by: all else that the code depends on, but the processor. compiled: gives the object file.
     """
     with _loading:
-        content, _ = _kept(_digest(source, made_by).hexdigest()[:24], lambda: b"\n" + compiled())
-        return _linked(content.split(b"\n", 1)[1])
+        key = _digest(source, made_by).hexdigest()[:24]
+        content, _, is_new = _kept(key, lambda: b"\n" + compiled())
+        return Code(_linked(content.split(b"\n", 1)[1]), key, is_new)
 
 
-def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None]:
-    """Return what a file keeps, or else what is compiled, which is kept; and a note for the user or None."""
+def forget(key: str) -> None:
+    """Remove the file of some code, which computes what it should not: it is never loaded again."""
+    loaded.pop(key, None)
+    for where in (folder(), spare_folder()):
+        with suppress(OSError):
+            files.remove(where / f"native-{key}.o")
+
+
+def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None, bool]:
+    """Return what a file keeps, or else what is compiled, which is kept; a note for the user or None; which of both."""
     name = f"native-{key}.o"
     notes: list[str] = []
     for path in (folder() / name, spare_folder() / name):
@@ -124,13 +145,13 @@ def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None]:
         if content is not None:
             with suppress(OSError):  # it cannot be written to
                 os.utime(path)
-            return content, None if not notes else "; ".join(notes)
+            return content, None if not notes else "; ".join(notes), False
         if found is not None:
             notes.append(f"{path} was damaged, and is compiled anew")
     content = compiled()
     unkept = keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     notes += [unkept] if unkept else []
-    return content, "; ".join(notes) or None
+    return content, "; ".join(notes) or None, True
 
 
 def _key(text: str, signature: tuple[str, ...]) -> str:

@@ -15,6 +15,8 @@ Evidence, with the roofline: docs/results/training-speed.md.
 import itertools
 import math
 import threading
+import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,15 @@ import torch
 from torch import Tensor
 
 from charrnn.cells.cell import Cell
+from charrnn.compiler import cache
 from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
 from charrnn.compiler.training.llvm import Machine
 from charrnn.compiler.training.products import ROWS
 from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Place, X, make_plan
+from charrnn.engines import agreement, loop
 from charrnn.engines.sequence import Looked, States, is_small, look_up
+from charrnn.errors import WrongCodeWarning
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 PARTS, PART_ROWS = 2, 4 * ROWS  # for each thread, of so many rows: one that is delayed leaves a part to the others
@@ -39,12 +44,17 @@ def supports(cell: Cell, device: str) -> bool:
 
 
 def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
-    """Run one layer over a sequence, as `Engine.run` says."""
+    """Run one layer over a sequence, as `Engine.run` says.
+
+    Where the compiled code was found to be wrong on this processor, the loop runs it.
+    """
     if is_small(x):
-        return _run(cell, *x, state, p)
-    x = look_up(x)
-    index = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
-    return _run(cell, x.flatten(0, 1), index, state, p)
+        rows, index = x
+    else:
+        x = look_up(x)
+        rows, index = x.flatten(0, 1), torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2])
+    machine = _machine(cell, p, rows.shape[1], state)
+    return loop.run(cell, x, state, p) if machine is None else _run(machine, rows, index, state, p)
 
 
 def why_not(cell: Cell) -> str | None:
@@ -60,15 +70,13 @@ def why_not(cell: Cell) -> str | None:
     return _refused[key]
 
 
-def _run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
+def _run(machine: Machine, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[Tensor, States]:
     """Run a layer over a sequence of T steps.
 
     x: rows (R, I). index: (T, B) int64, which row is read where. state: (B, H) tensors, not modified. p: from
     `Cell.pack`. Returns outputs (T, B, O), in the products' dtype, and the state after the last step.
     """
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") and state[0].dtype == torch.float32 else state[0].dtype
     params = {name: getattr(p, name) for name in p._fields}
-    machine = _machine(cell, {n: tuple(w.shape) for n, w in params.items()}, x.shape[1], state[0].shape[1], dtype)
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *params.values()))
     layer = _Layer(machine, list(params), index, training, torch.get_num_threads())
     y, *last = _Run.apply(layer, x, *state, *params.values())  # type: ignore[no-untyped-call]
@@ -76,20 +84,43 @@ def _run(cell: Cell, x: Tensor, index: Tensor, state: States, p: Any) -> tuple[T
 
 
 _refused: dict[Any, str | None] = {}
-_machines: dict[Any, Machine] = {}
+_machines: dict[Any, Machine | None] = {}
 _compiling = threading.Lock()  # of threads that need the same loops at once, one compiles them and the others wait
 
 
-def _machine(cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dtype: torch.dtype) -> Machine:
-    """Return the compiled loops for a cell of certain sizes, compiled once in a process."""
+def _machine(cell: Cell, p: Any, I: int, state: States) -> Machine | None:
+    """Return the compiled loops for a cell of certain sizes, compiled once in a process; None where they are wrong."""
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") and state[0].dtype == torch.float32 else state[0].dtype
+    shapes, H = {name: tuple(getattr(p, name).shape) for name in p._fields}, state[0].shape[1]
     key = (cell.name, cell.step, cell.inputs, tuple(shapes.items()), I, H, dtype)
     if key not in _machines:
         with _compiling:
             if key not in _machines:
                 equations = trace(cell, shapes, I, H)
                 plan = make_plan(equations, differentiate(equations), same_dtype=dtype != torch.bfloat16)
-                _machines[key] = Machine(plan, dtype)
+                machine = Machine(plan, dtype)
+                _machines[key] = machine if _is_right(machine, cell, shapes, I, H) else None
     return _machines[key]
+
+
+def _is_right(machine: Machine, cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int) -> bool:
+    """Tell whether compiled loops compute what the equations say; warn where they do not.
+
+    Code that was kept is right: it was looked at when it was compiled.
+    """
+    if not machine.code.is_new:
+        return True
+    wrong = agreement.difference(cell, shapes, I, H, machine.shape.dtype, partial(_run, machine))
+    if wrong is None:
+        return True
+    cache.forget(machine.code.key)
+    warnings.warn(
+        f"code compiled for {cell.name} computes something else than its equations on this processor ({wrong}): the "
+        "loop runs them, which is slower; please report it with what `charrnn env` prints",
+        WrongCodeWarning,
+        stacklevel=2,
+    )
+    return False
 
 
 class _Run(torch.autograd.Function):

@@ -14,6 +14,7 @@ from charrnn.compiler.decoding.driver import write as write_driver
 from charrnn.compiler.decoding.source import LINE, Layout
 from charrnn.compiler.decoding.weights import aligned, pack, room
 from charrnn.compiler.trace import slot
+from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, filters
 from charrnn.model.architecture import Architecture, Weights
@@ -25,6 +26,9 @@ CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the fi
 WINDOW = 1024
 DRAW = Path(__file__).parent.parent / "compiler" / "decoding" / "draw.py"  # compiled once for all models
 
+TRIED_SEED, TRIED_IDS = 7, 4  # of the weights, and of the text, by which new code is tried
+TOLERANCE = {"float32": 1e-3, "bf16": 0.1, "int8": 0.2}  # of the logits' norm; wrong code is far off
+
 DRAW_SIGNATURE = ("float32*", "int64", "bool_*", "float64*", "float64", "float64*", "int64*", "float64*")
 
 
@@ -33,13 +37,36 @@ def prepare(
 ) -> tuple[cache.Function, Driver, cache.Function, str | None]:
     """Return the compiled draw, the driver, its compiled `run` for models of these sizes, and notes for the user.
 
-    Compiled once, then loaded from disk. Raises CharRNNError where the equations cannot be compiled, and ImportError
-    where they must be and there is no Numba.
+    Compiled once, and then tried against NumPy; later it is loaded from disk. Raises CharRNNError where the equations
+    cannot be compiled or the code is wrong on this processor, and ImportError where they must be and there is no Numba.
     """
     draw, _ = cache.load(DRAW.read_text(encoding="utf-8"), "draw", DRAW_SIGNATURE)
     driver = write_driver(architecture, kept)
     run, note = cache.load(driver.text, "run", driver.signature)
+    if run.is_new:
+        run.is_new = False
+        _try(architecture, kept, run)
     return draw, driver, run, note
+
+
+def _try(architecture: Architecture, kept: str, run: cache.Function) -> None:
+    """Raise CharRNNError where compiled code, which is forgotten then, differs from NumPy by more than rounding."""
+    weights = architecture.initial(TRIED_SEED)
+    compiled, exact = CompiledDecoder(architecture, weights, kept), Decoder(architecture, weights, "numpy")
+    states = [compiled.start(), exact.start()]
+    for id_ in np.arange(TRIED_IDS) * architecture.start // TRIED_IDS:
+        found = []
+        for i, decoder in enumerate((compiled, exact)):
+            logits, states[i] = decoder.step(np.array([id_]), states[i])
+            found.append(logits.astype(np.float64))
+        error = np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[1])
+        if not error <= TOLERANCE[kept]:  # NaN differs too
+            cache.forget(run.key)
+            raise CharRNNError(
+                f"code compiled for {architecture.cell} computes something else than its equations on this processor "
+                f"(logits differ by {error:.2g} of their norm)",
+                "please report it with what `charrnn env` prints",
+            )
 
 
 def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:

@@ -51,9 +51,9 @@ class Machine:
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()
-        self._engine = compiled(str(self.module))
+        self.code = compiled(str(self.module))
         self.forward, self.backward, add_rows = map(
-            self._engine.get_function_address, ("forward", "backward", "add_rows")
+            self.code.engine.get_function_address, ("forward", "backward", "add_rows")
         )
         self.add_rows = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(add_rows)
 
@@ -310,13 +310,13 @@ def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
 
 
 @cache
-def compiled(source: str) -> Any:
-    """Return an engine with a module's code; layers that differ in what it does not depend on share it."""
+def compiled(source: str) -> object_cache.Code:
+    """Return a module's code; layers that differ in what it does not depend on share it."""
     enabled = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features().items()))
     if vector_bytes() == 64:
         enabled += ",-prefer-256-bit"
     made_by = enabled + Path(__file__).read_text(encoding="utf-8")  # this module chooses the passes
-    return object_cache.engine(source, made_by, lambda: object_code(source, enabled))
+    return object_cache.code(source, made_by, lambda: object_code(source, enabled))
 
 
 def object_code(source: str, enabled: str) -> bytes:
