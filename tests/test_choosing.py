@@ -12,6 +12,7 @@ import torch
 from conftest import config
 
 from charrnn.compiler import cache
+from charrnn.compiler.processor import Processor
 from charrnn.text.corpus import prepare
 from charrnn.training import candidates, kept_speeds, resolve, speed
 from charrnn.training.candidates import Candidate, compare, fastest, thread_counts
@@ -251,7 +252,7 @@ def test_bf16_is_a_candidate_where_the_processor_has_units_for_it(
     for n, (features, precisions) in enumerate(
         [({"avx2": True, "avx512bf16": False}, {"float32"}), ({"amx-bf16": True}, {"float32", "bf16"})]
     ):
-        monkeypatch.setattr(speed, "features", lambda features=features: features)
+        monkeypatch.setattr(speed, "compiled_for", lambda features=features: Processor("a test's", features))
         monkeypatch.setattr(speed.Machine, "bf16_share", 3.0)  # products of torch's alone veto nothing
         measured.decided(hidden=30 + n)
         assert {c.precision for c in measured.known} == precisions

@@ -16,9 +16,10 @@ from charrnn import cells, engines
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import zeros
+from charrnn.compiler.processor import processor
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
-from charrnn.compiler.training.products import Shape, fast_bf16
+from charrnn.compiler.training.products import Shape
 from charrnn.engines import fused
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
@@ -393,7 +394,7 @@ def test_a_compiled_run_repeats_and_resumes_to_the_last_bit(corpus: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fast_bf16(), reason="this processor does not multiply bf16")
+@pytest.mark.skipif(not processor().multiplies_bf16, reason="this processor does not multiply bf16")
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_500_steps_of_bf16_products_end_within_a_hundredth_of_a_nat(cell: str, trained: Any) -> None:
     sizes = {"hidden": 128, "embedding": 64, "batch": 16, "window": 32, "steps": 500, "lr": 3e-3, "engine": "native"}

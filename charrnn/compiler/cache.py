@@ -30,6 +30,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from charrnn import files
+from charrnn.compiler.processor import processor
 from charrnn.patterns import pattern
 
 PACKAGE = Path(__file__).parent / "decoding"
@@ -163,8 +164,9 @@ def _key(text: str, signature: tuple[str, ...]) -> str:
 
 def _digest(*parts: str) -> "hashlib._Hash":
     # Every release of Numba goes with one of llvmlite.
-    where = [FORMAT, llvmlite.__version__, sys.platform, llvm.get_host_cpu_name()]
-    return hashlib.sha256("\0".join([*where, llvm.get_host_cpu_features().flatten(), *parts]).encode())
+    here = processor()
+    where = [FORMAT, llvmlite.__version__, sys.platform, here.name, here.enabled]
+    return hashlib.sha256("\0".join([*where, *parts]).encode())
 
 
 def spare_folder() -> Path:

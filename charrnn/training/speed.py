@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from charrnn import __version__, cells, devices, engines, memory
+from charrnn.compiler.processor import processor as compiled_for
 from charrnn.compiler.training.openmp import cores
-from charrnn.compiler.training.products import features
 from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
@@ -207,7 +207,7 @@ class Machine:
 
 def has_bf16_units() -> bool:
     """Tell whether this processor has units that multiply bf16 numbers; also where LLVM cannot tell what it has."""
-    known = features()
+    known = compiled_for().features
     return not known or any(known.get(name) for name in BF16_UNITS)
 
 

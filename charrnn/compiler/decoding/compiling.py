@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from charrnn.compiler.processor import processor
 from charrnn.errors import CharRNNError
 
 FLAGS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
@@ -13,7 +14,12 @@ def compile_source(text: str, function: str, signature: tuple[str, ...]) -> tupl
     signature: for each parameter the name of a dtype, with * for its address. Raises CharRNNError where Numba cannot.
     """
     from numba import njit, types
+    from numba.core import config as numba_config
     from numba.core.errors import NumbaError
+
+    if processor().limited:  # else it takes the one that runs this
+        config: Any = numba_config
+        config.CPU_NAME, config.CPU_FEATURES = processor().name, processor().enabled
 
     pointer: Any = types.CPointer
 

@@ -7,17 +7,16 @@ is read from one end to the other, and the 64 sums of a panel stay in registers 
 widened there too. The loop over a panel's rows is written for LLVM directly: its vectorizer keeps sums in memory.
 """
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from charrnn.compiler.decoding.weights import PANEL, WIDE
+from charrnn.compiler.processor import processor
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 LANES = 16  # numbers in a vector register
-FEATURES = llvmlite.binding.get_host_cpu_features()  # of this processor
 BF16_COLUMNS = PANEL if WIDE else PANEL // 2  # whose sums fill half of the registers there are
 AHEAD = 2048  # bytes between what is multiplied and what is prefetched: docs/results/completing-speed.md
 PAIRS_AT_ONCE = 256  # pairs of rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32
@@ -238,13 +237,13 @@ def multiply_add(builder, a, b, c):
 
 def add_products(builder, sums, a, b):
     """Return sums (16,) int32 + a_0 b_0 + a_1 b_1 of each pair of int16."""
-    if FEATURES.get("avx512vnni"):
+    if processor().has("avx512vnni"):
         name = "llvm.x86.avx512.vpdpwssd.512"
         function = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(WORDS, [WORDS, WORDS, WORDS]), name
         )
         return builder.call(function, [sums, builder.bitcast(a, WORDS), builder.bitcast(b, WORDS)])
-    if FEATURES.get("avx2"):
+    if processor().has("avx2"):
         name, narrow = "llvm.x86.avx2.pmadd.wd", ir.VectorType(HALF_WORD, LANES)
         half = ir.VectorType(WORD, LANES // 2)
         function = builder.module.globals.get(name) or ir.Function(

@@ -10,11 +10,12 @@ For several rows of numbers a panel is cut again, into tiles of TILE columns, ea
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))  # 32 registers of 64 bytes, else (as a rule) 16 of 32
+from charrnn.compiler.processor import processor
+
+WIDE = processor().has("avx512f")  # 32 registers of 64 bytes, else (as a rule) 16 of 32
 PANEL = 64  # columns that are summed together
 TILE, TILE_ROWS = (PANEL, 6) if WIDE else (16, 6)  # multiplied together: the sums fill 24 of 32 registers, or 12 of 16
 GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel

@@ -20,9 +20,10 @@ from llvmlite import ir
 from charrnn.cells import ops
 from charrnn.compiler import cache as object_cache
 from charrnn.compiler.graph import Node
+from charrnn.compiler.processor import processor
 from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
 from charrnn.compiler.training.passes import Pass, Reduction, in_passes
-from charrnn.compiler.training.products import Shape, emit_product, fast_bf16, features, load, loop, store, vector_bytes
+from charrnn.compiler.training.products import Shape, emit_product, load, loop, store
 from charrnn.compiler.training.schedule import INDEX, SCRATCH, Place, Plan, Store, Way
 
 COLUMNS = 4  # of the table
@@ -149,7 +150,7 @@ class Machine:
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         rows, row_bytes, index, n, sums, sum_bytes, first, end = function.args
         size, sum_size = 2 if self.shape.dtype == torch.bfloat16 else 8 if self.double else 4, 8 if self.double else 4
-        lanes = vector_bytes() // sum_size
+        lanes = self.shape.processor.vector_bytes // sum_size
         with loop(builder, I64(0), n, 1) as r:
             row = builder.add(rows, builder.mul(r, row_bytes))
             to = load(builder, builder.add(index, builder.mul(r, I64(8))), I64)
@@ -213,7 +214,9 @@ class _Kernel:
     def _emit_blocks(self, width: int, stores: list[Store], reductions: list[Reduction]) -> None:
         reductions = [r for r in reductions if r.given]
         expressions = Pass(tuple(reductions), tuple(stores)).expressions
-        lanes = 1 if self.machine.double else vector_bytes() // 4  # float64 calls the C library, number by number
+        lanes = (
+            1 if self.machine.double else self.machine.shape.processor.vector_bytes // 4
+        )  # float64 calls the C library, number by number
         whole = width // lanes * lanes
         for step, begin, end in ((lanes, 0, whole), (width - whole, whole, width)):  # the rest is a shorter vector
             if begin == end:
@@ -272,7 +275,7 @@ def read(maths: Maths, address: Any, size: int) -> Value:
 def write(maths: Maths, value: Value, address: Any, size: int) -> None:
     """Store numbers, rounded to the nearest bf16 ones where they have 2 bytes."""
     builder, result = maths.builder, value.ir
-    if size == 2 and fast_bf16():
+    if size == 2 and processor().multiplies_bf16:
         result = builder.bitcast(builder.fptrunc(result, maths.many(BFloat())), maths.many(I16))
     elif size == 2:  # to nearest, ties to even; LLVM would call a function that may not be there
         bits = value.bits()
@@ -312,8 +315,8 @@ def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
 @cache
 def compiled(source: str) -> object_cache.Code:
     """Return a module's code; layers that differ in what it does not depend on share it."""
-    enabled = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features().items()))
-    if vector_bytes() == 64:
+    enabled = processor().enabled
+    if processor().vector_bytes == 64:
         enabled += ",-prefer-256-bit"
     made_by = enabled + Path(__file__).read_text(encoding="utf-8")  # this module chooses the passes
     return object_cache.code(source, made_by, lambda: object_code(source, enabled))
@@ -325,7 +328,7 @@ def object_code(source: str, enabled: str) -> bytes:
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(source)
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=enabled, opt=2, jit=True
+        cpu=processor().name, features=enabled, opt=2, jit=True
     )
     # The code has its vectors and tiles already: addresses out of loops is all it needs.
     passes = llvm.create_new_module_pass_manager()

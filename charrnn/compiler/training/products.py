@@ -10,52 +10,35 @@ Packing is worth it because the same matrix is used at every time step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any
 
-import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 from torch import Tensor
 
+from charrnn.compiler.processor import Processor, processor
 from charrnn.compiler.training.arithmetic import I32, I64, BFloat
 
 ROWS = 4
 
 
-@cache
-def features() -> dict[str, bool]:
-    """Return what this processor can do."""
-    return dict(llvm.get_host_cpu_features())
-
-
-@cache
-def vector_bytes() -> int:
-    """Return the bytes of a vector register."""
-    return 64 if features().get("avx512f") else 32 if features().get("avx") else 16
-
-
-def fast_bf16() -> bool:
-    """Tell whether the processor multiplies bf16 numbers faster than float32 ones."""
-    return bool(features().get("avx512bf16"))
-
-
 @dataclass(frozen=True)
 class Shape:
-    """The form in which a matrix is packed for products in a dtype."""
+    """The form in which a matrix is packed for products in a dtype, on a processor."""
 
     dtype: torch.dtype
+    processor: Processor = field(default_factory=processor)
 
     @property
     def lanes(self) -> int:
         """Sums in a register: float64, or float32 (of bf16 too)."""
-        return vector_bytes() // (8 if self.dtype == torch.float64 else 4)
+        return self.processor.vector_bytes // (8 if self.dtype == torch.float64 else 4)
 
     @property
     def registers(self) -> int:
         """Registers across a panel: with as many rows, half of the 32 (or 16) there are."""
-        return 4 if vector_bytes() == 64 else 2
+        return 4 if self.processor.vector_bytes == 64 else 2
 
     @property
     def panel(self) -> int:
@@ -97,10 +80,10 @@ def emit_product(module: Any, shape: Shape) -> Any:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     tile = {n: _emit_tile(module, shape, n) for n in (ROWS, 1)}
     whole = builder.and_(rows, I64(-ROWS))
-    panel_bytes = builder.mul(steps, I64(shape.registers * vector_bytes()))
+    panel_bytes = builder.mul(steps, I64(shape.registers * shape.processor.vector_bytes))
     with loop(builder, I64(0), panels, 1) as p:
         b = builder.add(B, builder.mul(p, panel_bytes))
-        c = builder.add(C, builder.mul(p, I64(shape.registers * vector_bytes())))
+        c = builder.add(C, builder.mul(p, I64(shape.registers * shape.processor.vector_bytes)))
         for n, begin, end in ((ROWS, I64(0), whole), (1, whole, rows)):
             with loop(builder, begin, end, n) as r:
                 a_at, c_at = (builder.add(x, builder.mul(r, row)) for x, row in ((A, a_row), (c, c_row)))
@@ -123,8 +106,8 @@ def _emit_tile(module: Any, shape: Shape, rows: int) -> Any:
     k = builder.phi(I64)
     k.add_incoming(I64(0), entry)
     running = [[builder.phi(sums) for _ in range(shape.registers)] for _ in range(rows)]
-    b_at = builder.add(B, builder.mul(k, I64(shape.registers * vector_bytes())))
-    b = [load(builder, builder.add(b_at, I64(i * vector_bytes())), sums) for i in range(shape.registers)]
+    b_at = builder.add(B, builder.mul(k, I64(shape.registers * shape.processor.vector_bytes)))
+    b = [load(builder, builder.add(b_at, I64(i * shape.processor.vector_bytes)), sums) for i in range(shape.registers)]
     for r, row in enumerate(running):
         a_at = builder.add(builder.add(A, builder.mul(a_row, I64(r))), builder.mul(k, I64(size)))
         a = load(builder, a_at, I32 if size == 4 else I64, 2 if shape.dtype == torch.bfloat16 else size)
@@ -138,7 +121,7 @@ def _emit_tile(module: Any, shape: Shape, rows: int) -> Any:
     for r, row in enumerate(running):
         for i, sum_ in enumerate(row):
             at = builder.add(C, builder.mul(c_row, I64(r)))
-            store(builder, sum_.incomings[1][0], builder.add(at, I64(i * vector_bytes())))
+            store(builder, sum_.incomings[1][0], builder.add(at, I64(i * shape.processor.vector_bytes)))
     builder.ret_void()
     return function
 
@@ -149,17 +132,19 @@ def _multiply_add(builder: Any, shape: Shape, a: Any, b: Any, sums: Any) -> Any:
     a = builder.insert_element(ir.Constant(words, ir.Undefined), a, I32(0))
     a = builder.shuffle_vector(a, a, ir.Constant(ir.VectorType(I32, shape.lanes), [0] * shape.lanes))
     letter = "f64" if shape.dtype == torch.float64 else "f32"
+    # Where it is not one operation, LLVM would call a function for each number.
+    fused = "llvm.fma" if shape.processor.fuses else "llvm.fmuladd"
     if shape.dtype != torch.bfloat16:
-        return _call(builder, f"llvm.fma.v{shape.lanes}{letter}", sums, [builder.bitcast(a, sums.type), b, sums])
-    if fast_bf16():
+        return _call(builder, f"{fused}.v{shape.lanes}{letter}", sums, [builder.bitcast(a, sums.type), b, sums])
+    if shape.processor.multiplies_bf16:
         pairs = ir.VectorType(BFloat(), 2 * shape.lanes)
         a, b = builder.bitcast(a, pairs), builder.bitcast(b, pairs)
-        return _call(builder, f"llvm.x86.avx512bf16.dpbf16ps.{8 * vector_bytes()}", sums, [sums, a, b])
+        return _call(builder, f"llvm.x86.avx512bf16.dpbf16ps.{8 * shape.processor.vector_bytes}", sums, [sums, a, b])
     half, mask = (ir.Constant(words, [n] * shape.lanes) for n in (16, 0xFFFF0000))
     b = builder.bitcast(b, words)
     for widen, by in ((builder.shl, half), (builder.and_, mask)):
         factors = [builder.bitcast(widen(x, by), sums.type) for x in (a, b)]
-        sums = _call(builder, f"llvm.fma.v{shape.lanes}{letter}", sums, [*factors, sums])
+        sums = _call(builder, f"{fused}.v{shape.lanes}{letter}", sums, [*factors, sums])
     return sums
 
 

@@ -1,0 +1,84 @@
+"""Code for processors that can do less than this one: what it computes is tried when it is compiled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import pytest
+
+from charrnn.compiler.processor import LEVELS, VARIABLE, Processor
+from charrnn.errors import CharRNNError
+
+ROOT = Path(__file__).parent.parent
+HERE = {name for name, on in llvm.get_host_cpu_features().items() if on}
+# In training, with the loop beside it, and then completing. What is wrong is a warning, or an error.
+PROGRAM = """
+import sys
+import numpy as np, torch
+from charrnn.compiler.processor import processor
+from charrnn.generate.compiled import CompiledDecoder
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.rows import RowsDecoder
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN
+
+vector_bytes, cells, kept = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split()
+assert processor().limited
+assert processor().vector_bytes == vector_bytes
+ids = torch.arange(60).view(6, 10) % 9
+for cell in cells:
+    architecture = Architecture(cell, 9, 21, 2, 5)
+    weights = architecture.initial(seed=3)
+    for bf16 in (False, True):
+        found = []
+        for engine in ("native", "loop"):
+            model = CharRNN(architecture, weights, engine)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits, _ = model(ids, model.start(10))
+            logits.float().square().sum().backward()
+            found.append([logits.detach().float(), *(w.grad for w in model.weights.values())])
+        for a, b in zip(*found, strict=True):
+            assert (a - b).norm() <= (0.1 if bf16 else 1e-4) * b.norm() + 1e-6, (cell, bf16)
+for dtype in kept:
+    decoder, exact = CompiledDecoder(architecture, weights, dtype), Decoder(architecture, weights, "numpy")
+    a, b = (d.step(np.array([3]), d.start())[0] for d in (decoder, exact))
+    assert np.linalg.norm(a - b) <= (1e-5 if dtype == "float32" else 0.1) * np.linalg.norm(b), dtype
+    RowsDecoder(decoder)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("level", "vector_bytes", "kept"),
+    [("x86-64-v2", 16, "int8"), ("x86-64-v3", 32, ""), ("x86-64-v4", 64, "")],  # the others complete as any test does
+)
+def test_code_for_a_level_of_processors_computes_what_the_equations_say(
+    level: str, vector_bytes: int, kept: str, tmp_path: Path
+) -> None:
+    """Without AVX there is no fused product and sum, and vectors are of 16 bytes."""
+    if not LEVELS[level] & set(llvm.get_host_cpu_features()) <= HERE:
+        pytest.skip(f"this processor is not of level {level}")
+    environment = {**os.environ, VARIABLE: level, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    line = [sys.executable, "-W", "error", "-c", PROGRAM, str(vector_bytes), "lstm,layernorm-lstm", kept]
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("level", ["x86-64-v9", "neon"])
+def test_a_level_that_this_processor_has_not_is_refused(level: str) -> None:
+    program = "from charrnn.compiler.processor import processor; processor()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, VARIABLE: level}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert f"{CharRNNError.__name__}: {VARIABLE} is {level!r}" in done.stderr
+
+
+def test_what_a_processor_can_do_follows_from_its_features() -> None:
+    wide = Processor("wide", dict.fromkeys(("sse2", "avx", "fma", "avx512f", "avx512bf16"), True))
+    old, arm = Processor("old", {"sse2": True, "avx": False}), Processor("arm", {"neon": True})
+    assert (wide.vector_bytes, wide.fuses, wide.multiplies_bf16) == (64, True, True)
+    assert (old.vector_bytes, old.fuses, old.multiplies_bf16) == (16, False, False)
+    assert (arm.vector_bytes, arm.fuses) == (16, True)
+    assert old.enabled == "-avx,+sse2"
