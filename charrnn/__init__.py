@@ -4,6 +4,7 @@
     model = charrnn.train("corpus.txt", cell="gru", budget="3m")
     model = charrnn.load("checkpoints/NAME")
     model.complete("Rekurentne", chars=200, temperature=0.8, seed=7)
+    both = charrnn.ensemble("checkpoints/NAME", "checkpoints/OTHER")
 
 Everything is imported where it is first used, so that `import charrnn` and `--help` cost next to nothing.
 """
@@ -18,7 +19,9 @@ renamed.install()
 
 if TYPE_CHECKING:
     from charrnn import cells as cells
+    from charrnn.api import Ensemble as Ensemble
     from charrnn.api import TextModel as TextModel
+    from charrnn.api import ensemble as ensemble
     from charrnn.api import load as load
     from charrnn.api import train as train
     from charrnn.cells import run as run
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 _HOME = {  # public name -> the module that defines it
     "CharRNNError": "charrnn.errors",
     "Config": "charrnn.training.config",
+    "Ensemble": "charrnn.api",
     "Settings": "charrnn.training.settings",
     "TextModel": "charrnn.api",
+    "ensemble": "charrnn.api",
     "load": "charrnn.api",
     "run": "charrnn.cells",
     "train": "charrnn.api",

@@ -3,28 +3,31 @@
 import contextlib
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.devices import resolve as resolve_device
-from charrnn.errors import DamageWarning, command
+from charrnn.errors import CharRNNError, DamageWarning, command
 from charrnn.generate import scoring
+from charrnn.generate.averaging import AveragingDecoders, averaged_costs
 from charrnn.generate.completer import ROWS as ROWS
 from charrnn.generate.completer import Completer
-from charrnn.generate.completion import Completion, CompletionStream
+from charrnn.generate.completion import Completion as Completion
+from charrnn.generate.completion import CompletionStream as CompletionStream
 from charrnn.generate.copying import TrainingText
-from charrnn.generate.decoder import Decoder
+from charrnn.generate.decoder import Decoder, Stepping
 from charrnn.generate.decoders import STEPS as STEPS
 from charrnn.generate.decoders import Decoders
 from charrnn.generate.decoders import Kept as Kept
 from charrnn.generate.decoders import prepare as prepare
-from charrnn.generate.request import DEFAULT_CHARS, DEFAULT_SEED, DEFAULT_TEMPERATURE, Choices, Filters, Request
-from charrnn.generate.sampling import Sampling
+from charrnn.generate.language_model import LanguageModel
+from charrnn.generate.request import Choices as Choices
+from charrnn.generate.request import Filters as Filters
+from charrnn.generate.sampling import Sampling as Sampling
 from charrnn.generate.scoring import COMPILE_IDS as COMPILE_IDS
 from charrnn.generate.scoring import PIECE_IDS as PIECE_IDS
 from charrnn.generate.scoring import StreamScoring as StreamScoring
@@ -45,8 +48,10 @@ if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
 
 
 @dataclass(frozen=True)
-class TextModel:
+class TextModel(LanguageModel):
     """Weights with the vocabulary and the configuration they belong to. Threads may share it.
+
+    It completes and scores by the methods of `LanguageModel`.
 
     run: where they were loaded from. device: 'cpu', 'cuda', or 'auto' on a machine that has a GPU: there the faster of
     the two, measured. kept: the dtype the matrices are kept in while completing text on a CPU.
@@ -58,11 +63,13 @@ class TextModel:
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
+    _decoders: Decoders = field(init=False, repr=False, compare=False)
     _completer: Completer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        decoders = Decoders(self.architecture, self.weights, self.device, self.kept)
         # Made now, so that threads that share the model share its decoders.
+        decoders = Decoders(self.architecture, self.weights, self.device, self.kept)
+        object.__setattr__(self, "_decoders", decoders)
         object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.clean, self.config.document))
 
     @property
@@ -75,99 +82,21 @@ class TextModel:
 
         characters: how many are to be decoded; for few of them NumPy does it where nothing was compiled yet.
         """
-        return self._completer.decoders.chosen(characters)
-
-    def stream(
-        self,
-        prime: str = "",
-        chars: int = DEFAULT_CHARS,
-        temperature: float = DEFAULT_TEMPERATURE,
-        seed: int = DEFAULT_SEED,
-        *,
-        stop: Sequence[str] = (),
-        **filters: Unpack[Filters],
-    ) -> Iterator[str]:
-        """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
-        request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop)
-        return (character for character, _ in self._completer.one(request))
-
-    def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Unpack[Choices]) -> str:
-        """Return the text that continues `prime`, without it; settings as in `stream`.
-
-        A model that learned lines or paragraphs as documents ends its completion with the document.
-        """
-        return "".join(self.stream(prime, chars, **settings))
-
-    def completion(
-        self,
-        prime: str = "",
-        chars: int = DEFAULT_CHARS,
-        temperature: float = DEFAULT_TEMPERATURE,
-        seed: int = DEFAULT_SEED,
-        *,
-        stop: Sequence[str] = (),
-        alternatives: int | None = None,
-        **filters: Unpack[Filters],
-    ) -> Completion:
-        """Complete a text as `complete` does. Returns the text with what it cost and why it ended.
-
-        alternatives: how many of the likeliest characters to give for every place, as `next` gives them; None is none.
-        Raises CharRNNError for settings out of range.
-        """
-        request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop, alternatives)
-        return self._completer.one(request).completion()
-
-    def completions(
-        self,
-        prime: str,
-        chars: int,
-        sampling: Sampling,
-        count: int = 1,
-        stop: Sequence[str] = (),
-        *,
-        first: int = 0,
-        max_copy: int | None = None,
-    ) -> Iterator[CompletionStream]:
-        """Return `count` different completions, each an iterator of characters with their cost in nats.
-
-        Once one of them has ended, its `ended` says why; its `completion()` draws it to the end and gives the value.
-        first: the number of the first one. max_copy: none has so many characters in a row from the training text.
-        """
-        request = Request(prime, chars, sampling, stop, max_copy=max_copy)
-        return self._completer.several(request, count, first, self.training_text)
+        return self._decoders.chosen(characters)
 
     def training_text(self) -> TrainingText:
         """Return what the model learned, to look for copies; raises CharRNNError where it is gone."""
         return TrainingText.of(self.config)
 
-    def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
-        """Return the k likeliest characters after `prime` with their probabilities, likeliest first.
-
-        A character's probability is the one that `score` gives it there: exp(-nats). What the list leaves out has the
-        rest, up to 1.
-        """
-        return self._completer.likeliest(prime, k)
-
-    def score(self, text: str) -> "Score":
-        """Return what each character of a text costs the model, read as one stream from its first character.
-
-        Documents in it, of the kind that the model learned, are each read from nothing.
-        """
-        from charrnn.text.corpus import encode_whole
-
-        ids, starts = encode_whole(self.clean(text), self.config.document, self.tokenizer)
-        return self.score_ids(ids, starts=starts)
-
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
-        """Do as `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
-
-        starts: the positions at which documents begin, each of which is read from nothing too.
-        """
+        """As `LanguageModel.score_ids`."""
         from charrnn.model import evaluation
 
-        config = self.config
-        costs = scoring.costs(self._completer.decoders, config.engine, config.window, ids, mode, starts)
-        return evaluation.score(costs, ids, self.tokenizer)
+        return evaluation.score(self._costs(ids, mode, starts), ids, self.tokenizer)
+
+    def _costs(self, ids: NDArray[Any], mode: "Mode", starts: Starts) -> NDArray[np.float64]:
+        """Return the nats of every id of a text (N,)."""
+        return scoring.costs(self._decoders, self.config.engine, self.config.window, ids, mode, starts)
 
     def units(self, text: str) -> "Units":
         """Return what every unit of the model's state does on a text, and which property of it each follows."""
@@ -185,6 +114,86 @@ class TextModel:
 
             text = with_lf(text)
         return self.tokenizer.clean(text)
+
+
+@dataclass(frozen=True)
+class Ensemble(LanguageModel):
+    """Several models as one: their probabilities of the next character, averaged with equal weights.
+
+    It completes and scores by the methods of `LanguageModel`; every model reads every character. One that is given
+    twice counts twice. Threads may share it. config: the first one's, of which what it says of text holds for all.
+    Raises CharRNNError where the vocabulary, the documents or the line ends of the models differ.
+    """
+
+    models: tuple[TextModel, ...]
+    config: Config = field(init=False, repr=False, compare=False)
+    tokenizer: Tokenizer = field(init=False, repr=False, compare=False)
+    _completer: Completer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise CharRNNError("an ensemble of no models", "give one at least")
+        for i, model in enumerate(self.models):
+            if differences := _differences(self.models[0], model):
+                names = [m.run.name if m.run else f"model {n}" for n, m in ((1, self.models[0]), (i + 1, model))]
+                raise CharRNNError(
+                    f"{names[1]} and {names[0]} cannot be one model: {'; '.join(differences)}",
+                    "give runs that were trained on the same text in the same form",
+                )
+        object.__setattr__(self, "config", self.models[0].config)
+        object.__setattr__(self, "tokenizer", self.models[0].tokenizer)
+        decoders = AveragingDecoders([model._decoders for model in self.models])
+        object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.clean, self.config.document))
+
+    def decoder(self, characters: int | None = None) -> Stepping:
+        """Return what computes the logs of averaged probabilities; characters: as in `TextModel.decoder`."""
+        return self._completer.decoders.chosen(characters)
+
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """As `LanguageModel.score_ids`; with mode 'cold' each model has windows of its own training's length."""
+        from charrnn.model import evaluation
+
+        costs = averaged_costs([model._costs(ids, mode, starts) for model in self.models])
+        return evaluation.score(costs, ids, self.tokenizer)
+
+    def training_text(self) -> TrainingText:
+        """Return what the models learned, to look for copies; raises CharRNNError where it is gone, or not one text."""
+        if len({model.config.fingerprint for model in self.models}) > 1:
+            raise CharRNNError("the models learned different texts", "leave --max-copy out, or give one run")
+        return self.models[0].training_text()
+
+    def clean(self, text: str) -> str:
+        """As `TextModel.clean`."""
+        return self.models[0].clean(text)
+
+
+def _differences(one: TextModel, other: TextModel) -> list[str]:
+    """List in what two models differ that would have to read the same ids."""
+    found = []
+    if one.tokenizer.canonical_json() != other.tokenizer.canonical_json():
+        known, own = set(one.tokenizer.characters), set(other.tokenizer.characters)
+        for what, characters in (("more", own - known), ("fewer", known - own)):
+            if characters:
+                some = " ".join(map(repr, sorted(characters)[:5])) + (" ..." if len(characters) > 5 else "")
+                found.append(f"its vocabulary has {len(characters)} {what} characters: {some}")
+        if one.tokenizer.normalize != other.tokenizer.normalize:
+            found.append(f"normalize is {other.tokenizer.normalize}, not {one.tokenizer.normalize}")
+    for name in ("document", "newline"):
+        if (value := getattr(other.config, name)) != (expected := getattr(one.config, name)):
+            found.append(f"{name} is {value}, not {expected}")
+    return found
+
+
+def ensemble(
+    *models: str | Path | Run | TextModel, device: str = "auto", which: str = "best", kept: Kept = "float32"
+) -> Ensemble:
+    """Load several models as one: their probabilities of the next character are averaged, with equal weights.
+
+    models: runs as `load` takes them, or models. device, which, kept: as `load`, for the runs.
+    Raises CharRNNError where a run is missing or broken, and where their vocabulary, documents or line ends differ.
+    """
+    each = (model if isinstance(model, TextModel) else load(model, device, which, kept) for model in models)
+    return Ensemble(tuple(each))
 
 
 def load(
@@ -209,15 +218,19 @@ def load(
 
 
 def score_run(
-    model: TextModel, file: str | None, part: "Part | None", mode: "Mode", findings: "Findings | None" = None
+    model: TextModel | Ensemble, file: str | None, part: "Part | None", mode: "Mode", findings: "Findings | None" = None
 ) -> tuple[str, "Score"]:
     """Score a loaded run on a file, or on a part of its own corpus: test, or val where there is none, by default.
 
     findings: what is met while reading the file is added to them.
-    Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty.
+    Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty, and where
+    the models of an ensemble have no part in common.
     """
     from charrnn.text.corpus import read_part
 
+    texts = {(each.config.fingerprint, each.config.split) for each in getattr(model, "models", ())}
+    if file is None and len(texts) > 1:  # what tests one of them may have taught another
+        raise CharRNNError("the runs have different texts, or split them otherwise", "give a FILE to score")
     what, ids, starts = read_part(model.config, model.tokenizer, file, part, findings)
     return what, model.score_ids(ids, mode, starts)
 

@@ -11,8 +11,15 @@ from charrnn.errors import command as command_line
 
 
 @click.command()
-@click.argument("run", default="latest", shell_complete=options.complete_runs)
+@click.argument("run", required=False, shell_complete=options.complete_runs)
 @click.argument("file", required=False)
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    shell_complete=options.complete_runs,
+    help="Instead of RUN; given more than once, the runs predict as one: their probabilities are averaged.",
+)
 @click.option("--part", type=click.Choice(["train", "val", "test"]), help="Which part; the default is test, or val.")
 @click.option(
     "--mode",
@@ -26,8 +33,9 @@ from charrnn.errors import command as command_line
 @options.device
 @options.as_json
 def command(
-    run: str,
+    run: str | None,
     file: str | None,
+    runs: tuple[str, ...],
     part: str | None,
     mode: str,
     out: Path | None,
@@ -37,17 +45,23 @@ def command(
 ) -> None:
     """Score RUN on a part of its corpus, or on FILE.
 
+    With --run the only argument is FILE. Several runs are scored on a part of their corpus if they have the same one.
+
     All figures are per character of text, also where a character is spelled in several bytes.
     """
     from charrnn.api import score_run
     from charrnn.text.cleaning import Findings
 
+    if runs:
+        if file is not None:
+            raise click.UsageError(f"{run} is given as a run, and --run too: with --run give the file alone")
+        run, file = None, run
     if encoding is not None and file is None:
         raise click.UsageError("--encoding is that of a FILE: give one")
     try:
-        loaded = options.whole(run, device)
+        loaded = options.whole(runs or run or "latest", device)
     except CharRNNError as error:
-        if file is None and Path(run).is_file():
+        if run is not None and file is None and Path(run).is_file():
             latest = command_line("eval", operands=("latest", run))
             raise CharRNNError(error.problem, f"the run comes first, then the file: {latest}") from error
         raise
@@ -65,7 +79,7 @@ def command(
     if as_json:
         options.print_json(
             {
-                "run": str(model.run.path),
+                **options.paths(model),
                 "characters": score.characters,
                 "nats_per_char": score.nats,
                 "bits_per_char": score.bits_per_char,
@@ -79,7 +93,7 @@ def command(
             }
         )
         return
-    click.echo(f"{model.run.name} on {what}: {score.characters:,} characters, {mode}")
+    click.echo(f"{options.named(model)} on {what}: {score.characters:,} characters, {mode}")
     click.echo(
         f"{score.nats:.4f} nats, {score.bits_per_char:.4f} bits per character, perplexity {score.perplexity:.3f}"
     )

@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeVar
 
@@ -81,6 +81,16 @@ run = click.option(
     shell_complete=complete_runs,
     help="The run: its name, its path, or 'latest'.",
 )
+several_runs = click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    default=["latest"],
+    show_default="latest",
+    shell_complete=complete_runs,
+    help="The run: its name, its path, or 'latest'. Given more than once, the runs predict as one: their probabilities "
+    "are averaged.",
+)
 encoding = click.option(
     "--encoding",
     metavar="NAME",
@@ -112,8 +122,8 @@ def sampling(function: F) -> F:
     return function
 
 
-def loaded(run: str, device: str, characters: int | None, kept: Any = "float32") -> Any:
-    """Load the model of a run, ready to complete text; say what there is to know about how.
+def loaded(run: str | Sequence[str], device: str, characters: int | None, kept: Any = "float32") -> Any:
+    """Load the model of a run, or of several as one, ready to complete text; say what there is to know about how.
 
     characters: how many are to be read and drawn, None where that is not known.
     """
@@ -123,10 +133,13 @@ def loaded(run: str, device: str, characters: int | None, kept: Any = "float32")
     return model
 
 
-def whole(run: str, device: str, kept: Any = "float32") -> Any:
-    """Load the model of a run; say where a damaged checkpoint is replaced by the one before it."""
-    from charrnn.api import load
+def whole(run: str | Sequence[str], device: str, kept: Any = "float32") -> Any:
+    """Load the model of a run, or of several as one; say where a damaged checkpoint is replaced by the one before."""
+    from charrnn.api import Ensemble, load
 
+    if not isinstance(run, str):
+        models = tuple(whole(each, device, kept) for each in run)
+        return models[0] if len(models) == 1 else Ensemble(models)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamageWarning)
         model = load(run, device, kept=kept)
@@ -144,7 +157,25 @@ def reading(model: Any, encoding: str | None) -> Any:
     """Return a model that reads files in an encoding; as it was trained when None. Raises CharRNNError for none."""
     if encoding is None:
         return model
+    if models := several(model):
+        return dataclasses.replace(model, models=tuple(reading(each, encoding) for each in models))
     return dataclasses.replace(model, config=dataclasses.replace(model.config, encoding=encoding))
+
+
+def several(model: Any) -> tuple[Any, ...]:
+    """Return the models that are one in this one; none where it is that of one run."""
+    return tuple(getattr(model, "models", ()))
+
+
+def named(model: Any) -> str:
+    """Return the name of a model's run, or the names of its runs."""
+    return " + ".join(each.run.name for each in several(model) or (model,))
+
+
+def paths(model: Any) -> dict[str, Any]:
+    """Return what --json says of a model's run, or of its runs."""
+    models = several(model)
+    return {"runs": [str(each.run.path) for each in models]} if models else {"run": str(model.run.path)}
 
 
 def copies(model: Any) -> Callable[[str], dict[str, Any] | None]:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,9 +103,10 @@ def examined(text: str, model: Any, as_is: bool, better: Callable[[str], str]) -
     return found.text
 
 
-def typed(command: str, run: str, option: str = "") -> Callable[[str], str]:
+def typed(command: str, runs: str | Sequence[str], option: str = "") -> Callable[[str], str]:
     """Return how a command is typed, given its prime. option: of the prime, where it has one."""
-    words = [command, *([] if run == "latest" else ["--run", run])]
+    runs = (runs,) if isinstance(runs, str) else tuple(runs)
+    words = [command, *(word for run in runs if runs != ("latest",) for word in ("--run", run))]
 
     def with_prime(prime: str) -> str:
         whole = cli.typed(*words, option, prime) if option else cli.typed(*words, operands=(prime,))

@@ -11,7 +11,7 @@ from charrnn.cli import options, priming, streams
 
 
 @click.command()
-@options.run
+@options.several_runs
 @click.option("--prime", help="The text to complete; '-' reads it from standard input.")
 @priming.file
 @priming.encoding
@@ -40,7 +40,7 @@ from charrnn.cli import options, priming, streams
 @options.device
 @options.as_json
 def command(
-    run: str,
+    runs: tuple[str, ...],
     prime: str | None,
     prime_file: Path | None,
     encoding: str | None,
@@ -68,8 +68,8 @@ def command(
         raise click.UsageError("--separator is for plain text: --json keeps completions apart by itself")
     sampling = Sampling(**drawing)
     text = priming.given(prime, prime_file, encoding, prime_as_is)
-    model = options.loaded(run, device, count * (len(text) + chars), kept)
-    text = priming.examined(text, model, prime_as_is, priming.typed("sample", run, "--prime"))
+    model = options.loaded(runs, device, count * (len(text) + chars), kept)
+    text = priming.examined(text, model, prime_as_is, priming.typed("sample", runs, "--prime"))
     stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
@@ -95,7 +95,7 @@ def command(
                 click.echo(_about(number, completion), err=True)
             done.append(completion)
         if as_json:
-            result = {"run": str(model.run.path), "prime": text, "seed": sampling.seed, "completions": done}
+            result = {**options.paths(model), "prime": text, "seed": sampling.seed, "completions": done}
             options.print_json(result, target)
     finally:
         if out is not None:

@@ -18,7 +18,7 @@ from charrnn.errors import CharRNNError
 
 @click.command()
 @click.argument("what", metavar="FILE|TEXT")
-@options.run
+@options.several_runs
 @click.option("--text", "is_text", is_flag=True, help="It is a text, even if a file has that name.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page that shows it, complete in one file.")
 @click.option(
@@ -33,7 +33,7 @@ from charrnn.errors import CharRNNError
 @options.as_json
 def command(
     what: str,
-    run: str,
+    runs: tuple[str, ...],
     is_text: bool,
     html: Path | None,
     color: str,
@@ -51,7 +51,7 @@ def command(
 
     findings = Findings()
     read, source = found(what, is_text, findings)
-    model = options.reading(options.whole(run, device), encoding)
+    model = options.reading(options.whole(runs, device), encoding)
     text = model.clean(read(model.config))
     for note in findings.others:
         cli.note(note)
@@ -60,11 +60,11 @@ def command(
     score = model.score(text)
     bits = (score.per_char / math.log(2)).tolist()
     about = (
-        f"{model.run.name} on {source}: {score.characters:,} characters, {score.bits_per_char:.3f} bits each, "
+        f"{options.named(model)} on {source}: {score.characters:,} characters, {score.bits_per_char:.3f} bits each, "
         f"perplexity {score.perplexity:.2f}"
     )
     if html is not None:
-        page = surprise.page(text, bits, f"{source}, read by {model.run.name}", about)
+        page = surprise.page(text, bits, f"{source}, read by {options.named(model)}", about)
         with options.opened(html, "--html") as stream:
             stream.writelines(piece.encode("utf-8", "backslashreplace") for piece in page)
         click.echo(f"wrote {html}", err=True)
@@ -111,7 +111,7 @@ def found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str]
 
 def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, Any]:
     return {
-        "run": str(model.run.path),
+        **options.paths(model),
         "characters": score.characters,
         "nats_per_char": score.nats,
         "bits_per_char": score.bits_per_char,

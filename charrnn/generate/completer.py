@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from charrnn.errors import OptionError
 from charrnn.generate.completion import CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
-from charrnn.generate.decoder import Decoder
-from charrnn.generate.decoders import Decoders
+from charrnn.generate.decoder import Stepping
 from charrnn.generate.likeliest import Alternatives, likeliest
 from charrnn.generate.request import Request
 from charrnn.generate.sampling import Forbidden, Primed, generate, read_prime
@@ -22,11 +22,18 @@ ROWS = 64  # completions drawn side by side
 ROWS_AT_LEAST = 8  # with fewer, one after the other is as fast
 
 
+class Choosing(Protocol):
+    """The decoders of a model, or of several as one."""
+
+    def chosen(self, characters: int | None = None) -> Stepping:
+        """Return the one to use. characters: how many are to be read and drawn; None: that is not known."""
+
+
 @dataclass(frozen=True)
 class Completer:
     """Completes text with one model. clean: what is done to a prime. document: the kind that the model learned."""
 
-    decoders: Decoders
+    decoders: Choosing
     tokenizer: Tokenizer
     clean: Callable[[str], str]
     document: str
@@ -67,14 +74,14 @@ class Completer:
         logits, state = decoder.step(np.array([primed.last]), primed.state)
         return list(likeliest(logits[0], state, decoder, self.tokenizer, k))
 
-    def _primed(self, decoder: Decoder, text: str) -> Primed:
+    def _primed(self, decoder: Stepping, text: str) -> Primed:
         """Return the prime in the model's normal form, read from where its last document begins."""
         text = documents.current(self.clean(text), self.document)
         return read_prime(decoder, self.tokenizer, text)
 
     def _drawn(
         self,
-        decoder: Decoder,
+        decoder: Stepping,
         request: Request,
         primed: Primed,
         n: int = 0,
@@ -93,7 +100,7 @@ class Completer:
             alternatives=alternatives,
         )
 
-    def _rows(self, decoder: Decoder, request: Request, primed: Primed, numbers: range) -> Iterator[Ids] | None:
+    def _rows(self, decoder: Stepping, request: Request, primed: Primed, numbers: range) -> Iterator[Ids] | None:
         """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
         if not decoder.is_compiled or len(numbers) < ROWS_AT_LEAST:
             return None

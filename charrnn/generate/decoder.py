@@ -1,6 +1,6 @@
 """Next-character logits, one character at a time, straight from the equations: on NumPy arrays or torch tensors."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,25 @@ from charrnn.model.architecture import Architecture, Weights
 
 State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
 Library = Literal["numpy", "torch"]
+
+
+class Stepping(Protocol):
+    """What is needed of a model, or of several as one, to complete text. notes, is_compiled: as `Decoder` has them."""
+
+    notes: tuple[str, ...]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it draws and scores in machine code."""
+
+    def start(self, B: int = 1) -> State:
+        """Return the state of B rows before any character."""
+
+    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
+        """Advance every row by one character. Returns logits (B, V) in nats, float32 or wider, and the new state."""
+
+    def read(self, ids: NDArray[Any], state: State) -> State:
+        """Advance one row through ids (T,) whose logits nobody needs."""
 
 
 class Decoder:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.errors import OptionError
-from charrnn.generate.decoder import Decoder, State
+from charrnn.generate.decoder import State, Stepping
 from charrnn.generate.sampling import costs as costs_of_ids
 from charrnn.generate.sampling import diverged
 from charrnn.text.tokenizer import BYTES, Tokenizer
@@ -31,7 +31,7 @@ class _Spelled(NamedTuple):
     before: State | None
 
 
-def likeliest(logits: NDArray[Any], state: State, decoder: Decoder, tokenizer: Tokenizer, k: int) -> Likeliest:
+def likeliest(logits: NDArray[Any], state: State, decoder: Stepping, tokenizer: Tokenizer, k: int) -> Likeliest:
     """Return the k likeliest characters with their probabilities, likeliest first.
 
     logits: (V,) in nats, between characters. state: as `decoder.step` returned it with them; not modified.
@@ -79,6 +79,6 @@ class Alternatives:
             raise OptionError(f"alternatives is {self.k}", "expected a whole number of 1 or more")
         self.of: list[Likeliest] = []
 
-    def note(self, logits: NDArray[Any], state: State, decoder: Decoder) -> None:
+    def note(self, logits: NDArray[Any], state: State, decoder: Stepping) -> None:
         """Note what may follow here; as `likeliest`."""
         self.of.append(likeliest(logits, state, decoder, self.tokenizer, self.k))

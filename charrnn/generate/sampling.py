@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError, OptionError
-from charrnn.generate.decoder import Decoder, State
+from charrnn.generate.decoder import State, Stepping
 from charrnn.generate.stopping import Drawn
 from charrnn.generate.stopping import in_document as in_document
 from charrnn.generate.stopping import until as until
@@ -28,7 +28,7 @@ Forbidden = Callable[[str, bytes], list[int]]
 class Noting(Protocol):
     """What notes the characters that may follow, where one begins."""
 
-    def note(self, logits: NDArray[Any], state: State, decoder: Decoder) -> None:
+    def note(self, logits: NDArray[Any], state: State, decoder: Stepping) -> None:
         """Note them. logits: (V,) in nats. state: as `decoder.step` returned it with them; not modified."""
 
 
@@ -151,14 +151,14 @@ class Drawing(Protocol):
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
 
 
-def read_prime(decoder: Decoder, tokenizer: Tokenizer, text: str) -> Primed:
+def read_prime(decoder: Stepping, tokenizer: Tokenizer, text: str) -> Primed:
     """Read the text that is to be completed, from the start token on; it may be empty."""
-    ids = np.concatenate([[decoder.architecture.start], tokenizer.encode(text)])
+    ids = np.concatenate([[tokenizer.size], tokenizer.encode(text)])  # V is the start token
     return Primed(int(ids[-1]), decoder.read(ids[:-1], decoder.start()), text)
 
 
 def generate(
-    decoder: Decoder,
+    decoder: Stepping,
     tokenizer: Tokenizer,
     primed: Primed,
     sampling: Sampling,
@@ -191,7 +191,7 @@ def generate(
 
 
 def _drawn(
-    decoder: Decoder,
+    decoder: Stepping,
     primed: Primed,
     tokenizer: Tokenizer,
     sampling: Sampling,

@@ -1,0 +1,118 @@
+"""What predicts the next character completes and scores texts: the methods that a model and an ensemble share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+from numpy.typing import NDArray
+
+from charrnn.generate.completer import Completer
+from charrnn.generate.completion import Completion, CompletionStream
+from charrnn.generate.copying import TrainingText
+from charrnn.generate.request import DEFAULT_CHARS, DEFAULT_SEED, DEFAULT_TEMPERATURE, Choices, Filters, Request
+from charrnn.generate.sampling import Sampling
+from charrnn.text import documents
+from charrnn.text.documents import Starts
+from charrnn.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
+    from charrnn.model.evaluation import Mode, Score
+
+
+class LanguageModel(ABC):
+    """What gives every next character a probability. tokenizer: its vocabulary."""
+
+    tokenizer: Tokenizer
+    _completer: Completer
+
+    def stream(
+        self,
+        prime: str = "",
+        chars: int = DEFAULT_CHARS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = DEFAULT_SEED,
+        *,
+        stop: Sequence[str] = (),
+        **filters: Unpack[Filters],
+    ) -> Iterator[str]:
+        """Yield the characters of a completion as they are drawn. Raises CharRNNError for settings out of range."""
+        request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop)
+        return (character for character, _ in self._completer.one(request))
+
+    def complete(self, prime: str = "", chars: int = DEFAULT_CHARS, **settings: Unpack[Choices]) -> str:
+        """Return the text that continues `prime`, without it; settings as in `stream`.
+
+        A model that learned lines or paragraphs as documents ends its completion with the document.
+        """
+        return "".join(self.stream(prime, chars, **settings))
+
+    def completion(
+        self,
+        prime: str = "",
+        chars: int = DEFAULT_CHARS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = DEFAULT_SEED,
+        *,
+        stop: Sequence[str] = (),
+        alternatives: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> Completion:
+        """Complete a text as `complete` does. Returns the text with what it cost and why it ended.
+
+        alternatives: how many of the likeliest characters to give for every place, as `next` gives them; None is none.
+        Raises CharRNNError for settings out of range.
+        """
+        request = Request(prime, chars, Sampling(temperature, seed=seed, **filters), stop, alternatives)
+        return self._completer.one(request).completion()
+
+    def completions(
+        self,
+        prime: str,
+        chars: int,
+        sampling: Sampling,
+        count: int = 1,
+        stop: Sequence[str] = (),
+        *,
+        first: int = 0,
+        max_copy: int | None = None,
+    ) -> Iterator[CompletionStream]:
+        """Return `count` different completions, each an iterator of characters with their cost in nats.
+
+        Once one of them has ended, its `ended` says why; its `completion()` draws it to the end and gives the value.
+        first: the number of the first one. max_copy: none has so many characters in a row from the training text.
+        """
+        request = Request(prime, chars, sampling, stop, max_copy=max_copy)
+        return self._completer.several(request, count, first, self.training_text)
+
+    def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
+        """Return the k likeliest characters after `prime` with their probabilities, likeliest first.
+
+        A character's probability is the one that `score` gives it there: exp(-nats). What the list leaves out has the
+        rest, up to 1.
+        """
+        return self._completer.likeliest(prime, k)
+
+    def score(self, text: str) -> "Score":
+        """Return what each character of a text costs the model, read as one stream from its first character.
+
+        Documents in it, of the kind that the model learned, are each read from nothing.
+        """
+        from charrnn.text.corpus import encode_whole
+
+        ids, starts = encode_whole(self.clean(text), self._completer.document, self.tokenizer)
+        return self.score_ids(ids, starts=starts)
+
+    @abstractmethod
+    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+        """Do as `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+
+        starts: the positions at which documents begin, each of which is read from nothing too.
+        """
+
+    @abstractmethod
+    def training_text(self) -> TrainingText:
+        """Return what was learned, to look for copies; raises CharRNNError where it is gone."""
+
+    @abstractmethod
+    def clean(self, text: str) -> str:
+        """Return a text with the line ends and in the normal form that the corpus was given."""
