@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from charrnn.api import Ensemble as Ensemble
     from charrnn.api import TextModel as TextModel
     from charrnn.api import ensemble as ensemble
+    from charrnn.api import from_torch as from_torch
     from charrnn.api import load as load
     from charrnn.api import train as train
     from charrnn.cells import run as run
@@ -36,6 +37,7 @@ _HOME = {  # public name -> the module that defines it
     "Settings": "charrnn.training.settings",
     "TextModel": "charrnn.api",
     "ensemble": "charrnn.api",
+    "from_torch": "charrnn.api",
     "load": "charrnn.api",
     "run": "charrnn.cells",
     "train": "charrnn.api",

@@ -41,10 +41,19 @@ from charrnn.training.config import Config
 from charrnn.training.run import Run
 
 if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
+    from torch.nn import Module
+
     from charrnn.generate.units import Units
     from charrnn.model.evaluation import Mode, Score
+    from charrnn.model.torch_module import TorchModel
     from charrnn.text.cleaning import Findings
     from charrnn.text.corpus import Part
+
+
+FROM_TORCH = "a torch module"
+# What a configuration says of a training, for a model whose training nobody knows.
+UNKNOWN: dict[str, Any] = {"dropout": 0.0, "bias_smoothing": 0.0, "batch": 1, "window": 128, "lr": 0.0, "warmup": 0}
+UNKNOWN |= {"patience": 0, "threads": 1, "device": "cpu", "precision": "float32"}
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,17 @@ class TextModel(LanguageModel):
         text = self.clean(text)
         ids, starts = encode_whole(text, self.config.document, self.tokenizer)
         return units.read(Decoder(self.architecture, self.weights, "numpy"), self.tokenizer, text, ids, starts)
+
+    def torch(self) -> "TorchModel":
+        """Return a plain torch module that computes the same: `embedding`, `rnn`, `head`, with weights of its own.
+
+        forward(ids (T, B), state=None) gives logits (T, B, V) and the state. A text is preceded by the start token,
+        id V, for which the embedding has a row of its own. rnn is torch's nn.LSTM, nn.GRU or nn.RNN where one computes
+        the cell, else the cell's equations.
+        """
+        from charrnn.model import torch_module
+
+        return torch_module.to_module(self.architecture, self.weights)
 
     def clean(self, text: str) -> str:
         """Return a text with the line ends and in the normal form that the model's corpus was given."""
@@ -194,6 +214,37 @@ def ensemble(
     """
     each = (model if isinstance(model, TextModel) else load(model, device, which, kept) for model in models)
     return Ensemble(tuple(each))
+
+
+def from_torch(module: "Module", vocabulary: Tokenizer | str) -> TextModel:
+    """Make a model of a torch module that has an nn.Embedding, an nn.LSTM, nn.GRU or nn.RNN, and an nn.Linear.
+
+    module: as `TextModel.torch` gives it, or of your own with the same parts, connected in that order. Of a vocabulary
+    of V ids the embedding has V + 1 rows, the last for the start token, and the linear part V outputs. Weights are
+    copied. vocabulary: the tokenizer, or the characters of one.
+    Raises CharRNNError where the module has other parts or sizes that do not fit. The model belongs to no run and knows
+    no corpus.
+    """
+    from charrnn import engines
+    from charrnn.model import torch_module
+
+    tokenizer = Tokenizer.char(vocabulary) if isinstance(vocabulary, str) else vocabulary
+    architecture, weights = torch_module.from_module(module, tokenizer.size)
+    config = Config(
+        corpus=(FROM_TORCH,),
+        fingerprint="0" * 64,
+        tokenizer=tokenizer.kind,
+        normalize=tokenizer.normalize,
+        cell=architecture.cell,
+        cell_options=architecture.cell_options,
+        hidden=architecture.hidden,
+        layers=architecture.layers,
+        embedding=architecture.embedding,
+        residual=architecture.residual,
+        engine=engines.choose(architecture.definition, "auto").name,
+        **UNKNOWN,
+    )
+    return TextModel(config, tokenizer, weights)
 
 
 def load(

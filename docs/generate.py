@@ -35,7 +35,10 @@ MARKED = re.compile(r"(<!-- generated: ([\w ]+) -->\n)(.*?)(<!-- /generated -->)
 TINY_CHARS = 30_000
 
 API = {  # module -> its names for users, '*' for all public functions and classes
-    "charrnn": ["train", "load", "ensemble", "TextModel", "Ensemble", "Config", "run", "CharRNNError"],
+    "charrnn": [
+        *("train", "load", "ensemble", "from_torch"),
+        *("TextModel", "Ensemble", "Config", "run", "CharRNNError"),
+    ],
     "charrnn.generate.language_model": ["LanguageModel"],
     "charrnn.cells": ["names", "get", "register", "unregister"],
     "charrnn.cells.cell": ["Cell", "Param"],
