@@ -154,7 +154,10 @@ class Grid:
                 raise CharRNNError(f"{source} has a format this version does not know", "upgrade charrnn")
             rest = {key: value for key, value in values.items() if key not in ("format", "config", "entries")}
             config = settings_from_json(strict_json.dumps(values["config"]), source)
-            return cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
+            grid = cls(config=config, entries=tuple(Entry(**entry) for entry in values["entries"]), **rest)
+            for entry in grid.entries:
+                entry.folder.encode()  # half a surrogate pair is in no name of a folder
+            return grid
         except OptionError as error:  # a value of a file is no option
             raise CharRNNError(f"{source}: {error.problem}", error.hint) from None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

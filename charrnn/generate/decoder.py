@@ -1,11 +1,12 @@
 """Next-character logits, one character at a time, straight from the equations: on NumPy arrays or torch tensors."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.model.architecture import Architecture, Weights
+from charrnn.model.architecture import Architecture
 
 State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
 Library = Literal["numpy", "torch"]
@@ -41,7 +42,13 @@ class Decoder:
     notes: tuple[str, ...] = ()
     is_compiled = False
 
-    def __init__(self, architecture: Architecture, weights: Weights, library: Library = "torch", device: str = "cpu"):
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, NDArray[Any]],
+        library: Library = "torch",
+        device: str = "cpu",
+    ):
         """weights: checked against the architecture. device: where torch computes; NumPy knows only 'cpu'."""
         architecture.check(weights)
         self.architecture, self.engine = architecture, str(library)

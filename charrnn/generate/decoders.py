@@ -70,7 +70,9 @@ class Decoders:
 
     @cached_property
     def _by_numpy(self) -> Decoder:
-        return Decoder(self.architecture, self.weights, "numpy")
+        # In float64, so that it is no further from compiled code, or from torch, than those are from the equations.
+        weights = {name: value.astype(np.float64) for name, value in self.weights.items()}
+        return Decoder(self.architecture, weights, "numpy")
 
     @cached_property
     def _faster(self) -> Decoder:
