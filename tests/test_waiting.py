@@ -161,7 +161,7 @@ def test_what_a_thread_waits_for_a_core_is_counted() -> None:
 
 @contextmanager
 def neighbours(n: int) -> Iterator[None]:
-    """Other processes of this session that compute without end."""
+    """Other processes that compute without end."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         time.sleep(0.3)
