@@ -25,8 +25,12 @@ from charrnn.generate.decoders import Decoders
 from charrnn.generate.decoders import Kept as Kept
 from charrnn.generate.decoders import prepare as prepare
 from charrnn.generate.language_model import LanguageModel
+from charrnn.generate.request import DEFAULT_CHARS as DEFAULT_CHARS
+from charrnn.generate.request import DEFAULT_SEED as DEFAULT_SEED
+from charrnn.generate.request import DEFAULT_TEMPERATURE as DEFAULT_TEMPERATURE
 from charrnn.generate.request import Choices as Choices
 from charrnn.generate.request import Filters as Filters
+from charrnn.generate.request import Request as Request
 from charrnn.generate.sampling import Sampling as Sampling
 from charrnn.generate.scoring import COMPILE_IDS as COMPILE_IDS
 from charrnn.generate.scoring import PIECE_IDS as PIECE_IDS
