@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from charrnn.cli.options import visible
+from charrnn.cli.page import HEAD
 
 # From strongly negative (blue) over nothing to strongly positive (red), on black letters.
 LEVELS = 4  # on each side
@@ -13,20 +14,12 @@ GROUNDS = {-4: "#4f8fe8", -3: "#86b3f0", -2: "#b3d0f6", -1: "#dce9fb", 1: "#fbe3
 GROUNDS[4] = "#e76f5f"
 RESET = "\x1b[0m"
 
-PAGE = """<!doctype html>
-<html><head><meta charset="utf-8"><title>{title}</title>
-<style>
-:root {{ color-scheme: light }}
-body {{ max-width: 48rem; margin: 2rem auto; padding: 0 1rem; background: #fdfdfb; color: #1a1a1a }}
-body {{ font: 1rem/1.7 Georgia, serif }}
-p {{ color: #555 }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: inherit }}
-i {{ font-style: normal; border-radius: 2px }}
-{styles}
-</style></head>
-<body><h1 dir="auto">{title}</h1><p dir="auto">{about}</p><p>{legend}</p>
+PAGE = (
+    HEAD
+    + """<body><h1 dir="auto">{title}</h1><p dir="auto">{about}</p><p>{legend}</p>
 <pre dir="auto">{text}</pre></body></html>
 """
+)
 
 
 def levels(values: Sequence[float]) -> list[int]:

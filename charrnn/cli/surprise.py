@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from charrnn.cli.options import visible
+from charrnn.cli.page import HEAD
 
 # Bits from which a character is shown as more surprising; 0 is expected, 8 is one guess in 256.
 LEVELS = (2.0, 4.0, 6.0, 8.0, 11.0)
@@ -20,21 +21,13 @@ TOGETHER = 20  # characters of one level that share a tag: their bits must fit o
 PAGE_CHARACTERS = 400_000  # a page of more is no pleasure in a browser
 RESET = "\x1b[0m"
 
-PAGE = """<!doctype html>
-<html><head><meta charset="utf-8"><title>{title}</title>
-<style>
-:root {{ color-scheme: light }}
-body {{ max-width: 48rem; margin: 2rem auto; padding: 0 1rem; background: #fdfdfb; color: #1a1a1a }}
-body {{ font: 1rem/1.7 Georgia, serif }}
-p {{ color: #555 }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: inherit }}
-i {{ font-style: normal; border-radius: 2px }}
-{styles}
-</style></head>
-<body><h1 dir="auto">{title}</h1><p dir="auto">{about}</p><p>bits: {legend}</p>
+PAGE = (
+    HEAD
+    + """<body><h1 dir="auto">{title}</h1><p dir="auto">{about}</p><p>bits: {legend}</p>
 <p>Point at what is coloured: the bits of its characters, in their order. The rest is under {first:g} each.</p>
 <pre dir="auto">{text}</pre></body></html>
 """
+)
 
 
 def level(bits: float) -> int:
