@@ -101,9 +101,10 @@ def test_every_baseline_is_better_than_the_one_that_knows_less(corpus: str) -> N
 
 
 def test_the_order_is_chosen_by_the_validation_part_alone(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [[np.full(600, order + 1.0), np.full(600, 9.0 - order)] for order in range(4)]
+    val, test = (len(encoded(corpus).ids(part)) for part in ("val", "test"))
+    made = [[np.full(val, order + 1.0), np.full(test, 9.0 - order)] for order in range(4)]
     monkeypatch.setattr(ngram, "costs_by_order", lambda *_: iter(made))
-    unigram, chosen = baselines.counted(encoded(corpus))
+    unigram, chosen = baselines.counted(baselines.counts_of(encoded(corpus)))
     assert chosen.name == "1-gram"  # the best on validation, the worst on the test part
     assert chosen.bits_per_char == unigram.bits_per_char
 

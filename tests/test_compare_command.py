@@ -40,6 +40,9 @@ def test_compare_prints_a_table_and_keeps_everything(corpus: str, home: Path) ->
     assert "uniform" in done.stdout
     assert "the best" in done.stdout
     assert {line.split()[0] for line in done.stdout.splitlines()[2:4]} == {"simple", "gru"}
+    assert re.search(
+        r"\d-gram and (simple|gru) +\d\.\d{4} .*validation gives the counts a weight of [01]\.\d\d", done.stdout
+    )
     folder = home / "compare-text-parameters"
     assert (folder / "comparison.json").is_file()
     assert (folder / "comparison.csv").is_file()

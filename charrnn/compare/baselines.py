@@ -7,8 +7,11 @@ import lzma
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charrnn.compare import ngram
 from charrnn.errors import how_to_install
@@ -28,10 +31,33 @@ class Baseline:
     note: str = ""
 
 
-def baselines(corpus: Corpus, split: tuple[float, ...], run: str | None = None) -> Iterator[Baseline]:
-    """Yield every baseline of a corpus, the simplest first. run: a trained run to add to them, by name or path."""
+@dataclass(frozen=True)
+class Counts:
+    """An n-gram model of the training part. val, test: what the characters of these parts cost, nats (N,)."""
+
+    order: int
+    val: NDArray[np.float64]
+    test: NDArray[np.float64]
+
+    @property
+    def name(self) -> str:
+        return f"{self.order + 1}-gram"
+
+    @property
+    def bits_per_char(self) -> float:
+        """Of the test part."""
+        return float(self.test.mean()) / math.log(2)
+
+
+def baselines(
+    corpus: Corpus, split: tuple[float, ...], run: str | None = None, counts: tuple[Counts, Counts] | None = None
+) -> Iterator[Baseline]:
+    """Yield every baseline of a corpus, the simplest first.
+
+    run: a trained run to add to them, by name or path. counts: as `counts_of` gives them, where they were made.
+    """
     yield uniform(corpus)
-    yield from counted(corpus)
+    yield from counted(counts or counts_of(corpus))
     yield compressed_xz(corpus)
     yield compressed_ppmd(corpus)
     if run is not None:
@@ -49,19 +75,24 @@ def uniform(corpus: Corpus) -> Baseline:
     return Baseline("uniform", bits / tokenizer.characters_in(ids), f"{alphabet} symbols")
 
 
-def counted(corpus: Corpus) -> Iterator[Baseline]:
+def counted(counts: tuple[Counts, Counts]) -> Iterator[Baseline]:
     """Score counts: how often each character occurs, and an interpolated n-gram of the order validation chooses."""
-    parts = [np.asarray(corpus.ids(part)) for part in ("train", "val", "test")]
-    bits = [
-        [float(costs.sum()) / math.log(2) / corpus.tokenizer.characters_in(ids) for costs, ids in pairs]
-        for pairs in (
-            zip(costs, parts[1:], strict=True)
-            for costs in ngram.costs_by_order(parts[0], parts[1:], corpus.tokenizer.size, HIGHEST_ORDER)
-        )
-    ]
-    yield Baseline("unigram", bits[0][1])
-    order = min(range(len(bits)), key=lambda k: bits[k][0])
-    yield Baseline(f"{order + 1}-gram", bits[order][1], "modified Kneser-Ney, its order by validation")
+    single, best = counts
+    yield Baseline("unigram", single.bits_per_char)
+    yield Baseline(best.name, best.bits_per_char, "modified Kneser-Ney, its order by validation")
+
+
+def counts_of(corpus: Corpus) -> tuple[Counts, Counts]:
+    """Return the n-gram model of single characters, and that of the order which validation chooses."""
+    ids = {part: np.asarray(corpus.ids(part)) for part in ("train", "val", "test")}
+    texts = [ids["val"], ids["test"]]
+    by_order = ngram.costs_by_order(ids["train"], texts, corpus.tokenizer.size, HIGHEST_ORDER)
+    models = (
+        Counts(order, *(_per_char(corpus, text, cost) for text, cost in zip(texts, costs, strict=True)))
+        for order, costs in enumerate(by_order)
+    )
+    single = next(models)
+    return single, min(chain([single], models), key=lambda counts: float(counts.val.mean()))
 
 
 def compressed_xz(corpus: Corpus) -> Baseline:
@@ -102,6 +133,12 @@ def trained(corpus: Corpus, split: tuple[float, ...], run: str) -> Baseline:
     if model.config.fingerprint == corpus.text.fingerprint and model.config.split != split:
         note = "a run that was trained on part of this test text"
     return Baseline(f"run {run}", model.score(_bytes(corpus, "test").decode()).bits_per_char, note)
+
+
+def _per_char(corpus: Corpus, ids: NDArray[Any], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the costs of ids to those of characters."""
+    sums: NDArray[Any] = np.bincount(corpus.tokenizer.character_index(ids), weights=costs)
+    return sums
 
 
 def _bytes(corpus: Corpus, part: Part) -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import cells, files, strict_json
-from charrnn.compare import baselines
+from charrnn.compare import baselines, mixing
+from charrnn.compare.baselines import Counts
 from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
 from charrnn.errors import CharRNNError
@@ -23,6 +24,8 @@ from charrnn.text.corpus import Corpus
 from charrnn.training.run import Run
 
 SIGNIFICANT = 0.05
+LN2 = math.log(2)
+MIXING_IDS = 50_000  # of the validation part, for one weight
 PASSAGE_CHARACTERS = 700
 PRIME_CHARACTERS = 40
 
@@ -56,11 +59,14 @@ class Gains:
 
 def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None) -> dict[str, Any]:
     """Return the figures of a complete grid, best first, as JSON holds them."""
-    references = list(baselines.baselines(corpus, grid.config.split, baseline))
+    counts = baselines.counts_of(corpus)
+    references = list(baselines.baselines(corpus, grid.config.split, baseline, counts))
     scores = {grid.label(entry): scored(grid, folder, entry, corpus) for entry in grid.entries}
     blocks = {label: in_blocks(score.bits) for label, score in scores.items()}
     rows = [_row(grid, folder, entry, scores[grid.label(entry)], blocks[grid.label(entry)]) for entry in grid.entries]
     rows.sort(key=lambda row: row["bits_per_char"])
+    best = next(entry for entry in grid.entries if grid.label(entry) == rows[0]["label"])
+    references.append(with_counts(grid, folder, best, corpus, scores[rows[0]["label"]], counts[1]))
     return {
         "corpus": corpus.text.source,
         "split": list(grid.config.split),
@@ -107,6 +113,27 @@ def scored(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> Scores:
         last = run.rows("metrics.jsonl")[-1]  # older runs do not say so themselves
         diverged += not useful or last["train_nats"] is None or last["val_nats"] is None
     return Scores(np.stack(rows), diverged)
+
+
+def with_counts(
+    grid: Grid, folder: Folder, entry: Entry, corpus: Corpus, scores: Scores, counts: Counts
+) -> baselines.Baseline:
+    """Score an entry's networks mixed with counts, by a weight that the validation part chooses: what each adds."""
+    from charrnn.api import load  # it wakes torch
+
+    name = f"{counts.name} and {grid.label(entry)}"
+    if scores.bits.shape[1] != len(counts.test):
+        return baselines.Baseline(name, None, "the test part was so long that a sample of it was scored")
+    if scores.diverged:
+        return baselines.Baseline(name, None, f"{scores.diverged} of {grid.seeds} runs diverged")
+    ids, starts = corpus.ids("val")[:MIXING_IDS], corpus.starts["val"]
+    networks = []
+    for seed in range(grid.seeds):
+        model = load(folder.run(grid, entry, seed), device="cpu")
+        networks.append((model.score_ids(ids, starts=starts[starts < len(ids)]).per_char, scores.bits[seed] * LN2))
+    few = min(len(val) for val, _ in networks)  # a last character that was cut is left out
+    nats, weight = mixing.over_seeds([(val[:few], test) for val, test in networks], counts.val[:few], counts.test)
+    return baselines.Baseline(name, nats / LN2, f"mixed; validation gives the counts a weight of {weight:.2f}")
 
 
 def training_seconds(run: Run) -> float:
