@@ -25,6 +25,7 @@ MODULES = {
     "charrnn.completing.candidates": "charrnn.generate.candidates",
     "charrnn.completing.primes": "charrnn.generate.primes",
     "charrnn.completing.transliteration": "charrnn.generate.transliteration",
+    "charrnn.cli.terminal": "charrnn.terminal",
 }
 
 

@@ -68,6 +68,7 @@ def of(modules: set[str], *packages: str) -> set[str]:
 def test_the_modules_are_found() -> None:
     """Whatever is said of all modules would hold of none."""
     for package in (
+        "pages",
         "cells",
         "text",
         "model",
@@ -113,7 +114,7 @@ FORMER = {
 
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
-BASE = (*BASE, "blas")
+BASE = (*BASE, "blas", "terminal", "pages")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "api")
 ORDER = (*ORDER, "compare", "serve", "bench", "cli", "__main__")
 

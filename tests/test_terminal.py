@@ -13,7 +13,7 @@ from conftest import CORPUS
 
 from charrnn import cli
 from charrnn.cli import options, streams
-from charrnn.cli.terminal import harmless
+from charrnn.terminal import harmless
 from charrnn.training.run import Run
 
 HOSTILE = "\x1b]0;title\x07\x1b[31m\x9b2J\x0e\r\x7f\u202e\u2066 č\tא\u0301"

@@ -11,8 +11,8 @@ import click
 from charrnn import cli
 from charrnn.cli import options, priming
 from charrnn.cli.streams import Controls
-from charrnn.cli.terminal import harmless
 from charrnn.errors import CharRNNError, did_you_mean
+from charrnn.terminal import harmless
 
 HISTORY_LINES = 1000
 HELP = """\

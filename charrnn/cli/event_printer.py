@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import click
 
 from charrnn.cli.streams import Controls
-from charrnn.cli.terminal import harmless
 from charrnn.interruption import Interruption, heard
+from charrnn.terminal import harmless
 
 E = TypeVar("E")
 

@@ -15,11 +15,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn import cli, strict_json
-from charrnn.cli.terminal import harmless as harmless
-from charrnn.cli.terminal import one_line as one_line
-from charrnn.cli.terminal import visible as visible
 from charrnn.errors import CharRNNError, DamageWarning, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
+from charrnn.terminal import harmless as harmless
+from charrnn.terminal import one_line as one_line
+from charrnn.terminal import visible as visible
 from charrnn.training.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

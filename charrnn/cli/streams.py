@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from charrnn.cli.terminal import harmless
+from charrnn.terminal import harmless
 
 STDOUT = "standard output"
 

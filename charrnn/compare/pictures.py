@@ -212,7 +212,7 @@ def _legend(figure: Any, axes: Any) -> None:
 
 
 def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
-    """Make an SVG element that scrolls where the page is narrow, the same for the same figures."""
+    """Make an SVG element, the same for the same figures."""
     require()
     import matplotlib
     from matplotlib.figure import Figure
@@ -224,4 +224,4 @@ def _svg(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) ->
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    return f'<div class="wide">{text[text.index("<svg") :]}</div>'
+    return text[text.index("<svg") :]

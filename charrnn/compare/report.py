@@ -1,6 +1,5 @@
 """A comparison as one self-contained HTML page: its verdict, its table, its pictures, its texts."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,15 @@ from charrnn.compare.decisions import run_rate
 from charrnn.compare.grid import Folder, Grid
 from charrnn.compare.inspection import Inspection
 from charrnn.compare.outcome import Gains
+from charrnn.pages import filling
 from charrnn.text.corpus import Corpus
 
 COMPLETION_CHARS = 240
 MARKED_LOSS_BITS = 0.5
 FULL_GAIN_BITS = 3.0  # a gain of so many bits has the full colour
 GAIN, LOSS = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermilion
+HEADS = "cell,hidden,parameters,bits/char,95 % interval,sd,perplexity,behind the best,p (Holm),char/s,seconds,diverged"
 PERPLEXITY = "On the right: perplexity, 2 to the power of the bits."
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #111; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } p { max-width: 46rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
-th, td { padding: .2rem .45rem; text-align: left; border-bottom: 1px solid #ddd }
-th { border-bottom: 1px solid #111; font-weight: 600 } td, th { white-space: nowrap } .number { text-align: right }
-.wide { overflow-x: auto }
-svg { max-width: 100%; min-width: 40rem; height: auto }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13px/1.5 ui-monospace, monospace }
-.passage { line-height: 1.9 } .passage, p { print-color-adjust: exact } .worse { text-decoration: underline dotted }
-.completion td { vertical-align: top; white-space: normal }
-.note { color: #555; font-size: 13px }
-@media print {
-  body { margin: 0; max-width: none } svg { min-width: 0 } svg, tr { break-inside: avoid } h2 { break-after: avoid }
-  .wide { overflow: visible } .wide table { font-size: 8.5px } .wide th, .wide td { padding: .15rem .25rem }
-}
-"""
 
 
 def write(
@@ -57,47 +40,33 @@ def page(
     prime = grid.prime or outcome.default_prime(corpus)
     completed = dict(outcome.completions(grid, folder, prime, COMPLETION_CHARS))
     gained = outcome.gains(grid, folder, corpus, result)
-    sections = [
-        ("Scores", _scores(result)),
-        (
-            "Learning",
-            pictures.learning_curves(curves) + _note(f"The mean of the seeds; the band is their range. {PERPLEXITY}"),
-        ),
-        (
-            "Size, speed and what they buy",
-            pictures.costs(result["cells"]) + _note(f"Bars are 95 % intervals. Lower is better. {PERPLEXITY}"),
-        ),
-        (
-            "The same beginning, completed by each cell",
-            _completions(prime, [(label, completed[label]) for label in order]),
-        ),
-    ]
-    if gained is not None:
-        sections.append((f"Where {gained.better} gains over {gained.worse}", _passage(gained)))
-    if inspections:
-        sections.append(("How far back gradients reach", _gradients(inspections)))
-    copied = [inspection for inspection in inspections if inspection.copied]
-    if copied:
-        sections.append(("How long a cell remembers", _copying(copied)))
-    sections.append(("How it was done", _method(grid, result)))
-    return _html(f"Recurrent cells on {Path(result['corpus']).name}", verdict(result), sections)
+    return _filled(
+        inspections,
+        [inspection for inspection in inspections if inspection.copied],
+        title=f"Recurrent cells on {Path(result['corpus']).name}",
+        verdict=verdict(result),
+        scores={"heads": HEADS.split(","), "rows": score_rows(result)},
+        baselines=_baselines(result),
+        perplexity=PERPLEXITY,
+        curves=filling.markup(pictures.learning_curves(curves)),
+        costs=filling.markup(pictures.costs(result["cells"])),
+        prime=prime,
+        completed=[(label, completed[label]) for label in order],
+        passage=None if gained is None else _passage(gained),
+        method=_method(grid, result),
+    )
 
 
 def write_inspection(path: Path, inspections: Sequence[Inspection]) -> None:
     """Write a page with the pictures of an inspection alone. Raises CharRNNError without matplotlib."""
-    sections = [("How far back gradients reach", _gradients(inspections))]
-    if any(inspection.copied for inspection in inspections):
-        sections.append(("How long a cell remembers", _copying(inspections)))
-    files.write_atomically(path, _html("Why gates help", "", sections).encode("utf-8", "backslashreplace"))
+    copied = inspections if any(inspection.copied for inspection in inspections) else ()
+    page = _filled(inspections, copied, title="Why gates help", verdict="", scores=None, method=None)
+    files.write_atomically(path, page.encode("utf-8", "backslashreplace"))
 
 
-def _html(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
-    body = "\n".join(f"<h2>{_text(name)}</h2>\n{content}" for name, content in sections)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{_text(title)}</h1>\n<p>{_text(lead)}</p>\n{body}\n</body></html>\n"
-    )
+def _filled(inspections: Sequence[Inspection], copied: Sequence[Inspection], **values: Any) -> str:
+    gradients = filling.markup(_gradients(inspections)) if inspections else None
+    return str(filling.fill("report.html", gradients=gradients, copying=_copying(copied) if copied else None, **values))
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -120,12 +89,10 @@ def verdict(result: Mapping[str, Any]) -> str:
     return said
 
 
-def _scores(result: Mapping[str, Any]) -> str:
+def score_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row of words for every model of a comparison, best first, under HEADS."""
     behind = {d["b"]: d for d in result["differences"]}
     tied = outcome.ties(result)
-    heads = (
-        "cell,hidden,parameters,bits/char,95 % interval,sd,perplexity,behind the best,p (Holm),char/s,seconds,diverged"
-    )
     rows = []
     for row in result["cells"]:
         difference = behind.get(row["label"])
@@ -151,7 +118,11 @@ def _scores(result: Mapping[str, Any]) -> str:
                 f"{row['diverged']} of {row['seeds']}",
             ]
         )
-    references = [
+    return rows
+
+
+def _baselines(result: Mapping[str, Any]) -> list[list[str]]:
+    return [
         [
             reference["name"],
             "-" if reference["bits_per_char"] is None else f"{reference['bits_per_char']:.4f}",
@@ -160,40 +131,27 @@ def _scores(result: Mapping[str, Any]) -> str:
         ]
         for reference in result["baselines"]
     ]
-    return _table(heads.split(","), rows) + (
-        "<p>For comparison, on the same test text:</p>"
-        + _table(["baseline", "bits/char", "perplexity", ""], references, words=(0, 3))
-    )
 
 
-def _completions(prime: str, completed: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(
-        f"<tr><td>{_text(label)}</td><td><pre><b>{_text(prime)}</b>{_text(text)}</pre></td></tr>"
-        for label, text in completed
-    )
-    return f'<table class="completion">{rows}</table>'
+def _passage(gained: Gains) -> dict[str, Any]:
+    """Return a passage and its scale as pieces with their grounds."""
+    marks = [
+        {**_mark(bits), "text": character, "title": f"{bits:+.2f} bits"}
+        for character, bits in zip(gained.text, gained.bits.tolist(), strict=True)
+    ]
+    scale = [{**_mark(bits), "text": f"\N{NO-BREAK SPACE}{bits:+.0f}\N{NO-BREAK SPACE}"} for bits in range(-3, 4)]
+    return {
+        "better": gained.better,
+        "worse": gained.worse,
+        "mean": gained.bits.mean(),
+        "scale": scale,
+        "marks": marks,
+    }
 
 
-def _passage(gained: Gains) -> str:
-    spans = "".join(
-        f'<span{_worse(bits)} style="background-color:{_colour(bits)}" title="{bits:+.2f} bits">'
-        f"{_text(character)}</span>"
-        for character, bits in zip(gained.text, gained.bits, strict=True)
-    )
-    scale = "".join(
-        f'<span{_worse(bits)} style="background-color:{_colour(bits)}">&nbsp;{bits:+.0f}&nbsp;</span>'
-        for bits in (-3, -2, -1, 0, 1, 2, 3)
-    )
-    return (
-        f"<p>Bits gained on each character of a passage of the test text, {gained.bits.mean():.3f} on average: {scale} "
-        f"(blue: {_text(gained.better)} predicts it better; orange, dotted below: worse).</p>"
-        f'<pre class="passage">{spans}</pre>'
-    )
-
-
-def _worse(bits: float) -> str:
-    """Return a mark that grey printing keeps."""
-    return ' class="worse"' if bits <= -MARKED_LOSS_BITS else ""
+def _mark(bits: float) -> dict[str, Any]:
+    """Return the ground of a gain; what is worse has a mark that grey printing keeps too."""
+    return {"worse": bits <= -MARKED_LOSS_BITS, "colour": _colour(bits), "title": ""}
 
 
 def _colour(bits: float) -> str:
@@ -203,28 +161,23 @@ def _colour(bits: float) -> str:
 
 
 def _gradients(inspections: Sequence[Inspection]) -> str:
-    picture = pictures.gradient_reach(
+    return pictures.gradient_reach(
         {inspection.label: inspection.at_start for inspection in inspections},
         {inspection.label: inspection.trained for inspection in inspections},
     )
-    return picture + _note(
-        "The length of the gradient of one character's cost by the state k steps earlier, relative to k = 0. What has "
-        "vanished cannot be learned from: this is what gates are for."
-    )
 
 
-def _copying(inspections: Sequence[Inspection]) -> str:
-    picture = pictures.copy_reach(
-        {inspection.label: inspection.reach for inspection in inspections}, copy_task.GAPS[-1]
-    )
-    return picture + _note(
+def _copying(inspections: Sequence[Inspection]) -> dict[str, Any]:
+    reach = {inspection.label: inspection.reach for inspection in inspections}
+    note = (
         f"{copy_task.REMEMBERED} of {copy_task.SYMBOLS} symbols to be said again after a gap. Every cell has the same "
         f"number of parameters and climbs from gap to gap until it fails to copy {copy_task.LEARNED:.0%} within "
         f"{copy_task.STEPS} steps."
     )
+    return {"picture": filling.markup(pictures.copy_reach(reach, copy_task.GAPS[-1])), "note": note}
 
 
-def _method(grid: Grid, result: Mapping[str, Any]) -> str:
+def _method(grid: Grid, result: Mapping[str, Any]) -> dict[str, Any]:
     length = f"{grid.steps:,} steps" if grid.steps else f"a budget of {grid.budget:g} s"
     shares = "/".join(f"{share:g}" for share in grid.config.split)
     trials = (
@@ -244,27 +197,7 @@ def _method(grid: Grid, result: Mapping[str, Any]) -> str:
         [grid.label(e), f"{e.hidden} x {e.layers}", f"{e.parameters:,}", f"{e.lr:g}", f"{e.steps:,}", e.engine]
         for e in grid.entries
     ]
-    return f"<p>{_text(said)}</p>" + _table(["cell", "hidden", "parameters", "learning rate", "steps", "engine"], rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
-    """Write a table. words: the columns that hold words, aligned to the left; the others hold figures."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = ["" if i in words else ' class="number"' for i in range(len(cells))]
-        inside = "".join(f"<{tag}{kind}>{_text(c)}</{tag}>" for kind, c in zip(kinds, cells, strict=True))
-        return f"<tr>{inside}</tr>"
-
-    inside = f"<thead>{line('th', heads)}</thead><tbody>{''.join(line('td', row) for row in rows)}</tbody>"
-    return f'<div class="wide"><table>{inside}</table></div>'
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{_text(text)}</p>'
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+    return {"said": said, "rows": rows}
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""HTML, all of it: pages that need nothing else, and what a notebook shows. Templates, and one stylesheet."""
