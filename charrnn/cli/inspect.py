@@ -141,12 +141,11 @@ def units(
         cli.note(note)
     found = model.units(text)
     ranked = {name: found.best(name, count) for name in found.correlations}
-    strongest = max((best[0] for best in ranked.values()), key=lambda pair: abs(pair[1]), default=(found.units[0], 0.0))
-    shown = unit or strongest[0].name
+    shown = unit or found.strongest.name
     values = found.of(shown).tolist()
     about = f"{model.run.name} on {source}: {len(text):,} characters"
     if html is not None:
-        page = activation.page(text, values, f"unit {shown} of {model.run.name}", f"{about}; {_follows(found, shown)}")
+        page = activation.page(text, values, f"unit {shown} of {model.run.name}", f"{about}; {found.follows(shown)}")
         with options.opened(html, "--html") as stream:
             stream.writelines(piece.encode("utf-8", "backslashreplace") for piece in page)
         click.echo(f"wrote {html}", err=True)
@@ -166,7 +165,7 @@ def units(
         else:
             lines = zip(text, values, strict=True)
             sys.stdout.writelines(f"{value:+.3f}\t{options.visible(c)}\n" for c, value in lines)
-        click.echo(f"{about}; unit {shown}: {_follows(found, shown)}", err=True)
+        click.echo(f"{about}; unit {shown}: {found.follows(shown)}", err=True)
 
 
 def _own_text(model: Any, chars: int) -> str:
@@ -177,12 +176,6 @@ def _own_text(model: Any, chars: int) -> str:
     ids = corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train")
     text: str = model.tokenizer.decode(ids[: 4 * chars])[:chars]
     return text
-
-
-def _follows(found: Any, unit: str) -> str:
-    """Say what a unit follows."""
-    place = [each.name for each in found.units].index(unit)
-    return ", ".join(f"{name} {r[place]:+.2f}" for name, r in found.correlations.items())
 
 
 def _figures(model: Any, found: Any, unit: str | None) -> dict[str, Any]:

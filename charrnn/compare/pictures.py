@@ -1,7 +1,6 @@
 """The pictures of a report, as SVG: told apart by colour, by line and by mark, so that they survive grey printing.
 
-Colours are Okabe and Ito's (2008), which people with any colour vision can tell apart. matplotlib is an extra, and is
-used without its global state. Letters: S seeds, P points of a curve, K steps back.
+matplotlib is an extra, and is used without its global state. Letters: S seeds, P points of a curve, K steps back.
 """
 
 import io
@@ -14,42 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.compare.outcome import Curve
-from charrnn.errors import CharRNNError, how_to_install
+from charrnn.figures import COLOURS, STYLE, missing
+from charrnn.figures import available as available
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
 MARKS = "osD^vP*Xh<>"
 LABELS_BESIDE, LEGEND_COLUMNS = 12, 4  # of a legend
 WIDE = 8  # times from the lowest to the highest: beyond, an axis is logarithmic
 FLOOR = 1e-12  # of a logarithmic scale: what is below is as good as nothing
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "axes.axisbelow": True,
-    "svg.fonttype": "none",  # text stays text
-}
-
 Series = Mapping[str, NDArray[np.float64]]
-
-
-def available() -> bool:
-    """Tell whether matplotlib is there."""
-    try:
-        import matplotlib.figure  # noqa: F401  # an extra
-    except ImportError:
-        return False
-    return True
 
 
 def require() -> None:
     """Raise CharRNNError where matplotlib is missing."""
     if not available():
-        raise CharRNNError("pictures need matplotlib", how_to_install("plot"))
+        raise missing()
 
 
 def learning_curves(curves: Mapping[str, Curve]) -> str:

@@ -10,7 +10,7 @@ from charrnn.errors import OptionError
 from charrnn.generate.completion import CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Stepping
-from charrnn.generate.likeliest import Alternatives, likeliest
+from charrnn.generate.likeliest import Alternatives, NextCharacters, likeliest
 from charrnn.generate.request import Request
 from charrnn.generate.sampling import Forbidden, Primed, generate, read_prime
 from charrnn.text import documents
@@ -67,12 +67,12 @@ class Completer:
 
         return map(completion, numbers)
 
-    def likeliest(self, prime: str, k: int) -> list[tuple[str, float]]:
+    def likeliest(self, prime: str, k: int) -> NextCharacters:
         """Return the k likeliest characters after a prime with their probabilities, likeliest first."""
         decoder = self.decoders.chosen(len(prime) + k)
         primed = self._primed(decoder, prime)
         logits, state = decoder.step(np.array([primed.last]), primed.state)
-        return list(likeliest(logits[0], state, decoder, self.tokenizer, k))
+        return NextCharacters(likeliest(logits[0], state, decoder, self.tokenizer, k))
 
     def _primed(self, decoder: Stepping, text: str) -> Primed:
         """Return the prime in the model's normal form, read from where its last document begins."""

@@ -1,5 +1,6 @@
 """A completion as a value: its text, its cost, why it ended; and as a stream, which knows why when it has ended."""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +20,8 @@ class Completion:
     """A text that goes on from a prime, without it.
 
     nats: what it cost. ended: why it ended there. costs: nats of every character. alternatives: for every character,
-    the likeliest at its place with their probabilities, likeliest first; None where they were not asked for.
+    the likeliest at its place with their probabilities, likeliest first; None where they were not asked for. prime: as
+    the model read it. A notebook shows the text with what each of its characters cost.
     """
 
     text: str
@@ -27,6 +29,7 @@ class Completion:
     ended: Ended
     costs: tuple[float, ...] = field(default=(), repr=False)
     alternatives: tuple[tuple[tuple[str, float], ...], ...] | None = field(default=None, repr=False)
+    prime: str = field(default="", repr=False, compare=False)
 
     @property
     def nats_per_char(self) -> float:
@@ -37,6 +40,13 @@ class Completion:
     def finished(self) -> bool:
         """Whether it came to an end, rather than to as many characters as were asked for."""
         return self.ended != "length"
+
+    def _repr_html_(self) -> str:
+        from charrnn.pages import heat  # a notebook alone asks for it
+
+        bits = [cost / math.log(2) for cost in self.costs]
+        about = f"{len(self.text):,} characters, {self.nats_per_char / math.log(2):.3f} bits each; ended: {self.ended}"
+        return str(heat.shown(self.text, bits, about, self.prime))
 
 
 class CompletionStream(Iterator[Drawn]):
@@ -62,7 +72,7 @@ class CompletionStream(Iterator[Drawn]):
         if "" in stop:
             raise OptionError("a stop string is empty", "give at least one character, or leave it out")
         self.ended: Ended | None = None
-        self._alternatives = alternatives
+        self._alternatives, self._prime = alternatives, prime
         self._stopped = self._until(characters, chars, stop, prime, document)
 
     def __next__(self) -> Drawn:
@@ -85,7 +95,7 @@ class CompletionStream(Iterator[Drawn]):
         for cost in costs:  # in the order of the text, so that whoever adds them up gets the same
             nats += cost
         noted = None if self._alternatives is None else tuple(self._alternatives.of[: len(drawn)])
-        return Completion("".join(d.character for d in drawn), nats, self.ended, costs, noted)
+        return Completion("".join(d.character for d in drawn), nats, self.ended, costs, noted, self._prime)
 
     @staticmethod
     def _until(

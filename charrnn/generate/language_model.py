@@ -1,5 +1,6 @@
 """What predicts the next character completes and scores texts: the methods that a model and an ensemble share."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from charrnn.generate.completer import Completer
 from charrnn.generate.completion import Completion, CompletionStream
 from charrnn.generate.copying import TrainingText
+from charrnn.generate.likeliest import NextCharacters
 from charrnn.generate.request import DEFAULT_CHARS, DEFAULT_SEED, DEFAULT_TEMPERATURE, Choices, Filters, Request
 from charrnn.generate.sampling import Sampling
 from charrnn.text import documents
@@ -84,11 +86,11 @@ class LanguageModel(ABC):
         request = Request(prime, chars, sampling, stop, max_copy=max_copy)
         return self._completer.several(request, count, first, self.training_text)
 
-    def next(self, prime: str = "", k: int = 5) -> list[tuple[str, float]]:
+    def next(self, prime: str = "", k: int = 5) -> NextCharacters:
         """Return the k likeliest characters after `prime` with their probabilities, likeliest first.
 
         A character's probability is the one that `score` gives it there: exp(-nats). What the list leaves out has the
-        rest, up to 1.
+        rest, up to 1. It is a list that a notebook shows as bars; `plot()` and `to_pandas()` are for more.
         """
         return self._completer.likeliest(prime, k)
 
@@ -99,8 +101,9 @@ class LanguageModel(ABC):
         """
         from charrnn.text.corpus import encode_whole
 
-        ids, starts = encode_whole(self.clean(text), self._completer.document, self.tokenizer)
-        return self.score_ids(ids, starts=starts)
+        text = self.clean(text)
+        ids, starts = encode_whole(text, self._completer.document, self.tokenizer)
+        return dataclasses.replace(self.score_ids(ids, starts=starts), text=text)
 
     @abstractmethod
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":

@@ -6,19 +6,60 @@ first here and each of the others after those before it. There is one spelling, 
 
 import heapq
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import figures, frames
 from charrnn.errors import OptionError
 from charrnn.generate.decoder import State, Stepping
 from charrnn.generate.sampling import costs as costs_of_ids
 from charrnn.generate.sampling import diverged
+from charrnn.terminal import visible
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
 Likeliest = tuple[tuple[str, float], ...]
+
+
+class NextCharacters(list[tuple[str, float]]):
+    """The likeliest next characters with their probabilities, likeliest first; a notebook shows them as bars."""
+
+    @property
+    def others(self) -> float:
+        """The probability of all other characters together."""
+        return max(0.0, 1 - math.fsum(probability for _, probability in self))
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame: character, probability, bits. Raises CharRNNError where pandas is missing."""
+        bits = [-math.log2(p) if p > 0 else math.inf for _, p in self]
+        return frames.of_columns({"character": [c for c, _ in self], "probability": [p for _, p in self], "bits": bits})
+
+    def plot(self) -> Any:
+        """Draw a bar for each character.
+
+        Returns a matplotlib Figure. Raises CharRNNError where matplotlib is missing.
+        """
+
+        def draw(figure: Any) -> None:
+            axes = figure.subplots()
+            names = [*(visible(c) for c, _ in self), "others"]
+            shares = [*(p for _, p in self), self.others]
+            axes.barh(range(len(names)), shares, color=figures.COLOURS[0])
+            axes.set(xlabel="probability of the next character", xlim=(0, 1))
+            axes.set_yticks(range(len(names)), names)
+            axes.invert_yaxis()
+            axes.grid(visible=False, axis="y")
+
+        return figures.drawn(draw, (5.0, 1.0 + 0.25 * len(self)))
+
+    def _repr_html_(self) -> str:
+        from charrnn.pages import filling
+
+        rows = [(visible(c), p) for c, p in self]
+        return str(filling.fill("next.html", rows=[*rows, ("others", self.others)]))
 
 
 class _Spelled(NamedTuple):

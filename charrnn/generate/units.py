@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import figures, frames
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.decoder import Decoder
+from charrnn.terminal import visible
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
 OPENING, CLOSING, EITHER = "„“«‹", "”»›", '"'
+SHOWN_UNITS = 5  # of each property, in a notebook
+LETTERS = 100  # under a picture: of a longer text they would not be read
 BRACKETS = dict(zip("([{", ")]}", strict=True))
 
 
@@ -38,7 +42,8 @@ class Unit:
 class Units:
     """The units of a model on a text. activations: (N, U), after each character. correlations: (U,) by property.
 
-    A property that does not vary in the text has none.
+    A property that does not vary in the text has none. A notebook shows the units that follow each property best, and
+    the text coloured by the best of all.
     """
 
     text: str
@@ -58,6 +63,54 @@ class Units:
                 return self.activations[:, i]
         first, last = self.units[0].name, self.units[-1].name
         raise OptionError(f"there is no unit {name!r}", f"give one from {first} to {last}: LAYER.STATE.NUMBER")
+
+    @property
+    def strongest(self) -> Unit:
+        """The unit that follows any property best; the first one where nothing varies."""
+        best = [self.best(name, 1)[0] for name in self.correlations]
+        return max(best, key=lambda pair: abs(pair[1]))[0] if best else self.units[0]
+
+    def follows(self, name: str) -> str:
+        """Say how well a unit follows each property."""
+        place = [each.name for each in self.units].index(name)
+        return ", ".join(f"{what} {r[place]:+.2f}" for what, r in self.correlations.items())
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame, a row for each unit: layer, state, number, its correlation with every property.
+
+        Raises CharRNNError where pandas is missing.
+        """
+        names = [unit.name for unit in self.units]
+        own = {what: [getattr(unit, what) for unit in self.units] for what in ("layer", "state", "number")}
+        return frames.of_columns({"unit": names, **own, **self.correlations})
+
+    def plot(self, unit: str | None = None) -> Any:
+        """Draw the activation of a unit along the text; of the one that follows a property best, where none is given.
+
+        Returns a matplotlib Figure. Raises CharRNNError where matplotlib is missing, OptionError for no such unit.
+        """
+        name = unit or self.strongest.name
+        values = self.of(name)
+
+        def draw(figure: Any) -> None:
+            axes = figure.subplots()
+            axes.plot(np.arange(len(values)), values, color=figures.COLOURS[0], linewidth=1)
+            axes.set(xlabel="characters of the text", ylabel="activation", title=f"unit {name}: {self.follows(name)}")
+            axes.set_xlim(-0.5, len(values) - 0.5)
+            if len(values) <= LETTERS:
+                axes.set_xticks(range(len(values)), list(map(visible, self.text)))
+
+        return figures.drawn(draw, (9.0, 3.0))
+
+    def _repr_html_(self) -> str:
+        from charrnn.pages import activation  # a notebook alone asks for it
+
+        ranked = [
+            (what, [(unit.name, f"{r:+.2f}") for unit, r in self.best(what, SHOWN_UNITS)]) for what in self.correlations
+        ]
+        name = self.strongest.name
+        about = f"The text, coloured by unit {name}: {self.follows(name)}"
+        return str(activation.shown(self.text, self.of(name).tolist(), about, ranked))
 
 
 def read(decoder: Decoder, tokenizer: Tokenizer, text: str, ids: NDArray[Any], starts: Starts) -> Units:

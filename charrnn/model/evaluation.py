@@ -5,15 +5,17 @@ All figures are per CHARACTER of text: one that is spelled in three bytes costs 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charrnn import figures, frames
 from charrnn.engines import cuda
 from charrnn.model.rnn import CharRNN
+from charrnn.terminal import visible
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
@@ -22,15 +24,20 @@ Mode = Literal["stream", "cold"]
 
 # While training, validation reads this many ids at the most, in so many rows, each led in by so many ids.
 ESTIMATE_IDS, ESTIMATE_ROWS, ESTIMATE_LEAD = 1 << 15, 64, 128
+LETTERS = 100  # under the bars of a picture: of a longer text they would not be read
 
 
 @dataclass(frozen=True)
 class Score:
-    """The cost of a text to a model. per_char: nats of each character (N,), float64. spelled_*: of those in bytes."""
+    """The cost of a text to a model. per_char: nats of each character (N,), float64. spelled_*: of those in bytes.
+
+    text: what was scored, where it is known. A notebook shows it as a heat map.
+    """
 
     per_char: NDArray[np.float64]
     spelled_characters: int
     spelled_nats: float
+    text: str | None = field(default=None, repr=False)
 
     @property
     def characters(self) -> int:
@@ -49,6 +56,39 @@ class Score:
     def perplexity(self) -> float:
         """Per character: e to the nats."""
         return math.exp(min(self.nats, 700))
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame, a row for each character: character, where the text is known, nats and bits.
+
+        Raises CharRNNError where pandas is missing.
+        """
+        characters = {} if self.text is None else {"character": list(self.text)}
+        return frames.of_columns({**characters, "nats": self.per_char, "bits": self.per_char / math.log(2)})
+
+    def plot(self) -> Any:
+        """Draw the bits of every character along the text, with their mean.
+
+        Returns a matplotlib Figure. Raises CharRNNError where matplotlib is missing.
+        """
+
+        def draw(figure: Any) -> None:
+            axes, bits = figure.subplots(), self.per_char / math.log(2)
+            axes.bar(np.arange(len(bits)), bits, width=0.9 if len(bits) <= LETTERS else 1.0, color=figures.COLOURS[0])
+            label = f"mean: {self.bits_per_char:.3f} bits per character"
+            axes.axhline(self.bits_per_char, color=figures.COLOURS[1], linewidth=1, label=label)
+            axes.set(xlabel="characters of the text", ylabel="bits", xlim=(-0.5, max(1, len(bits)) - 0.5))
+            if self.text is not None and len(bits) <= LETTERS:
+                axes.set_xticks(range(len(bits)), list(map(visible, self.text)))
+            axes.grid(visible=False, axis="x")
+            axes.legend(loc="upper right")
+
+        return figures.drawn(draw, (9.0, 3.0))
+
+    def _repr_html_(self) -> str:
+        from charrnn.pages import heat  # a notebook alone asks for it
+
+        about = f"{self.characters:,} characters, {self.bits_per_char:.3f} bits each, perplexity {self.perplexity:.2f}"
+        return str(heat.shown(self.text or "", (self.per_char / math.log(2)).tolist() if self.text else [], about))
 
 
 def score(costs: NDArray[np.float64], ids: NDArray[Any], tokenizer: Tokenizer) -> Score:

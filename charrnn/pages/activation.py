@@ -2,9 +2,14 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from charrnn.pages.escaping import character
-from charrnn.pages.filling import all_markup, pieces
+from charrnn.pages.filling import all_markup, fill, pieces
+from charrnn.pages.heat import SHOWN_CHARACTERS
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 LEVELS = 4  # on each side
 
@@ -31,6 +36,13 @@ def page(text: str, values: Sequence[float], title: str, about: str) -> Iterator
     """Yield a page that needs nothing else, in pieces."""
     texts = all_markup(marked(text, values))
     return pieces("activation_page.html", title=title, about=about, legend=legend(), pieces=texts)
+
+
+def shown(text: str, values: Sequence[float], about: str, ranked: Sequence[tuple[str, Any]]) -> "Markup":
+    """Return a text for a notebook: its beginning, where it is long. ranked: above it, (property, [(unit, r)])."""
+    left_out = max(0, len(text) - SHOWN_CHARACTERS)
+    texts = all_markup(marked(text[:SHOWN_CHARACTERS], values[:SHOWN_CHARACTERS]))
+    return fill("activation.html", about=about, ranked=ranked, legend=legend(), pieces=texts, left_out=left_out)
 
 
 def _class(level: int) -> str:

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import files, locks
+from charrnn import files, frames, locks
 from charrnn.errors import CharRNNError, command
 from charrnn.home import home
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import bundled, metrics, run_json, tensor_files
+from charrnn.training import bundled, learning_curve, metrics, run_json, tensor_files
 from charrnn.training.config import Config
 from charrnn.training.json_fields import shown
 from charrnn.training.metrics import METRICS, TIMINGS
@@ -342,6 +342,27 @@ class Run:
         checked: whether every figure must be there, not only the step. Raises CharRNNError where the file is damaged.
         """
         return metrics.rows(self.path / file, checked)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the figures of every validation: step, characters, seconds, lr, train_nats, val_nats.
+
+        What was not a number is None. A run of weights alone has none.
+        """
+        seconds = {row["step"]: row["seconds"] for row in self.rows(TIMINGS)}
+        return [{**row, "seconds": seconds.get(row["step"])} for row in self.rows(METRICS)]
+
+    def to_pandas(self) -> Any:
+        """Return the history as a pandas DataFrame. Raises CharRNNError where pandas is missing."""
+        names = ("step", "characters", "seconds", "lr", "train_nats", "val_nats")
+        rows = self.history()
+        return frames.of_columns({name: [row[name] for row in rows] for name in names})
+
+    def plot(self) -> Any:
+        """Draw the learning curve: training and validation, in bits per character, by characters read.
+
+        Returns a matplotlib Figure. Raises CharRNNError where matplotlib is missing, and where nothing was validated.
+        """
+        return learning_curve.drawn(self.history(), self.name)
 
     def truncate(self, step: int) -> None:
         """Forget lines past `step`, which a run that was cut off wrote after its last checkpoint."""
