@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from charrnn.api import ensemble as ensemble
     from charrnn.api import from_torch as from_torch
     from charrnn.api import load as load
+    from charrnn.api import resume as resume
     from charrnn.api import train as train
     from charrnn.cells import run as run
     from charrnn.errors import CharRNNError as CharRNNError
@@ -39,6 +40,7 @@ _HOME = {  # public name -> the module that defines it
     "ensemble": "charrnn.api",
     "from_torch": "charrnn.api",
     "load": "charrnn.api",
+    "resume": "charrnn.api",
     "run": "charrnn.cells",
     "train": "charrnn.api",
 }

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import warnings
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,9 @@ if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
     from charrnn.model.evaluation import Mode, Score
     from charrnn.model.torch_module import TorchModel
     from charrnn.text.cleaning import Findings
+    from charrnn.text.copies import Progress
     from charrnn.text.corpus import Part
+    from charrnn.training.events import Event
 
 
 FROM_TORCH = "a torch module"
@@ -64,7 +67,7 @@ UNKNOWN |= {"patience": 0, "threads": 1, "device": "cpu", "precision": "float32"
 class TextModel(LanguageModel):
     """Weights with the vocabulary and the configuration they belong to. Threads may share it.
 
-    It completes and scores by the methods of `LanguageModel`.
+    It completes and scores by the methods of `LanguageModel`. A notebook shows what it is and its learning curve.
 
     run: where they were loaded from. device: 'cpu', 'cuda', or 'auto' on a machine that has a GPU: there the faster of
     the two, measured. kept: the dtype the matrices are kept in while completing text on a CPU.
@@ -72,7 +75,7 @@ class TextModel(LanguageModel):
 
     config: Config
     tokenizer: Tokenizer
-    weights: dict[str, NDArray[np.float32]]
+    weights: dict[str, NDArray[np.float32]] = field(repr=False)
     run: Run | None = None
     device: str = "cpu"
     kept: Kept = "float32"
@@ -110,6 +113,24 @@ class TextModel(LanguageModel):
     def _costs(self, ids: NDArray[Any], mode: "Mode", starts: Starts) -> NDArray[np.float64]:
         """Return the nats of every id of a text (N,)."""
         return scoring.costs(self._decoders, self.config.engine, self.config.window, ids, mode, starts)
+
+    def to_pandas(self) -> Any:
+        """Return the history of the model's run, as `Run.to_pandas` does. Raises CharRNNError where it has no run."""
+        return self._own_run().to_pandas()
+
+    def plot(self) -> Any:
+        """Draw the learning curve of the model's run, as `Run.plot` does. Raises CharRNNError where it has no run."""
+        return self._own_run().plot()
+
+    def _own_run(self) -> Run:
+        if self.run is None:
+            raise CharRNNError("this model has no run, so nothing is known of its training", "train one, or load a run")
+        return self.run
+
+    def _repr_html_(self) -> str:
+        from charrnn.training import description  # a notebook alone asks for it
+
+        return description.of_model(self.run, self.config, self.architecture)
 
     def units(self, text: str) -> "Units":
         """Return what every unit of the model's state does on a text, and which property of it each follows."""
@@ -295,18 +316,21 @@ def train(
     name: str | None = None,
     out: str | Path | None = None,
     from_: str | Path | Run | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> TextModel:
-    """Train to the end, silently, and return the best model; settings are those of `charrnn.Settings`.
+    """Train to the end and return the best model; settings are those of `charrnn.Settings`.
 
     corpus: files, or the name of an embedded corpus, which is the default. name: of the run in the home folder.
     out: a folder for the run instead. from_: a run to learn on from, which sets cell, sizes and characters.
-    `charrnn.training.loop.new_run` does the same and reports on the way.
+    progress: True says on stderr what the command line says, or shows it in a notebook; False is silent. None, the
+    default, shows it in a notebook and is silent elsewhere.
+    `charrnn.training.loop.new_run` does the same and yields events on the way.
     Raises CharRNNError, with the run saved, where the losses or weights are no longer finite.
-    Ctrl-C raises KeyboardInterrupt after the step that it came in was saved; a note on it says how to go on.
+    Ctrl-C raises KeyboardInterrupt after the step that it came in was saved; a note on it says how to go on. In a
+    notebook that shows progress, interrupting returns the model so far instead, and the notebook says how to resume.
     """
     from charrnn.training import loop
-    from charrnn.training.events import Finished, Stepped
     from charrnn.training.pretrained import Pretrained
     from charrnn.training.settings import Settings
 
@@ -316,15 +340,67 @@ def train(
         pretrained = Pretrained.of(from_ if isinstance(from_, Run) else runs.find_run(str(from_)))
     asked = Settings.of(given) if pretrained is None else pretrained.settings(given)
     run = loop.open_run(asked, name, out)
+
+    def events(stop: Callable[[], bool], prepared: "Progress") -> Generator["Event", None, None]:
+        return loop.new_run(asked, run, stop, progress=prepared, pretrained=pretrained)
+
+    return _followed(events, run, progress)
+
+
+def resume(
+    run: str | Path | Run = "latest",
+    *,
+    steps: int | None = None,
+    epochs: float | None = None,
+    budget: float | str | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
+) -> TextModel:
+    """Go on with a run exactly where it stopped, to its end, and return the best model.
+
+    run: its name or path, or 'latest' for the newest that was interrupted. steps, epochs: how many it shall have in
+    all, which lengthens it. budget: seconds from now on, or a text such as '3m', instead. device: 'cpu' or 'cuda', to
+    move it. progress, and interrupting: as in `train`.
+    Raises CharRNNError where the run is complete and not lengthened, damaged, in use, diverged, or its corpus is gone.
+    """
+    from charrnn.training import loop
+    from charrnn.training.settings import Settings
+
+    if isinstance(run, Run):
+        found = run
+    elif run == "latest":
+        found = runs.newest_interrupted()
+    else:
+        found = runs.find_run(str(run), own=True, saved=False)
+    asked = {"steps": steps, "epochs": epochs, "budget": budget}
+    length = Settings.of({key: value for key, value in asked.items() if value is not None})
+
+    def events(stop: Callable[[], bool], prepared: "Progress") -> Generator["Event", None, None]:
+        lengths = {"epochs": length.epochs, "budget": length.budget}
+        return loop.resume(found, length.steps, stop, None, prepared, device, **lengths)
+
+    return _followed(events, found, progress)
+
+
+def _followed(
+    begin: "Callable[[Callable[[], bool], Progress], Generator[Event, None, None]]", run: Run, progress: bool | None
+) -> TextModel:
+    """Train to the end, or to an interruption, and return the best model; arguments and errors as in `train`."""
+    from charrnn.reporting import following, notebook
+    from charrnn.training import loop
+    from charrnn.training.events import Finished, Stepped
+
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
-    events = loop.new_run(asked, run, interruption, pretrained=pretrained)
+    listener = following.listener(progress)
+    events = begin(interruption, listener.preparing)
     with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
         for event in events:
             if isinstance(event, Stepped):
                 interruption.can_save()
-            elif isinstance(event, Finished) and event.result["diverged"] is not None:
+            listener.show(event)
+            if isinstance(event, Finished) and event.result["diverged"] is not None:
                 raise loop.diverged(run, event.result["diverged"])
-    if interruption():
+    if interruption() and not isinstance(listener, notebook.TrainingPicture):
         error = KeyboardInterrupt()
         about = run.about()
         error.add_note(

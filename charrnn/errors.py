@@ -1,6 +1,7 @@
 """The one error a user of charrnn should ever see, and commands as they are typed, for what it advises."""
 
 import shlex
+from collections.abc import Callable
 
 
 class CharRNNError(Exception):
@@ -43,6 +44,7 @@ def did_you_mean(given: str, known: list[str]) -> str:
     return f"choose from: {', '.join(known)}" if known else "there are none yet"
 
 
+Command = Callable[..., str]  # as `command` below
 PROGRAM = "charrnn"  # in advice of the library; the command line says it as it was called
 
 

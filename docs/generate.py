@@ -36,7 +36,7 @@ TINY_CHARS = 30_000
 
 API = {  # module -> its names for users, '*' for all public functions and classes
     "charrnn": [
-        *("train", "load", "ensemble", "from_torch"),
+        *("train", "resume", "load", "ensemble", "from_torch"),
         *("TextModel", "Ensemble", "Config", "run", "CharRNNError"),
     ],
     "charrnn.generate.language_model": ["LanguageModel"],

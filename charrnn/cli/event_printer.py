@@ -7,11 +7,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, suppress
 from typing import Any, Generic, TypeVar
 
-import click
-
-from charrnn.cli.streams import Controls
 from charrnn.interruption import Interruption, heard
-from charrnn.terminal import harmless
+from charrnn.reporting.lines import Lines
 
 E = TypeVar("E")
 
@@ -21,8 +18,7 @@ class EventPrinter(ABC, Generic[E]):
 
     def __init__(self, as_json: bool, interruption: Interruption) -> None:
         self._as_json, self._interruption = as_json, interruption
-        self._bar: Any = None  # tqdm's, which has no types
-        self._controls: Any = None  # the stream of the bar
+        self.lines = Lines()
         self._was_stopped = False
 
     def follow(self, events: Generator[E, None, None]) -> int:
@@ -45,24 +41,14 @@ class EventPrinter(ABC, Generic[E]):
         self._was_stopped = True
 
     def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(harmless(text), file=self._controls)
-        else:
-            click.echo(text, err=True)
+        self.lines.say(text)
 
     def _bar_of(self, **options: Any) -> Any:
         """Return the bar, made with tqdm's options where there is none yet; None where stderr is no terminal."""
-        if self._bar is None and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._controls = Controls(sys.stderr)
-            self._bar = tqdm(leave=False, dynamic_ncols=True, file=self._controls, **options)
-        return self._bar
+        return self.lines.bar(**options)
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self.lines.close()
 
 
 def interruptible() -> AbstractContextManager[Interruption]:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from charrnn.reporting.lines import Controls as Controls
 from charrnn.terminal import harmless
 
 STDOUT = "standard output"
@@ -55,8 +56,8 @@ class Result(_Layer):
 class Shown(io.TextIOWrapper):
     """A stream of text. To a terminal it gives nothing that would be obeyed; to files and pipes the text as it is.
 
-    So whatever is printed is safe, wherever it came from; `Controls` alone lets through what the program itself says
-    to a terminal.
+    So whatever is printed is safe, wherever it came from; `Controls` (in `charrnn.reporting.lines`) alone lets through
+    what the program itself says to a terminal.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -70,17 +71,6 @@ class Shown(io.TextIOWrapper):
     def write_controls(self, text: str) -> int:
         """Write what a terminal shall obey."""
         return super().write(text)
-
-
-class Controls:
-    """A stream for colours and bars, which are the program's own: a terminal obeys what is written here."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.write = stream.write_controls if isinstance(stream, Shown) else stream.write
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def relayered(stream: Any, layer: Callable[[Any, Any], _Layer]) -> Any:
