@@ -78,6 +78,7 @@ def test_the_modules_are_found() -> None:
         "reporting",
         "generate",
         "compare",
+        "sharing",
         "serve",
         "bench",
         "cli",
@@ -117,7 +118,7 @@ FORMER = {
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
 BASE = (*BASE, "blas", "terminal", "pages", "figures", "frames")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "reporting", "api")
-ORDER = (*ORDER, "compare", "serve", "bench", "cli", "__main__")
+ORDER = (*ORDER, "compare", "sharing", "serve", "bench", "cli", "__main__")
 
 
 def test_imports_point_one_way() -> None:

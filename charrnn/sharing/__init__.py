@@ -1,0 +1,1 @@
+"""A finished model in forms that other programs and other machines take."""
