@@ -1,6 +1,7 @@
 """The front door: a trained model as people use it, loading one, and training one."""
 
 import contextlib
+import dataclasses
 import signal
 import warnings
 from collections.abc import Callable, Generator
@@ -114,6 +115,14 @@ class TextModel(LanguageModel):
         """Return the nats of every id of a text (N,)."""
         return scoring.costs(self._decoders, self.config.engine, self.config.window, ids, mode, starts)
 
+    def adapted(self, text: str) -> "TextModel":
+        """As `LanguageModel.adapted`."""
+        from charrnn.text.corpus import encode_whole
+
+        learner = scoring.adapting(self._decoders, self.config.engine)
+        learner.costs(*encode_whole(self.clean(text), self.config.document, self.tokenizer))
+        return dataclasses.replace(self, weights=learner.weights())
+
     def to_pandas(self) -> Any:
         """Return the history of the model's run, as `Run.to_pandas` does. Raises CharRNNError where it has no run."""
         return self._own_run().to_pandas()
@@ -200,6 +209,10 @@ class Ensemble(LanguageModel):
 
         costs = averaged_costs([model._costs(ids, mode, starts) for model in self.models])
         return evaluation.score(costs, ids, self.tokenizer)
+
+    def adapted(self, text: str) -> "Ensemble":
+        """As `LanguageModel.adapted`: each model learns by itself."""
+        return Ensemble(tuple(model.adapted(text) for model in self.models))
 
     def training_text(self) -> TrainingText:
         """Return what the models learned, to look for copies; raises CharRNNError where it is gone, or not one text."""

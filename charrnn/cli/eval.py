@@ -1,6 +1,7 @@
 """eval: how well a run predicts a text."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,7 +29,16 @@ from charrnn.errors import command as command_line
     show_default=True,
     help="One stream from the first character, or windows that each start from nothing.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write the nats of every character here, as .npy.")
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Score again, while a copy of the model learns on from what it has read: dynamic evaluation.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the nats of every character here, as .npy: those of the last score.",
+)
 @options.encoding
 @options.device
 @options.as_json
@@ -38,6 +48,7 @@ def command(
     runs: tuple[str, ...],
     part: str | None,
     mode: str,
+    adapt: bool,
     out: Path | None,
     encoding: str | None,
     device: str,
@@ -47,7 +58,8 @@ def command(
 
     With --run the only argument is FILE. Several runs are scored on a part of their corpus if they have the same one.
 
-    All figures are per character of text, also where a character is spelled in several bytes.
+    All figures are per character of text, also where a character is spelled in several bytes. What --adapt gives stands
+    beside compressors, which learn from what they read too, and not beside other scores.
     """
     from charrnn.api import score_run
     from charrnn.text.cleaning import Findings
@@ -56,6 +68,8 @@ def command(
         if file is not None:
             raise click.UsageError(f"{run} is given as a run, and --run too: with --run give the file alone")
         run, file = None, run
+    if adapt and mode == "cold":
+        raise click.UsageError("--adapt reads one stream: leave --mode cold out")
     if encoding is not None and file is None:
         raise click.UsageError("--encoding is that of a FILE: give one")
     try:
@@ -70,33 +84,41 @@ def command(
     what, score = score_run(model, file, part, mode, findings)  # type: ignore[arg-type]
     for note in findings.others:
         cli.note(note)
+    adapted = score_run(model, file, part, "adapt")[1] if adapt else None  # type: ignore[arg-type]
     if out is not None:
         import numpy as np
 
         with options.opened(out, "--out") as stream:
-            np.save(stream, score.per_char)
+            np.save(stream, (score if adapted is None else adapted).per_char)
     share = score.spelled_characters / max(1, score.characters)
     if as_json:
         options.print_json(
             {
                 **options.paths(model),
                 "characters": score.characters,
-                "nats_per_char": score.nats,
-                "bits_per_char": score.bits_per_char,
-                "perplexity": score.perplexity,
+                **_figures(score),
                 "mode": mode,
                 "spelled_in_bytes": {
                     "characters": score.spelled_characters,
                     "share": share,
                     "nats": score.spelled_nats,
                 },
+                "adapted": adapted and _figures(adapted),
             }
         )
         return
     click.echo(f"{options.named(model)} on {what}: {score.characters:,} characters, {mode}")
-    click.echo(
-        f"{score.nats:.4f} nats, {score.bits_per_char:.4f} bits per character, perplexity {score.perplexity:.3f}"
-    )
+    click.echo(_in_words(score))
+    if adapted is not None:
+        click.echo(f"{_in_words(adapted)}, while it goes on learning: to be set beside compressors, which do so too")
     if score.spelled_characters:
         cost = score.spelled_nats / score.spelled_characters
         click.echo(f"spelled in bytes: {score.spelled_characters:,} characters ({share:.3%}), {cost:.1f} nats each")
+
+
+def _figures(score: Any) -> dict[str, float]:
+    return {"nats_per_char": score.nats, "bits_per_char": score.bits_per_char, "perplexity": score.perplexity}
+
+
+def _in_words(score: Any) -> str:
+    return f"{score.nats:.4f} nats, {score.bits_per_char:.4f} bits per character, perplexity {score.perplexity:.3f}"

@@ -34,6 +34,9 @@ from charrnn.cli import options, priming, streams
     show_default=True,
     help="Quantization of the weights while completing: fewer bytes are faster and a little less exact.",
 )
+@click.option(
+    "--adapt", is_flag=True, help="First let a copy of the model learn from the prime, read once: for a long one."
+)
 @options.max_copy
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what each completion cost, and what it copies.")
@@ -50,6 +53,7 @@ def command(
     separator: str | None,
     stop: tuple[str, ...],
     kept: Literal["float32", "bf16", "int8"],
+    adapt: bool,
     max_copy: int | None,
     out: Path | None,
     verbose: bool,
@@ -71,6 +75,7 @@ def command(
     model = options.loaded(runs, device, count * (len(text) + chars), kept)
     text = priming.examined(text, model, prime_as_is, priming.typed("sample", runs, "--prime"))
     stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
+    model = model.adapted(text) if adapt else model
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None
     target = sys.stdout if out is None else streams.Shown(options.opened(out, "--out"), "utf-8", newline="")
@@ -95,8 +100,8 @@ def command(
                 click.echo(_about(number, completion), err=True)
             done.append(completion)
         if as_json:
-            result = {**options.paths(model), "prime": text, "seed": sampling.seed, "completions": done}
-            options.print_json(result, target)
+            seen = {"prime": text, "seed": sampling.seed, "adapted": adapt}
+            options.print_json({**options.paths(model), **seen, "completions": done}, target)
     finally:
         if out is not None:
             target.close()

@@ -28,6 +28,11 @@ from charrnn.errors import CharRNNError
     show_default=True,
     help="Colours; auto is on a terminal, unless NO_COLOR is set.",
 )
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="While the text is read, a copy of the model goes on learning from it; each character is scored before.",
+)
 @options.encoding
 @options.device
 @options.as_json
@@ -37,6 +42,7 @@ def command(
     is_text: bool,
     html: Path | None,
     color: str,
+    adapt: bool,
     encoding: str | None,
     device: str,
     as_json: bool,
@@ -57,11 +63,11 @@ def command(
         cli.note(note)
     if not text:
         raise CharRNNError(f"{source} is empty", "give a text of at least one character")
-    score = model.score(text)
+    score = model.score(text, adapt=adapt)
     bits = (score.per_char / math.log(2)).tolist()
     about = (
         f"{options.named(model)} on {source}: {score.characters:,} characters, {score.bits_per_char:.3f} bits each, "
-        f"perplexity {score.perplexity:.2f}"
+        f"perplexity {score.perplexity:.2f}{', while it goes on learning' if adapt else ''}"
     )
     if html is not None:
         page = surprise.page(text, bits, f"{source}, read by {options.named(model)}", about)
@@ -71,7 +77,7 @@ def command(
         if len(text) > surprise.PAGE_CHARACTERS:
             cli.note(f"it shows the first {surprise.PAGE_CHARACTERS:,} characters; --json has all")
     if as_json:
-        options.print_json(_figures(model, text, score, bits))
+        options.print_json(_figures(model, text, score, bits, adapt))
     elif html is None:
         coloured = color == "always" or (color == "auto" and options.colours_wanted())
         if coloured:
@@ -109,13 +115,14 @@ def found(what: str, is_text: bool, findings: Any) -> tuple[Callable[[Any], str]
     return lambda _: priming.typed_in(what, "the text"), "the text"
 
 
-def _figures(model: Any, text: str, score: Any, bits: list[float]) -> dict[str, Any]:
+def _figures(model: Any, text: str, score: Any, bits: list[float], adapted: bool) -> dict[str, Any]:
     return {
         **options.paths(model),
         "characters": score.characters,
         "nats_per_char": score.nats,
         "bits_per_char": score.bits_per_char,
         "perplexity": score.perplexity,
+        "adapted": adapted,
         "text": text,
         "bits": bits,
     }

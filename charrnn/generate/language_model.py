@@ -3,7 +3,7 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from numpy.typing import NDArray
 
@@ -94,23 +94,29 @@ class LanguageModel(ABC):
         """
         return self._completer.likeliest(prime, k)
 
-    def score(self, text: str) -> "Score":
+    def score(self, text: str, *, adapt: bool = False) -> "Score":
         """Return what each character of a text costs the model, read as one stream from its first character.
 
-        Documents in it, of the kind that the model learned, are each read from nothing.
+        Documents in it, of the kind that the model learned, are each read from nothing. adapt: whether a copy of the
+        model goes on learning from what it has read; each character is scored before it is learned.
         """
         from charrnn.text.corpus import encode_whole
 
         text = self.clean(text)
         ids, starts = encode_whole(text, self._completer.document, self.tokenizer)
-        return dataclasses.replace(self.score_ids(ids, starts=starts), text=text)
+        return dataclasses.replace(self.score_ids(ids, "adapt" if adapt else "stream", starts), text=text)
 
     @abstractmethod
     def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
-        """Do as `score`, for text that is encoded already; mode 'cold' starts every training window from nothing.
+        """Do as `score`, for text that is encoded already.
 
-        starts: the positions at which documents begin, each of which is read from nothing too.
+        mode: 'cold' starts every training window from nothing, 'adapt' goes on learning. starts: the positions at which
+        documents begin, each of which is read from nothing too.
         """
+
+    @abstractmethod
+    def adapted(self, text: str) -> Self:
+        """Return a copy of the model that has learned from a text, while it read it once as `score` does."""
 
     @abstractmethod
     def training_text(self) -> TrainingText:

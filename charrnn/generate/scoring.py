@@ -12,6 +12,7 @@ from charrnn.text import documents
 from charrnn.text.documents import Starts
 
 if TYPE_CHECKING:  # compiled code scores, and what is here is imported, without torch
+    from charrnn.model.adaptation import Adapting
     from charrnn.model.evaluation import Mode
     from charrnn.model.rnn import CharRNN
 
@@ -33,11 +34,13 @@ def costs(
     """Return the nats of every id of a text (N,).
 
     decoders: of the model. engine: of its training, which torch uses where it can. window: of its training too, in ids;
-    mode 'cold' starts each of so many from nothing, 'stream' carries the state over the text. starts: the positions at
-    which documents begin, each of which is read from nothing.
+    mode 'cold' starts each of so many from nothing, 'stream' carries the state over the text, and so does 'adapt',
+    where a copy learns on. starts: the positions at which documents begin, each of which is read from nothing.
     """
     from charrnn.model import evaluation
 
+    if mode == "adapt":
+        return adapting(decoders, engine).costs(ids, starts)
     if mode == "stream" and len(ids) >= COMPILE_IDS and decoders.device != "cuda":
         decoder = decoders.on_cpu()
         if isinstance(decoder, StreamScoring) and _is_faster(decoder, decoders, engine, ids):
@@ -46,6 +49,13 @@ def costs(
     if mode == "stream":
         return evaluation.stream_costs(model, ids, starts=starts)
     return evaluation.cold_costs(model, ids, window, starts)
+
+
+def adapting(decoders: Decoders, engine: str) -> "Adapting":
+    """Return a copy of the model that learns from what it reads; arguments as of `costs`."""
+    from charrnn.model.adaptation import Adapting
+
+    return Adapting(_network(decoders, engine))
 
 
 def _network(decoders: Decoders, engine: str) -> "CharRNN":

@@ -11,16 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from charrnn import figures, frames
 from charrnn.engines import cuda
-from charrnn.model.rnn import CharRNN
+from charrnn.model.rnn import CharRNN, detach
 from charrnn.terminal import visible
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
-Mode = Literal["stream", "cold"]
+Mode = Literal["stream", "cold", "adapt"]
 
 # While training, validation reads this many ids at the most, in so many rows, each led in by so many ids.
 ESTIMATE_IDS, ESTIMATE_ROWS, ESTIMATE_LEAD = 1 << 15, 64, 128
@@ -174,10 +175,16 @@ def _segment_costs(
 def _windows(
     model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, begins: Sequence[int]
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield costs (B, t) of the ids of B rows (B, N), window by window, with the state carried along.
+    """Yield the costs (B, t) of `windows` without gradients, as NumPy has them."""
+    for costs in windows(model, rows, window, starts, begins):
+        yield costs.t().double().cpu().numpy()
+
+
+def windows(model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, begins: Sequence[int]) -> Iterator[Tensor]:
+    """Yield costs (t, B) of the ids of B rows (B, N), in nats, window by window, with the state carried along.
 
     A row is preceded by the start token, and so is a document inside it. Row b begins at begins[b] of the text that
-    `starts` is of.
+    `starts` is of. Gradients end where a window begins.
     """
     device = model.weights["head.b"].device
     state = model.start(len(rows))
@@ -190,8 +197,8 @@ def _windows(
         previous = piece[:, -1:]
         with cuda.repeatable(device.type):
             logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
+        state = detach(state)
         targets = torch.tensor(piece.T, device=device)
-        costs = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
-        ).view(targets.shape)
-        yield costs.t().double().cpu().numpy()
+        yield torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view(
+            targets.shape
+        )
