@@ -51,6 +51,8 @@ API = {  # module -> its names for users, '*' for all public functions and class
     "charrnn.training.pretrained": ["Pretrained"],
     "charrnn.training.runs": ["open_run", "runs", "find_run"],
     "charrnn.model.evaluation": ["Score"],
+    "charrnn.sharing.onnx_file": ["write", "metadata"],
+    "charrnn.sharing.hub": ["push", "Pushed"],
     "charrnn.generate.request": ["Choices", "Filters"],
     "charrnn.generate.sampling": ["Sampling"],
     "charrnn.generate.completion": ["Completion", "CompletionStream"],

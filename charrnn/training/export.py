@@ -35,7 +35,7 @@ def weights(run: Run, folder: Path, which: str = "best") -> Run:
     target = Run(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CharRNNError(f"{folder} exists already", "choose another folder, or delete that one")
-    target.create(_anywhere(config), tokenizer)
+    target.create(anywhere(config), tokenizer)
     try:
         entry = tensor_files.store(folder, "best", about["step"], tensors)
         target.rewrite(_facts(about, entry))
@@ -53,7 +53,7 @@ def _facts(about: Mapping[str, Any], entry: Mapping[str, str]) -> dict[str, Any]
     return {"format": run_json.WEIGHTS_FORMAT, **kept, "result": result, "files": {"best": entry}}
 
 
-def _anywhere(config: Config) -> Config:
+def anywhere(config: Config) -> Config:
     """Return a configuration without what belongs to one machine: folders of texts, and speeds measured there."""
     names = tuple(re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name for name in config.corpus)
     # Not by its own `replace`, which forgets the text's fingerprint with its names.

@@ -7,7 +7,7 @@ from pathlib import Path
 from charrnn.errors import CharRNNError, OptionError, command
 from charrnn.home import home
 from charrnn.patterns import pattern
-from charrnn.training import bundled, tensor_header
+from charrnn.training import bundled, hub, tensor_header
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -41,12 +41,14 @@ def bundled_runs() -> list[Run]:
 
 
 def find_run(name: str = "latest", own: bool = False, saved: bool = True) -> Run:
-    """Find the run of that name in the home folder, at that path, or the newest for 'latest'.
+    """Find the run of that name in the home folder, at that path or address of the Hub, or the newest for 'latest'.
 
     Where the user has none, the latest is the one that comes with the package, unless it must be the user's own.
     saved: only one that has a checkpoint; else one that was begun will do, which can be resumed.
     Raises CharRNNError where there is none, with the nearest name as a hint, and where it has no checkpoint.
     """
+    if hub.is_address(name):
+        return hub.fetch(name)
     if name == "latest":
         known = runs() or ([] if own else bundled_runs())
         if not known:
