@@ -27,19 +27,25 @@ if TYPE_CHECKING:
     from charrnn.api import resume as resume
     from charrnn.api import train as train
     from charrnn.cells import run as run
+    from charrnn.compare.results import Comparison as Comparison
+    from charrnn.compare.results import compare_cells as compare_cells
+    from charrnn.compare.results import load_comparison as load_comparison
     from charrnn.errors import CharRNNError as CharRNNError
     from charrnn.training.config import Config as Config
     from charrnn.training.settings import Settings as Settings
 
 _HOME = {  # public name -> the module that defines it
     "CharRNNError": "charrnn.errors",
+    "Comparison": "charrnn.compare.results",
     "Config": "charrnn.training.config",
     "Ensemble": "charrnn.api",
     "Settings": "charrnn.training.settings",
     "TextModel": "charrnn.api",
+    "compare_cells": "charrnn.compare.results",
     "ensemble": "charrnn.api",
     "from_torch": "charrnn.api",
     "load": "charrnn.api",
+    "load_comparison": "charrnn.compare.results",
     "resume": "charrnn.api",
     "run": "charrnn.cells",
     "train": "charrnn.api",

@@ -36,8 +36,8 @@ TINY_CHARS = 30_000
 
 API = {  # module -> its names for users, '*' for all public functions and classes
     "charrnn": [
-        *("train", "resume", "load", "ensemble", "from_torch"),
-        *("TextModel", "Ensemble", "Config", "run", "CharRNNError"),
+        *("train", "resume", "load", "ensemble", "from_torch", "compare_cells", "load_comparison"),
+        *("TextModel", "Ensemble", "Comparison", "Config", "run", "CharRNNError"),
     ],
     "charrnn.generate.language_model": ["LanguageModel"],
     "charrnn.cells": ["names", "get", "register", "unregister"],

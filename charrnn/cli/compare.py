@@ -1,11 +1,11 @@
 """compare: which recurrent cell models a text best."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from charrnn.cli import options, priming, progress
+from charrnn.cli import options, priming
 from charrnn.cli.comparison_table import table
 from charrnn.cli.event_printer import EventPrinter, interruptible
 from charrnn.compare.presets import NOTEBOOK, trends
@@ -14,8 +14,6 @@ from charrnn.interruption import Interruption
 if TYPE_CHECKING:
     from charrnn.compare import events
     from charrnn.compare.grid import Folder, Grid
-
-DEFAULT_BUDGET = "60s"
 
 
 @click.command()
@@ -71,7 +69,7 @@ def command(
     Every cell gets the same number of learning-rate trials, judged by the validation part, and then its seeds, each
     scored once on the test part. An interrupted comparison goes on when the same command is given again.
     """
-    from charrnn.compare import comparison
+    from charrnn.compare import asking, comparison
     from charrnn.compare.grid import Folder, Grid, read_json
 
     if source is not None:
@@ -87,7 +85,7 @@ def command(
     else:
         grid, models = _asked(corpus, cells, given)
         kind = grid.match
-    folder = Folder(out or _folder(grid, kind))
+    folder = Folder(out or asking.folder(grid, kind))
     with interruptible() as stopped:
         events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped)
         return _Printer(as_json, stopped, folder).follow(events)
@@ -95,23 +93,21 @@ def command(
 
 def _asked(corpus: tuple[str, ...], cells: str | None, given: dict[str, Any]) -> tuple["Grid", list[str]]:
     """Return the grid and the cells that the options ask for."""
-    from charrnn.compare.grid import Grid
-    from charrnn.knobs import parse_seconds
+    from charrnn.compare import asking
 
     if given["fraction"] is not None:
         raise click.UsageError("--fraction is a share of a --preset's epochs: give both, or neither")
     if given["budget"] is not None and given["steps"] is not None:
         raise click.UsageError("--budget and --steps both set the length of the runs: give one of them")
-    budget = None if given["steps"] is not None else parse_seconds(given["budget"] or DEFAULT_BUDGET)
-    grid = Grid(
-        config=_config(corpus, given),
-        match=given["match"] or "parameters",
-        seeds=3 if given["seeds"] is None else given["seeds"],
-        lr_trials=5 if given["lr_trials"] is None else given["lr_trials"],
-        budget=budget,
+    grid = asking.grid(
+        _config(corpus, given),
+        match=given["match"],
+        seeds=given["seeds"],
+        lr_trials=given["lr_trials"],
+        budget=given["budget"],
         steps=given["steps"],
         prime=priming.typed_in(given["prime"] or "", "the prime"),
-        target=given["parameters"],
+        parameters=given["parameters"],
     )
     return grid, options.cells(",".join(NOTEBOOK) if cells is None else cells)
 
@@ -143,124 +139,36 @@ def _config(corpus: tuple[str, ...], given: dict[str, Any]) -> Any:
     return Settings.of({**values, **({"corpus": corpus} if corpus else {})})
 
 
-def _folder(grid: "Grid", kind: str) -> Path:
-    """Return where a comparison is kept unless --out says otherwise."""
-    from charrnn.home import home
-    from charrnn.text import corpora
-
-    return home() / f"compare-{corpora.stem(grid.config.corpus[0])}-{kind}"
-
-
 class _Printer(EventPrinter["events.Event"]):
     """Prints the events of a comparison."""
 
     def __init__(self, as_json: bool, interruption: Interruption, folder: "Folder") -> None:
         super().__init__(as_json, interruption)
+        from charrnn.compare.reporting import ComparisonLines
+
         self._folder = folder
-        self._left = ""
+        self._comparison = ComparisonLines(self.lines)
 
     def show(self, event: "events.Event") -> None:
         from charrnn.compare import events
 
         match event:
-            case events.Sized():
-                self._sized(event)
-            case events.Timed():
-                self._timed(event)
             case events.Working():
                 self._interruption.can_save()
-                self._working(event)
-            case events.Tried():
-                self._tried(event)
-            case events.Decided():
-                self._decided(event)
-            case events.Ran():
-                self._ran(event)
             case events.Scoring():  # every run is complete
                 self._interruption.at_once(f"everything is saved in {self._folder.path}. The same command goes on.")
-                self._scoring(event)
             case events.Stopped():
-                self._stopped(event)
+                self._was_stopped = True
             case events.Compared():
                 self._compared(event)
-            case _:
-                assert_never(event)
-
-    def _sized(self, event: "events.Sized") -> None:
-        grid, config = event.grid, event.grid.config
-        length = f"{grid.steps:,} steps" if grid.steps else f"{grid.budget:g} s"
-        self._say(
-            f"comparing {len(grid.entries)} models on {', '.join(config.corpus)}: {grid.lr_trials} learning rates and "
-            f"{grid.seeds} seeds each, {length} a run, equal {grid.match}; in {event.folder.path}"
-        )
-        self._say(f"computing on {config.device}, {config.precision}, {config.threads} threads")
-        for entry in event.added:
-            line = f"  {grid.label(entry):<12} hidden {entry.hidden:>5} x {entry.layers}"
-            line += f"  {entry.parameters:>11,} parameters"
-            if event.target:
-                line += f"  ({entry.parameters / event.target - 1:+.2%} of {event.target:,})"
-            self._say(line)
-
-    def _timed(self, event: "events.Timed") -> None:
-        if event.chars_per_s:
-            self._say(f"timed {event.label}: {event.chars_per_s:,.0f} characters per second")
-
-    def _working(self, event: "events.Working") -> None:
-        self._left = progress.duration(event.seconds_left)
-        bar = self._bar_of(total=event.runs, bar_format="{percentage:3.0f}% |{bar}| {postfix}")
-        if bar is None:
-            return
-        done = event.runs_done + (event.step / event.steps if event.step < event.steps else 0)
-        bar.n = min(done, event.runs)
-        bar.set_postfix_str(
-            f"run {min(event.runs_done + 1, event.runs)} of {event.runs}: {event.label}, {event.kind}, "
-            f"step {event.step:,} of {event.steps:,}; about {self._left} left",
-            refresh=False,
-        )
-        bar.update(0)
-
-    def _tried(self, event: "events.Tried") -> None:
-        if event.trials:
-            tried = ", ".join(f"{lr:g}: {'diverged' if nats is None else f'{nats:.4f}'}" for lr, nats in event.trials)
-            edge = event.best in (event.trials[0][0], event.trials[-1][0])
-            self._say(
-                f"{event.label:<12} learning rate {event.lr:g}: {event.best:g} would be best in the trials"
-                f"{' (an outermost one)' if edge else ''}; validation nats at {tried}"
-            )
-
-    def _decided(self, event: "events.Decided") -> None:
-        steps = {entry.steps for entry in event.grid.entries}
-        if len(steps) == 1:
-            self._say(f"every run has {next(iter(steps)):,} steps")
-        else:
-            for entry in event.grid.entries:
-                self._say(f"{event.grid.label(entry):<12} {entry.steps:,} steps a run")
-
-    def _ran(self, event: "events.Ran") -> None:
-        self._say(
-            f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {event.bits_per_char:.4f} bits "
-            f"per character, perplexity {2**event.bits_per_char:.3f}; about {self._left} left"
-        )
-
-    def _scoring(self, event: "events.Scoring") -> None:
-        self._close()
-        self._say(f"{event.what} ...")
-
-    def _stopped(self, event: "events.Stopped") -> None:
-        self._end_stopped(f"stopped; everything is saved in {event.folder.path}. The same command goes on.")
+        self._comparison.show(event)
 
     def _compared(self, event: "events.Compared") -> None:
-        self._close()
+        self.lines.close()
         if self._as_json:
             options.print_json(event.result)
-        else:
-            click.echo(table(event.result))
-            if event.grid.preset is not None:
-                for trend in trends(event.result["cells"]):
-                    click.echo(
-                        f"{trend.claim}: ahead in {trend.ahead} of {trend.pairs}, {trend.bits:+.4f} bits on average"
-                    )
-        for path in event.files:
-            self._say(f"written: {path}")
-        for note in event.notes:
-            self._say(f"note: {note}")
+            return
+        click.echo(table(event.result))
+        if event.grid.preset is not None:
+            for trend in trends(event.result["cells"]):
+                click.echo(f"{trend.claim}: ahead in {trend.ahead} of {trend.pairs}, {trend.bits:+.4f} bits on average")

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.compare.outcome import Curve
-from charrnn.figures import COLOURS, STYLE, missing
+from charrnn.figures import COLOURS, STYLE, drawn, missing
 from charrnn.figures import available as available
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
 MARKS = "osD^vP*Xh<>"
+WIDE_INCHES, GRADIENT_INCHES = (10.2, 4.2), (9.5, 4.2)
 LABELS_BESIDE, LEGEND_COLUMNS = 12, 4  # of a legend
 WIDE = 8  # times from the lowest to the highest: beyond, an axis is logarithmic
 FLOOR = 1e-12  # of a logarithmic scale: what is below is as good as nothing
@@ -32,7 +33,15 @@ def require() -> None:
 
 def learning_curves(curves: Mapping[str, Curve]) -> str:
     """Draw validation by characters read and by seconds: the mean over seeds, and a band from lowest to highest."""
+    return _svg("curves", WIDE_INCHES, _learning(curves))
 
+
+def figure_of_learning(curves: Mapping[str, Curve]) -> Any:
+    """Return the same picture as a matplotlib Figure."""
+    return drawn(_learning(curves), WIDE_INCHES)
+
+
+def _learning(curves: Mapping[str, Curve]) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         bottom, top = _learned([curve.bits for curve in curves.values()])
@@ -50,12 +59,20 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
         _perplexity(right)
         _legend(figure, left)
 
-    return _svg("curves", (10.2, 4.2), draw)
+    return draw
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw bits per character, with their intervals, against parameters and against speed."""
+    return _svg("costs", WIDE_INCHES, _costs(rows))
 
+
+def figure_of_costs(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the same picture as a matplotlib Figure."""
+    return drawn(_costs(rows), WIDE_INCHES)
+
+
+def _costs(rows: Sequence[Mapping[str, Any]]) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, name, text in ((left, "parameters", "parameters"), (right, "chars_per_s", "characters per second")):
@@ -72,12 +89,20 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> str:
         _perplexity(right)
         _legend(figure, left)
 
-    return _svg("costs", (10.2, 4.2), draw)
+    return draw
 
 
 def gradient_reach(at_start: Series, trained: Series) -> str:
     """Draw the share (K + 1,) of the loss gradient that reaches the state k steps earlier, untrained and trained."""
+    return _svg("gradients", GRADIENT_INCHES, _reach(at_start, trained))
 
+
+def figure_of_gradients(at_start: Series, trained: Series) -> Any:
+    """Return the same picture as a matplotlib Figure."""
+    return drawn(_reach(at_start, trained), GRADIENT_INCHES)
+
+
+def _reach(at_start: Series, trained: Series) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         from matplotlib.ticker import FuncFormatter
 
@@ -93,7 +118,7 @@ def gradient_reach(at_start: Series, trained: Series) -> str:
         left.set_ylabel("gradient reaching the state k steps back")
         _legend(figure, left)
 
-    return _svg("gradients", (9.5, 4.2), draw)
+    return draw
 
 
 def copy_reach(reach: Mapping[str, int], longest: int) -> str:

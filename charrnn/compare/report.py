@@ -46,7 +46,7 @@ def page(
         title=f"Recurrent cells on {Path(result['corpus']).name}",
         verdict=verdict(result),
         scores={"heads": HEADS.split(","), "rows": score_rows(result)},
-        baselines=_baselines(result),
+        baselines=baseline_rows(result),
         perplexity=PERPLEXITY,
         curves=filling.markup(pictures.learning_curves(curves)),
         costs=filling.markup(pictures.costs(result["cells"])),
@@ -121,7 +121,8 @@ def score_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _baselines(result: Mapping[str, Any]) -> list[list[str]]:
+def baseline_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row of words for every baseline: name, bits, perplexity, what it is."""
     return [
         [
             reference["name"],
