@@ -132,6 +132,22 @@ class Cell:
             )
         return declared
 
+    def latex(self, **options: int) -> str:
+        """Return the equations in LaTeX, as they are for these options; vectors are columns, as in textbooks: W x.
+
+        Raises CharRNNError where the equations do what only Python can.
+        """
+        from charrnn.cells import latex  # a notebook alone asks for it
+
+        text = " \\\\\n".join(latex.lines(self, **options))
+        return f"\\begin{{aligned}}\n{text}\n\\end{{aligned}}"
+
+    def _repr_latex_(self) -> str | None:
+        try:
+            return f"$$\n{self.latex()}\n$$"
+        except CharRNNError:  # it has equations all the same, and a plain text
+            return None
+
     def count(self, I: int, H: int, O: int | None = None, **options: int) -> int:
         """Count the numbers that the parameters hold."""
         return sum(math.prod(param.shape) for param in self.shapes(I, H, O, **options).values())

@@ -47,6 +47,7 @@ class Operation:
         arrays, and is written in other rows.
     onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
     javascript: JavaScript with a place {} for each argument.
+    latex: LaTeX with a place {} for each argument.
     parameters: the names of its arguments. elementwise: whether number j of the result depends on numbers j alone.
     identity: of a reduction of all features to one number, what it begins with; None for what is no reduction.
     """
@@ -61,6 +62,7 @@ class Operation:
     llvm: Callable[..., Any] | None = None
     onnx: Callable[..., Any] | None = None
     javascript: str = ""
+    latex: str = ""
     parameters: tuple[str, ...] = ("x",)
     elementwise: bool = True
     identity: float | None = None

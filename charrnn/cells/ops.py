@@ -97,6 +97,7 @@ _add = Operation(
     llvm=lambda m, a, b: a + b,
     onnx=lambda graph, a, b: graph.add("Add", a, b),
     javascript="{} + {}",
+    latex="{} + {}",
     parameters=TWO,
 )
 _sub = Operation(
@@ -109,6 +110,7 @@ _sub = Operation(
     llvm=lambda m, a, b: a - b,
     onnx=lambda graph, a, b: graph.add("Sub", a, b),
     javascript="{} - {}",
+    latex="{} - {}",
     parameters=TWO,
 )
 _mul = Operation(
@@ -121,6 +123,7 @@ _mul = Operation(
     llvm=lambda m, a, b: a * b,
     onnx=lambda graph, a, b: graph.add("Mul", a, b),
     javascript="{} * {}",
+    latex=r"{} \odot {}",
     parameters=TWO,
 )
 _div = Operation(
@@ -134,6 +137,7 @@ _div = Operation(
     llvm=lambda m, a, b: a / b,
     onnx=lambda graph, a, b: graph.add("Div", a, b),
     javascript="{} / {}",
+    latex=r"\frac{{{}}}{{{}}}",
     parameters=TWO,
 )
 _neg = Operation(
@@ -146,6 +150,7 @@ _neg = Operation(
     llvm=lambda m, x: -x,
     onnx=lambda graph, x: graph.add("Neg", x),
     javascript="-{}",
+    latex="-{}",
 )
 _abs = Operation(
     "abs",
@@ -157,6 +162,7 @@ _abs = Operation(
     llvm=lambda m, x: m.intrinsic("fabs", x),
     onnx=lambda graph, x: graph.add("Abs", x),
     javascript="Math.abs({})",
+    latex="|{}|",
 )
 
 
@@ -195,6 +201,7 @@ sigmoid = Operation(
     llvm=lambda m, x: m.sigmoid(x),
     onnx=lambda graph, x: graph.add("Sigmoid", x),
     javascript="sigmoid({})",
+    latex=r"\sigma({})",
 )
 tanh = Operation(
     "tanh",
@@ -207,6 +214,7 @@ tanh = Operation(
     llvm=lambda m, x: m.tanh(x),
     onnx=lambda graph, x: graph.add("Tanh", x),
     javascript="Math.tanh({})",
+    latex=r"\tanh({})",
 )
 exp = Operation(
     "exp",
@@ -219,6 +227,7 @@ exp = Operation(
     llvm=lambda m, x: m.exp(x),
     onnx=lambda graph, x: graph.add("Exp", x),
     javascript="Math.exp({})",
+    latex=r"\exp({})",
 )
 expm1 = Operation(
     "expm1",
@@ -231,6 +240,7 @@ expm1 = Operation(
     llvm=lambda m, x: m.expm1(x),
     onnx=_expm1_in_onnx,
     javascript="Math.expm1({})",
+    latex=r"\exp({}) - 1",
 )
 _log1p = Operation(
     "log1p",
@@ -243,6 +253,7 @@ _log1p = Operation(
     llvm=lambda m, x: m.log1p(x),
     onnx=_log1p_in_onnx,
     javascript="Math.log1p({})",
+    latex=r"\log(1 + {})",
 )
 sqrt = Operation(
     "sqrt",
@@ -255,6 +266,7 @@ sqrt = Operation(
     llvm=lambda m, x: m.intrinsic("sqrt", x),
     onnx=lambda graph, x: graph.add("Sqrt", x),
     javascript="Math.sqrt({})",
+    latex=r"\sqrt{{{}}}",
 )
 relu = Operation(
     "relu",
@@ -266,7 +278,11 @@ relu = Operation(
     llvm=lambda m, x: m.choose(x.compare("<", 0), 0, x),
     onnx=lambda graph, x: graph.add("Relu", x),
     javascript="Math.max({}, 0)",
+    latex=r"\mathrm{{relu}}({})",
 )
+
+
+SOFTPLUS_LATEX = r"\mathrm{{softplus}}({})"
 
 
 def softplus(x: Array) -> Array:
@@ -286,6 +302,7 @@ maximum = Operation(
     llvm=lambda m, a, b: m.choose(b.compare(">", a), b, a),
     onnx=lambda graph, a, b: graph.add("Max", a, b),
     javascript="Math.max({}, {})",
+    latex=r"\max({}, {})",
     parameters=TWO,
 )
 minimum = Operation(
@@ -298,6 +315,7 @@ minimum = Operation(
     llvm=lambda m, a, b: m.choose(b.compare("<", a), b, a),
     onnx=lambda graph, a, b: graph.add("Min", a, b),
     javascript="Math.min({}, {})",
+    latex=r"\min({}, {})",
     parameters=TWO,
 )
 
@@ -335,6 +353,7 @@ layernorm = Operation(
     llvm=lambda m, x: (x - _mean(x)) * _inverse_deviation(x),
     onnx=lambda graph, x: graph.add("LayerNormalization", x, graph.ones(x), epsilon=EPSILON),
     javascript=f"layernorm({{}}, {EPSILON!r}, {{}});",
+    latex=r"\mathrm{{LN}}({})",
     elementwise=False,
 )
 

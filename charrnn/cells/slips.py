@@ -13,7 +13,18 @@ from charrnn.errors import CharRNNError, did_you_mean
 from charrnn.patterns import pattern
 
 # Modules of the folder that serve all cells, and are none.
-SERVING = ("cell", "cell_files", "checking", "initialisation", "operation", "ops", "registry", "shapes", "slips")
+SERVING = (
+    "cell",
+    "cell_files",
+    "checking",
+    "initialisation",
+    "latex",
+    "operation",
+    "ops",
+    "registry",
+    "shapes",
+    "slips",
+)
 OPERATIONS = tuple(ops.public())
 # What other libraries call the same operation.
 _OTHER_NAMES = {
