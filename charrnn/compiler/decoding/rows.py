@@ -47,7 +47,7 @@ def rows_by_float32(x, x_at, I, panels, y, y_at, O, rounded, sums):
         tile = panels[first // PANEL, first % PANEL * I :]
         r = 0
         while r < B:
-            rows = _at_once(B - r)
+            r, rows = _next_tile(r, B)
             _float32(rows, x[r:, x_at:], width, tile, sums, I)
             for k in range(rows):
                 for j in range(min(TILE, O - first)):
@@ -63,7 +63,7 @@ def rows_by_bf16(x, x_at, I, panels, y, y_at, O, rounded, sums):
         tile = panels[first // PANEL, first % PANEL * ((I + 1) // 2) :]
         r = 0
         while r < B:
-            rows = _at_once(B - r)
+            r, rows = _next_tile(r, B)
             _bf16_low(rows, x[r:, x_at:], width, tile, sums, I // 2)
             if I > 1:
                 _bf16_high(rows, x[r:, x_at + 1 :], width, tile, sums, I // 2)
@@ -87,7 +87,7 @@ def rows_by_int8(x, x_at, I, panels, scale, y, y_at, O, rounded, sums):
         n = min(TILE, O - first)
         r = 0
         while r < B:
-            rows = _at_once(B - r)
+            r, rows = _next_tile(r, B)
             for i in range(0, pairs, PAIRS_AT_ONCE):
                 _int8(rows, rounded[r * pairs + i :], pairs, tile[2 * TILE * i :], sums, min(PAIRS_AT_ONCE, pairs - i))
                 for k in range(rows):
@@ -101,9 +101,17 @@ def rows_by_int8(x, x_at, I, panels, scale, y, y_at, O, rounded, sums):
 
 
 @njit(**FLAGS)
-def _at_once(left):
-    """Return how many of the rows that are left the next tile has."""
-    return TILE_ROWS if left >= TILE_ROWS else FEW if left >= FEW else 1
+def _next_tile(r, B):
+    """Return where the next tile begins, of rows of which r are done, and how many it has.
+
+    A whole tile costs little more than a part of one: where some rows are left, those before them are done once more.
+    """
+    left = B - r
+    if left >= TILE_ROWS:
+        return r, TILE_ROWS
+    if left > FEW and B >= TILE_ROWS:
+        return B - TILE_ROWS, TILE_ROWS
+    return r, FEW if left >= FEW else 1
 
 
 def _tile(rows, word, weights, kind, add, step=1, onto=False):
