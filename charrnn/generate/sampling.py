@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError, OptionError
@@ -113,7 +114,19 @@ def draw(p: NDArray[np.float64], u: float) -> int:
 
 def draws(seed: int, completion: int) -> np.random.Generator:
     """Return the source of u for one completion; its `random()` gives them in order of position."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, completion], dtype=np.uint64)))
+    return np.random.Generator(np.random.Philox(_Key(seed, completion)))
+
+
+class _Key(ISeedSequence):
+    """A key as NumPy asks for it. Given as `key`, it would come with a seed of the machine's entropy, which is slow."""
+
+    def __init__(self, *words: int) -> None:
+        self._words = np.array(words, np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
+        """Return the words, which are as many as Philox asks for."""
+        assert n_words == len(self._words)
+        return self._words
 
 
 def costs(logits: NDArray[Any]) -> NDArray[np.float64]:
