@@ -4,10 +4,11 @@ A row has its own prime, filters and source of draws, and comes and goes between
 is, to the last bit, what its decoder draws in one row alone, whatever the others are.
 """
 
+import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,8 +32,9 @@ STEPS = 16  # ids by which every row moves on at a time
 class Row:
     """A text that is decoded beside others.
 
-    given: (N,), ids that are still to be read. ids, costs: what the last move drew, with its nats; an id of -1 is where
-    the logits were not finite, and the row is over. logits: those that each of `ids` was drawn from, where is_noting.
+    given: (N,), ids that are still to be read. ids, costs: what the last move drew, with its nats where those are
+    wanted; an id of -1 is where the logits were not finite, and the row is over. logits: those that each of `ids` was
+    drawn from, where is_noting.
     """
 
     state: State
@@ -66,13 +68,14 @@ class SideBySide(Protocol):
         """Move every row on by STEPS ids, read and then drawn."""
 
 
-def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int) -> SideBySide:
+def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int, with_costs: bool = True) -> SideBySide:
     """Return room for up to `most` rows of a decoder: in machine code where it is compiled, else one after the other.
 
-    Raises CharRNNError where the equations cannot be compiled.
+    with_costs: whether the nats of what is drawn are wanted. Raises CharRNNError where the equations cannot be
+    compiled.
     """
     if isinstance(decoder, CompiledDecoder):
-        return Rows(RowsDecoder(decoder), tokenizer, most)
+        return Rows(RowsDecoder(decoder), tokenizer, most, with_costs)
     return OneAfterTheOther(decoder, tokenizer)
 
 
@@ -112,24 +115,30 @@ class RowsDecoder:
 class Rows:
     """As `SideBySide`, in machine code, on all cores."""
 
-    def __init__(self, weights: RowsDecoder, tokenizer: Tokenizer, most: int):
-        """most: rows at once."""
-        self._weights, self._tokenizer, self._most = weights, tokenizer, most
+    def __init__(self, weights: RowsDecoder, tokenizer: Tokenizer, most: int, with_costs: bool = True):
+        """most: rows at once. with_costs: whether the nats of what is drawn are wanted."""
+        self._weights, self._tokenizer, self._most, self._with_costs = weights, tokenizer, most, with_costs
         self._rows: list[Row] = []
+        self._entered: tuple[State, Sequence[NDArray[np.float32]]] = (), ()
         V, driver = weights.decoder.architecture.vocabulary, weights.driver
-        self._V, self._states = V, len(tokenizer.next_state)
-        # The row r of every array is the row's own; those of STEPS numbers a row lie part by part, see _block.
+        self._V = V
+        # The row r of these is the row's own.
         self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
         self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
         self._logits, self._filters = np.empty((most, V), np.float32), np.empty((most, 4))
-        self._us, self._costs = np.empty(STEPS * most), np.empty(STEPS * most)
-        self._given, self._drawn = np.empty(STEPS * most, np.int64), np.empty(STEPS * most, np.int64)
+        self._random = np.empty((most, STEPS))
+        # Those of STEPS numbers a row lie part by part, see _block.
+        self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
+        self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
         sums, half = driver.room
         self._cores = min(os.cpu_count() or 1, most)
         self._room = [
             (np.empty(sums + most, np.float32), np.empty(most * half, np.int32), np.empty(2 * V), np.empty(2 * V, int))
             for _ in range(self._cores)
         ]
+        self._table_at, self._weights_at = address(weights.decoder.table), [*map(address, weights.weights)]
+        self._room_at = [[*map(address, arrays)] for arrays in self._room]
+        self._following_at, self._allowed_at = address(tokenizer.next_state), address(tokenizer.allowed)
         # Threads of a pool end when nobody holds it any more.
         self._pool = ThreadPoolExecutor(self._cores - 1, "rows") if self._cores > 1 else None
 
@@ -141,7 +150,9 @@ class Rows:
         row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
         r = len(self._rows)
         self._rows.append(row)
-        for scratch, vector in zip(self._scratch, self._weights.decoder.enter(state).vectors, strict=True):
+        if state is not self._entered[0]:  # most begin where others began
+            self._entered = state, self._weights.decoder.enter(state).vectors
+        for scratch, vector in zip(self._scratch, self._entered[1], strict=True):
             scratch[r] = vector
         self._position[r], self._filters[r] = 0, filters(sampling, self._V)
         return row
@@ -157,32 +168,37 @@ class Rows:
     def move_on(self) -> None:
         """As `SideBySide.move_on`."""
         n, rows = len(self._rows), self._rows
+        if not rows:
+            return
         cores = min(self._cores, n)
         parts = [(n * p // cores, n * (p + 1) // cores) for p in range(cores)]
-        read = []
+        self._given[: STEPS * n].fill(-1)
+        read = {r: row.takes(STEPS) for r, row in enumerate(rows) if len(row.given)}
+        for r, row in enumerate(rows):
+            row.source.random(out=self._random[r, len(read.get(r, ())) :])
         for part in parts:
-            given, us = self._block(self._given, part), self._block(self._us, part)
-            given.fill(-1)
-            for r, row in enumerate(rows[slice(*part)]):
-                taken = row.takes(STEPS)
-                given[: len(taken), r] = taken
-                if len(taken) < STEPS:
-                    us[len(taken) :, r] = row.source.random(STEPS - len(taken))
-                read.append(len(taken))
-        others = [self._pool.submit(self._move_part, p, parts[p], read) for p in range(1, cores)] if self._pool else []
-        if parts:
-            self._move_part(0, parts[0], read)
+            self._block(self._us, part)[:] = self._random[slice(*part)].T
+            for r in read.keys() & range(*part):
+                self._block(self._given, part)[: len(read[r]), r - part[0]] = read[r]
+        lengths = {r: len(taken) for r, taken in read.items()}
+        others = (
+            [self._pool.submit(self._move_part, p, parts[p], lengths) for p in range(1, cores)] if self._pool else []
+        )
+        self._move_part(0, parts[0], lengths)
         for other in others:
             other.result()
-        ids = [some for part in parts for some in self._block(self._drawn, part).T.tolist()]
-        costs = [some for part in parts for some in self._block(self._costs, part).T.tolist()]
-        for row, k, own, nats in zip(rows, read, ids, costs, strict=True):
-            row.ids, row.costs = own[k:], nats[k:]
+        for part in parts:
+            ids = self._block(self._drawn, part).T.tolist()
+            costs = self._block(self._costs, part).T.tolist() if self._with_costs else itertools.repeat([])
+            for row, own, nats in zip(rows[slice(*part)], ids, costs, strict=False):
+                row.ids, row.costs = own, nats
+        for r, k in lengths.items():
+            rows[r].ids, rows[r].costs = rows[r].ids[k:], rows[r].costs[k:]
 
-    def _move_part(self, p: int, part: tuple[int, int], read: Sequence[int]) -> None:
-        """Move the rows from..to of part p on. read: of every row, how many ids are given."""
+    def _move_part(self, p: int, part: tuple[int, int], read: Mapping[int, int]) -> None:
+        """Move the rows from..to of part p on. read: how many ids are given, of those rows that are given any."""
         first, end = part
-        noting = [(r, read[r], self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
+        noting = [(r, read.get(r, 0), self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
         if not noting:
             self._call(p, part, 0, STEPS)
             return
@@ -197,17 +213,21 @@ class Rows:
     def _call(self, p: int, part: tuple[int, int], step: int, steps: int) -> None:
         """Run the compiled code for the rows from..to, from a step on. Compiled code knows addresses alone."""
         first, end = part
-        weights, tokenizer, B = self._weights, self._tokenizer, end - first
-        sums, rounded, numbers, order = self._room[p]
-        scratch = [s[first:] for s in self._scratch]
-        us, given, drawn, costs_ = (
-            self._block(a, part)[step:] for a in (self._us, self._given, self._drawn, self._costs)
+        B, run = end - first, self._weights.run
+        sums, rounded, numbers, order = self._room_at[p]
+        ids, logits, position, filters, *scratch = (
+            address(array) + first * array.strides[0]
+            for array in (self._ids, self._logits, self._position, self._filters, *self._scratch)
         )
-        logits = self._logits[first:]
-        calls = [self._ids[first:], given, logits, us, self._position[first:], tokenizer.next_state, drawn]
-        others = [logits, tokenizer.allowed, self._filters[first:], numbers, order, costs_]
-        arrays = [weights.decoder.table, sums, rounded, *scratch, *weights.weights, *calls, *others]
-        weights.run(*map(address, arrays), weights.decoder.draw_address, B, steps, self._V, self._states)
+        given, us, drawn, costs = (
+            address(array) + (STEPS * first + step * B) * array.itemsize if len(array) else 0
+            for array in (self._given, self._us, self._drawn, self._costs)
+        )
+        calls = [ids, given, logits, us, position, self._following_at, drawn]
+        others = [logits, self._allowed_at, filters, numbers, order, costs]
+        addresses = [self._table_at, sums, rounded, *scratch, *self._weights_at, *calls, *others]
+        states = len(self._tokenizer.next_state)
+        run(*addresses, self._weights.decoder.draw_address, B, steps, self._V, states)
 
     @staticmethod
     def _block(array: NDArray[Any], part: tuple[int, int]) -> NDArray[Any]:

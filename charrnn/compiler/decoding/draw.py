@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from charrnn.compiler.decoding.arithmetic import exp_float64
-from charrnn.compiler.decoding.views import vector
+from charrnn.compiler.decoding.views import is_nowhere, vector
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
 
@@ -139,7 +139,7 @@ def cost(logits, id_):
 
 
 def draw(logits, n, allowed, filters, u, numbers, order, cost_at):
-    """Draw from n logits at an address: the id, or -1, and its cost.
+    """Draw from n logits at an address: the id, or -1, and its cost, where that has a place.
 
     filters: the four of `choose`. numbers: 2 n float64, and order: 2 n int64, to work in.
     """
@@ -149,5 +149,6 @@ def draw(logits, n, allowed, filters, u, numbers, order, cost_at):
     temperature, top_k, top_p, min_p = settings[0], int(settings[1]), settings[2], settings[3]
     permitted = vector(allowed, n)
     id_ = choose(x, permitted, temperature, top_k, top_p, min_p, u, work[:n], work[n:], vector(order, 2 * n))
-    vector(cost_at, 1)[0] = cost(x, max(id_, 0))
+    if not is_nowhere(cost_at):
+        vector(cost_at, 1)[0] = cost(x, max(id_, 0))
     return id_

@@ -113,7 +113,8 @@ def run({parameters}):
             for i in range(V):
                 logits[r, i] += bias[i]
             x, allowed, filters = logits_at + 4 * V * r, allowed_at + position[r] * V, filters_at + 32 * r
-            id_ = draw_at(draw, x, V, allowed, filters, us[k], numbers_at, order_at, costs_at + 8 * k)
+            cost_at = costs_at + 8 * k if costs_at > 0 else 0
+            id_ = draw_at(draw, x, V, allowed, filters, us[k], numbers_at, order_at, cost_at)
             drawn[k] = id_
             if id_ >= 0:
                 ids[r] = id_

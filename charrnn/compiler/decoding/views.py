@@ -19,6 +19,17 @@ def matrix(context, data, n, m):
     return types.Array(data.dtype, 2, "C")(data, n, m), _view
 
 
+@intrinsic
+def is_nowhere(context, data):
+    """Tell whether a pointer leads nowhere."""
+
+    def generate(context, builder, signature, arguments):
+        at = builder.ptrtoint(arguments[0], ir.IntType(64))
+        return builder.icmp_unsigned("==", at, ir.Constant(ir.IntType(64), 0))
+
+    return types.boolean(data), generate
+
+
 def _view(context, builder, signature, arguments):
     kind = signature.return_type
     array = make_array(kind)(context, builder)
