@@ -17,7 +17,10 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
     A byte of a file's name that is not UTF-8, half a surrogate pair in Python, is written as an escape.
     """
-    written = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        written = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # a number that is not finite, or a mapping that is no dict
+        written = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
