@@ -55,6 +55,10 @@ class Pieces:
         self._parts.append(sure)
         return sure
 
+    def goes_on(self, ids: int) -> bool:
+        """Tell whether so many more ids cannot end it, whatever they are."""
+        return not self._search.strings and self._document is None and self.ids + ids < self._most
+
     @property
     def text(self) -> str:
         return "".join(self._parts)

@@ -92,24 +92,26 @@ def until(characters: Iterator[Drawn], chars: int, stop: Sequence[str] = ()) -> 
 class StopStrings:
     """Looks for the first of several strings in a text that comes piece by piece; the first is the one that ends first.
 
-    found: that string, once it has come. held: the end of the text that may be the beginning of one.
+    strings: those. found: the first one, once it has come. held: the end of the text that may be the beginning of one.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = stop
+        self.strings = stop
         self.found: str | None = None
         self.held = ""
 
     def push(self, piece: str) -> str:
         """Take the next piece; return what is sure, of it and of what was held back: it comes before the string."""
+        if not self.strings:
+            return piece
         text = self.held + piece
-        places = ((text.find(s), s) for s in self._stop)
+        places = ((text.find(s), s) for s in self.strings)
         found = [(at + len(s), at, s) for at, s in places if at >= 0]
         if found:
             _, at, self.found = min(found)
             self.held = ""
             return text[:at]
-        keep = max((_overlap(text, s) for s in self._stop), default=0)
+        keep = max((_overlap(text, s) for s in self.strings), default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep]
 

@@ -62,6 +62,7 @@ class Choice:
     streamed: bool = False
     tokens: list[Token] = field(default_factory=list)
     told: int = 0
+    kept: list[int] = field(default_factory=list)
 
     def moved(self, tokenizer: Tokenizer, row: Row) -> Piece | None:
         """Take what a row has drawn; return a piece where there is something to tell."""
@@ -69,9 +70,13 @@ class Choice:
         broken = None
         if -1 in ids:
             ids, broken = ids[: ids.index(-1)], RequestError(500, str(diverged()), code="not_finite")
-        text = self.pieces.push(ids)
         if self.logprobs is not None:
             self.tokens += likely(ids, row.logits, self.logprobs)
+        if not self.streamed and broken is None and self.pieces.goes_on(len(self.kept) + len(ids)):
+            self.kept += ids  # text is made of them once, in the end
+            return None
+        text = self.pieces.push(self.kept + ids)
+        self.kept = []
         if self.pieces.ended is not None:
             return self._last(tokenizer, text)
         if broken is not None:
