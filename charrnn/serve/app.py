@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from charrnn.errors import CharRNNError
 from charrnn.generate.pieces import Pieces
-from charrnn.generate.rows import side_by_side
+from charrnn.generate.rows import SideBySide, side_by_side
 from charrnn.serve import answers, logprobs
 from charrnn.serve.batching import Batch, Choice, Pairs, Piece
 from charrnn.serve.errors import RequestError, bad
@@ -36,7 +36,7 @@ class Service:
         """log_prompts: whether prompts stand in the log. Raises CharRNNError for a model that nothing can decode."""
         self.models, self.limits, self._log_prompts = models, limits, log_prompts
         # Compiled now, where that is needed: a request does not wait for it.
-        self._rows = {name: side_by_side(each.decoder, each.tokenizer, limits.rows) for name, each in models.items()}
+        self._rows = {name: _rows(each, limits) for name, each in models.items()}
         self._batches: dict[str, Batch] = {}
         self._scorer = ThreadPoolExecutor(1, "scorer")
         self._scoring = asyncio.Lock()
@@ -181,14 +181,13 @@ class _Completions:
             self._echoed = [await self._service.scored(served, prompt, asked.logprobs) for prompt in self._prompts]
         if asked.max_tokens == 0:
             return [(index, Piece("", ended="length")) for index in range(self._count)]
-        start = served.decoder.start()
         for index in range(self._count):
             prompt = self._prompts[index // asked.n]
             most, document = asked.max_tokens, served.document
             current = prompt.text if document == "file" else served.decode(tuple(prompt.given[1:].tolist()))
             self._choices.append(
                 Choice(
-                    start,
+                    served.start_state,
                     prompt.given,
                     asked.sampling,
                     index % asked.n,
@@ -273,10 +272,8 @@ class _Completions:
 
 def application(service: Service, access: Access) -> Callable[..., Any]:
     """Return the application that a server runs: the routes, behind what lets requests through."""
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
     from starlette.responses import PlainTextResponse, RedirectResponse
-    from starlette.routing import Route
+    from starlette.routing import Route, Router
 
     async def home(request: "Request") -> "Response":
         if "token" not in request.query_params:
@@ -284,13 +281,6 @@ def application(service: Service, access: Access) -> Callable[..., Any]:
         answer = RedirectResponse("/", 303)  # without the token, which is in no history then
         answer.set_cookie(access.cookie, access.token, path="/", secure=access.secure, httponly=True, samesite="lax")
         return answer
-
-    async def refused(request: "Request", error: Exception) -> "Response":
-        if isinstance(error, HTTPException):
-            error = RequestError(error.status_code, error.detail, headers=error.headers)
-        if not isinstance(error, RequestError):  # it is raised once more, and logged
-            error = RequestError(500, "the server failed; its log says how")
-        return _json(error.body(), error.status, error.headers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -307,8 +297,11 @@ def application(service: Service, access: Access) -> Callable[..., Any]:
         Route("/tokenize", service.tokenize, methods=["POST"]),
         Route("/detokenize", service.detokenize, methods=["POST"]),
     ]
-    handlers = dict.fromkeys((HTTPException, RequestError, Exception), refused)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), access)
+    return Guard(Router(routes, lifespan=lifespan), access)
+
+
+def _rows(served: Served, limits: Limits) -> SideBySide:
+    return side_by_side(served.decoder, served.tokenizer, limits.rows, with_costs=False)
 
 
 def _hand_out(pairs: Pairs) -> None:
@@ -322,21 +315,25 @@ def _put(pieces: "asyncio.Queue[tuple[int, Piece]]", index: int, piece: Piece) -
 
 async def _unless_gone(request: "Request", answer: Coroutine[Any, Any, T]) -> T:
     """Wait for an answer, and give it up when its client goes away."""
+    working, is_gone = asyncio.current_task(), False
+    assert working is not None
 
-    async def gone() -> None:
+    async def leave() -> None:
+        nonlocal is_gone
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        is_gone = True
+        working.cancel()
 
-    working, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(gone())
+    leaving = asyncio.ensure_future(leave())
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise RequestError(GONE, "the client went away")
+        return await answer
+    except asyncio.CancelledError:
+        if is_gone and not working.uncancel():
+            raise RequestError(GONE, "the client went away") from None
+        raise
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        leaving.cancel()
 
 
 @contextlib.contextmanager

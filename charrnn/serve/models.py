@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError
-from charrnn.generate.decoder import Decoder
+from charrnn.generate.decoder import Decoder, State
 from charrnn.text import documents
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
@@ -60,6 +60,11 @@ class Served:
     def start(self) -> int:
         """The id of the start token."""
         return self.decoder.architecture.start
+
+    @cached_property
+    def start_state(self) -> State:
+        """The state of a row before any character."""
+        return self.decoder.start()
 
     def prompt(self, given: str | tuple[int, ...]) -> Prompt:
         """Return a prompt as the model reads it. Raises CharRNNError for what is no text, and for foreign ids."""

@@ -104,6 +104,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        from starlette.exceptions import HTTPException
         from starlette.requests import Request
 
         began, status = time.monotonic(), 0
@@ -115,12 +116,15 @@ class Guard:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
+        scope["app"] = self  # then the router raises where there is no route
         try:
             try:
                 self._access.check(Request(scope))
                 await self._app(scope, receive, told)
             except RequestError as error:
                 await refuse(error, told)
+            except HTTPException as error:
+                await refuse(RequestError(error.status_code, error.detail, headers=error.headers), told)
             except Exception:  # an answer that has begun is cut off
                 LOG.exception("a request failed")
                 if not status:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from charrnn.serve.models import Served
 from charrnn.serve.safety import Access, is_loopback, new_token
 
 BACKLOG = 2048  # connections that wait to be accepted
+SWITCH_SECONDS = 5e-4  # a thread that moves rows needs the interpreter for moments, and all rows wait with it
 ENDING = 0.8  # of the time there is for ending: then what still runs is told, which takes a moment too
 
 
@@ -92,9 +94,12 @@ class Server:
 
     def run(self) -> None:
         """Serve until a signal asks to end; the signal is raised once more then."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             self.server.run(sockets=[self._socket])
         finally:
+            sys.setswitchinterval(interval)
             self.close()
 
     def close(self) -> None:
