@@ -1,6 +1,6 @@
 """A server for hours, and clients that die at any moment: nothing is kept of what is over. By hand, with -m long.
 
-CHARRNN_SOAK_SECONDS and CHARRNN_KILLS make them shorter.
+CHARRNN_SOAK_SECONDS and CHARRNN_KILLS make them shorter, CHARRNN_SOAK_CLIENTS gentler.
 """
 
 import json
@@ -30,7 +30,7 @@ pytestmark = [
 ]
 SOAK_SECONDS = float(os.environ.get("CHARRNN_SOAK_SECONDS", "3600"))
 KILLS = int(os.environ.get("CHARRNN_KILLS", "1000"))
-CLIENTS = 12
+CLIENTS = int(os.environ.get("CHARRNN_SOAK_CLIENTS", "12"))
 GROWTH = 24 << 20  # bytes that fragments of memory may take; what each of so many requests left would be far more
 TrainedRun = Callable[..., Run]
 
