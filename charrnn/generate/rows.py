@@ -132,12 +132,12 @@ class Rows:
         self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
         sums, half = driver.room
         self._cores = min(os.cpu_count() or 1, most)
-        self._room = [
+        self._room: list[tuple[NDArray[Any], ...]] = [
             (np.empty(sums + most, np.float32), np.empty(most * half, np.int32), np.empty(2 * V), np.empty(2 * V, int))
             for _ in range(self._cores)
         ]
         self._table_at, self._weights_at = address(weights.decoder.table), [*map(address, weights.weights)]
-        self._room_at = [[*map(address, arrays)] for arrays in self._room]
+        self._room_at = [[address(array) for array in arrays] for arrays in self._room]
         self._following_at, self._allowed_at = address(tokenizer.next_state), address(tokenizer.allowed)
         # Threads of a pool end when nobody holds it any more.
         self._pool = ThreadPoolExecutor(self._cores - 1, "rows") if self._cores > 1 else None
@@ -215,13 +215,11 @@ class Rows:
         first, end = part
         B, run = end - first, self._weights.run
         sums, rounded, numbers, order = self._room_at[p]
-        ids, logits, position, filters, *scratch = (
-            address(array) + first * array.strides[0]
-            for array in (self._ids, self._logits, self._position, self._filters, *self._scratch)
-        )
+        own: list[NDArray[Any]] = [self._ids, self._logits, self._position, self._filters, *self._scratch]
+        blocks: list[NDArray[Any]] = [self._given, self._us, self._drawn, self._costs]
+        ids, logits, position, filters, *scratch = (address(array) + first * array.strides[0] for array in own)
         given, us, drawn, costs = (
-            address(array) + (STEPS * first + step * B) * array.itemsize if len(array) else 0
-            for array in (self._given, self._us, self._drawn, self._costs)
+            address(array) + (STEPS * first + step * B) * array.itemsize if len(array) else 0 for array in blocks
         )
         calls = [ids, given, logits, us, position, self._following_at, drawn]
         others = [logits, self._allowed_at, filters, numbers, order, costs]

@@ -114,7 +114,7 @@ def draw(p: NDArray[np.float64], u: float) -> int:
 
 def draws(seed: int, completion: int) -> np.random.Generator:
     """Return the source of u for one completion; its `random()` gives them in order of position."""
-    return np.random.Generator(np.random.Philox(_Key(seed, completion)))
+    return np.random.Generator(np.random.Philox(_Key(seed, completion)))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):
