@@ -1,15 +1,20 @@
 """A server and its clients: completions and characters a second, and how long the first character takes.
 
 The server has a process of its own, as it has elsewhere; the clients share one. They ask again as soon as they are
-answered. All of it runs on one machine: what the clients take of it is missing from the server.
+answered. All of it runs on one machine: what the clients take of it is missing from the server, so they do little, and
+how much it is, is told.
 """
 
-import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import multiprocessing
+import os
+import selectors
+import socket
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -24,6 +29,8 @@ from charrnn.text.tokenizer import BYTES, Tokenizer
 CLIENTS = (1, 8, ROWS)
 PRIME = "Once upon a time there was"
 PRIME_CHARS, CHARS = (8, 25), (128, 385)  # of a prime and of a completion, which are all as long as it happens
+REQUESTS = 256  # different ones
+OK = b"HTTP/1.1 200 "
 NEVER = -30.0  # a bias with which a byte is not drawn
 
 
@@ -44,7 +51,7 @@ def measure(cell: str, hidden: int, layers: int, seconds: float) -> list[dict[st
         rows = []
         for clients in CLIENTS:
             for streamed in (False, True):
-                found = asyncio.run(_asked(port, token, clients, streamed, seconds))
+                found = _asked(port, token, clients, streamed, seconds)
                 rows.append({"cell": cell, "hidden": hidden, "layers": layers, "clients": clients, **found})
         rows_per_char = min(rows_per_char, rows_seconds(served.decoder, served.tokenizer, seconds / 2))
     finally:
@@ -79,22 +86,25 @@ class _Done(NamedTuple):
     first: float | None
 
 
-async def _asked(port: int, token: str, clients: int, streamed: bool, seconds: float) -> dict[str, Any]:
+def _asked(port: int, token: str, clients: int, streamed: bool, seconds: float) -> dict[str, Any]:
     """Ask for so many seconds, counted from when every client has been answered once. Returns what was measured."""
-    done: list[list[_Done]] = [[] for _ in range(clients)]
-    asking = [asyncio.create_task(_client(port, token, n, streamed, done[n])) for n in range(clients)]
-    while not all(done):
-        await asyncio.sleep(0.01)
-        for task in asking:
-            if task.done():
-                task.result()
-    began = time.perf_counter()
-    await asyncio.sleep(seconds)
-    ended = time.perf_counter()
-    for task in asking:
-        task.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
-    counted = [each for own in done for each in own if began < each.at <= ended]
+    rng = np.random.default_rng(0)
+    requests = [_request(token, rng, n, streamed) for n in range(REQUESTS)]
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as waiting:
+        asking = [stack.enter_context(_Client(port, requests, n, streamed)) for n in range(clients)]
+        for client in asking:
+            waiting.register(client.connection, selectors.EVENT_READ, client)
+
+        def answered(until: Callable[[], bool]) -> None:
+            while not until():
+                for key, _ in waiting.select(0.01):
+                    key.data.read()
+
+        answered(lambda: all(client.done for client in asking))
+        began, used = time.perf_counter(), time.process_time()
+        answered(lambda: time.perf_counter() >= began + seconds)
+        ended, used = time.perf_counter(), time.process_time() - used
+    counted = [each for client in asking for each in client.done if began < each.at <= ended]
     ms = [1000 * each.first for each in counted if each.first is not None]
     return {
         "answers": "streamed" if streamed else "whole",
@@ -102,34 +112,73 @@ async def _asked(port: int, token: str, clients: int, streamed: bool, seconds: f
         "chars_per_s": sum(each.chars for each in counted) / (ended - began),
         "first_char_ms": float(np.median(ms)) if ms else None,
         "first_char_ms_p99": float(np.percentile(ms, 99)) if ms else None,
+        "clients_share_of_cores": used / (ended - began) / (os.cpu_count() or 1),
     }
 
 
-async def _client(port: int, token: str, number: int, streamed: bool, done: list[_Done]) -> None:
-    """Ask again and again on one connection; note every completion."""
-    rng = np.random.default_rng(number)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    with contextlib.closing(writer):
-        while True:
-            prime, length = PRIME[: rng.integers(*PRIME_CHARS)], int(rng.integers(*CHARS))
-            body = {"model": "fresh", "prompt": prime, "max_tokens": length, "seed": number, "stream": streamed}
-            data = json.dumps(body).encode()
-            head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-            head += f"Content-Length: {len(data)}\r\n\r\n"
-            began, first = time.perf_counter(), None
-            writer.write(f"POST /v1/completions HTTP/1.1\r\n{head}".encode() + data)
-            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-            assert answer.startswith(b"http/1.1 200"), answer
-            if streamed:
-                await reader.readuntil(b"data: ")
-                first = time.perf_counter() - began
-                await reader.readuntil(b"[DONE]")
-                await reader.readuntil(b"0\r\n\r\n")
-            else:
-                size = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                whole = json.loads(await reader.readexactly(size))
-                assert whole["usage"]["completion_tokens"] == length
-            done.append(_Done(time.perf_counter(), length, first))
+def _request(token: str, rng: np.random.Generator, seed: int, streamed: bool) -> tuple[bytes, int]:
+    """Return a request as it is sent, and the number of characters it asks for."""
+    prime, length = PRIME[: rng.integers(*PRIME_CHARS)], int(rng.integers(*CHARS))
+    body = json.dumps({"model": "fresh", "prompt": prime, "max_tokens": length, "seed": seed, "stream": streamed})
+    head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    return f"POST /v1/completions HTTP/1.1\r\n{head}{body}".encode(), length
+
+
+class _Client:
+    """Asks again as soon as it is answered, on one connection, and notes every completion.
+
+    It does no more than that needs, because it takes its time from the server: requests are ready to be sent, and of
+    an answer it looks at the status, at the end, and for the number of ids.
+    """
+
+    def __init__(self, port: int, requests: Sequence[tuple[bytes, int]], number: int, streamed: bool) -> None:
+        self.done: list[_Done] = []
+        self.connection = socket.create_connection(("127.0.0.1", port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        rng = np.random.default_rng(number)
+        self._requests = itertools.cycle([requests[n] for n in rng.permutation(len(requests))])
+        self._streamed = streamed
+        self._ask()
+
+    def __enter__(self) -> "_Client":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.connection.close()
+
+    def _ask(self) -> None:
+        data, self._chars = next(self._requests)
+        self._received = b""
+        self._first: float | None = None
+        self._began = time.perf_counter()
+        self.connection.sendall(data)
+
+    def read(self) -> None:
+        """Take what has come of an answer; ask again where that is all of it."""
+        data = self.connection.recv(1 << 16)
+        assert data, "the server closed the connection"
+        self._received += data
+        if self._streamed and self._first is None and b"\ndata: " in self._received:
+            self._first = time.perf_counter() - self._began
+        if self._is_whole():
+            self.done.append(_Done(time.perf_counter(), self._chars, self._first))
+            self._ask()
+
+    def _is_whole(self) -> bool:
+        received = self._received
+        if self._streamed:
+            whole = received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+            assert not whole or received.startswith(OK), received
+            return whole
+        if not received.endswith(b"}") or (end := received.find(b"\r\n\r\n")) < 0:
+            return False
+        length = int(received[:end].lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        if len(received) < end + 4 + length:
+            return False
+        assert received.startswith(OK), received
+        assert b'"completion_tokens": %d,' % self._chars in received, received
+        return True
 
 
 def available() -> bool:
