@@ -4,12 +4,11 @@ CHARRNN_SOAK_SECONDS and CHARRNN_KILLS make them shorter, CHARRNN_SOAK_CLIENTS g
 """
 
 import json
-import multiprocessing
 import os
 import random
 import re
-import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ pytestmark = [
 SOAK_SECONDS = float(os.environ.get("CHARRNN_SOAK_SECONDS", "3600"))
 KILLS = int(os.environ.get("CHARRNN_KILLS", "1000"))
 CLIENTS = int(os.environ.get("CHARRNN_SOAK_CLIENTS", "12"))
+MEAN_SECONDS = 0.5  # that a client lives before it is killed
 GROWTH = 24 << 20  # bytes that fragments of memory may take; what each of so many requests left would be far more
 TrainedRun = Callable[..., Run]
 
@@ -57,28 +57,43 @@ def is_idle(process: int) -> bool:
     return ticks() - before <= 0.1 * 0.5 * os.sysconf("SC_CLK_TCK")
 
 
-def asking(port: int, token: str, seed: int) -> socket.socket:
-    """Send one of many different requests; returns its connection."""
+def request(token: str, seed: int, most: int = 3000) -> bytes:
+    """One of many different requests, for up to so many ids."""
     rng = random.Random(seed)
     asked: dict[str, Any] = {"model": "mine", "prompt": "Re" * rng.randrange(40), "seed": seed}
-    asked |= {"max_tokens": rng.randrange(1, 3000), "stream": rng.random() < 0.5, "n": rng.randrange(1, 4)}
+    asked |= {"max_tokens": rng.randrange(1, most), "stream": rng.random() < 0.5, "n": rng.randrange(1, 4)}
     asked |= {"logprobs": 2, "echo": True} if rng.random() < 0.2 else {}
     body = json.dumps(asked).encode()
     head = (
         f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
-    connection.sendall(f"POST /v1/completions HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    return connection
+    return f"POST /v1/completions HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def read(connection: socket.socket) -> bytes:
-    with connection:
+def answer(port: int, data: bytes) -> bytes:
+    """Send a request, and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+        connection.sendall(data)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def client(port: int, token: str, seed: int) -> None:
-    read(asking(port, token, seed))
+# A client that starts within milliseconds, so that it has asked when it is killed.
+CLIENT = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+connection.sendall(sys.stdin.buffer.read())
+while connection.recv(65536):
+    pass
+"""
+
+
+def client(port: int, data: bytes) -> subprocess.Popen[bytes]:
+    """Start a process that asks once."""
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", CLIENT, str(port)], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(data)
+    process.stdin.close()
+    return process
 
 
 def test_memory_stays_where_it_is(trained: TrainedRun) -> None:
@@ -90,9 +105,9 @@ def test_memory_stays_where_it_is(trained: TrainedRun) -> None:
 
         def ask(number: int) -> None:
             while time.monotonic() - began < SOAK_SECONDS:
-                answer = read(asking(port, token, number + CLIENTS * answered[number]))
-                if not answer.startswith(b"HTTP/1.1 200"):
-                    wrong.append(answer[:300])
+                received = answer(port, request(token, number + CLIENTS * answered[number]))
+                if not received.startswith(b"HTTP/1.1 200"):
+                    wrong.append(received[:300])
                 answered[number] += 1
 
         threads = [threading.Thread(target=ask, args=(n,)) for n in range(CLIENTS)]
@@ -112,27 +127,29 @@ def test_memory_stays_where_it_is(trained: TrainedRun) -> None:
 def test_clients_that_are_killed_leave_nothing(trained: TrainedRun) -> None:
     trained("mine")
     with command("mine") as (process, printed):
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # type: ignore[union-attr]
+        log: list[str] = []
+        threading.Thread(target=lambda: log.extend(process.stderr), daemon=True).start()  # type: ignore[arg-type]
         port, token = int(re.findall(r":(\d+)/", printed["API"])[0]), printed["token"]
         for n in range(CLIENTS):
-            assert read(asking(port, token, n)).startswith(b"HTTP/1.1 200")
+            assert answer(port, request(token, n)).startswith(b"HTTP/1.1 200")
         until(lambda: is_idle(process.pid))
         before, opened = memory(process.pid), files(process.pid)
-        rng, context = random.Random(0), multiprocessing.get_context("forkserver")
-        living: list[tuple[float, Any]] = []
+        rng, living = random.Random(0), list[tuple[float, subprocess.Popen[bytes]]]()
         for n in range(KILLS + CLIENTS):
             if n < KILLS:
-                each = context.Process(target=client, args=(port, token, n))
-                each.start()
-                living.append((time.monotonic() + rng.expovariate(5), each))
+                each = client(port, request(token, n, 20_000))
+                living.append((time.monotonic() + rng.expovariate(1 / MEAN_SECONDS), each))
             for moment, each in [pair for pair in living if len(living) > CLIENTS or n >= KILLS]:
-                time.sleep(max(0.0, min(moment - time.monotonic(), 0.2)))
-                os.kill(each.pid, signal.SIGKILL)
-                each.join()
+                time.sleep(max(0.0, min(moment - time.monotonic(), 1.0)))
+                each.kill()
+                each.wait()
                 living.remove((moment, each))
         assert not living
         until(lambda: is_idle(process.pid))
         assert files(process.pid) <= opened + 1
-        print(f"{KILLS} killed; megabytes before {before >> 20}, after {memory(process.pid) >> 20}")
+        asked = [line.split()[3] for line in log if "POST /v1/completions" in line][CLIENTS:]
+        print(f"{KILLS} killed, {len(asked)} of which had asked, {asked.count('499')} for a whole answer; ", end="")
+        print(f"megabytes before {before >> 20}, after {memory(process.pid) >> 20}")
+        assert len(asked) > 0.8 * KILLS
         assert memory(process.pid) - before < GROWTH
-        assert read(asking(port, token, 1)).startswith(b"HTTP/1.1 200")
+        assert answer(port, request(token, 1)).startswith(b"HTTP/1.1 200")
