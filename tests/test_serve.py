@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -456,8 +456,8 @@ def test_a_row_is_free_a_move_after_it_was_given_up(model: TextModel, monkeypatc
     """Counted in moves, which a busy machine does not change."""
     moves, real = [], Rows.move_on
 
-    def counted(rows: Rows) -> None:
-        real(rows)
+    def counted(rows: Rows, meanwhile: Callable[[], None]) -> None:
+        real(rows, meanwhile)
         moves.append(len(rows))
 
     monkeypatch.setattr(Rows, "move_on", counted)
@@ -532,10 +532,10 @@ def test_rows_that_fail_cost_those_that_were_there(
 ) -> None:
     real, failures = Rows.move_on, [MemoryError("no room")]
 
-    def fail(rows: Rows) -> None:
+    def fail(rows: Rows, meanwhile: Callable[[], None]) -> None:
         if failures:
             raise failures.pop()
-        real(rows)
+        real(rows, meanwhile)
 
     monkeypatch.setattr(Rows, "move_on", fail)
     with serving(model) as server:

@@ -13,7 +13,7 @@ class Pieces:
     """Text made of ids as `CompletionStream` makes it of characters: the same text, and the same reason to end.
 
     ended: why, once it has; None before. text: all that is sure so far. ids: how many of them were taken, those of a
-    stop string too, when it has ended.
+    stop string too, when it has ended. most: ids that it takes.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Pieces:
         most: ids. stop: texts before which it ends. document: the kind that the model learned.
         """
         self._characters, self._tokenizer, self._stream = tokenizer.characters, tokenizer, TextStream(tokenizer)
-        self._most, self._search = most, StopStrings(stop)
+        self.most, self._search = most, StopStrings(stop)
         self._document = document if document in ("line", "blank") else None
         self._read, self._drawn = prime, ""
         self.ids = 0
@@ -33,7 +33,7 @@ class Pieces:
 
     def push(self, ids: Sequence[int]) -> str:
         """Take the next ids; return what is sure now and was not before."""
-        ids = ids[: self._most - self.ids]
+        ids = ids[: self.most - self.ids]
         self.ids += len(ids)
         piece = self._spelled(ids)
         end = self._end_of_document(piece)
@@ -48,7 +48,7 @@ class Pieces:
         elif end is not None:
             self.ended = "document"
             self._count(len(self._drawn))
-        elif self.ids == self._most:
+        elif self.ids == self.most:
             self.ended = "length"
         if self.ended in ("document", "length"):
             sure += self._search.held
@@ -57,7 +57,7 @@ class Pieces:
 
     def goes_on(self, ids: int) -> bool:
         """Tell whether so many more ids cannot end it, whatever they are."""
-        return not self._search.strings and self._document is None and self.ids + ids < self._most
+        return not self._search.strings and self._document is None and self.ids + ids < self.most
 
     @property
     def text(self) -> str:

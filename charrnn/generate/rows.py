@@ -8,8 +8,8 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,8 +64,8 @@ class SideBySide(Protocol):
     def leave(self, row: Row) -> None:
         """Take a row out."""
 
-    def move_on(self) -> None:
-        """Move every row on by STEPS ids, read and then drawn."""
+    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Move every row on by STEPS ids, read and then drawn. meanwhile: is called once, and leaves rows alone."""
 
 
 def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int, with_costs: bool = True) -> SideBySide:
@@ -140,7 +140,7 @@ class Rows:
         self._room_at = [[address(array) for array in arrays] for arrays in self._room]
         self._following_at, self._allowed_at = address(tokenizer.next_state), address(tokenizer.allowed)
         # Threads of a pool end when nobody holds it any more.
-        self._pool = ThreadPoolExecutor(self._cores - 1, "rows") if self._cores > 1 else None
+        self._pool = ThreadPoolExecutor(self._cores, "rows")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -165,10 +165,11 @@ class Rows:
         self._rows[r] = self._rows[last]
         self._rows.pop()
 
-    def move_on(self) -> None:
+    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """As `SideBySide.move_on`."""
         n, rows = len(self._rows), self._rows
         if not rows:
+            meanwhile()
             return
         cores = min(self._cores, n)
         parts = [(n * p // cores, n * (p + 1) // cores) for p in range(cores)]
@@ -181,12 +182,13 @@ class Rows:
             for r in read.keys() & range(*part):
                 self._block(self._given, part)[: len(read[r]), r - part[0]] = read[r]
         lengths = {r: len(taken) for r, taken in read.items()}
-        others = (
-            [self._pool.submit(self._move_part, p, parts[p], lengths) for p in range(1, cores)] if self._pool else []
-        )
-        self._move_part(0, parts[0], lengths)
-        for other in others:
-            other.result()
+        moving = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts)]
+        try:
+            meanwhile()
+        finally:
+            wait(moving)  # nobody changes rows that move
+        for each in moving:
+            each.result()
         for part in parts:
             ids = self._block(self._drawn, part).T.tolist()
             costs = self._block(self._costs, part).T.tolist() if self._with_costs else itertools.repeat([])
@@ -253,8 +255,9 @@ class OneAfterTheOther:
         del self._rows[row]
         self._following.pop(row, None)
 
-    def move_on(self) -> None:
+    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """As `SideBySide.move_on`."""
+        meanwhile()
         for row, stream in self._rows.items():
             taken = row.takes(STEPS)
             row.ids, row.costs, row.logits = [], [], []

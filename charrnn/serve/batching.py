@@ -1,7 +1,8 @@
 """The rows of a model that requests share, and the one thread that decodes them.
 
 A completion waits for a row, joins the others, and leaves when it has ended or nobody wants it any more: between two
-moves of some ids. What it draws depends on nothing but itself.
+moves of some ids. What it draws depends on nothing but itself. While rows move, what they drew before becomes text; so
+one that a stop string ends moves once more, in vain.
 """
 
 import logging
@@ -63,15 +64,15 @@ class Choice:
     tokens: list[Token] = field(default_factory=list)
     told: int = 0
     kept: list[int] = field(default_factory=list)
+    drawn: int = 0
 
-    def moved(self, tokenizer: Tokenizer, row: Row) -> Piece | None:
-        """Take what a row has drawn; return a piece where there is something to tell."""
-        ids = row.ids
+    def moved(self, tokenizer: Tokenizer, ids: list[int], logits: Sequence[NDArray[np.float32]]) -> Piece | None:
+        """Take what its row has drawn; return a piece where there is something to tell."""
         broken = None
         if -1 in ids:
             ids, broken = ids[: ids.index(-1)], RequestError(500, str(diverged()), code="not_finite")
         if self.logprobs is not None:
-            self.tokens += likely(ids, row.logits, self.logprobs)
+            self.tokens += likely(ids, logits, self.logprobs)
         if not self.streamed and broken is None and self.pieces.goes_on(len(self.kept) + len(ids)):
             self.kept += ids  # text is made of them once, in the end
             return None
@@ -108,6 +109,7 @@ class Batch:
         self._waiting: deque[Choice] = deque()
         self.here: dict[Choice, Row] = {}
         self._gone: set[Choice] = set()
+        self._untold: deque[tuple[Choice, list[int], Sequence[NDArray[np.float32]]]] = deque()  # of the last move
         self._ended: RequestError | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"rows of {served.name}", daemon=True)
@@ -157,19 +159,25 @@ class Batch:
             with self._changed:
                 while self._ended is None and not self.here and not self._waiting:
                     self._changed.wait()
-                if self._ended is not None:
-                    self._give_up(self._ended)
-                    return
-                self._change_rows()
+                ended = self._ended
+                if ended is None:
+                    self._change_rows()
             try:
-                told = self._move_on()
+                if ended is not None:
+                    self._tell()
+                elif self.here:
+                    self._rows.move_on(self._tell)
+                    self._take()
+                if not self.here:
+                    self._tell()
             except Exception as error:  # memory, perhaps: those that are here pay for it, and the next ones are served
                 logging.getLogger(__name__).exception("the rows of %s failed", self._served.name)
                 with self._changed:
                     self._give_up(RequestError(500, f"the rows of the model failed: {type(error).__name__}"))
-                continue
-            if told:
-                self._deliver(told)
+            if ended is not None:
+                with self._changed:
+                    self._give_up(ended)
+                return
 
     def _change_rows(self) -> None:
         """Take out who has gone, and let in who waits."""
@@ -182,25 +190,39 @@ class Batch:
             row = self._rows.join(choice.state, choice.given, choice.sampling, choice.number, noting)
             self.here[choice] = row
 
-    def _move_on(self) -> list[tuple[Choice, Piece]]:
-        if not self.here:
-            return []
-        self._rows.move_on()
-        told = []
+    def _take(self) -> None:
+        """Take what a move has drawn. Who can draw no more leaves, before the next move."""
         for choice, row in list(self.here.items()):
-            piece = choice.moved(self._served.tokenizer, row) if row.ids else None
-            if piece is not None:
-                told.append((choice, piece))
-                if piece.is_last:
-                    with self._changed:
-                        self._rows.leave(self.here.pop(choice))
-        return told
+            if choice.pieces.ended is None and row.ids:
+                self._untold.append((choice, row.ids, row.logits))
+                choice.drawn += len(row.ids)
+            if choice.pieces.ended is not None or choice.drawn >= choice.pieces.most or -1 in row.ids:
+                with self._changed:
+                    self._rows.leave(self.here.pop(choice))
+
+    def _tell(self) -> None:
+        """Tell what the last move has drawn."""
+        told = []
+        try:
+            while self._untold:
+                choice, ids, logits = self._untold[0]
+                piece = choice.moved(self._served.tokenizer, ids, logits)
+                if piece is not None:
+                    told.append((choice, piece))
+                self._untold.popleft()
+        finally:
+            if told:
+                self._deliver(told)
 
     def _give_up(self, refusal: RequestError) -> None:
-        """Tell all that are here, and where the server ends those that wait, that they get no more."""
-        choices = [*self.here, *(self._waiting if self._ended is not None else ())]
+        """Tell all that have not ended, and where the server ends those that wait, that they get no more."""
+        waiting = self._waiting if self._ended is not None else ()
+        untold = [choice for choice, _, _ in self._untold]
+        running = [choice for choice in self.here if choice.pieces.ended is None]
         for row in self.here.values():
             self._rows.leave(row)
         self.here.clear()
+        self._untold.clear()
+        choices = dict.fromkeys([*untold, *running, *waiting])
         self._waiting = deque() if self._ended is not None else self._waiting
         self._deliver([(choice, Piece("", ids=choice.pieces.ids, error=refusal)) for choice in choices])
