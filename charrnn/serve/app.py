@@ -3,30 +3,26 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from charrnn.errors import CharRNNError
 from charrnn.generate.pieces import Pieces
 from charrnn.generate.rows import SideBySide, side_by_side
 from charrnn.serve import answers, logprobs
 from charrnn.serve.batching import Batch, Choice, Pairs, Piece
 from charrnn.serve.errors import RequestError, bad
+from charrnn.serve.exchange import json_response, read_object, refusing, unless_gone
 from charrnn.serve.limits import Limits
 from charrnn.serve.logprobs import Token
 from charrnn.serve.models import START, Prompt, Served
-from charrnn.serve.requests import CompletionRequest, ids_of, json_object, model_of, shown, text_of
+from charrnn.serve.requests import CompletionRequest, ids_of, model_of, shown, text_of
 from charrnn.serve.safety import LOG, Access, Guard
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
-
-T = TypeVar("T")
-
-GONE = 499  # a status that nobody sees but the log
-DRAINED = 32  # times as many bytes as a body may have are read, and dropped, before it is refused
+    from starlette.routing import Route
 
 
 class Service:
@@ -34,10 +30,11 @@ class Service:
 
     def __init__(self, models: Mapping[str, Served], limits: Limits, log_prompts: bool = False) -> None:
         """log_prompts: whether prompts stand in the log. Raises CharRNNError for a model that nothing can decode."""
-        self.models, self.limits, self._log_prompts = models, limits, log_prompts
+        self.models, self.limits, self._log_prompts = dict(models), limits, log_prompts
         # Compiled now, where that is needed: a request does not wait for it.
         self._rows = {name: _rows(each, limits) for name, each in models.items()}
         self._batches: dict[str, Batch] = {}
+        self._deliver: Callable[[Pairs], None] | None = None
         self._scorer = ThreadPoolExecutor(1, "scorer")
         self._scoring = asyncio.Lock()
 
@@ -48,8 +45,18 @@ class Service:
         def deliver(pairs: Pairs) -> None:
             loop.call_soon_threadsafe(_hand_out, pairs)
 
+        self._deliver = deliver
         for name, served in self.models.items():
             self._batches[name] = Batch(served, self._rows[name], self.limits, deliver)
+
+    async def add(self, served: Served) -> None:
+        """Serve one more model, once its rows are compiled. Raises CharRNNError where nothing can decode it."""
+        assert self._deliver is not None
+        rows = await asyncio.to_thread(side_by_side, served.decoder, served.tokenizer, self.limits.rows)
+        if served.name not in self.models:
+            self._rows[served.name] = rows
+            self._batches[served.name] = Batch(served, rows, self.limits, self._deliver)
+            self.models[served.name] = served
 
     def end(self) -> None:
         """End all completions that still run."""
@@ -64,32 +71,32 @@ class Service:
     # Routes
 
     async def list_models(self, request: "Request") -> "Response":
-        return _json(answers.models(self.models))
+        return json_response(answers.models(self.models))
 
     async def one_model(self, request: "Request") -> "Response":
-        return _json(answers.model(self._named(request.path_params["id"])))
+        return json_response(answers.model(self._named(request.path_params["id"])))
 
     async def tokenizer_info(self, request: "Request") -> "Response":
-        return _json(answers.tokenizer_info(self._named(request.query_params.get("model", ""), True)))
+        return json_response(answers.tokenizer_info(self._named(request.query_params.get("model", ""), True)))
 
     async def tokenize(self, request: "Request") -> "Response":
-        values = await self._body(request)
+        values = await read_object(request, self.limits)
         served, text = self._named(model_of(values), True), text_of(values, "prompt")
-        with _refusing("prompt"):
+        with refusing("prompt"):
             ids = [served.start] if text == START else served.prompt(text).ids.tolist()
-        return _json({"tokens": ids, "count": len(ids), "max_model_len": self.limits.ids})
+        return json_response({"tokens": ids, "count": len(ids), "max_model_len": self.limits.ids})
 
     async def detokenize(self, request: "Request") -> "Response":
-        values = await self._body(request)
+        values = await read_object(request, self.limits)
         served = self._named(model_of(values), True)
-        with _refusing("tokens"):
-            return _json({"prompt": served.prompt(ids_of(values, "tokens")).text})
+        with refusing("tokens"):
+            return json_response({"prompt": served.prompt(ids_of(values, "tokens")).text})
 
     async def completions(self, request: "Request") -> "Response":
-        values = await self._body(request)
+        values = await read_object(request, self.limits)
         asked = CompletionRequest.of(values, self.limits)
         served = self._named(asked.model)
-        with _refusing("prompt"):
+        with refusing("prompt"):
             prompts = [served.prompt(each) for each in asked.prompts]
         if self._log_prompts:
             LOG.info("prompts: %s", shown(asked.prompts))
@@ -105,9 +112,9 @@ class Service:
         if asked.stream:
             from starlette.responses import StreamingResponse
 
-            first = await _unless_gone(request, work.begin())  # a refusal is an answer of its own, not a stream
+            first = await unless_gone(request, work.begin())  # a refusal is an answer of its own, not a stream
             return work.leaving(StreamingResponse(work.events(first), media_type="text/event-stream"))
-        return _json(await _unless_gone(request, work.whole()))
+        return json_response(await unless_gone(request, work.whole()))
 
     # What routes share
 
@@ -134,31 +141,6 @@ class Service:
             there = ", ".join(self.models)
             raise RequestError(404, f"there is no model of this name; there are: {there}", "model", "model_not_found")
         return self.models[name]
-
-    async def _body(self, request: "Request") -> dict[str, Any]:
-        """Read the object that a body is. Raises RequestError for any other, and for one that is too long or slow."""
-        from starlette.requests import ClientDisconnect
-
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise RequestError(415, "the Content-Type is not application/json", code="wrong_type")
-        most, length, body = self.limits.body_bytes, 0, bytearray()
-        try:
-            async with asyncio.timeout(self.limits.body_seconds):
-                async for piece in request.stream():
-                    length += len(piece)
-                    body += piece if length <= most else b""
-                    if length > DRAINED * most:
-                        break
-        except ClientDisconnect:
-            raise RequestError(GONE, "the client went away") from None
-        except TimeoutError:
-            headers = {"Connection": "close"}
-            raise RequestError(408, "the body did not come in time", code="too_slow", headers=headers) from None
-        if length > most:
-            headers = {"Connection": "close"}
-            raise RequestError(413, f"the body has more than {most:,} bytes", code="too_large", headers=headers)
-        return json_object(bytes(body))
 
 
 class _Completions:
@@ -270,13 +252,18 @@ class _Completions:
             self._service.batch(self._served).leave(self._choices)
 
 
-def application(service: Service, access: Access) -> Callable[..., Any]:
-    """Return the application that a server runs: the routes, behind what lets requests through."""
+def application(service: Service, access: Access, page: Sequence["Route"] = ()) -> Callable[..., Any]:
+    """Return the application that a server runs: the routes, behind what lets requests through.
+
+    page: the routes of the local page, the first of which is where a browser that has the token begins.
+    """
     from starlette.responses import PlainTextResponse, RedirectResponse
     from starlette.routing import Route, Router
 
     async def home(request: "Request") -> "Response":
         if "token" not in request.query_params:
+            if page:
+                return cast("Response", await page[0].endpoint(request))
             return PlainTextResponse("charrnn answers at /v1, in the way of OpenAI's completions API.\n")
         answer = RedirectResponse("/", 303)  # without the token, which is in no history then
         answer.set_cookie(access.cookie, access.token, path="/", secure=access.secure, httponly=True, samesite="lax")
@@ -296,6 +283,7 @@ def application(service: Service, access: Access) -> Callable[..., Any]:
         Route("/tokenizer_info", service.tokenizer_info),
         Route("/tokenize", service.tokenize, methods=["POST"]),
         Route("/detokenize", service.detokenize, methods=["POST"]),
+        *page,
     ]
     return Guard(Router(routes, lifespan=lifespan), access)
 
@@ -311,41 +299,3 @@ def _hand_out(pairs: Pairs) -> None:
 
 def _put(pieces: "asyncio.Queue[tuple[int, Piece]]", index: int, piece: Piece) -> None:
     pieces.put_nowait((index, piece))
-
-
-async def _unless_gone(request: "Request", answer: Coroutine[Any, Any, T]) -> T:
-    """Wait for an answer, and give it up when its client goes away."""
-    working, is_gone = asyncio.current_task(), False
-    assert working is not None
-
-    async def leave() -> None:
-        nonlocal is_gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        is_gone = True
-        working.cancel()
-
-    leaving = asyncio.ensure_future(leave())
-    try:
-        return await answer
-    except asyncio.CancelledError:
-        if is_gone and not working.uncancel():
-            raise RequestError(GONE, "the client went away") from None
-        raise
-    finally:
-        leaving.cancel()
-
-
-@contextlib.contextmanager
-def _refusing(param: str) -> Iterator[None]:
-    """Refuse a parameter that the model cannot read."""
-    try:
-        yield
-    except CharRNNError as error:
-        raise bad(str(error), param) from None
-
-
-def _json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> "Response":
-    from starlette.responses import Response
-
-    return Response(answers.json_bytes(value), status, headers, "application/json")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ class Prompt:
 class Served:
     """A model with a name. clean: gives a text the form that the model learned. document: the kind that it learned.
 
-    created: when, in seconds since 1970.
+    created: when, in seconds since 1970. model: what it was made of, where that is known.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Served:
     clean: Callable[[str], str]
     document: str = "file"
     created: int = 0
+    model: "TextModel | None" = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: "TextModel") -> "Served":
@@ -54,7 +55,7 @@ class Served:
         assert model.run is not None
         created = int(model.run.path.stat().st_mtime) if model.run.path.exists() else int(time.time())
         config = model.config
-        return cls(model.run.name, model.decoder(), model.tokenizer, model.clean, config.document, created)
+        return cls(model.run.name, model.decoder(), model.tokenizer, model.clean, config.document, created, model)
 
     @property
     def start(self) -> int:
