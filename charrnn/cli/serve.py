@@ -32,7 +32,9 @@ TOKEN_LEAST = 16  # characters
     help="The address to listen to: other machines reach this one only by another than the default.",
 )
 @click.option("--port", default=8765, show_default=True, metavar="N", help="The port; 0 takes any that is free.")
-@click.option("--open", "opening", is_flag=True, help="Open the address in a browser.")
+@click.option(
+    "--open", "opening", is_flag=True, help="Open the page in a browser: complete, look inside, train, compare."
+)
 @click.option(
     "--weights",
     "kept",
@@ -41,6 +43,7 @@ TOKEN_LEAST = 16  # characters
     show_default=True,
     help="Quantization of the weights: fewer bytes are faster and a little less exact.",
 )
+@click.option("--allow-train", is_flag=True, help="Let the page train, though other machines reach it by --host.")
 @click.option("--log-prompts", is_flag=True, help="Write prompts into the log, which has none otherwise.")
 @click.option("--ssl-certfile", metavar="FILE", help="Speak TLS, with this certificate (PEM), as uvicorn takes it.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The key of the certificate, where it is in another file.")
@@ -52,6 +55,7 @@ def command(
     port: int,
     opening: bool,
     kept: Literal["float32", "bf16", "int8"],
+    allow_train: bool,
     log_prompts: bool,
     ssl_certfile: str | None,
     ssl_keyfile: str | None,
@@ -80,7 +84,7 @@ def command(
 
     tls = None if ssl_certfile is None else Tls(ssl_certfile, ssl_keyfile, ssl_keyfile_password)
     models = [Served.of(options.loaded(run, device, None, kept)) for run in dict.fromkeys(runs or ("latest",))]
-    server = Server(models, host, port, token=token, tls=tls, log_prompts=log_prompts)
+    server = Server(models, host, port, token=token, tls=tls, log_prompts=log_prompts, allow_train=allow_train)
     if not is_loopback(host):
         cli.note(
             f"whoever reaches {host} port {server.access.port} can ask for completions with the token"

@@ -17,6 +17,7 @@ from charrnn.errors import CharRNNError
 from charrnn.serve.app import Service, application
 from charrnn.serve.limits import Limits
 from charrnn.serve.models import Served
+from charrnn.serve.page.routes import Page
 from charrnn.serve.safety import Access, is_loopback, new_token
 
 BACKLOG = 2048  # connections that wait to be accepted
@@ -67,8 +68,12 @@ class Server:
         limits: Limits | None = None,
         tls: Tls | None = None,
         log_prompts: bool = False,
+        allow_train: bool = False,
     ) -> None:
-        """token: a new one when None. Raises CharRNNError for a host or port that cannot be had, and equal names."""
+        """token: a new one when None. allow_train: whether the page may train though other machines reach it.
+
+        Raises CharRNNError for a host or port that cannot be had, and equal names.
+        """
         named: dict[str, Served] = {served.name: served for served in models}
         if len(named) < len(models):
             raise CharRNNError("two models have the same name", "serve one of them, or give a run another name")
@@ -78,6 +83,7 @@ class Server:
         names = () if is_loopback(host) else (socket.gethostname(), socket.getfqdn())
         self.access = Access(token or new_token(), host, port, names, tls is not None)
         self.service = Service(named, self.limits, log_prompts)
+        self.page = Page(self.service, is_loopback(host) or allow_train)
         try:
             self.server = _Ending(self.service, self._config(tls))
         except CharRNNError:
@@ -100,6 +106,7 @@ class Server:
             self.server.run(sockets=[self._socket])
         finally:
             sys.setswitchinterval(interval)
+            self.page.end()
             self.close()
 
     def close(self) -> None:
@@ -128,7 +135,7 @@ class Server:
             files |= {"ssl_keyfile_password": tls.keyfile_password}
         limits = self.limits
         config = uvicorn.Config(
-            application(self.service, self.access),
+            application(self.service, self.access, self.page.routes()),
             http=_patient(limits),
             ws="none",
             lifespan="on",
