@@ -109,9 +109,10 @@ export function mount(root, app) {
     clearTimeout(timer);
     timer = setTimeout(() => {
       const text = kept.text;
-      likeliest(text, signal).catch(notice.show);
+      // First what stands behind the caret: it is waited for.
       if (!ghostStays && text && atEnd()) draw(text, signal).catch(notice.show);
       else lookForCopies(signal).catch(notice.show);
+      likeliest(text, signal).catch(notice.show);
     }, PAUSE_MS);
   }
 

@@ -44,22 +44,26 @@ export function shown(text) {
   return Array.from(text, (character) => (isHidden(character) ? `[${visible(character)}]` : character)).join("");
 }
 
-// Return a field with its label above it.
-export function field(label, input, ...more) {
-  return el("label", { class: "field" }, el("span", { class: "label" }, label), input, ...more);
+let fields = 0;
+
+// Return a field with its label above it. The label holds nothing else: what a list has to choose from is no name.
+export function field(label, input) {
+  input.id = `field${(fields += 1)}`;
+  return el("div", { class: "field" }, el("label", { class: "label", for: input.id }, label), input);
 }
 
 // Return a slider with its value beside its label. show: writes a value.
 export function slider(label, { min, max, step, value }, show, changed) {
-  const output = el("output", {}, show(value));
+  const id = `field${(fields += 1)}`; // an output inside the label would be what is labelled
+  const output = el("output", { for: id }, show(value));
   const input = el("input", {
-    type: "range", min, max, step, value,
+    type: "range", id, min, max, step, value,
     input: () => {
       output.textContent = show(Number(input.value));
       changed(Number(input.value));
     },
   });
-  return el("label", { class: "field" }, el("span", { class: "label" }, label, output), input);
+  return el("div", { class: "field" }, el("div", { class: "label" }, el("label", { for: id }, label), output), input);
 }
 
 // Return a list to choose from. options: [value, label].

@@ -120,6 +120,7 @@ export default {
   "train.no.runs": "There are no runs yet. Train one above.",
   "train.nothing": "Choose a run, or train one.",
   "train.begins": "It begins: the text is read, and speed is measured.",
+  "train.unsaved": "It was stopped before its first step: nothing of it is kept.",
   "train.soon": "The first figures come with the second validation.",
   "train.few": "The run was too short for a picture.",
   "train.no.figures": "This run holds its weights alone, without the figures of its training.",

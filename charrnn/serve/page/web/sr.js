@@ -120,6 +120,7 @@ export default {
   "train.no.runs": "Još nema obuka. Pokrenite jednu iznad.",
   "train.nothing": "Izaberite obuku ili pokrenite novu.",
   "train.begins": "Počinje: čita se tekst i meri brzina.",
+  "train.unsaved": "Zaustavljena je pre prvog koraka: ništa od nje nije ostalo.",
   "train.soon": "Prve brojke dolaze sa drugom validacijom.",
   "train.few": "Obuka je bila prekratka za sliku.",
   "train.no.figures": "Ova obuka sadrži samo težine, bez brojki o tome kako je učila.",

@@ -136,7 +136,9 @@ export function mount(root, app) {
   async function showRun(runs, training) {
     const about = runs.find((run) => run.run === kept.run);
     if (!about || about.state === "damaged") {
-      const text = about ? about.problem : training.running ? t("train.begins") : t("train.nothing");
+      const mine = training.run === kept.run;
+      const text = about ? about.problem : mine && training.running ? t("train.begins")
+        : mine && training.code > 128 ? t("train.unsaved") : t("train.nothing");
       if (drawn !== text) head.replaceChildren(el("p", { class: "empty" }, text));
       drawn = text;
       picture.replaceChildren();
