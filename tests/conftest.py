@@ -40,7 +40,7 @@ SMALL = {
 }
 
 
-TIERS = {"slow", "long", "timing", "gpu"}
+TIERS = {"slow", "long", "timing", "gpu", "browser"}
 
 
 # Compiling, or a process, for every cell: a few of each kind stand for these, which are known for long. A new cell is
