@@ -142,13 +142,17 @@ class TextModel(LanguageModel):
         return description.of_model(self.run, self.config, self.architecture)
 
     def units(self, text: str) -> "Units":
-        """Return what every unit of the model's state does on a text, and which property of it each follows."""
+        """Return what every unit of the model's state does on a text, and which property of it each follows.
+
+        `.gates` has the same of the cell's gates, with how far and how often each is open.
+        """
         from charrnn.generate import units
         from charrnn.text.corpus import encode_whole
 
         text = self.clean(text)
-        ids, starts = encode_whole(text, self.config.document, self.tokenizer)
-        return units.read(Decoder(self.architecture, self.weights, "numpy"), self.tokenizer, text, ids, starts)
+        coded = encode_whole(text, self.config.document, self.tokenizer)
+        decoder = Decoder(self.architecture, self.weights, "numpy")
+        return units.read(decoder, self.weights, self.tokenizer, text, coded)
 
     def torch(self) -> "TorchModel":
         """Return a plain torch module that computes the same: `embedding`, `rnn`, `head`, with weights of its own.

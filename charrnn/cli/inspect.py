@@ -1,5 +1,6 @@
 """inspect: look inside models and cells."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ UNIT_CHARS = 4000  # read where a text is longer, unless more is asked for
     "--chars", default=UNIT_CHARS, show_default=True, metavar="N", help="Read so many characters of it at the most."
 )
 @click.option("--count", default=5, show_default=True, metavar="N", help="Show so many units for each property.")
-@click.option("--unit", metavar="NAME", help="Colour the text by this unit, 1.h.37 for instance: layer, state, number.")
+@click.option(
+    "--unit", metavar="NAME", help="Colour the text by this unit, 1.h.37 for instance: layer, state or gate, number."
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with the text so coloured.")
 @options.encoding
 @options.as_json
@@ -125,6 +128,9 @@ def units(
     A unit is one number of the state of a layer. What it follows, it correlates with: 1 and -1 are perfect, 0 is not at
     all. Without a text, the validation part of the run's own corpus is read. With --unit the text is shown, coloured by
     that unit: red where it is positive, blue where it is negative.
+
+    Where the cell has gates, show how far each is open (0 is closed, 1 is open), at how many characters it is above 0.9
+    or below 0.1, the units for which that holds most often, and which units of gates follow what.
     """
     from charrnn.text.cleaning import Findings
 
@@ -140,7 +146,6 @@ def units(
     for note in findings.others:
         cli.note(note)
     found = model.units(text)
-    ranked = {name: found.best(name, count) for name in found.correlations}
     shown = unit or found.strongest.name
     values = found.of(shown).tolist()
     about = f"{model.run.name} on {source}: {len(text):,} characters"
@@ -152,9 +157,8 @@ def units(
     if as_json:
         options.print_json(_figures(model, found, unit))
     elif html is None and unit is None:
-        for name in PROPERTIES:
-            pairs = (f"{each.name} {r:+.2f}" for each, r in ranked.get(name, ()))
-            click.echo(f"{name:<14} {'   '.join(pairs) or 'does not vary in this text'}")
+        _say_followers(found, count)
+        _say_gates(found.gates, count)
         click.echo(f"{about}; a text coloured by one: --unit {shown}", err=True)
     elif html is None:
         if options.colours_wanted():
@@ -178,15 +182,61 @@ def _own_text(model: Any, chars: int) -> str:
     return text
 
 
+def _say_followers(found: Any, count: int) -> None:
+    """Print, for each property, the units that follow it best."""
+    for name in PROPERTIES:
+        pairs = (f"{each.name} {r:+.2f}" for each, r in (found.best(name, count) if name in found.correlations else ()))
+        click.echo(f"{name:<14} {'   '.join(pairs) or 'does not vary in this text'}")
+
+
+def _say_gates(gates: Any, count: int) -> None:
+    """Print how far each gate is open, and what its units follow; nothing for a cell without gates."""
+    if gates.problem is not None:
+        cli.note(f"gates are not shown: {gates.problem}")
+    if not gates.units:
+        return
+    width = max(len(_gate(unit)) for unit in gates.units) + 2
+    click.echo(f"\n{'gate':<{width}}{'mean':>5}{'> 0.9':>8}{'< 0.1':>8}   most often open, and most often closed")
+    for name, group in itertools.groupby(enumerate(gates.units), lambda pair: _gate(pair[1])):
+        places = [i for i, _ in group]
+        figures = f"{gates.mean[places].mean():>5.2f}" + "".join(
+            f"{share[places].mean():>8.0%}" for share in (gates.open, gates.closed)
+        )
+        most = "; ".join(
+            "  ".join(f"{gates.units[i].name} {share[i]:.0%}" for i in sorted(places, key=lambda i: -share[i])[:count])
+            for share in (gates.open, gates.closed)
+        )
+        click.echo(f"{name:<{width}}{figures}   {most}")
+    click.echo("\ngates that follow")
+    _say_followers(gates, count)
+
+
+def _gate(unit: Any) -> str:
+    """Return the name of the gate that a unit belongs to: 1.f."""
+    name: str = unit.name
+    return name.rpartition(".")[0]
+
+
 def _figures(model: Any, found: Any, unit: str | None) -> dict[str, Any]:
-    rows = [
-        {
-            "unit": each.name,
-            "follows": {name: float(r[i]) for name, r in found.correlations.items()},
-        }
-        for i, each in enumerate(found.units)
+    gates = found.gates
+    openness = [
+        {"mean": float(mean), "open": float(open_), "closed": float(closed)}
+        for mean, open_, closed in zip(gates.mean, gates.open, gates.closed, strict=True)
     ]
-    rows.sort(key=lambda row: -max(map(abs, row["follows"].values()), default=0.0))
-    values = None if unit is None else found.of(unit).tolist()
-    path = str(model.run.path)
-    return {"run": path, "characters": len(found.text), "units": rows, "text": found.text, "activations": values}
+    return {
+        "run": str(model.run.path),
+        "characters": len(found.text),
+        "units": _ranked(found, [{}] * len(found.units)),
+        "gates": _ranked(gates, openness),
+        "text": found.text,
+        "activations": None if unit is None else found.of(unit).tolist(),
+    }
+
+
+def _ranked(found: Any, more: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Return a row for each unit, with more about it; what follows anything best comes first."""
+    rows: list[dict[str, Any]] = [
+        {"unit": each.name, **about, "follows": {name: float(r[i]) for name, r in found.correlations.items()}}
+        for i, (each, about) in enumerate(zip(found.units, more, strict=True))
+    ]
+    return sorted(rows, key=lambda row: -max(map(abs, row["follows"].values()), default=0.0))

@@ -1,11 +1,12 @@
 """What single units of a model follow in a text: where a line is, quotes, brackets, spaces, case.
 
 A unit is one number of a layer's state, as it is after a character was read. How well it follows a property of the
-characters is their correlation over the text (Karpathy, Johnson and Fei-Fei 2015 found such units by eye).
+characters is their correlation over the text (Karpathy, Johnson and Fei-Fei 2015 found such units by eye). A gate has
+units too: how far it is open while a character is read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,25 @@ from numpy.typing import NDArray
 
 from charrnn import figures, frames
 from charrnn.errors import CharRNNError, OptionError
-from charrnn.generate.decoder import Decoder
+from charrnn.generate import gates
+from charrnn.generate.decoder import Decoder, State
+from charrnn.model.architecture import Architecture
 from charrnn.terminal import visible
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
+Coded = tuple[NDArray[Any], Starts]  # the ids of a text, and where in them documents begin
+Before = tuple[NDArray[Any], gates.States]  # the last id of each character, and the states before it
 OPENING, CLOSING, EITHER = "„“«‹", "”»›", '"'
+BRACKETS = dict(zip("([{", ")]}", strict=True))
 SHOWN_UNITS = 5  # of each property, in a notebook
 LETTERS = 100  # under a picture: of a longer text they would not be read
-BRACKETS = dict(zip("([{", ")]}", strict=True))
+NEARLY = 0.1  # a gate below it is nearly closed, and as far below 1 nearly open (the bounds of Karpathy et al. 2015)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of a model. layer, number: from 1. state: its name in the cell's equations."""
+    """A unit of a model. layer, number: from 1. state: its name, or that of a gate, in the cell's equations."""
 
     layer: int
     state: str
@@ -39,11 +45,10 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Units:
-    """The units of a model on a text. activations: (N, U), after each character. correlations: (U,) by property.
+class Activations:
+    """Units on a text. activations: (N, U), for each character. correlations: (U,) by property.
 
-    A property that does not vary in the text has none. A notebook shows the units that follow each property best, and
-    the text coloured by the best of all.
+    A property that does not vary in the text has none.
     """
 
     text: str
@@ -56,24 +61,67 @@ class Units:
         order = np.argsort(-abs(self.correlations[what]), kind="stable")[:count]
         return [(self.units[i], float(self.correlations[what][i])) for i in order]
 
-    def of(self, name: str) -> NDArray[np.float32]:
-        """Return the activations (N,) of a unit by its name. Raises OptionError where there is none."""
-        for i, unit in enumerate(self.units):
-            if unit.name == name:
-                return self.activations[:, i]
-        first, last = self.units[0].name, self.units[-1].name
-        raise OptionError(f"there is no unit {name!r}", f"give one from {first} to {last}: LAYER.STATE.NUMBER")
-
     @property
     def strongest(self) -> Unit:
         """The unit that follows any property best; the first one where nothing varies."""
         best = [self.best(name, 1)[0] for name in self.correlations]
         return max(best, key=lambda pair: abs(pair[1]))[0] if best else self.units[0]
 
+
+@dataclass(frozen=True)
+class Gates(Activations):
+    """The gates of a model on a text: how far each unit of each gate is open, from 0 to 1, while a character is read.
+
+    No units where the cell has no gates, that is no sigmoid. problem: why they are not known, where that is so.
+    """
+
+    problem: str | None = None
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean openness (U,) of each unit."""
+        mean: NDArray[np.float64] = self.activations.mean(axis=0, dtype=np.float64)
+        return mean
+
+    @property
+    def closed(self) -> NDArray[np.float64]:
+        """The share of characters (U,) at which each unit is nearly closed: below 0.1."""
+        share: NDArray[np.float64] = (self.activations < NEARLY).mean(axis=0, dtype=np.float64)
+        return share
+
+    @property
+    def open(self) -> NDArray[np.float64]:
+        """The share of characters (U,) at which each unit is nearly open: above 0.9."""
+        share: NDArray[np.float64] = (self.activations > 1 - NEARLY).mean(axis=0, dtype=np.float64)
+        return share
+
+
+@dataclass(frozen=True)
+class Units(Activations):
+    """The units of a model's state on a text, as they are after each character. gates: those of its cell.
+
+    A notebook shows the units that follow each property best, and the text coloured by the best of all.
+    """
+
+    gates: Gates = field(kw_only=True)
+
+    def of(self, name: str) -> NDArray[np.float32]:
+        """Return the activations (N,) of a unit, of a state or a gate, by its name. Raises OptionError for none."""
+        found, place = self._place(name)
+        return found.activations[:, place]
+
     def follows(self, name: str) -> str:
-        """Say how well a unit follows each property."""
-        place = [each.name for each in self.units].index(name)
-        return ", ".join(f"{what} {r[place]:+.2f}" for what, r in self.correlations.items())
+        """Say how well a unit, of a state or a gate, follows each property. Raises OptionError for none."""
+        found, place = self._place(name)
+        return ", ".join(f"{what} {r[place]:+.2f}" for what, r in found.correlations.items())
+
+    def _place(self, name: str) -> tuple[Activations, int]:
+        for each in (self, self.gates):
+            for i, unit in enumerate(each.units):
+                if unit.name == name:
+                    return each, i
+        first, last = self.units[0].name, self.units[-1].name
+        raise OptionError(f"there is no unit {name!r}", f"give one from {first} to {last}: LAYER.STATE.NUMBER")
 
     def to_pandas(self) -> Any:
         """Return a pandas DataFrame, a row for each unit: layer, state, number, its correlation with every property.
@@ -113,30 +161,84 @@ class Units:
         return str(activation.shown(self.text, self.of(name).tolist(), about, ranked))
 
 
-def read(decoder: Decoder, tokenizer: Tokenizer, text: str, ids: NDArray[Any], starts: Starts) -> Units:
-    """Read a text and note every unit after each of its characters.
+def read(decoder: Decoder, weights: gates.Weights, tokenizer: Tokenizer, text: str, coded: Coded) -> Units:
+    """Read a text and note every unit for each of its characters.
 
-    ids: of the text. starts: the positions in them at which documents begin, before which the model forgets.
+    weights: those of the decoder, by name. coded: the ids of the text, and the positions in them at which documents
+    begin, before which the model forgets.
     Raises CharRNNError for an empty text.
     """
     if not text:
         raise CharRNNError("the text is empty", "give a text of at least one character")
-    states = tuple(decoder.architecture.definition.state)
+    ids, starts = coded
+    before, after = _states(decoder, tokenizer, text, ids, starts)
     architecture = decoder.architecture
-    layers, hidden = range(1, architecture.layers + 1), range(1, architecture.hidden + 1)
-    units = tuple(Unit(layer, state, n) for layer in layers for state in states for n in hidden)
-    ends = np.flatnonzero(np.diff(tokenizer.character_index(ids), append=len(text)))  # the last id of each character
-    rows, begins, wanted = [], {0, *starts.tolist()}, set(ends.tolist())
+    properties = {name: of(text) for name, of in PROPERTIES.items()}
+    layers, states = range(1, architecture.layers + 1), tuple(architecture.definition.state)
+    units = _units([(layer, state) for layer in layers for state in states], architecture.hidden)
+    activations = np.concatenate([part for layer in after for part in layer], axis=1)
+    return Units(
+        text,
+        units,
+        activations,
+        _followed(activations, properties),
+        gates=_gates(architecture, weights, text, before, properties),
+    )
+
+
+def _states(
+    decoder: Decoder, tokenizer: Tokenizer, text: str, ids: NDArray[Any], starts: Starts
+) -> tuple[Before, gates.States]:
+    """Return what the model has before and after the last id of each character, that id with what is before it."""
+    ends = np.flatnonzero(np.diff(tokenizer.character_index(ids), append=len(text)))
+    begins, wanted = {0, *starts.tolist()}, set(ends.tolist())
+    before, after = [], []
     state = decoder.start()
     for i in range(len(ids)):
         if i in begins:
-            state = decoder.read(np.array([architecture.start]), decoder.start())
+            state = decoder.read(np.array([decoder.architecture.start]), decoder.start())
+        if i in wanted:
+            before.append(state)
         state = decoder.read(ids[i : i + 1], state)
         if i in wanted:
-            rows.append(np.concatenate([part[0] for layer in state for part in layer]))
-    activations = np.stack(rows).astype(np.float32)
-    found = {name: _correlations(activations, of(text)) for name, of in PROPERTIES.items()}
-    return Units(text, units, activations, {name: r for name, r in found.items() if r is not None})
+            after.append(state)
+    return (ids[ends], _together(before)), _together(after)
+
+
+def _together(states: list[State]) -> gates.States:
+    """Put the states of many characters together: by layer, then as the cell names them, (N, H)."""
+    return [
+        [np.concatenate(parts) for parts in zip(*(state[layer] for state in states), strict=True)]
+        for layer in range(len(states[0]))
+    ]
+
+
+def _gates(
+    architecture: Architecture,
+    weights: gates.Weights,
+    text: str,
+    before: Before,
+    properties: dict[str, NDArray[np.float64]],
+) -> Gates:
+    try:
+        found, problem = gates.of(architecture, weights, *before), None
+    except CharRNNError as error:
+        found, problem = [], error.problem
+    openness = np.concatenate([np.empty((len(text), 0), np.float32), *(gate.openness for gate in found)], axis=1)
+    units = tuple(unit for gate in found for unit in _units([(gate.layer, gate.name)], gate.openness.shape[1]))
+    return Gates(text, units, openness, _followed(openness, properties), problem)
+
+
+def _units(of: list[tuple[int, str]], width: int) -> tuple[Unit, ...]:
+    return tuple(Unit(layer, state, number) for layer, state in of for number in range(1, width + 1))
+
+
+def _followed(
+    activations: NDArray[np.float32], properties: dict[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the correlations of units with every property that varies."""
+    found = {name: _correlations(activations, values) for name, values in properties.items()}
+    return {name: r for name, r in found.items() if r is not None}
 
 
 def _correlations(activations: NDArray[np.float32], property_: NDArray[np.float64]) -> NDArray[np.float64] | None:
