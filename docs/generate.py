@@ -33,6 +33,7 @@ ROOT = DOCS.parent
 FIELDS = tomllib.loads((DOCS / "json_fields.toml").read_text(encoding="utf-8"))
 MARKED = re.compile(r"(<!-- generated: ([\w ]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 TINY_CHARS = 30_000
+PICKED = "1\n漢\n".encode()  # the standard input of all: what `next --pick` is told
 
 API = {  # module -> its names for users, '*' for all public functions and classes
     "charrnn": [
@@ -245,11 +246,13 @@ def printed(line: str) -> Any:
     ]
     before = os.environ.get("CHARRNN_HOME")
     os.environ["CHARRNN_HOME"] = str(place / "home")
-    out = io.StringIO()
+    out, stdin = io.StringIO(), sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(PICKED), "utf-8")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
             group.main(words, standalone_mode=False)
     finally:
+        sys.stdin = stdin
         os.environ.pop("CHARRNN_HOME") if before is None else os.environ.update(CHARRNN_HOME=before)
     return json.loads(out.getvalue().splitlines()[-1])
 

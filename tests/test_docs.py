@@ -67,19 +67,29 @@ def test_what_is_generated_is_fresh(name: str) -> None:
 def test_a_json_field_without_a_description_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     described = {key: value for key, value in GENERATE.FIELDS["next"].items() if key != "prime"}
     monkeypatch.setitem(GENERATE.FIELDS, "next", described)
-    monkeypatch.setattr(GENERATE, "printed", lambda line: {"run": "r", "prime": "p", "next": [], "others": 0.1})
+    monkeypatch.setattr(
+        GENERATE,
+        "printed",
+        lambda line: {"run": "r", "prime": "p", "next": [], "others": 0.1, "picked": [], "text": ""},
+    )
     with pytest.raises(ValueError, match="prime"):
         GENERATE.json_fields("next")
 
 
 def test_a_description_without_a_json_field_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GENERATE, "printed", lambda line: {"run": "r", "next": [], "others": 0.1})
+    monkeypatch.setattr(
+        GENERATE, "printed", lambda line: {"run": "r", "next": [], "others": 0.1, "picked": [], "text": ""}
+    )
     with pytest.raises(ValueError, match="prime"):
         GENERATE.json_fields("next")
 
 
 def test_a_json_field_of_another_type_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GENERATE, "printed", lambda line: {"run": None, "prime": "p", "next": [], "others": 0.1})
+    monkeypatch.setattr(
+        GENERATE,
+        "printed",
+        lambda line: {"run": None, "prime": "p", "next": [], "others": 0.1, "picked": [], "text": ""},
+    )
     with pytest.raises(ValueError, match="run"):
         GENERATE.json_fields("next")
 

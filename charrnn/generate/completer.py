@@ -11,6 +11,7 @@ from charrnn.generate.completion import CompletionStream
 from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Stepping
 from charrnn.generate.likeliest import Alternatives, NextCharacters, likeliest
+from charrnn.generate.picking import Picking
 from charrnn.generate.request import Request
 from charrnn.generate.sampling import Forbidden, Primed, generate, read_prime
 from charrnn.text import documents
@@ -73,6 +74,11 @@ class Completer:
         primed = self._primed(decoder, prime)
         logits, state = decoder.step(np.array([primed.last]), primed.state)
         return NextCharacters(likeliest(logits[0], state, decoder, self.tokenizer, k))
+
+    def picking(self, prime: str, characters: int) -> Picking:
+        """Return a completion that somebody picks. characters: how many about, with those of the prime."""
+        decoder = self.decoders.chosen(characters)
+        return Picking(decoder, self.tokenizer, self._primed(decoder, prime), self.document)
 
     def _primed(self, decoder: Stepping, text: str) -> Primed:
         """Return the prime in the model's normal form, read from where its last document begins."""

@@ -11,6 +11,7 @@ from charrnn.generate.completer import Completer
 from charrnn.generate.completion import Completion, CompletionStream
 from charrnn.generate.copying import TrainingText
 from charrnn.generate.likeliest import NextCharacters
+from charrnn.generate.picking import Picking
 from charrnn.generate.request import DEFAULT_CHARS, DEFAULT_SEED, DEFAULT_TEMPERATURE, Choices, Filters, Request
 from charrnn.generate.sampling import Sampling
 from charrnn.text import documents
@@ -93,6 +94,13 @@ class LanguageModel(ABC):
         rest, up to 1. It is a list that a notebook shows as bars; `plot()` and `to_pandas()` are for more.
         """
         return self._completer.likeliest(prime, k)
+
+    def picking(self, prime: str = "", chars: int = DEFAULT_CHARS) -> Picking:
+        """Return a completion of `prime` that you pick: its `likeliest(k)` says what may follow, `take(c)` goes on.
+
+        chars: how many characters about are to be picked; more may be.
+        """
+        return self._completer.picking(prime, len(prime) + chars)
 
     def score(self, text: str, *, adapt: bool = False) -> "Score":
         """Return what each character of a text costs the model, read as one stream from its first character.
