@@ -13,10 +13,12 @@ import pytest
 from conftest import CORPUS
 from test_comparison import compared, grid
 
+import charrnn
 from charrnn.compare import comparison, inspection, outcome, pictures, report
 from charrnn.compare.grid import Folder
 from charrnn.compare.outcome import Curve
 from charrnn.errors import CharRNNError
+from charrnn.reporting import notebook
 
 pytest.importorskip("matplotlib")
 
@@ -78,6 +80,58 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(done: comparison.Com
         if reference["bits_per_char"] is not None:
             assert f"{2 ** reference['bits_per_char']:.3f}" in page.text
     assert page.text.count("2 to the power of the bits") == 2
+
+
+def test_a_comparison_is_a_value_that_shows_itself(done: comparison.Compared) -> None:
+    found = charrnn.load_comparison(done.folder.path)
+    assert found.result == done.result
+    assert found.verdict == report.verdict(done.result)
+    html = found._repr_html_()
+    page = Page(html)
+    assert page.outside == []
+    assert found.verdict in page.text
+    assert "report.html" in page.text
+    for row in done.result["cells"]:
+        assert f"{row['bits_per_char']:.4f}" in page.text
+    for what, axes in (("learning", 2), ("costs", 2)):
+        figure = found.plot(what)
+        assert len(figure.axes) == axes
+        assert all(each.get_xlabel() for each in figure.axes)
+    with pytest.raises(CharRNNError, match="learning"):
+        found.plot("other")
+
+
+def test_a_comparison_from_python_is_the_commands(done: comparison.Compared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same call on what is there carries nothing out again."""
+    shown: list[str] = []
+    monkeypatch.setattr(notebook, "is_notebook", lambda: True)
+    monkeypatch.setattr(notebook, "display", lambda: shown.append)
+    config = done.grid.config
+    settings = {name: getattr(config, name) for name in ("hidden", "embedding", "batch", "window", "precision")}
+    found = charrnn.compare_cells(
+        *config.corpus,
+        cells=["simple", "gru"],
+        seeds=done.grid.seeds,
+        lr_trials=done.grid.lr_trials,
+        steps=done.grid.steps,
+        match=done.grid.match,
+        parameters=done.grid.target,
+        prime=done.grid.prime,
+        out=done.folder.path,
+        validate_every=config.validate_every,
+        warmup=config.warmup,
+        **settings,
+    )
+    assert found.result["cells"] == done.result["cells"]
+    assert "complete" in shown[-1]
+    assert "<script" not in shown[-1]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"cells": []}', '{"cells": 3}', "[]", "no"])
+def test_what_is_no_comparison_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(CharRNNError, match=r"comparison\.json"):
+        charrnn.load_comparison(tmp_path)
 
 
 def test_a_table_wider_than_the_window_scrolls_alone(done: comparison.Compared) -> None:
