@@ -64,9 +64,10 @@ def command(
 ) -> None:
     """Serve models to other programs, in the way of OpenAI's completions API.
 
-    A browser gets a page: complete as you type, look inside, train, compare. RUNS are names or paths of runs, or 'latest', which is the default; they are served side by side. Who asks must
-    give the token that is printed: a new one every time, or the one in the environment variable CHARRNN_TOKEN. Ctrl-C
-    or TERM ends it, and lets finish what runs.
+    A browser gets a page: complete as you type, look inside, train, compare. RUNS are names or paths of runs, or
+    'latest', which is the default; they are served side by side. Who asks must give the token that is printed: a new
+    one every time, or the one in the environment variable CHARRNN_TOKEN. Ctrl-C or TERM ends it, and lets finish what
+    runs.
     """
     if not 0 <= port < 1 << 16:
         raise OptionError(f"port is {port}", "expected a whole number from 0 to 65535")
