@@ -11,8 +11,8 @@ PACKAGE = TESTS.parent / "charrnn"
 # Neither those of stored/, which belong to the code of an old commit, nor this one, for its examples.
 FILES = sorted(path for path in TESTS.glob("*.py") if path.name != Path(__file__).name)
 BY_NAME = ("setattr", "getattr", "delattr")
-# Files of cells share such a file: its name is a part of what people may write.
-PUBLIC = {"_shared"}
+# Files of cells share such a file: its name is a part of what people may write. A notebook asks for the others.
+PUBLIC = {"_shared", "_repr_html_", "_repr_latex_", "_repr_png_"}
 
 
 def is_private(name: object) -> bool:
