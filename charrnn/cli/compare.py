@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--inspect/--no-inspect", "look_inside", default=True, help="Let the report look inside the cells.")
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs side by side.")
 @click.option("--baseline", metavar="RUN", help="A trained run to stand in the table too.")
+@click.option("--adapt", is_flag=True, help="Score each cell again, while it learns on in the test part.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The comparison's folder; given again, it goes on or grows."
 )
@@ -61,6 +62,7 @@ def command(
     jobs: int,
     baseline: str | None,
     look_inside: bool,
+    adapt: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -87,7 +89,7 @@ def command(
         kind = grid.match
     folder = Folder(out or asking.folder(grid, kind))
     with interruptible() as stopped:
-        events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped)
+        events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped, adapt)
         return _Printer(as_json, stopped, folder).follow(events)
 
 

@@ -7,6 +7,7 @@ on the test part; then the figures, in `charrnn.compare.outcome`.
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ def compare(
     baseline: str | None = None,
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    adapt: bool = False,
 ) -> Generator[Event, None, None]:
     """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
     in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.
+    adapt: whether every cell is scored once more, while it goes on learning in the test part.
     Raises CharRNNError where the folder holds a comparison with other settings.
     """
     statistics.require()
@@ -52,7 +55,16 @@ def compare(
     if jobs > 1 and grid.match == "time":
         raise OptionError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
     with folder.held():
-        yield from _compare(grid, models, folder, jobs, baseline, look_inside, stop)
+        yield from _compare(grid, models, folder, jobs, _Shown(baseline, look_inside, adapt), stop)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a comparison shows besides its cells, by the names of `compare`."""
+
+    baseline: str | None
+    look_inside: bool
+    adapt: bool
 
 
 def _compare(
@@ -60,8 +72,7 @@ def _compare(
     models: decisions.Models,
     folder: Folder,
     jobs: int,
-    baseline: str | None,
-    look_inside: bool,
+    shown: _Shown,
     stop: Callable[[], bool],
 ) -> Iterator[Event]:
     corpus = prepare(grid.config)
@@ -84,7 +95,7 @@ def _compare(
                 return
     grid = decisions.with_trial_steps(grid, decisions.most_steps(grid, corpus))
     folder.write(grid)
-    yield from _Work(grid, folder, corpus, jobs, baseline, look_inside, stop).carry_out()
+    yield from _Work(grid, folder, corpus, jobs, shown, stop).carry_out()
 
 
 class _Work:
@@ -96,13 +107,11 @@ class _Work:
         folder: Folder,
         corpus: Corpus,
         jobs: int,
-        baseline: str | None,
-        look_inside: bool,
+        shown: _Shown,
         stop: Callable[[], bool],
     ) -> None:
         self._grid, self._folder, self._corpus = grid, folder, corpus
-        self._jobs, self._baseline, self._asked = jobs, baseline, stop
-        self._look_inside = look_inside
+        self._jobs, self._shown, self._asked = jobs, shown, stop
         self._stopped = False
         self._finished: set[Path] = set()
 
@@ -120,7 +129,8 @@ class _Work:
             yield Stopped(self._folder)
             return
         yield Scoring("scoring the baselines")
-        result = outcome.result(self._grid, self._folder, self._corpus, self._baseline)
+        shown = self._shown
+        result = outcome.result(self._grid, self._folder, self._corpus, shown.baseline, shown.adapt)
         files = outcome.write(self._folder, self._grid, result)
         if not pictures.available():
             note = f"report.html needs matplotlib: {how_to_install('plot')}; then give the same command again"
@@ -141,7 +151,7 @@ class _Work:
 
     def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
         """Return the first seed of every cell, of its best model where it has several sizes; none if not asked for."""
-        if not self._look_inside:
+        if not self._shown.look_inside:
             return {}
         entries = {self._grid.label(entry): entry for entry in self._grid.entries}
         best: dict[str, str] = {}

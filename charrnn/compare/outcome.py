@@ -21,6 +21,7 @@ from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Corpus
+from charrnn.training.final_scores import EXACT_IDS
 from charrnn.training.run import Run
 
 SIGNIFICANT = 0.05
@@ -57,8 +58,13 @@ class Gains:
     bits: NDArray[np.float64]
 
 
-def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None) -> dict[str, Any]:
-    """Return the figures of a complete grid, best first, as JSON holds them."""
+def result(
+    grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = None, adapt: bool = False
+) -> dict[str, Any]:
+    """Return the figures of a complete grid, best first, as JSON holds them.
+
+    baseline: a run to stand beside. adapt: whether every entry stands there too, going on learning in the test part.
+    """
     counts = baselines.counts_of(corpus)
     references = list(baselines.baselines(corpus, grid.config.split, baseline, counts))
     scores = {grid.label(entry): scored(grid, folder, entry, corpus) for entry in grid.entries}
@@ -67,6 +73,9 @@ def result(grid: Grid, folder: Folder, corpus: Corpus, baseline: str | None = No
     rows.sort(key=lambda row: row["bits_per_char"])
     best = next(entry for entry in grid.entries if grid.label(entry) == rows[0]["label"])
     references.append(with_counts(grid, folder, best, corpus, scores[rows[0]["label"]], counts[1]))
+    if adapt:
+        learning = [learning_on(grid, folder, entry, corpus) for entry in grid.entries]
+        references += sorted(learning, key=lambda each: math.inf if each.bits_per_char is None else each.bits_per_char)
     return {
         "corpus": corpus.text.source,
         "split": list(grid.config.split),
@@ -134,6 +143,21 @@ def with_counts(
     few = min(len(val) for val, _ in networks)  # a last character that was cut is left out
     nats, weight = mixing.over_seeds([(val[:few], test) for val, test in networks], counts.val[:few], counts.test)
     return baselines.Baseline(name, nats / LN2, f"mixed; validation gives the counts a weight of {weight:.2f}")
+
+
+def learning_on(grid: Grid, folder: Folder, entry: Entry, corpus: Corpus) -> baselines.Baseline:
+    """Score an entry while copies of its networks go on learning from the test part, as compressors do."""
+    from charrnn.api import load  # it wakes torch
+
+    name, ids = f"{grid.label(entry)}, adapting", corpus.ids("test")
+    if len(ids) > EXACT_IDS:
+        return baselines.Baseline(name, None, "the test part is too long to be read as one stream here: eval --adapt")
+    models = (load(folder.run(grid, entry, seed), device="cpu") for seed in range(grid.seeds))
+    bits = [model.score_ids(ids, "adapt", corpus.starts["test"]).bits_per_char for model in models]
+    mean = sum(bits) / len(bits)
+    if not math.isfinite(mean):
+        return baselines.Baseline(name, None, "it diverged")
+    return baselines.Baseline(name, mean, "goes on learning in the test part")
 
 
 def training_seconds(run: Run) -> float:

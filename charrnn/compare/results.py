@@ -101,6 +101,7 @@ def compare_cells(
     prime: str = "",
     jobs: int = 1,
     look_inside: bool = False,
+    adapt: bool = False,
     out: str | Path | None = None,
     progress: bool | None = None,
     **settings: Any,
@@ -127,15 +128,15 @@ def compare_cells(
     )
     folder = Folder(Path(out) if out is not None else asking.folder(asked, asked.match))
     names = list(dict.fromkeys(registry.get(name).name for name in cells))
-    return _carried_out(asked, names, folder, jobs, look_inside, progress)
+    return _carried_out(asked, names, folder, jobs, look_inside, adapt, progress)
 
 
 def _carried_out(
-    grid: Grid, names: list[str], folder: Folder, jobs: int, look_inside: bool, progress: bool | None
+    grid: Grid, names: list[str], folder: Folder, jobs: int, look_inside: bool, adapt: bool, progress: bool | None
 ) -> Comparison:
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
     listener = reporting.listener(progress)
-    events = comparison.compare(grid, names, folder, jobs, None, look_inside, interruption)
+    events = comparison.compare(grid, names, folder, jobs, None, look_inside, interruption, adapt)
     with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
         for event in events:
             match event:
