@@ -71,5 +71,5 @@ def quoted(word: str) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """Return a hint that says how to install the packages of an extra of charrnn: compare, plot, ppmd, bench, serve."""
+    """Return a hint that says how to install the packages of an extra of charrnn: compare, plot, notebook ..."""
     return f"pip install 'charrnn[{extra}]', or in a checkout: pip install -e '.[{extra}]'"

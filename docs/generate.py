@@ -41,6 +41,8 @@ API = {  # module -> its names for users, '*' for all public functions and class
         *("TextModel", "Ensemble", "Comparison", "Config", "run", "CharRNNError"),
     ],
     "charrnn.generate.language_model": ["LanguageModel"],
+    "charrnn.generate.likeliest": ["NextCharacters"],
+    "charrnn.generate.units": ["Units", "Unit"],
     "charrnn.cells": ["names", "get", "register", "unregister"],
     "charrnn.cells.cell": ["Cell", "Param"],
     "charrnn.cells.initialisation": ["glorot", "orthogonal", "uniform", "normal", "constant"],

@@ -298,3 +298,27 @@ def test_what_is_wheel_data_is_in_the_wheels_folder() -> None:
     own = {path.name for path in folder.iterdir()}
     assert own <= used
     assert own
+
+
+def test_the_page_of_notebooks_does_what_it_says(
+    corpus: str, tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small models, and with the interrupted run that it resumes."""
+    pytest.importorskip("matplotlib")
+    page = (Path(charrnn.__file__).parent.parent / "docs" / "notebook.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_text(Path(corpus).read_text(encoding="utf-8"), encoding="utf-8")
+    small = "hidden=8, batch=4, window=16, engine='loop', precision='float32', steps=4"
+    names: dict[str, Any] = {}
+    for block in blocks:
+        if "resume(" in block:
+            run = names["model"].run
+            about = json.loads((run.path / "run.json").read_text())
+            (run.path / "run.json").write_text(json.dumps({**about, "result": None}))
+        block = block.replace('budget="3m"', small).replace('budget="30s"', f"{small}, lr_trials=1, seeds=1")
+        exec(compile(block, "notebook.md", "exec"), names)
+    assert names["comparison"].verdict
+    assert charrnn.load_comparison(names["comparison"].path).result == names["comparison"].result
+    assert names["charrnn"].cells.get("nn.GRU").latex()
