@@ -18,7 +18,7 @@ from charrnn.figures import available as available
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)))
 MARKS = "osD^vP*Xh<>"
-WIDE_INCHES, GRADIENT_INCHES = (10.2, 4.2), (9.5, 4.2)
+WIDE_INCHES = (10.2, 4.2)
 LABELS_BESIDE, LEGEND_COLUMNS = 12, 4  # of a legend
 WIDE = 8  # times from the lowest to the highest: beyond, an axis is logarithmic
 FLOOR = 1e-12  # of a logarithmic scale: what is below is as good as nothing
@@ -94,15 +94,7 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> Callable[[Any], None]:
 
 def gradient_reach(at_start: Series, trained: Series) -> str:
     """Draw the share (K + 1,) of the loss gradient that reaches the state k steps earlier, untrained and trained."""
-    return _svg("gradients", GRADIENT_INCHES, _reach(at_start, trained))
 
-
-def figure_of_gradients(at_start: Series, trained: Series) -> Any:
-    """Return the same picture as a matplotlib Figure."""
-    return drawn(_reach(at_start, trained), GRADIENT_INCHES)
-
-
-def _reach(at_start: Series, trained: Series) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         from matplotlib.ticker import FuncFormatter
 
@@ -118,7 +110,7 @@ def _reach(at_start: Series, trained: Series) -> Callable[[Any], None]:
         left.set_ylabel("gradient reaching the state k steps back")
         _legend(figure, left)
 
-    return draw
+    return _svg("gradients", (9.5, 4.2), draw)
 
 
 def copy_reach(reach: Mapping[str, int], longest: int) -> str:
