@@ -203,6 +203,11 @@ class Ensemble(LanguageModel):
         decoders = AveragingDecoders([model._decoders for model in self.models])
         object.__setattr__(self, "_completer", Completer(decoders, self.tokenizer, self.clean, self.config.document))
 
+    def _repr_html_(self) -> str:
+        from charrnn.training import description  # a notebook alone asks for it
+
+        return description.of_models([(model.run, model.config, model.architecture) for model in self.models])
+
     def decoder(self, characters: int | None = None) -> Stepping:
         """Return what computes the logs of averaged probabilities; characters: as in `TextModel.decoder`."""
         return self._completer.decoders.chosen(characters)
@@ -410,7 +415,7 @@ def _followed(
     interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
     listener = following.listener(progress)
     events = begin(interruption, listener.preparing)
-    with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
+    with heard(interruption, [signal.SIGINT]), contextlib.closing(listener), contextlib.closing(events):
         for event in events:
             if isinstance(event, Stepped):
                 interruption.can_save()

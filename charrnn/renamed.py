@@ -26,6 +26,7 @@ MODULES = {
     "charrnn.completing.primes": "charrnn.generate.primes",
     "charrnn.completing.transliteration": "charrnn.generate.transliteration",
     "charrnn.cli.terminal": "charrnn.terminal",
+    "charrnn.cli.progress": "charrnn.reporting.bars",
 }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from charrnn.cli import group, progress
+from charrnn.cli import group
 from charrnn.cli.comparison_table import table
 from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
+from charrnn.reporting import bars
 
 DOOR = Path(__file__).parent.parent / "cli.py"
 WIDTH = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")
@@ -183,7 +184,7 @@ def test_inspect_gradients_prints_both_looks_and_the_reach(corpus: str, tmp_path
 
 @pytest.mark.parametrize("seconds", [0.4, 59, 61, 4000, 9000])
 def test_time_left_is_said_in_words(seconds: float) -> None:
-    assert progress.duration(seconds).split()[1] in ("s", "min", "h")
+    assert bars.duration(seconds).split()[1] in ("s", "min", "h")
 
 
 def test_help_lists_options_without_waking_torch() -> None:

@@ -96,6 +96,10 @@ def test_a_model_of_no_run_shows_itself_and_has_no_curve(model: charrnn.TextMode
         with pytest.raises(CharRNNError, match="no run"):
             ask()
     assert "array(" not in repr(alone)
+    together = charrnn.ensemble(model, alone)._repr_html_()
+    assert "2 models as one" in together
+    assert together.count("nn.RNN, hidden 8 x 1") == 2
+    assert "&lt;i&gt; &amp; co" in together
 
 
 def test_the_bundled_model_shows_itself_without_a_curve() -> None:

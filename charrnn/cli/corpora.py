@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from charrnn import cli
-from charrnn.cli import options, progress
+from charrnn.cli import options
+from charrnn.reporting import bars
 
 if TYPE_CHECKING:
     from charrnn.text.statistics import Stats
@@ -58,7 +59,7 @@ def fetch(name: str, as_json: bool) -> None:
     """Download a corpus of the catalogue and verify it; a download that was cut off is resumed."""
     from charrnn.text import catalogue
 
-    with progress.bars() as show:
+    with bars.bars() as show:
         path = catalogue.fetch(name, lambda done, total: show("fetching", done, total), cli.note)
     if as_json:
         options.print_json({"corpus": name, "path": str(path), "bytes": path.stat().st_size})
@@ -83,7 +84,7 @@ def stats(file: tuple[str, ...], encoding: str | None, as_json: bool) -> None:
     from charrnn.text.encodings import UTF8, text_encoding
 
     cleaning = Cleaning(encoding=text_encoding(encoding or UTF8), encodable=True)
-    with progress.bars() as show:
+    with bars.bars() as show:
         text = read(file, home() / ".corpora", cleaning, progress=show)
         measured = statistics.measure(text, show)
     if as_json:

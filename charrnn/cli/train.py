@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from charrnn import cli
-from charrnn.cli import options, progress
+from charrnn.cli import options
 from charrnn.cli.event_printer import EventPrinter, interruptible
 from charrnn.interruption import Interruption
+from charrnn.reporting import bars
 
 if TYPE_CHECKING:
     from charrnn.training import events
@@ -94,7 +95,7 @@ def command(
                 f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps, --epochs or --budget and --device beside it, or a new run's --config",
             )
-    with interruptible() as stopped, progress.bars() as prepared:
+    with interruptible() as stopped, bars.bars() as prepared:
         events = _events(values, name, out, config_file, base, resume, stopped, prepared)
         return _Printer(as_json, stopped).follow(events)
 

@@ -7,7 +7,8 @@ from typing import assert_never
 from charrnn.compare.events import Compared, Decided, Event, Ran, Scoring, Sized, Stopped, Timed, Tried, Working
 from charrnn.pages import filling
 from charrnn.reporting import notebook
-from charrnn.reporting.lines import Lines, duration
+from charrnn.reporting.bars import duration
+from charrnn.reporting.lines import Lines
 
 
 class ComparisonLines:

@@ -1,9 +1,11 @@
 """Who is told of a training from Python: nobody, lines on stderr, or a notebook."""
 
+from contextlib import ExitStack
 from typing import Protocol
 
 from charrnn.errors import command
 from charrnn.reporting import notebook
+from charrnn.reporting.bars import bars
 from charrnn.reporting.lines import Lines
 from charrnn.reporting.training import TrainingLines, result
 from charrnn.training.events import Event, Finished
@@ -18,6 +20,9 @@ class Listener(Protocol):
     def preparing(self, what: str, done: int, total: int | None) -> None:
         """Take how far the text is prepared, before there are events."""
 
+    def close(self) -> None:
+        """End: nothing else comes."""
+
 
 class Silence:
     """Nobody is told."""
@@ -28,6 +33,9 @@ class Silence:
     def preparing(self, what: str, done: int, total: int | None) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class _AsLines:
     """Says on stderr what the command line says."""
@@ -35,6 +43,8 @@ class _AsLines:
     def __init__(self) -> None:
         self._lines = Lines()
         self._training = TrainingLines(self._lines, command)
+        self._stack = ExitStack()
+        self._prepared = self._stack.enter_context(bars())
 
     def show(self, event: Event) -> None:
         self._training.show(event)
@@ -43,7 +53,11 @@ class _AsLines:
                 self._lines.say(line)
 
     def preparing(self, what: str, done: int, total: int | None) -> None:
-        """Do nothing: there is no bar of it."""
+        self._prepared(what, done, total)
+
+    def close(self) -> None:
+        self._stack.close()
+        self._lines.close()
 
 
 def listener(progress: bool | None) -> Listener:

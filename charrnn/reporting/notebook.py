@@ -92,6 +92,9 @@ class TrainingPicture:
         self._state = what + (f" {done / total:.0%}" if total else f" {done:,}")
         self._draw()
 
+    def close(self) -> None:
+        """Leave what is shown as it is."""
+
     def show(self, event: Event) -> None:
         """Show one event."""
         match event:

@@ -1,6 +1,6 @@
 """What a notebook shows of a model: what it is, what it learned, its scores and its learning curve."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from charrnn.errors import CharRNNError
@@ -33,6 +33,13 @@ def of_model(run: Run | None, config: Config, architecture: Architecture) -> str
     name = "a model" if run is None else run.name
     facts = list(_facts(run, config, about))
     return str(filling.fill("model.html", name=name, shape=shape_of(config, architecture), facts=facts, curve=picture))
+
+
+def of_models(models: Sequence[tuple[Run | None, Config, Architecture]]) -> str:
+    """Return several models as one as HTML: what each of them is."""
+    facts = [("a model" if run is None else run.name, shape_of(config, shape)) for run, config, shape in models]
+    said = "their probabilities of the next character are averaged"
+    return str(filling.fill("model.html", name=f"{len(models)} models as one", shape=said, facts=facts, curve=None))
 
 
 def _facts(run: Run | None, config: Config, about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

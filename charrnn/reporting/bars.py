@@ -1,4 +1,4 @@
-"""Bars on stderr for work before there is anything to show."""
+"""Bars on stderr for work before there is anything to show, and times in words."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from charrnn.reporting.lines import Controls
-from charrnn.reporting.lines import duration as duration
 
 PATIENCE_SECONDS = 0.5  # what is over sooner needs no bar
 
@@ -46,3 +45,11 @@ def bars(unit: str = "char") -> Iterator[Callable[[str, int, int | None], None]]
     finally:
         if bar is not None:
             bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Write a time in words, as roughly as a guess deserves."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
