@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_readme_sr import CELLS, numbers
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_PICTURE_BYTES = 60_000
-NUMBERED = re.compile(r"In\[(\d+)\]")
 
 RUN = """
 import sys
@@ -51,14 +51,6 @@ def without_words(code: str) -> str:
     return ast.unparse(tree)
 
 
-def numbers(text: str) -> set[int]:
-    """The numbers of cells that a text names, with those in between: In[14]-In[17] is four."""
-    found = set(map(int, NUMBERED.findall(text)))
-    for first, last in re.findall(r"In\[(\d+)\][-–]In\[(\d+)\]", text):
-        found |= set(range(int(first), int(last) + 1))
-    return found
-
-
 def test_the_notebooks_have_the_same_code_in_the_same_places() -> None:
     assert [path.name for path in NOTEBOOKS] == ["recurrent.ipynb", "rekurentne.ipynb"]
     kinds = [
@@ -78,11 +70,9 @@ def test_code_without_words_keeps_what_it_does() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_every_numbered_cell_of_the_course_has_its_counterpart(path: Path) -> None:
-    table = (ROOT / "README.sr.md").read_text(encoding="utf-8").split("## Brojevi ćelija sveske")[1].split("\n## ")[0]
-    rows = "\n".join(line for line in table.splitlines() if line.startswith("| In["))
-    headings = "".join(source(cell).splitlines()[0] for cell in cells(path, "code"))
-    assert numbers(headings) == numbers(rows) >= {1, 14, 24, 43}
-    assert numbers("".join(source(cell) for cell in cells(path, "markdown"))) >= numbers(rows)
+    first_lines = [source(cell).splitlines()[0] for cell in cells(path, "code")]
+    assert numbers("\n".join(line for line in first_lines if line.startswith("# In["))) == CELLS
+    assert numbers("\n".join(source(cell) for cell in cells(path, "markdown"))) == CELLS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

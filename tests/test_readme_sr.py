@@ -1,4 +1,4 @@
-"""The Serbian README is run, not believed."""
+"""The Serbian README, and the page of first steps, are run, not believed."""
 
 import re
 from pathlib import Path
@@ -41,6 +41,15 @@ def test_its_code_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert out.startswith("Rekurentne")
     assert "bita po znaku" in out
+
+
+def test_the_code_of_the_first_steps_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "sr" / "uvod.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "uvod.md", "exec"), {})
+    *_, likeliest, bits = capsys.readouterr().out.splitlines()
+    assert "'e'" in likeliest
+    assert float(bits) < 8
 
 
 def test_it_names_the_file_of_every_cell_it_shows() -> None:
