@@ -74,8 +74,8 @@ class Served:
             ids = self.encode(text)
         else:
             begun = given[:1] == (self.start,)
+            text = self.decode(given[begun:])  # which refuses what is no id
             ids = np.array(given[begun:], np.int64)
-            text = self.decode(given[begun:])
         current = documents.current(text, self.document)
         own = ids if current == text else self.encode(current)
         return Prompt(text, ids, np.concatenate([[self.start], own]), begun)
