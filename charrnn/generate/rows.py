@@ -126,7 +126,7 @@ class Rows:
         self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
         self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
         self._logits, self._filters = np.empty((most, V), np.float32), np.empty((most, 4))
-        self._random = np.empty((most, STEPS))
+        self._random = np.empty((most, STEPS))  # the numbers that the next ids are drawn with
         # Those of STEPS numbers a row lie part by part, see _block.
         self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
         self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
@@ -155,12 +155,13 @@ class Rows:
         for scratch, vector in zip(self._scratch, self._entered[1], strict=True):
             scratch[r] = vector
         self._position[r], self._filters[r] = 0, filters(sampling, self._V)
+        row.source.random(out=self._random[r])
         return row
 
     def leave(self, row: Row) -> None:
         """As `SideBySide.leave`."""
         r, last = self._rows.index(row), len(self._rows) - 1
-        for array in (*self._scratch, self._ids, self._position, self._filters):
+        for array in (*self._scratch, self._ids, self._position, self._filters, self._random):
             array[r] = array[last]
         self._rows[r] = self._rows[last]
         self._rows.pop()
@@ -171,19 +172,21 @@ class Rows:
         if not rows:
             meanwhile()
             return
-        cores = min(self._cores, n)
-        parts = [(n * p // cores, n * (p + 1) // cores) for p in range(cores)]
+        size = -(-n // self._cores)
+        parts = [(first, min(first + size, n)) for first in range(0, n, size)]
         self._given[: STEPS * n].fill(-1)
         read = {r: row.takes(STEPS) for r, row in enumerate(rows) if len(row.given)}
-        for r, row in enumerate(rows):
-            row.source.random(out=self._random[r, len(read.get(r, ())) :])
+        lengths = {r: len(taken) for r, taken in read.items()}
         for part in parts:
             self._block(self._us, part)[:] = self._random[slice(*part)].T
-            for r in read.keys() & range(*part):
-                self._block(self._given, part)[: len(read[r]), r - part[0]] = read[r]
-        lengths = {r: len(taken) for r, taken in read.items()}
+        for r, taken in read.items():
+            part, k = parts[r // size], lengths[r]
+            self._block(self._given, part)[:k, r - part[0]] = taken
+            self._block(self._us, part)[k:, r - part[0]] = self._random[r, : STEPS - k]
         moving = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts)]
         try:
+            for r, row in enumerate(rows):
+                self._draw_ahead(r, row, lengths.get(r, 0))
             meanwhile()
         finally:
             wait(moving)  # nobody changes rows that move
@@ -196,6 +199,13 @@ class Rows:
                 row.ids, row.costs = own, nats
         for r, k in lengths.items():
             rows[r].ids, rows[r].costs = rows[r].ids[k:], rows[r].costs[k:]
+
+    def _draw_ahead(self, r: int, row: Row, k: int) -> None:
+        """Draw the numbers of the next move of row r; those of the last one of which k were not needed go first."""
+        numbers = self._random[r]
+        if k:
+            numbers[:k] = numbers[STEPS - k :].copy()
+        row.source.random(out=numbers[k:])
 
     def _move_part(self, p: int, part: tuple[int, int], read: Mapping[int, int]) -> None:
         """Move the rows from..to of part p on. read: how many ids are given, of those rows that are given any."""
