@@ -26,7 +26,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.serve.models import Served
 from charrnn.text.tokenizer import BYTES, Tokenizer
 
-CLIENTS = (1, 8, ROWS)
+WAYS = tuple((clients, streamed) for clients in (1, 8, ROWS) for streamed in (False, True))
 PRIME = "Once upon a time there was"
 PRIME_CHARS, CHARS = (8, 25), (128, 385)  # of a prime and of a completion, which are all as long as it happens
 REQUESTS = 256  # different ones
@@ -34,10 +34,13 @@ OK = b"HTTP/1.1 200 "
 NEVER = -30.0  # a bias with which a byte is not drawn
 
 
-def measure(cell: str, hidden: int, layers: int, seconds: float) -> list[dict[str, Any]]:
-    """Measure a server of a fresh model of these sizes; return a row for so many clients, streaming or not.
+def measure(
+    cell: str, hidden: int, layers: int, seconds: float, ways: Sequence[tuple[int, bool]] = WAYS
+) -> list[dict[str, Any]]:
+    """Measure a server of a fresh model of these sizes; return a row for each of the ways to ask it.
 
-    seconds: for each row, about. Before and after, ROWS rows are decoded without a server.
+    ways: how many clients, and whether they stream. seconds: for each row, about. Before and after, ROWS rows are
+    decoded without a server.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -49,10 +52,9 @@ def measure(cell: str, hidden: int, layers: int, seconds: float) -> list[dict[st
         assert isinstance(served.decoder, CompiledDecoder)
         rows_per_char = rows_seconds(served.decoder, served.tokenizer, seconds / 2)
         rows = []
-        for clients in CLIENTS:
-            for streamed in (False, True):
-                found = _asked(port, token, clients, streamed, seconds)
-                rows.append({"cell": cell, "hidden": hidden, "layers": layers, "clients": clients, **found})
+        for clients, streamed in ways:
+            found = _asked(port, token, clients, streamed, seconds)
+            rows.append({"cell": cell, "hidden": hidden, "layers": layers, "clients": clients, **found})
         rows_per_char = min(rows_per_char, rows_seconds(served.decoder, served.tokenizer, seconds / 2))
     finally:
         here.send(None)
