@@ -134,6 +134,21 @@ def test_a_stop_string_ends_and_is_left_out(client: Client, model: TextModel) ->
     assert "".join(t for e in events for c in e["choices"] for t in c["logprobs"]["tokens"]) == before
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_string_ends_wherever_moves_do(client: Client, model: TextModel, stream: bool) -> None:
+    """A prime of one id leaves 14 draws of the first move: strings around there, and over two moves."""
+    text = model.complete("Re", 100, seed=8, temperature=1.0)
+    for start, length in [(0, 1), (11, 3), (12, 3), (13, 1), (14, 1), (13, 18), (28, 3), (29, 2), (45, 20), (12, 40)]:
+        asked = {"prompt": "Re", "seed": 8, "max_tokens": 100, "stop": text[start : start + length]}
+        expected = text[: text.index(asked["stop"])]
+        if stream:
+            choices = [choice for event in client.streamed(**asked) for choice in event["choices"]]
+        else:
+            choices = client.complete(**asked)["choices"]
+        assert "".join(choice["text"] for choice in choices) == expected
+        assert choices[-1]["finish_reason"] == "stop"
+
+
 def test_no_seed_is_another_one_every_time_and_is_told(client: Client) -> None:
     first, second = (client.complete(prompt="Re", max_tokens=60) for _ in range(2))
     assert first["choices"][0]["text"] != second["choices"][0]["text"]
@@ -230,6 +245,7 @@ def test_nothing_drawn_is_a_prompt_that_is_scored(client: Client) -> None:
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": {"file": "/etc/passwd"}}, "prompt"),
         ({"prompt": [10**9]}, "prompt"),
+        ({"prompt": [10**30]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": [0xC5]}, "prompt"),  # half a character
         ({"prompt": "\ud800"}, "prompt"),
@@ -246,6 +262,12 @@ def test_what_cannot_be_is_refused_by_name(client: Client, values: dict[str, Any
     assert error["param"] == param
     assert set(error) == {"message", "type", "param", "code"}
     assert len(error["message"]) < 300
+
+
+def test_ids_that_are_none_are_refused_wherever_they_are_given(client: Client) -> None:
+    for ids in ([10**30], [-1], [10**9], [0xC5], [True], "a", None):
+        answered = client("/detokenize", {"tokens": ids})
+        assert (answered.status, answered.json["error"]["param"]) == (400, "tokens")
 
 
 def test_what_changes_nothing_may_be_given(client: Client) -> None:
@@ -548,6 +570,32 @@ def test_rows_that_fail_cost_those_that_were_there(
 
 
 # The end
+
+
+def test_what_has_ended_by_itself_is_told_once_where_rows_fail(
+    model: TextModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last ids of a completion are in nobody's row any more while the next move fails."""
+    real, moves = Rows.move_on, []
+
+    def fail(rows: Rows, meanwhile: Callable[[], None]) -> None:
+        moves.append(len(rows))
+        if len(moves) == 3:
+            raise MemoryError("no room")
+        real(rows, meanwhile)
+
+    monkeypatch.setattr(Rows, "move_on", fail)
+    with serving(model) as server:
+        client = Client(server)
+        asked = {"model": "small", "prompt": ["a", "b"], "seed": 1, "max_tokens": ENDLESS // 8, "stream": True}
+        ended = {"model": "small", "prompt": "a", "seed": 1, "max_tokens": 20}
+        with client.raw(client.request(asked) + client.request(ended)) as connection:
+            received = b""
+            while b"[DONE]" not in received:
+                received += connection.recv(10_000)
+        assert received.count(b'"server_error"') == 1
+        assert client.complete(prompt="Re")["usage"]["completion_tokens"] == 16
+    assert "no room" in caplog.text
 
 
 def test_the_end_lets_finish_what_has_the_time_and_tells_the_rest(model: TextModel) -> None:
