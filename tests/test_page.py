@@ -306,8 +306,9 @@ def test_other_machines_may_not_train_unless_that_is_allowed(model: TextModel, t
         assert client("/page/about").json["may_train"] is False
         for route, values in [("train", {"text": "x", "minutes": 1}), ("open", {"run": "other"})]:
             assert "--allow-train" in refusal(client, route, 403, **values)
-        for route in ("stop", "resume"):
+        for route in ("stop", "resume", "run"):
             assert "--allow-train" in refusal(client, route, 403, run="other")
+        assert client("/page/runs").status == 403
     with serving(model, host="0.0.0.0", allow_train=True) as server:
         assert Client(server)("/page/about").json["may_train"] is True
         assert ask(Client(server), "open", run="other")["id"] == "other"

@@ -45,7 +45,7 @@ Handler = Callable[["Request"], Awaitable["Response"]]
 
 
 class Page:
-    """The page of a server. may_train: whether it may train, and serve runs that were not named at the start."""
+    """The page of a server. may_train: whether it may train, and show and serve runs that were not named."""
 
     def __init__(self, service: Service, may_train: bool) -> None:
         self._service, self._may_train = service, may_train
@@ -203,10 +203,12 @@ class Page:
     # Train
 
     async def _runs(self) -> Mapping[str, Any]:
+        self._refuse_where_not_allowed()  # what other runs are called, and write, is for this machine alone
         found = await asyncio.to_thread(lambda: [run_views.summary(run) for run in run_views.own_runs().values()])
         return {"runs": found, "training": await asyncio.to_thread(self._training.state)}
 
     async def _run(self, body: Body) -> Mapping[str, Any]:
+        self._refuse_where_not_allowed()
         name = body.text("run", 1000)
         body.end()
 
@@ -257,7 +259,7 @@ class Page:
         if not self._may_train:
             raise RequestError(
                 403,
-                "this server is reached from other machines, and trains nothing for them; start it with --allow-train",
+                "other machines reach this server: it trains nothing, and shows no other runs, without --allow-train",
                 code="training_not_allowed",
             )
 

@@ -22,7 +22,7 @@ export function mount(root, app) {
   const source = el("div", { class: "source-of-text" });
   const start = el("button", { type: "submit", class: "primary" }, t("train.start"));
   const form = el("form", { class: "form", submit: begin },
-    el("fieldset", { disabled: !may },
+    el("fieldset", {},
       el("legend", {}, t("train.what")),
       el("div", { class: "switch", role: "radiogroup", "aria-label": t("train.what") }, ["text", "file", "corpus"].map((what) =>
         el("label", {}, el("input", { type: "radio", name: "source", value: what, checked: kept.source === what, change: () => { kept.source = what; fillSource(); } }),
@@ -39,9 +39,12 @@ export function mount(root, app) {
   const sample = el("div", { class: "sample" });
   const head = el("div", {});
   const detail = el("section", { class: "run", "aria-label": t("train.run") }, head, picture, sample);
+  if (!may) {
+    root.append(el("p", { class: "notice" }, t("train.not.allowed")));
+    return null;
+  }
   root.append(
-    may ? form : el("p", { class: "notice" }, t("train.not.allowed")),
-    notice.place, said,
+    form, notice.place, said,
     el("div", { class: "beside" }, el("section", { class: "list" }, el("h2", {}, t("train.runs")), list), detail),
   );
   fillSource();
@@ -181,7 +184,7 @@ export function mount(root, app) {
       ? [el("h3", {}, t("train.sample", { step: number(run.sample.step) })),
         el("p", { class: "drawn", dir: "auto" }, el("span", { class: "given" }, shown(run.sample.prime)), shown(run.sample.text))]
       : []));
-    if (run.state === "complete" && training.run === run.run && !served && joined !== run.run && may) {
+    if (run.state === "complete" && training.run === run.run && !served && joined !== run.run) {
       joined = run.run;
       await open(run.run).catch(notice.show);
     }
@@ -194,9 +197,9 @@ export function mount(root, app) {
     if (mine) return [button("stop", () => post("/page/stop", { run: run.run }))];
     if (run.state === "training") return [el("span", { class: "note" }, t("train.elsewhere"))];
     const made = [];
-    if (may && run.state === "stopped" && !run.bundled) made.push(button("resume", () => post("/page/resume", { run: run.run }), true));
+    if (run.state === "stopped" && !run.bundled) made.push(button("resume", () => post("/page/resume", { run: run.run }), true));
     if (served) made.push(el("a", { class: "button", href: "#complete", click: () => { app.model = run.run; } }, t("train.complete")));
-    else if (may && run.step !== null && run.state !== "diverged") made.push(button("open", () => open(run.run)));
+    else if (run.step !== null && run.state !== "diverged") made.push(button("open", () => open(run.run)));
     return made;
   }
 
