@@ -23,7 +23,7 @@ export function lines({ title, series, x, y }) {
       ...shownSeries.map((each, n) =>
         svg("polyline", { class: `line series${n % 6}`, points: each.points.map(([a, b]) => `${at.x(a)},${at.y(b)}`).join(" ") })),
       ...shownSeries.flatMap((each, n) => each.points.length > 40 ? [] : each.points.map(([a, b]) =>
-        svg("circle", { class: `dot series${n % 6}`, cx: at.x(a), cy: at.y(b), r: 2.5 },
+        svg("circle", { class: `dot series${n % 6}`, cx: at.x(a), cy: at.y(b), r: 3 },
           svg("title", {}, `${each.label}: ${number(b, 3)} · ${number(a)}`)))),
     ];
   });
