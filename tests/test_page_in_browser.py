@@ -462,3 +462,28 @@ def test_a_server_that_has_ended_is_told_of(browser: Any, models: list[TextModel
         server.__exit__()
         page.get_by_label("Text to be completed").press_sequentially("R")
         page.get_by_text("The server does not answer").wait_for()
+
+
+def test_a_model_that_was_given_away_completes_without_a_server(
+    models: list[TextModel], browser: Any, tmp_path: Path
+) -> None:
+    from charrnn.sharing import page_file
+
+    path = page_file.write(models[0], tmp_path / "given.html", "int8")
+    said, asked = [], []
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{path.as_uri()}#complete")
+    page.fill("#prime", HOSTILE)
+    page.wait_for_selector(".ghost")
+    assert page.locator("nav a").all_inner_texts() == ["Complete", "Surprise"]
+    page.goto(f"{path.as_uri()}#surprise")
+    page.fill("textarea.source", HOSTILE)
+    page.click("button.primary")
+    page.wait_for_selector(".characters span")
+    assert page.evaluate("window.hurt") is None
+    page.close()
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+    assert said == []

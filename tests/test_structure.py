@@ -118,7 +118,7 @@ FORMER = {
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
 BASE = (*BASE, "blas", "terminal", "pages", "figures", "frames")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "reporting", "api")
-ORDER = (*ORDER, "compare", "sharing", "serve", "bench", "cli", "__main__")
+ORDER = (*ORDER, "compare", "serve", "sharing", "bench", "cli", "__main__")
 
 
 def test_imports_point_one_way() -> None:

@@ -42,12 +42,19 @@ function layernorm(x, epsilon, y) {
   for (let i = 0; i < x.length; i++) y[i] = (x[i] - mean) * scale;
 }
 
+// Four rows of the matrix at a time: y is read and written once for them.
 function multiply(x, matrix, y) {
+  const I = x.length, O = y.length;
   y.fill(0);
-  for (let i = 0, at = 0; i < x.length; i++) {
-    const factor = x[i];
-    for (let j = 0; j < y.length; j++, at++) y[j] += factor * matrix[at];
+  let i = 0, at = 0;
+  for (; i + 3 < I; i += 4) {
+    const a = x[i], b = x[i + 1], c = x[i + 2], d = x[i + 3];
+    for (let j = 0, k = at; j < O; j++, k++) {
+      y[j] += a * matrix[k] + b * matrix[k + O] + c * matrix[k + 2 * O] + d * matrix[k + 3 * O];
+    }
+    at += 4 * O;
   }
+  for (; i < I; i++, at += O) for (let j = 0; j < O; j++) y[j] += x[i] * matrix[at + j];
 }
 """
 

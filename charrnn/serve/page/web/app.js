@@ -6,13 +6,16 @@ import { language, names, number, speak, t } from "/page/web/words.js";
 import * as complete from "/page/web/complete.js";
 
 // The first view is here at once, the others when they are asked for.
-const VIEWS = {
+const ALL = {
   complete: async () => complete,
   surprise: () => import("/page/web/surprise.js"),
   inside: () => import("/page/web/inside.js"),
   train: () => import("/page/web/train.js"),
   compare: () => import("/page/web/compare.js"),
 };
+// A model that was given away as a file has some of them.
+const here = document.documentElement.dataset.views?.split(" ") ?? Object.keys(ALL);
+const VIEWS = Object.fromEntries(Object.entries(ALL).filter(([name]) => here.includes(name)));
 
 const main = document.getElementById("main");
 let leave = () => {};

@@ -165,4 +165,7 @@ export default {
   "head.interval": "95 % interval",
   "head.perplexity": "Perplexity",
   "head.speed": "Characters per second",
+  "local.copies": "The text that was learned is not in this file.",
+  "local.diverged": "The model's numbers are not finite: its training diverged.",
+  "local.empty": "The text is empty: give one of at least one character.",
 };

@@ -165,4 +165,7 @@ export default {
   "head.interval": "Interval od 95 %",
   "head.perplexity": "Perpleksnost",
   "head.speed": "Znakova u sekundi",
+  "local.copies": "Tekst iz kog je učeno nije u ovoj datoteci.",
+  "local.diverged": "Brojevi modela nisu konačni: njegovo učenje je divergiralo.",
+  "local.empty": "Tekst je prazan: dajte bar jedan znak.",
 };

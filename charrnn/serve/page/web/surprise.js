@@ -26,10 +26,11 @@ export function mount(root, app) {
   root.append(
     el("div", { class: "controls" },
       app.modelChooser(() => { if (kept.other === app.model) kept.other = ""; }),
-      app.models((name) => { kept.other = name; }, t("surprise.other"), kept.other, t("surprise.none"))),
+      app.about.models.length > 1
+        ? app.models((name) => { kept.other = name; }, t("surprise.other"), kept.other, t("surprise.none")) : null),
     input,
     el("div", { class: "actions" }, button,
-      el("button", { type: "button", click: own }, t("own.text")),
+      app.about.own_text === false ? null : el("button", { type: "button", click: own }, t("own.text")),
       el("span", { class: "note" }, t("surprise.most", { count: number(most) }))),
     notice.place, result,
   );
