@@ -234,6 +234,33 @@ def test_the_gru_reads_as_in_textbooks() -> None:
     ]
 
 
+def test_a_part_is_called_after_what_it_is_for() -> None:
+    assert latex.lines(cells.get("mingru")) == [
+        r"z_{t} &= \sigma(W_{z} x_{t} + b_{z})",
+        r"h_{t} &= (1 - z_{t}) \odot h_{t-1} + z_{t} \odot (W_{g} x_{t} + b_{g})",
+    ]
+
+
+def test_what_is_taken_away_or_divided_keeps_its_brackets() -> None:
+    def step(z: Any, state: Any, p: Any) -> Any:
+        (h,) = state
+        f, g = split(z + matmul(h, p.U), 2)
+        h = h - (tanh(f) - tanh(g)) * (-h) - (h + h) / (1 + h * h)
+        return h, (h,)
+
+    assert latex.lines(own_cell(step))[-1] == (
+        r"h_{t} &= h_{t-1} - (f_{t} - g_{t}) \odot (-h_{t-1}) - \frac{h_{t-1} + h_{t-1}}{1 + h_{t-1} \odot h_{t-1}}"
+    )
+
+    def sums(z: Any, state: Any, p: Any) -> Any:
+        (h,) = state
+        f, g = split(z + matmul(h, p.U), 2)
+        h = tanh(f) - (tanh(g) + h)
+        return h, (h,)
+
+    assert latex.lines(own_cell(sums))[-1] == r"h_{t} &= f_{t} - (g_{t} + h_{t-1})"
+
+
 def test_options_of_a_cell_are_in_its_lines() -> None:
     cell = cells.get("rhn")
     assert len(latex.lines(cell, depth=2)) == 6
