@@ -572,27 +572,27 @@ def test_rows_that_fail_cost_those_that_were_there(
 # The end
 
 
-def test_what_has_ended_by_itself_is_told_once_where_rows_fail(
+def test_rows_that_fail_cost_those_too_whose_last_ids_are_not_told_yet(
     model: TextModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last ids of a completion are in nobody's row any more while the next move fails."""
-    real, moves = Rows.move_on, []
+    """A completion that has all its ids has left its row while they are told: in the move that fails here."""
+    real, failures, before = Rows.move_on, [MemoryError("no room")], [0]
 
     def fail(rows: Rows, meanwhile: Callable[[], None]) -> None:
-        moves.append(len(rows))
-        if len(moves) == 3:
-            raise MemoryError("no room")
+        before.append(len(rows))
+        if failures and before[-2] > before[-1]:
+            raise failures.pop()
         real(rows, meanwhile)
 
     monkeypatch.setattr(Rows, "move_on", fail)
     with serving(model) as server:
         client = Client(server)
-        asked = {"model": "small", "prompt": ["a", "b"], "seed": 1, "max_tokens": ENDLESS // 8, "stream": True}
-        ended = {"model": "small", "prompt": "a", "seed": 1, "max_tokens": 20}
-        with client.raw(client.request(asked) + client.request(ended)) as connection:
+        with client.raw(client.request({"model": "small", "max_tokens": ENDLESS, "stream": True})) as connection:
+            until(lambda: server.service.running == 1)
+            assert client("/v1/completions", {"model": "small", "max_tokens": 20}).status == 500
             received = b""
             while b"[DONE]" not in received:
-                received += connection.recv(10_000)
+                received += connection.recv(65536)
         assert received.count(b'"server_error"') == 1
         assert client.complete(prompt="Re")["usage"]["completion_tokens"] == 16
     assert "no room" in caplog.text
