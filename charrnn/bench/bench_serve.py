@@ -114,7 +114,7 @@ def _asked(port: int, token: str, clients: int, streamed: bool, seconds: float) 
         "chars_per_s": sum(each.chars for each in counted) / (ended - began),
         "first_char_ms": float(np.median(ms)) if ms else None,
         "first_char_ms_p99": float(np.percentile(ms, 99)) if ms else None,
-        "clients_share_of_cores": used / (ended - began) / (os.cpu_count() or 1),
+        "share_of_clients": used / (ended - began) / (os.cpu_count() or 1),
     }
 
 
