@@ -398,8 +398,8 @@ def resume(
     length = Settings.of({key: value for key, value in asked.items() if value is not None})
 
     def events(stop: Callable[[], bool], prepared: "Progress") -> Generator["Event", None, None]:
-        lengths = {"epochs": length.epochs, "budget": length.budget}
-        return loop.resume(found, length.steps, stop, None, prepared, device, **lengths)
+        epochs, seconds = length.epochs, length.budget
+        return loop.resume(found, length.steps, stop, None, prepared, device, epochs=epochs, budget=seconds)
 
     return _followed(events, found, progress)
 

@@ -53,10 +53,11 @@ class EventPrinter(ABC, Generic[E]):
 
 def interruptible() -> AbstractContextManager[Interruption]:
     """Let Ctrl-C, `kill` and a terminal that closes end a command at once, or where it can save after its step."""
-    return heard(Interruption(saving=_say_saving))
+    return heard(Interruption(saving=lambda: say_saving("; press Ctrl-C again to stop at once")))
 
 
-def _say_saving() -> None:
+def say_saving(more: str = "") -> None:
+    """Say, when a signal came, that the work ends as soon as it is saved."""
     # Not through the stream: the signal may have come in the middle of writing to it.
     with suppress(OSError):
-        os.write(sys.stderr.fileno(), b"\nfinishing this step and saving; press Ctrl-C again to stop at once\n")
+        os.write(sys.stderr.fileno(), f"\nfinishing this step and saving{more}\n".encode())

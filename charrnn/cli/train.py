@@ -1,6 +1,9 @@
 """train: from a text to a run, with what happens on the way shown on stderr."""
 
-from collections.abc import Callable, Generator
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +11,13 @@ import click
 
 from charrnn import cli
 from charrnn.cli import options
-from charrnn.cli.event_printer import EventPrinter, interruptible
-from charrnn.interruption import Interruption
+from charrnn.cli.event_printer import EventPrinter, interruptible, say_saving
+from charrnn.interruption import Interruption, heard
 from charrnn.reporting import bars
 
 if TYPE_CHECKING:
     from charrnn.training import events
+    from charrnn.training.ranks import Ranks
 
 INTERRUPTED = ""  # for --resume without a name, which no run has
 
@@ -95,9 +99,46 @@ def command(
                 f"--resume takes the run's own settings, not other {', '.join(extra) or 'ones'}",
                 "give no more than --steps, --epochs or --budget and --device beside it, or a new run's --config",
             )
-    with interruptible() as stopped, bars.bars() as prepared:
-        events = _events(values, name, out, config_file, base, resume, stopped, prepared)
-        return _Printer(as_json, stopped).follow(events)
+    from charrnn.training import ranks
+
+    if not ranks.asked():
+        with interruptible() as stopped, bars.bars() as prepared:
+            events = _events(values, name, out, config_file, base, resume, stopped, prepared)
+            return _Printer(as_json, stopped).follow(events)
+    with _interruptible_rank() as stopped, ranks.joined() as group:
+        if not group.leads:
+            _follow(group, stopped)
+            return 0
+        with bars.bars() as prepared:
+
+            def stop() -> bool:
+                if group.wished and stopped.number is None:  # another rank heard a signal that this one did not
+                    stopped.number = signal.SIGTERM
+                return stopped()
+
+            events = _events(values, name, out, config_file, base, resume, stop, prepared, group)
+            return _Printer(as_json, stopped).follow(events)
+
+
+@contextmanager
+def _interruptible_rank() -> Iterator[Interruption]:
+    """Let signals end a rank once the run is saved. torchrun passes them on, some twice: that is no hurry."""
+    saving = say_saving if os.environ["RANK"] == "0" else lambda: None
+    with heard(Interruption(saving, hurried=signal.SIG_IGN)) as interruption:
+        yield interruption
+
+
+def _follow(group: "Ranks", stopped: Interruption) -> None:
+    """Follow rank 0. Where it is lost, one process of every machine says so; rank 0 says all else."""
+    from charrnn.training import followers
+    from charrnn.training.ranks import LostError
+
+    try:
+        followers.follow(group, stopped, stopped.can_save)
+    except LostError as error:
+        if group.local_rank and group.rank != 1:
+            raise click.exceptions.Exit(1) from error
+        raise
 
 
 def _events(
@@ -109,20 +150,25 @@ def _events(
     resume: str | None,
     stopped: Callable[[], bool],
     prepared: Callable[[str, int, int | None], None],
+    ranks: "Ranks | None" = None,
 ) -> Generator["events.Event", None, None]:
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
     from charrnn.training.config import settings_from_json, values_of
     from charrnn.training.pretrained import Pretrained
+    from charrnn.training.run import Run
     from charrnn.training.runs import find_run, newest_interrupted
     from charrnn.training.settings import Settings
 
+    begun = ranks and ranks.kept_run()
+    if begun and Run(Path(begun)).begun():  # torchrun started the processes again
+        return loop.resume(Run(Path(begun)), None, stopped, cli.STARTED, prepared, values.get("device"), ranks=ranks)
     if resume is not None:
         run = newest_interrupted() if resume == INTERRUPTED else find_run(resume, own=True, saved=False)
         length = Settings.of({key: value for key, value in values.items() if key != "device"})
         lengths = {"epochs": length.epochs, "budget": length.budget}
         device = values.get("device")
-        return loop.resume(run, length.steps, stopped, cli.STARTED, prepared, device, **lengths)
+        return loop.resume(run, length.steps, stopped, cli.STARTED, prepared, device, **lengths, ranks=ranks)
     settings = Settings()
     if config_file is not None:
         try:
@@ -140,7 +186,8 @@ def _events(
     if base is not None:
         pretrained = Pretrained.of(find_run(base))
         settings = pretrained.settings(values if config_file is None else values_of(settings))
-    return loop.new_run(settings, loop.open_run(settings, name, out), stopped, cli.STARTED, prepared, pretrained)
+    run = loop.open_run(settings, name, out)
+    return loop.new_run(settings, run, stopped, cli.STARTED, prepared, pretrained, ranks)
 
 
 class _Printer(EventPrinter["events.Event"]):

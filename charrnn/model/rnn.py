@@ -4,6 +4,7 @@ Letters: T time steps, B rows, V vocabulary, E embedding, H hidden, L layers.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,13 @@ from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model.architecture import Architecture
 
 State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
+
+
+class Part(NamedTuple):
+    """Rows of a larger batch: dropout masks are those that they have in it. batch: B of all of it."""
+
+    rows: slice
+    batch: int
 
 
 class CharRNN(nn.Module):
@@ -51,13 +59,19 @@ class CharRNN(nn.Module):
         )
 
     def forward(
-        self, ids: Tensor, state: State, generator: torch.Generator | None = None, cuts: Sequence[int] = ()
+        self,
+        ids: Tensor,
+        state: State,
+        generator: torch.Generator | None = None,
+        cuts: Sequence[int] = (),
+        part: Part | None = None,
     ) -> tuple[Tensor, State]:
         """Read T characters in every row.
 
         ids: (T, B) int64, V for the start token. state: as from `start(B)` or an earlier call, not modified. generator:
         source of the dropout masks, one per window; without it nothing is dropped. cuts: the time steps, rising, at
-        which some row has the start token inside its text: there that row begins anew.
+        which some row has the start token inside its text: there that row begins anew. part: of which batch these rows
+        are a part; they are all of it when None.
         Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character.
         """
         x: Tensor | Looked = (self._table(), ids)
@@ -71,7 +85,7 @@ class CharRNN(nn.Module):
             last.append(after)
             if self.architecture.residual and isinstance(x, Tensor):
                 y = y + x
-            x = self._drop(y, generator)
+            x = self._drop(y, generator, part)
         assert isinstance(x, Tensor)
         logits = x @ self._head() + self.weights["head.b"]
         return logits, tuple(last)
@@ -87,11 +101,13 @@ class CharRNN(nn.Module):
         prefix = f"layers.{layer}."
         return self.cell.pack([self.weights[prefix + name] for name in self.cell.parameter_names])
 
-    def _drop(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _drop(self, y: Tensor, generator: torch.Generator | None, part: Part | None) -> Tensor:
         if generator is None or self.dropout == 0:
             return y
         keep = 1 - self.dropout
-        mask = torch.empty(y.shape, dtype=y.dtype, device=y.device).bernoulli_(keep, generator=generator)
+        shape = y.shape if part is None else (len(y), part.batch, y.shape[2])
+        mask = torch.empty(shape, dtype=y.dtype, device=y.device).bernoulli_(keep, generator=generator)
+        mask = mask if part is None else mask[:, part.rows]
         return y * mask.div_(keep)
 
 

@@ -15,12 +15,13 @@ from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
 from charrnn.text.copies import Progress, silent
 from charrnn.text.corpus import prepare
-from charrnn.training import identity, memory, resolve, run_json, training_state
+from charrnn.training import followers, identity, memory, resolve, run_json, training_state
 from charrnn.training.config import Config
 from charrnn.training.events import Event
 from charrnn.training.forgetting import Before
 from charrnn.training.metrics import METRICS, TIMINGS
 from charrnn.training.pretrained import Pretrained, refuse_without
+from charrnn.training.ranks import Ranks
 from charrnn.training.run import Run
 from charrnn.training.runs import open_run
 from charrnn.training.settings import Settings
@@ -43,12 +44,14 @@ def new_run(
     began: float | None = None,
     progress: Progress = silent,
     pretrained: Pretrained | None = None,
+    ranks: Ranks | None = None,
 ) -> Generator[Event, None, None]:
     """Train from the beginning into an empty folder, yielding events.
 
     stop() is asked after every step: when it is true the run is saved, and `resume` continues it. began: a reading
     of time.monotonic() from which the budget counts, now when None. progress: called while the corpus is prepared.
-    pretrained: weights to learn on from, whose `settings` gave these settings.
+    pretrained: weights to learn on from, whose `settings` gave these settings. ranks: other processes that train with
+    this one, which is rank 0; they are in `followers.follow`.
     Where it ends before anything was saved, the folder is removed.
     Raises CharRNNError for a corpus that cannot be read or is too short, and a folder that is taken.
     """
@@ -57,11 +60,12 @@ def new_run(
     refuse_without(settings, pretrained)
     corpus = prepare(settings, progress=progress, known=pretrained.tokenizer.characters if pretrained else ())
     settings = resolve.with_length(settings)
-    machine = Machine(settings, corpus)
+    machine = Machine(settings, corpus, ranks)
     config = resolve.resolve(settings, corpus, machine)
+    notes = followers.begin(ranks, run, config, corpus)
     with memory.explained(config, corpus):
-        trainer = Trainer(config, corpus, pretrained.start(config, corpus) if pretrained else None)
-        notes = (pretrained.note,) if pretrained and pretrained.note else ()
+        trainer = Trainer(config, corpus, pretrained.start(config, corpus) if pretrained else None, ranks)
+        notes += (pretrained.note,) if pretrained and pretrained.note else ()
         with threads_of(config):
             before = Before.of(trainer.model, corpus, pretrained) if pretrained else None
         loop = TrainingLoop(run, trainer, machine, began, notes=notes, before=before)
@@ -70,7 +74,8 @@ def new_run(
         try:
             if pretrained is not None:  # from here on it needs no other run
                 loop.record.save()
-            with threads_of(config), memory.explained(config, corpus):
+            with threads_of(config), memory.explained(config, corpus), followers.resumable(run):
+                trainer.hand_out()
                 yield from loop.events(stop)
         finally:
             if not run.exists():
@@ -87,12 +92,14 @@ def resume(
     *,
     epochs: float | None = None,
     budget: float | None = None,
+    ranks: Ranks | None = None,
 ) -> Generator[Event, None, None]:
     """Go on with a run exactly where its last checkpoint is; `steps` lengthens (or shortens) it to that many in all.
 
     One that died before its first checkpoint begins again, with all that was decided then.
     device: 'cpu' or 'cuda'; that of the run, where it is here, when None. On another one the last bits differ.
     epochs: passes over the training part, in all, instead of steps. budget: seconds from now on, instead of steps.
+    ranks: as in `new_run`; any number resumes any run, and the same one exactly.
     Raises CharRNNError where the run is complete, damaged, in use or diverged, its corpus is gone, it was trained with
     something else than its folder says, or there is no such device.
     """
@@ -104,7 +111,7 @@ def resume(
     else:
         run.config()
     with run.held():
-        yield from (_resumed if saved else _begun_again)(run, length, stop, began, progress, device)
+        yield from (_resumed if saved else _begun_again)(run, length, stop, began, progress, device, ranks)
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ def _resumed(
     began: float,
     progress: Progress,
     device: str | None,
+    ranks: Ranks | None,
 ) -> Iterator[Event]:
     about, config = run.about(), run.config()
     if about.get("diverged") is not None and (length.is_new or about["result"]):
@@ -173,13 +181,15 @@ def _resumed(
     batch, architecture = resolve.rows(config, corpus), Architecture.of(config, corpus.tokenizer.size)
     # Before anything is made as large as the configuration says.
     training_state.refuse([*differences, *training_state.differences(config, architecture, batch, restored)], run.name)
-    machine = Machine(config, corpus)
+    machine = Machine(config, corpus, ranks)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
-    with memory.explained(config, corpus, began_anew=False):
-        trainer = Trainer(config, corpus)
+    notes = (*notes, *moved, *followers.note_of_another_number(ranks, about.get("made_with")))
+    notes += followers.begin(ranks, run, config, corpus)
+    with memory.explained(config, corpus, began_anew=False), followers.resumable(run):
+        trainer = Trainer(config, corpus, ranks=ranks)
         training_state.restore(trainer, restored, run.name)
         del restored  # while it trains, memory is for that
-        loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, (*notes, *moved), before)
+        loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, notes, before)
         with threads_of(config):
             if length.budget is not None and config.budget is not None:  # as a number
                 # Read anew: a step changes moments where they are.
@@ -199,6 +209,7 @@ def _begun_again(
     began: float,
     progress: Progress,
     device: str | None,
+    ranks: Ranks | None,
 ) -> Iterator[Event]:
     """Train a run that was never saved from its beginning, into its own folder."""
     run.refuse_lost()
@@ -207,19 +218,22 @@ def _begun_again(
     # config.json is written first, tokenizer.json after it.
     tokenizer = run.tokenizer() if (run.path / "tokenizer.json").exists() else None
     corpus = prepare(config, tokenizer, progress=progress)
-    machine = Machine(config, corpus)
+    machine = Machine(config, corpus, ranks)
     if length.is_new:
         given = {name: value for name, value in dataclasses.asdict(length).items() if value is not None}
         config = resolve.resolve(config.as_settings().replace(**given), corpus, machine)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
-    with memory.explained(config, corpus):
-        loop = TrainingLoop(run, Trainer(config, corpus), machine, began, notes=(BEGUN_AGAIN, *moved))
+    notes = (BEGUN_AGAIN, *moved, *followers.begin(ranks, run, config, corpus))
+    with memory.explained(config, corpus), followers.resumable(run):
+        trainer = Trainer(config, corpus, ranks=ranks)
+        loop = TrainingLoop(run, trainer, machine, began, notes=notes)
         run.write_tokenizer(corpus.tokenizer)
         for file in (METRICS, TIMINGS):
             files.remove(run.path / file)
         loop.record.plan(config)
         run.sweep()
         with threads_of(config):
+            trainer.hand_out()
             yield from loop.events(stop)
 
 

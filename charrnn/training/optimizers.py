@@ -148,8 +148,7 @@ class Optimizer:
         """Change the weights by their gradients. rate: the schedule's; a group gets it times its scale."""
         import torch
 
-        if not self.moments:
-            self._begin()
+        self.begin()
         with torch.no_grad():
             for group in self._groups:
                 found = {name: w for name, w in group.weights.items() if w.grad is not None}
@@ -169,10 +168,12 @@ class Optimizer:
     def _names(self) -> tuple[str, ...]:
         return ("step", *self._kind.moments)
 
-    def _begin(self) -> None:
-        """Begin with moments of zero."""
+    def begin(self) -> None:
+        """Begin with moments of zero, where there are none yet."""
         import torch
 
+        if self.moments:
+            return
         for name, weight in self._weights.items():
             device = weight.device if self._kind.steps_on_device else "cpu"
             self.moments[f"step/{name}"] = torch.zeros((), dtype=torch.float32, device=device)

@@ -102,6 +102,7 @@ class Record:
                 self._saved,
             )
         self._best = None
+        trainer.hand_out()  # so that ranks on unlike processors are alike again, as they are after resuming
 
     def mark_diverged(self) -> None:
         """Write down that the run ends here; the last finite checkpoint stays, where there is one."""
@@ -183,6 +184,7 @@ class Record:
             "python": platform.python_version(),
             "processor": processor(),
             "threads": self._trainer.config.threads,
+            **({} if self._trainer.ranks is None else {"ranks": self._trainer.ranks.world}),
         }
 
 

@@ -126,7 +126,7 @@ def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machin
     seconds = config.budget or characters / sizing.chars_per_s(architecture, machine.expected_products_per_s)
     if seconds < WORTH_MEASURING_SECONDS:
         return config
-    compared = machine.compared(config, corpus, asked, seconds)
+    compared = machine.compared(machine.own(config), corpus, asked, seconds)
     engine, precision, threads = fastest(compared)
     measured = {str(candidate): round(1e6 * s) for candidate, s in compared.items()}
     return config.replace(engine=engine, precision=precision, threads=threads, measured_us=measured)
@@ -134,7 +134,7 @@ def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machin
 
 def refuse_what_does_not_fit(config: Config, corpus: Corpus, machine: Machine) -> None:
     """Raise CharRNNError for a model that this machine's memory cannot hold while it is trained."""
-    needed = sizing.memory_bytes(config, Architecture.of(config, corpus.tokenizer.size))
+    needed = machine.needed_bytes(config)
     there = machine.memory_bytes()
     if there is not None and needed > there:
         raise CharRNNError(

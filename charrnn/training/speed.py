@@ -19,9 +19,10 @@ from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
-from charrnn.training import candidates, kept_speeds
+from charrnn.training import candidates, kept_speeds, sizing
 from charrnn.training.candidates import Candidate, fastest
 from charrnn.training.config import Config
+from charrnn.training.ranks import Ranks
 from charrnn.training.settings import Settings
 from charrnn.training.waiting import Waiting
 
@@ -43,13 +44,14 @@ class Machine:
     """This machine, as far as training with some settings on a corpus asks. Figures are measured once, when asked for.
 
     device: 'cpu' or 'cuda'. threads, precision, engine: those asked for, or what will probably be chosen, so that sizes
-    fit the speed there will be.
+    fit the speed there will be. Where other ranks train too, each is taken to be as fast as this one.
     """
 
-    def __init__(self, settings: Settings, corpus: Corpus) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus, ranks: Ranks | None = None) -> None:
         """Raises CharRNNError for a device that is not there or an engine that cannot run the cell."""
         self._settings, self._vocabulary = settings, corpus.tokenizer.size
         self.device = devices.resolve(settings.device)
+        self._ranks, self._ranks_here = (1, 1) if ranks is None else (ranks.world, ranks.local_world)
         self.threads = settings.threads or torch.get_num_threads()
         self._measured_seconds = 0.0  # that measuring took so far
         self.engine = self._likely_engine()
@@ -88,18 +90,18 @@ class Machine:
 
     @cached_property
     def expected_products_per_s(self) -> float:
-        """The same as `products_per_s`, or what was measured before: good enough to say what to expect."""
+        """The same as `products_per_s`, of all ranks, or what was measured before: enough to say what to expect."""
         if "products_per_s" in self.__dict__:
-            return self.products_per_s
-        return kept_speeds.known(self._measured_name) or self.products_per_s
+            return self._ranks * self.products_per_s
+        return self._ranks * (kept_speeds.known(self._measured_name) or self.products_per_s)
 
     @property
     def quiet_products_per_s(self) -> float:
         """The same, but what was measured before counts only if no other work was in the way: sizes follow from it."""
         if "products_per_s" in self.__dict__:
-            return self.products_per_s
+            return self._ranks * self.products_per_s
         kept = kept_speeds.known_choice(self._measured_name) or {}
-        return kept.get(PRODUCTS_PER_S) or self.products_per_s
+        return self._ranks * (kept.get(PRODUCTS_PER_S) or self.products_per_s)
 
     @property
     def _measured_name(self) -> str:
@@ -201,8 +203,17 @@ class Machine:
             self._measured_seconds += time.perf_counter() - began
 
     def memory_bytes(self) -> int | None:
-        """Give the memory that training may use; None where the system does not tell."""
+        """Give the memory that training may use on this machine, or this GPU; None where the system does not tell."""
         return memory_bytes(self.device)
+
+    def needed_bytes(self, config: Config) -> int:
+        """Estimate what training a configuration needs of that memory: several ranks may share it."""
+        ranks = self._ranks_here if self.device == "cpu" else 1
+        return ranks * sizing.memory_bytes(self.own(config), Architecture.of(config, self._vocabulary))
+
+    def own(self, config: Config) -> Config:
+        """Give the configuration with the rows that one rank trains."""
+        return config if self._ranks == 1 else config.replace(batch=-(-config.batch // self._ranks))
 
 
 def has_bf16_units() -> bool:

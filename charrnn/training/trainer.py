@@ -6,16 +6,18 @@ It knows no clock and no disk. What a step does is a pure function of (configura
 import hashlib
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from charrnn.model.architecture import Architecture, Weights
-from charrnn.model.rnn import CharRNN, State, detach
+from charrnn.model.rnn import CharRNN, Part, State, detach
 from charrnn.text.corpus import Corpus, Streams
 from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
 from charrnn.training.learning_rate import learning_rate
 from charrnn.training.optimizers import Optimizer
+from charrnn.training.ranks import Order, Ranks
 from charrnn.training.start import initial_weights
 from charrnn.training.tensor_files import Tensors
 
@@ -24,12 +26,18 @@ class Trainer:
     """The state of training: weights, moments, carried state, running sums, and how far it is.
 
     config: its plan may be replaced while training goes on. sum_nats, sum_characters: of the training text since the
-    sums were last forgotten; sum_nats is on the device.
+    sums were last forgotten; sum_nats is on the device. ranks: the processes that train together, None where this one
+    trains alone. Then `state` is that of the rows of this rank, and whatever rank 0 does the others have to follow.
     """
 
-    def __init__(self, config: Config, corpus: Corpus, weights: Weights | None = None) -> None:
-        """Begin at step 0. weights: to start from; those of the configuration's seed when None."""
-        self.config, self.corpus = config, corpus
+    def __init__(
+        self, config: Config, corpus: Corpus, weights: Weights | None = None, ranks: Ranks | None = None
+    ) -> None:
+        """Begin at step 0. weights: to start from; those of the configuration's seed when None.
+
+        Raises CharRNNError where there are more ranks than rows.
+        """
+        self.config, self.corpus, self.ranks = config, corpus, ranks
         self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)
         weights = initial_weights(config, corpus) if weights is None else weights
@@ -37,9 +45,12 @@ class Trainer:
         self.optimizer = Optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]
         self.streams = Streams(ids, config.batch, config.window, self.architecture.start, starts)
+        if ranks is not None:
+            ranks.refuse_too_many(self.streams.batch)
+        self.rows = slice(0, self.streams.batch) if ranks is None else ranks.rows(self.streams.batch)
         self.step = 0
         self.characters = 0
-        self.state: State = self.model.start(self.streams.batch)
+        self.state: State = self._start()
         self.forget_sums()
 
     @property
@@ -49,24 +60,41 @@ class Trainer:
 
     def update(self) -> Tensor:
         """Take one step of truncated back-propagation through time. Returns the loss, nats per id, on the device."""
+        rate = self.rate(self.step)
+        if self.ranks is not None:
+            self.ranks.tell(Order.STEP, self.step, rate)
+        return self.advance(rate)
+
+    def advance(self, rate: float, wish: bool = False) -> Tensor:
+        """Take one step at a learning rate, as `update` does; with other ranks, all do so at once.
+
+        wish: whether rank 0 shall know that this rank was asked to end.
+        """
         inputs, targets, begins = self.streams.at(self.step)
         if begins:
-            self.state = self.model.start(self.streams.batch)
-        characters = self.corpus.tokenizer.characters_in(targets.ravel())
+            self.state = self._start()
+        characters, count = self.corpus.tokenizer.characters_in(targets.ravel()), targets.size
+        if self.ranks is not None:
+            inputs, targets = (np.ascontiguousarray(each[:, self.rows]) for each in (inputs, targets))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             ids = torch.from_numpy(inputs).to(self.device)
-            logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs))
+            logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs), self._part())
         self.state = detach(state)  # truncate: gradients stop at the window
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), torch.from_numpy(targets).to(self.device).flatten()
         )
         self.optimizer.forget_gradients()
-        torch.autograd.backward(loss)
+        if self.ranks is None:
+            torch.autograd.backward(loss)
+        else:
+            loss = loss * (targets.size / count)  # so that the sum over ranks is the mean over all rows
+            torch.autograd.backward(loss)
+            loss = self._sum(loss, self.ranks, wish)
         clip_gradients(self.config, self.model.weights)
-        self.optimizer.update(self.rate(self.step))
+        self.optimizer.update(rate)
         self.step += 1
         self.characters += characters
-        self.sum_nats += loss.detach().double() * targets.size
+        self.sum_nats += loss.detach().double() * count
         self.sum_characters += characters
         return loss.detach()
 
@@ -98,9 +126,84 @@ class Trainer:
         self.sum_nats = torch.zeros((), dtype=torch.float64, device=self.device)
         self.sum_characters = 0
 
+    # Among ranks
+
+    def whole_state(self) -> State:
+        """Return the carried state of all rows: with other ranks, rank 0 asks them for theirs."""
+        if self.ranks is not None and self.architecture.definition.state:
+            self.ranks.tell(Order.GATHER)
+        return self.gathered_state()
+
+    def gathered_state(self) -> State:
+        """Return on rank 0 the carried state of all rows; others send that of theirs."""
+        if self.ranks is None or not self.architecture.definition.state:
+            return self.state
+        return self._apart(self.ranks.gathered_rows(_side_by_side(self.state).cpu(), self.streams.batch))
+
+    def hand_out(self, state: State | None = None) -> None:
+        """Give weights, moments and step of rank 0 to all, which changes nothing where they are alike.
+
+        state: the carried state of all rows, of which each rank takes its own; None: all keep what they have.
+        """
+        if self.ranks is None:
+            self.state = self.state if state is None else state
+            return
+        parts = bool(self.optimizer.moments) + 2 * (state is not None)
+        self.ranks.tell(Order.TAKE, self.step, parts)
+        self.take_over(self.step, parts, state)
+
+    def take_over(self, step: int, parts: int, state: State | None = None) -> None:
+        """Become what rank 0 is. parts: 1 with moments, 2 with state, 3 with both. state: of all rows, on rank 0."""
+        assert self.ranks is not None
+        self.step = step
+        if parts & 1:
+            self.optimizer.begin()
+        moments = self.optimizer.moments if parts & 1 else {}
+        held = [*self.model.weights.values(), *(moments[name] for name in sorted(moments))]
+        flat = torch.cat([each.detach().flatten().cpu() for each in held])
+        self.ranks.broadcast(flat)
+        if not self.ranks.leads:
+            with torch.no_grad():
+                for each, values in zip(held, torch.split(flat, [each.numel() for each in held]), strict=True):
+                    each.copy_(values.view(each.shape))
+        names = self.architecture.definition.state
+        if parts & 2 and names:
+            columns = self.architecture.layers * len(names) * self.architecture.hidden
+            whole = torch.empty(self.streams.batch, columns) if state is None else _side_by_side(state).cpu()
+            self.ranks.broadcast(whole)
+            self.state = self._apart(whole[self.rows])
+
+    def _sum(self, loss: Tensor, ranks: Ranks, wish: bool) -> Tensor:
+        """Replace the gradients by their sum over the ranks, in one message; return the sum of the losses."""
+        found = [w for w in self.model.weights.values() if w.grad is not None]
+        more = torch.stack([loss.detach(), torch.full_like(loss, float(wish))])
+        flat = torch.cat([*(w.grad.flatten() for w in found if w.grad is not None), more])
+        ranks.sum(flat)
+        for w, gradient in zip(found, torch.split(flat, [*(w.numel() for w in found), 2]), strict=False):
+            w.grad = gradient.view(w.shape)
+        ranks.wished = ranks.wished or bool(flat[-1] > 0)
+        return flat[-2].clone()
+
+    def _start(self) -> State:
+        return self.model.start(self.rows.stop - self.rows.start)
+
+    def _apart(self, columns: Tensor) -> State:
+        """Take a carried state (rows, N) apart that `_side_by_side` put together."""
+        names, layers = self.architecture.definition.state, self.architecture.layers
+        parts = iter(torch.split(columns.to(self.device), self.architecture.hidden, dim=1))
+        return tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(layers))
+
+    def _part(self) -> Part | None:
+        return None if self.ranks is None else Part(self.rows, self.streams.batch)
+
     def _dropout(self) -> torch.Generator | None:
         """Return the source of this step's dropout masks: a pure function of the seed and the step."""
         if self.config.dropout == 0:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
         return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _side_by_side(state: State) -> Tensor:
+    """Put a carried state together in one tensor (rows, N), to be sent at once."""
+    return torch.cat([each for layer in state for each in layer], dim=1)

@@ -17,9 +17,9 @@ LISTED = 8  # so many differences are named
 
 
 def tensors_of(trainer: Trainer) -> Tensors:
-    """Copy the training state to the CPU, by name."""
+    """Copy the training state to the CPU, by name; with other ranks, the carried state of all rows."""
     tensors = {f"moments/{name}": value for name, value in trainer.optimizer.moments.items()}
-    for i, layer in enumerate(trainer.state):
+    for i, layer in enumerate(trainer.whole_state()):
         for name, value in zip(trainer.architecture.definition.state, layer, strict=True):
             tensors[f"state/{i}/{name}"] = value
     tensors |= {"sums/nats": trainer.sum_nats, "sums/characters": torch.tensor(trainer.sum_characters)}
@@ -27,7 +27,7 @@ def tensors_of(trainer: Trainer) -> Tensors:
 
 
 def restore(trainer: Trainer, saved: Restored, run: str) -> None:
-    """Let a trainer become what was saved. It takes over the tensors, and steps change them.
+    """Let a trainer become what was saved, and other ranks with it. It takes over the tensors, and steps change them.
 
     run: its name, for errors. Raises CharRNNError where the tensors are not of the trainer's configuration.
     """
@@ -38,13 +38,14 @@ def restore(trainer: Trainer, saved: Restored, run: str) -> None:
     trainer.optimizer.restore(
         {name.removeprefix("moments/"): t for name, t in tensors.items() if name.startswith("moments/")}
     )
-    trainer.state = tuple(
+    state = tuple(
         tuple(tensors[f"state/{i}/{name}"].to(trainer.device) for name in trainer.architecture.definition.state)
         for i in range(trainer.architecture.layers)
     )
     trainer.sum_nats = tensors["sums/nats"].to(trainer.device)
     trainer.sum_characters = int(tensors["sums/characters"])
     trainer.step, trainer.characters = saved.checkpoint.step, saved.checkpoint.characters
+    trainer.hand_out(state)
 
 
 def refuse(found: Sequence[str], run: str) -> None:
