@@ -169,6 +169,9 @@ def test_the_library_neither_prints_nor_imports_click() -> None:
 
 
 UNPICKLERS = ("pickle", "cPickle", "_pickle", "shelve", "marshal", "dill", "joblib", "cloudpickle", "torch.load")
+# torch.distributed pickles what these send.
+OBJECTS = ("broadcast_object_list", "all_gather_object", "gather_object", "scatter_object_list", "send_object_list")
+OBJECTS = (*OBJECTS, "recv_object_list")
 UNPICKLERS = (*UNPICKLERS, "yaml", "ruamel", "jsonpickle", "pandas", "code", "runpy", "imp", "numpy.load", "torch.jit")
 RUNNERS = ("eval", "exec", "compile", "torch.load", "torch.jit.load", "__import__", "execfile")
 # What the compiler made of traced equations is Python too, and Numba reads it from a function.
@@ -179,11 +182,11 @@ RUNS_TEXT["charrnn.frames"] = ["pandas.DataFrame"]
 
 def unsafe(tree: ast.AST) -> list[str]:
     """What could run the content of a file: unpicklers, and calls that run text as Python."""
-    found = sorted(of(imported(tree), *UNPICKLERS))
+    found = sorted(of(imported(tree), *UNPICKLERS, *(f"torch.distributed.{name}" for name in OBJECTS)))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func).removeprefix("builtins.")
-            if called in RUNNERS:
+            if called in RUNNERS or called.rpartition(".")[2] in OBJECTS:
                 found.append(called)
             found += [
                 keyword.arg
@@ -201,6 +204,8 @@ def unsafe(tree: ast.AST) -> list[str]:
         ("from torch import load", ["torch.load"]),
         ("import torch\ntorch.load(path)", ["torch.load"]),
         ("np.load(path, allow_pickle=True)", ["allow_pickle"]),
+        ("dist.broadcast_object_list(values)", ["dist.broadcast_object_list"]),
+        ("from torch.distributed import gather_object as gather", ["torch.distributed.gather_object"]),
         ("np.load(path, allow_pickle=wanted)", ["allow_pickle"]),
         ("builtins.exec(text)", ["exec"]),
         ("eval(text)", ["eval"]),
