@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from charrnn.errors import CharRNNError, command
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.text.tokenizer import Tokenizer
@@ -18,6 +20,7 @@ from charrnn.training.run import Run
 from charrnn.training.speed import processor
 from charrnn.training.threads import threads_of
 from charrnn.training.trainer import Trainer
+from charrnn.training.waiting import Waiting
 
 FROM_RANK_0 = "what rank 0 sends"
 
@@ -54,12 +57,16 @@ def begin(ranks: Ranks | None, run: Run, config: Config, corpus: Corpus) -> tupl
     return tuple(notes)
 
 
-def note_of_another_number(ranks: Ranks | None, made_with: Any) -> tuple[str, ...]:
-    """Say that a run was trained by another number of ranks than will resume it. made_with: of run.json."""
+def resumed_by(ranks: Ranks | None, config: Config, made_with: Any) -> tuple[Config, tuple[str, ...]]:
+    """Give the configuration with which ranks resume a run, and a note where they are more or fewer than before.
+
+    made_with: of run.json. More or fewer ranks have other threads too.
+    """
     before, now = (made_with or {}).get("ranks", 1), 1 if ranks is None else ranks.world
     if before == now:
-        return ()
-    return (f"saved with {before} rank{'s' * (before != 1)}, resumed with {now}: the last bits of the results differ",)
+        return config, ()
+    note = (f"saved with {before} rank{'s' * (before != 1)}, resumed with {now}: the last bits of the results differ",)
+    return config.replace(threads=torch.get_num_threads()), note
 
 
 @contextmanager
@@ -91,8 +98,8 @@ def follow(ranks: Ranks, asked: Callable[[], bool] = lambda: False, ready: Calla
         ranks.use_gpus()
     ready()
     try:
-        with threads_of(trainer.config), memory.explained(trainer.config, trainer.corpus):
-            obey(trainer, ranks, asked)
+        with threads_of(trainer.config), memory.explained(trainer.config, trainer.corpus), Waiting() as waiting:
+            obey(trainer, ranks, asked, waiting.look)
     except LostError as error:
         raise LostError(error.problem, _resuming(str(value["run"]), True)) from None
 
@@ -107,14 +114,20 @@ def _trainer(ranks: Ranks, value: dict[str, Any]) -> Trainer:
         return Trainer(config, corpus, ranks=ranks)
 
 
-def obey(trainer: Trainer, ranks: Ranks, asked: Callable[[], bool] = lambda: False) -> None:
-    """Do with a trainer what rank 0 tells, until it tells the end. asked: as in `follow`."""
+def obey(
+    trainer: Trainer,
+    ranks: Ranks,
+    asked: Callable[[], bool] = lambda: False,
+    stepped: Callable[[], None] = lambda: None,
+) -> None:
+    """Do with a trainer what rank 0 tells, until the end. asked: as in `follow`. stepped: called after every step."""
     while True:
         told = ranks.told()
         match told.order:
             case Order.STEP:
                 assert trainer.step == told.number
                 trainer.advance(told.value, asked())
+                stepped()
             case Order.GATHER:
                 trainer.gathered_state()
             case Order.TAKE:

@@ -169,6 +169,7 @@ def _resumed(
     if length.steps is not None:
         length.steps_in_all(run.name, step, 1)  # before a long text is read for nothing
     config, moved = resolve.moved(config, device)
+    config, others = followers.resumed_by(ranks, config, about.get("made_with"))
     if (note := identity.note_of_equations(about, config)) is not None:
         notes = (*notes, note)
     corpus = prepare(config, run.tokenizer(), progress=progress)
@@ -183,7 +184,7 @@ def _resumed(
     training_state.refuse([*differences, *training_state.differences(config, architecture, batch, restored)], run.name)
     machine = Machine(config, corpus, ranks)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
-    notes = (*notes, *moved, *followers.note_of_another_number(ranks, about.get("made_with")))
+    notes = (*notes, *moved, *others)
     notes += followers.begin(ranks, run, config, corpus)
     with memory.explained(config, corpus, began_anew=False), followers.resumable(run):
         trainer = Trainer(config, corpus, ranks=ranks)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charrnn import strict_json
@@ -78,7 +79,6 @@ class Ranks:
         self._order = torch.zeros(3, dtype=torch.float64)
         self._of_gpus: Any = None  # the process group of NCCL
         self.lost = False
-        self.bytes_sent = 0  # the content of all sums, to say what a step sends
 
     @property
     def leads(self) -> bool:
@@ -139,7 +139,6 @@ class Ranks:
         """Replace a tensor, on every rank, by the sum of those of all ranks."""
         import torch.distributed as dist
 
-        self.bytes_sent += tensor.numel() * tensor.element_size()
         group = self._of_gpus if tensor.is_cuda else None
         self._wait(dist.all_reduce(tensor, group=group, async_op=True))
 
@@ -186,14 +185,22 @@ class Ranks:
     def keep_run(self, path: str) -> None:
         """Let processes that torchrun starts in place of these know which run they train."""
         if self._store is not None:
-            self._store.set("charrnn/run", path)
+            self._store.set("charrnn/run", f"{platform.node()}\n{path}")
 
     def kept_run(self) -> str | None:
-        """Return the run that the processes before a restart trained; None where they had none yet."""
+        """Return the run that the processes before a restart trained; None where they had none yet.
+
+        Raises CharRNNError where it is on another machine.
+        """
         if not self.restarts or self._store is None or not self._store.check(["charrnn/run"]):
             return None
-        path: str = self._store.get("charrnn/run").decode()
-        return path
+        host, _, path = self._store.get("charrnn/run").decode().partition("\n")
+        if host != platform.node() and not Path(path).exists():
+            raise CharRNNError(
+                f"rank 0 was on {host}, with the run {path}, and is on {platform.node()} now",
+                "let the machines share CHARRNN_HOME, or start torchrun again so that rank 0 is there, with --resume",
+            )
+        return str(path)
 
     # Waiting
 

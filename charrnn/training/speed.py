@@ -53,6 +53,8 @@ class Machine:
         self.device = devices.resolve(settings.device)
         self._ranks, self._ranks_here = (1, 1) if ranks is None else (ranks.world, ranks.local_world)
         self.threads = settings.threads or torch.get_num_threads()
+        if ranks is not None:  # a configuration of one process may name more than a rank has
+            self.threads = min(self.threads, ranks.threads)
         self._measured_seconds = 0.0  # that measuring took so far
         self.engine = self._likely_engine()
 
