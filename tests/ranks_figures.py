@@ -31,7 +31,7 @@ def work(hidden: int, layers: int, steps: int, threads: int) -> None:
     from charrnn.text.corpus import prepare
     from charrnn.training import followers, ranks
     from charrnn.training.config import Config
-    from charrnn.training.ranks import Order, Ranks
+    from charrnn.training.ranks import Ranks
     from charrnn.training.resolve import resolve
     from charrnn.training.settings import Settings
     from charrnn.training.speed import Machine
@@ -68,8 +68,6 @@ def work(hidden: int, layers: int, steps: int, threads: int) -> None:
                 trainer.update()
                 seconds.append(time.perf_counter() - began)
             sent = (loopback_bytes() - before) / steps
-            if group is not None:
-                group.tell(Order.END)
         figures = {"least": min(seconds), "median": statistics.median(seconds), "bytes": sent}
         print(json.dumps({**figures, "parameters": trainer.architecture.count(), "threads": torch.get_num_threads()}))
 

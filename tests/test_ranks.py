@@ -537,6 +537,7 @@ def on_hosts(hosts: list[str], tmp_path: Path, *arguments: str) -> Iterator[list
         command = ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run"]
         command += ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "a"]
         command += ["--rdzv-endpoint", "10.77.0.1:29400", "--local-addr", f"10.77.0.{i}"]
+        command += ["--rdzv-conf", f"is_host={int(i == 1)}"]  # the system does not know the addresses of a namespace
         command += [str(ROOT / "cli.py"), "train", *arguments]
         begun.append(
             subprocess.Popen(

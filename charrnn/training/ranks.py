@@ -236,9 +236,11 @@ class Ranks:
         """Let go of the others, and tell them to end where this is rank 0."""
         import torch.distributed as dist
 
+        lost = self.lost  # before: who has left already is not missed now
+
         def leave() -> None:
-            with suppress(Exception):  # who is gone needs no goodbye
-                if self.leads and not self.lost:
+            with suppress(Exception):
+                if self.leads and not lost:
                     self.tell(Order.END)
                 dist.destroy_process_group()
 
@@ -247,7 +249,7 @@ class Ranks:
         leaving.join(LEAVING_SECONDS)
         if self._heartbeat is not None:
             self._heartbeat.end()
-        if leaving.is_alive() or self.lost:  # threads of gloo wait for a rank that is silent, and for them the exit
+        if leaving.is_alive() or lost:  # threads of gloo wait for a rank that is silent, and for them the exit
             atexit.register(_exit_at_once)
 
 
