@@ -86,7 +86,7 @@ def together(config: Config, corpus: Corpus, world: int, wishing: int = -1) -> I
             failed.append(error)
             raise
 
-    threads = [threading.Thread(target=follow, args=(rank,)) for rank in range(1, world)]
+    threads = [threading.Thread(target=follow, args=(rank,), daemon=True) for rank in range(1, world)]
     for thread in threads:
         thread.start()
     group = InThread(0, meeting)
@@ -576,5 +576,7 @@ def test_a_network_that_is_gone_ends_both_sides_with_the_command_that_resumes(
         assert len(pids) == 2
         ip("link", "set", f"v{os.getpid()}2", "down")
         until(lambda: all(ended(pid) for pid in pids), 30)
-        said = "".join(process.communicate(timeout=120)[1] for process in processes)
+        for process in processes:  # torchrun itself waits longer for the other side
+            process.kill()
+        said = "".join(process.communicate(timeout=60)[1] for process in processes)
         assert len(re.findall(r"^hint: resume it.* train --resume run$", said, re.MULTILINE)) == 2, said
