@@ -20,13 +20,14 @@ Params = dict[str, NDArray[Any]]
 
 
 @njit(**FLAGS)
-def product(x: Any, matrix: Any, y: Any, sums: Any, rounded: Any) -> None:
-    """y (O,) = x (I,) by matrix (I, O), in any dtype; the decoder's own products are tested by themselves."""
-    for j in range(y.size):
-        total = x[0] * matrix[0, j]
-        for i in range(1, x.size):
-            total += x[i] * matrix[i, j]
-        y[j] = total
+def product(x: Any, x_at: int, I: int, matrix: Any, y: Any, y_at: int, O: int, rounded: Any, steps: Any) -> None:
+    """y[:, y_at:][:O] = x[:, x_at:][:I] by matrix, in any dtype; the decoder's own are tested by themselves."""
+    for r in range(x.shape[0]):
+        for j in range(O):
+            total = x[r, x_at] * matrix[0, j]
+            for i in range(1, I):
+                total += x[r, x_at + i] * matrix[i, j]
+            y[r, y_at + j] = total
 
 
 class MachineCode:
@@ -34,10 +35,9 @@ class MachineCode:
 
     def __init__(self, functions: dict[str, Function], dtype: str):
         self._layout, self._dtype = Layout(), dtype
-        self._sources = [FunctionSource(name, f, self._layout, dtype, "float32") for name, f in functions.items()]
+        self._sources = [FunctionSource(name, f, self._layout, "float32") for name, f in functions.items()]
         names: dict[str, Any] = {key: getattr(arithmetic, key) for key in dir(arithmetic) if key[:2] != "__"}
-        names |= {"math": math, "inf": math.inf, "nan": math.nan}
-        names |= {"by_float32": product, "real": getattr(np, dtype)}
+        names |= {"inf": math.inf, "nan": math.nan, "product": product, "real": getattr(np, dtype)}
         for name, source in zip(functions, self._sources, strict=True):
             exec(source.text(), names)
             names[name] = njit(inline="always", **FLAGS)(names[name])
@@ -50,7 +50,7 @@ class MachineCode:
 
     def __call__(self, scratch: NDArray[Any], params: Params) -> None:
         leaves = [[np.ascontiguousarray(params[leaf.name][leaf.index]) for leaf in s.leaves] for s in self._sources]
-        self._run(scratch, tuple((*some, np.zeros(1, self._dtype)) for some in leaves))  # () has no type
+        self._run(scratch[None], tuple((*some, np.zeros(1, self._dtype)) for some in leaves))  # () has no type
 
     def scratch(self) -> NDArray[Any]:
         """A fresh scratch vector, in which nothing may be read before it is written."""

@@ -22,7 +22,6 @@ from charrnn.compiler.decoding import arithmetic as native_math
 from charrnn.compiler.decoding import draw as native_draw
 from charrnn.compiler.decoding import driver as native_driver
 from charrnn.compiler.decoding import products as native_products
-from charrnn.compiler.decoding import rows as native_rows
 from charrnn.compiler.decoding import weights as native_weights
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
@@ -45,9 +44,9 @@ def over_all_of_float32(name: str) -> tuple[Any, Any]:
     bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
     x = np.concatenate([bits[np.isfinite(bits)], np.linspace(-110, 95, 300_001, dtype=np.float32)])
     x = np.concatenate([x, np.linspace(-10, 10, 300_001, dtype=np.float32)])
-    function = getattr(native_math, f"{name}_float32")
+    function = getattr(native_math, f"op_{name}")
 
-    @njit(**native_math.FLAGS)
+    @njit(**native_products.FLAGS)
     def map_(x: Any, y: Any) -> None:
         for i in range(x.size):
             y[i] = function(x[i])
@@ -86,8 +85,10 @@ def test_products_are_right_for_every_size(kept: str) -> None:
     for I, O in ((1, 1), (2, 64), (3, 65), (7, 5), (64, 63), (129, 200), (1030, 70)):
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal(I).astype(np.float32)
         packed = native_weights.pack(matrix, kept)
-        y, sums, rounded = np.full(O, np.nan, np.float32), np.empty(64, np.float32), np.empty(I, np.int32)
-        product(x, *packed, y, sums, rounded)
+        rounded, steps = np.empty((1, I), np.int32), np.empty(1, np.float32)
+        y, beyond = np.full((1, 64 + O), np.nan, np.float32), np.append(x, np.float32(3))
+        product(beyond[None], 0, I, *packed, y, 0, O, rounded, steps)
+        y = y[0, :O]
         wide = np.abs(x.astype(np.float64))
         error = np.abs(y - x.astype(np.float64) @ matrix)
         step = {"float32": 0, "bf16": 2.0**-8, "int8": 1 / 254}[kept]  # how far a weight may be rounded ...
@@ -101,17 +102,18 @@ def test_products_are_right_for_every_size(kept: str) -> None:
 @pytest.mark.parametrize("kept", ["float32", "bf16", "int8"])
 def test_rows_side_by_side_are_multiplied_to_the_last_bit_as_one_alone(kept: str) -> None:
     rng = np.random.default_rng(0)
-    alone_by, rows_by = getattr(native_products, f"by_{kept}"), getattr(native_rows, f"rows_by_{kept}")
+    alone_by, rows_by = (getattr(native_products, f"{rows}by_{kept}") for rows in ("", "rows_"))
     shapes = [(1, 1, 1), (2, 7, 5), (5, 64, 63), (6, 3, 65), (13, 129, 200), (33, 70, 130), (9, 1030, 70)]
     for B, I, O in [*shapes, *((B, 17, 21) for B in range(1, 71))]:
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal((B, I + 4)).astype(np.float32)
         packed, tiles = (native_weights.pack(matrix, kept, for_rows) for for_rows in (False, True))
-        y, sums = np.full((B, O + 2), np.nan, np.float32), np.empty(native_rows.SUMS + B, np.float32)
-        rows_by(x, 3, I, *tiles, y, 1, O, np.empty(B * ((I + 1) // 2), np.int32), sums)
-        alone = np.empty(O, np.float32)
+        whole = -(-O // native_weights.WIDEST) * native_weights.WIDEST
+        y, alone = np.full((B, whole + 2), np.nan, np.float32), np.full((1, whole), np.nan, np.float32)
+        rounded, steps = np.empty((B, (I + 1) // 2), np.int32), np.empty(B, np.float32)
+        rows_by(x, 3, I, *tiles, y, 1, O, rounded, steps)
         for row, given in zip(y, x, strict=True):
-            alone_by(given[3 : 3 + I].copy(), *packed, alone, sums[:64], np.empty(I, np.int32))
-            np.testing.assert_array_equal(row[1 : 1 + O], alone)
+            alone_by(given[None, 3:].copy(), 0, I, *packed, alone, 0, O, rounded, steps)
+            np.testing.assert_array_equal(row[1 : 1 + O], alone[0, :O])
         assert np.isnan(y[:, [0, -1]]).all()
 
 
@@ -132,12 +134,10 @@ def interpreted(architecture: Architecture) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "interpreted"}
     exec(text, names)
 
-    def product(x: Any, matrix: Any, y: Any, sums: Any, rounded: Any) -> None:
-        y[:] = x @ matrix
+    def product(x: Any, x_at: int, I: int, matrix: Any, y: Any, y_at: int, O: int, *room: Any) -> None:
+        y[:, y_at : y_at + O] = x[:, x_at : x_at + I] @ matrix
 
-    names |= {"by_float32": product, "exp_float64": math.exp}
-    names["sigmoid_float64"] = lambda x: float(ops.sigmoid(np.array(x)))
-    names["exp_float64"] = lambda x: float(np.exp(x))
+    names |= {f"op_{name}": operation.numpy for name, operation in ops.TABLE.items()} | {"product": product}
     return names
 
 
@@ -166,7 +166,7 @@ def test_traced_equations_are_the_equations(name: str) -> None:
         weights.append(value)
     for t, id_ in enumerate(ids):
         with np.errstate(all="ignore"):
-            names["advance"](id_, table, None, None, *scratch, *weights)
+            names["advance"](np.array([id_]), table, None, None, *(vector[None] for vector in scratch), *weights)
         at = driver.layouts[1].places["y"]
         np.testing.assert_allclose(scratch[1][at : at + H], below[t] + above[t], rtol=1e-12, atol=1e-13)
     for at, expected in zip(places[1], last, strict=True):

@@ -38,16 +38,12 @@ from charrnn.compiler.decoding.products import by_{dtype}
 from charrnn.compiler.decoding.views import matrix, vector
 
 
-def read(panels_, n, width, x_, I, scale_, y_, O, sums_, rounded_):
-    x, y, sums, rounded = vector(x_, I), vector(y_, O), vector(sums_, 64), vector(rounded_, I)
-    panels, scale = matrix(panels_, n, width), vector(scale_, O)
-    by_{dtype}(x, panels, {scale}y, sums, rounded)
+def read(panels_, scale_, x_, I, y_, O, rounded_, steps_):
+    x, y, rounded, steps = matrix(x_, 1, I), matrix(y_, 1, O), matrix(rounded_, 1, I), vector(steps_, 1)
+    by_{dtype}(x, 0, I, vector(panels_, 1), {scale}y, 0, O, rounded, steps)
     return np.int64(0)
 """
-PANEL_SIGNATURE = (
-    *("{kind}*", "int64", "int64", "float32*", "int64", "float32*"),
-    *("float32*", "int64", "float32*", "int32*"),
-)
+PANEL_SIGNATURE = ("{kind}*", "float32*", "float32*", "int64", "float32*", "int64", "int32*", "float32*")
 PANEL_KINDS = {"float32": "float32", "bf16": "uint32", "int8": "int8"}
 PANEL_ROWS = 512  # of a matrix that is read so
 
@@ -91,19 +87,19 @@ def panel_reader(size: int, dtype: str) -> Work:
     """Make a read of about `size` bytes of weights in a dtype, as completing reads them, and multiplies with them."""
     from charrnn.compiler.decoding import weights
 
-    scale = "scale, " if dtype == "int8" else ""
+    scale = "vector(scale_, O), " if dtype == "int8" else ""
     signature = tuple(kind.format(kind=PANEL_KINDS[dtype]) for kind in PANEL_SIGNATURE)
     function, _ = cache.load(READ_PANELS.format(dtype=dtype, scale=scale), "read", signature)
     bytes_of = {"float32": 4, "bf16": 2, "int8": 1}[dtype]
-    columns = max(1, round(size / (PANEL_ROWS * weights.PANEL * bytes_of))) * weights.PANEL
+    columns = max(1, round(size / (PANEL_ROWS * weights.WIDEST * bytes_of))) * weights.WIDEST
     panels, *scales = weights.pack(np.ones((PANEL_ROWS, columns), np.float32), dtype)
-    x, y, sums = (np.ones(n, np.float32) for n in (PANEL_ROWS, columns, weights.PANEL))
+    x, y, steps = (np.ones(n, np.float32) for n in (PANEL_ROWS, columns, 1))
     rounded, scale_ = np.ones(PANEL_ROWS, np.int32), (scales or [y])[0]
-    kept = panels, x, scale_, y, sums, rounded  # as long as the work is
+    kept = panels, scale_, x, y, rounded, steps  # as long as the work is
 
     def work() -> None:
         at = [array.ctypes.data for array in kept]
-        function(at[0], *panels.shape, at[1], PANEL_ROWS, at[2], at[3], columns, at[4], at[5])
+        function(*at[:3], PANEL_ROWS, at[3], columns, *at[4:])
 
     return work
 
@@ -118,17 +114,18 @@ class Tile:
         import torch
         from llvmlite import ir
 
+        from charrnn.compiler.arithmetic import I64
+        from charrnn.compiler.products import loop
         from charrnn.compiler.training import llvm, products
-        from charrnn.compiler.training.arithmetic import I64
 
         shape = products.Shape(dtype)
         module = ir.Module()
-        product = products.emit_product(module, shape)
+        product = shape.emit(module)
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "tiles")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         A, B, C, times = function.args
         row, steps = TILE_DEPTH * dtype.itemsize, shape.steps(TILE_DEPTH)
-        with products.loop(builder, I64(0), times, 1):
+        with loop(builder, I64(0), times, 1):
             of_c = I64(shape.panel * (8 if dtype == torch.float64 else 4))
             builder.call(product, [A, I64(row), B, C, of_c, I64(TILE_ROWS), I64(steps), I64(1)])
         builder.ret_void()

@@ -40,11 +40,11 @@ class Operation:
     derivative(d, *arguments, y): what each argument gets of d, the derivative by the result y; in the same order. None
     for what is not differentiated: a derivative's own operations, and what no engine compiles for training.
     cost: in additions, when it must be decided whether to recompute a result or to store it.
-    numba: Python source with a place {} for each argument and {real} for the dtype's name, for completing.
-        What is not elementwise gets arrays, and one more, into which its result goes; in javascript too.
-    llvm(m, *arguments): emits it with `charrnn.compiler.training.arithmetic.Maths`, for training. Of a reduction, the
-        arguments are what is reduced so far and what comes to it. Another operation that is not elementwise gets whole
-        arrays, and is written in other rows.
+    llvm(m, *arguments): emits it with `charrnn.compiler.arithmetic.Maths`, for training and completing. Of a
+        reduction, the arguments are what is reduced so far and what comes to it. Another operation that is not
+        elementwise gets whole arrays, and is written in other rows.
+    numba: of an operation that is not elementwise, for completing: Python source with a place {} for each argument,
+        which are arrays, and for one more, into which its result goes. javascript is so too.
     onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
     javascript: JavaScript with a place {} for each argument.
     latex: LaTeX with a place {} for each argument.
@@ -58,8 +58,8 @@ class Operation:
     torch: Callable[..., Any]
     derivative: Callable[..., tuple[Any, ...]] | None = None
     cost: int = 1
-    numba: str = ""
     llvm: Callable[..., Any] | None = None
+    numba: str = ""
     onnx: Callable[..., Any] | None = None
     javascript: str = ""
     latex: str = ""

@@ -33,8 +33,9 @@ from charrnn import files
 from charrnn.compiler.processor import processor
 from charrnn.patterns import pattern
 
-PACKAGE = Path(__file__).parent / "decoding"
-SOURCES = [f"{part}.py" for part in ("compiling", "arithmetic", "products", "rows", "views", "weights")]
+PACKAGE = Path(__file__).parent
+SOURCES = ["arithmetic.py", "products.py", "../cells/ops.py"]
+SOURCES += [f"decoding/{part}.py" for part in ("compiling", "arithmetic", "products", "views", "weights")]
 OWN_FILES = pattern(r"native-[0-9a-f]{24}\.o")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

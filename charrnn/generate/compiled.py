@@ -84,8 +84,7 @@ class Workspace:
     """
 
     def __init__(self, driver: Driver):
-        sums, rounded = driver.room
-        sizes = [sums, -(-rounded // LINE) * LINE, *(layout.size for layout in driver.layouts)]
+        sizes = [-(-driver.half // LINE) * LINE, LINE, *(layout.size for layout in driver.layouts)]
         ends = list(itertools.accumulate(sizes))
         memory = room(ends[-1], np.float32)  # the rounded numbers are as large as these
         memory[:] = 0
@@ -138,9 +137,9 @@ class CompiledDecoder(Decoder):
         """As `Decoder.step`; one row alone runs compiled."""
         if len(ids) > 1:
             return super().step(ids, state)
-        work, logits = self.enter(state), np.empty(self.architecture.vocabulary, np.float32)
+        work, logits = self.enter(state), np.empty(self._driver.logits(self.architecture.vocabulary), np.float32)
         self._call(work, ids, logits=logits)
-        return logits[None, :], self._leave(work)
+        return logits[None, : self.architecture.vocabulary], self._leave(work)
 
     def read(self, ids: NDArray[Any], state: State) -> State:
         """As `Decoder.read`."""
@@ -167,11 +166,11 @@ class CompiledDecoder(Decoder):
         settings, numbers, order = np.array(filters(sampling, V)), np.empty(2 * V), np.empty(2 * V, np.int64)
         position, ids = np.zeros(1, np.int64), np.array([primed.last])
         for n in self._chunks():
-            drawn, costs = np.empty(n, np.int64), np.empty(n)
-            done = self._call(
+            drawn, costs = np.empty(len(ids) + n, np.int64), np.empty(len(ids) + n)
+            self._call(
                 work,
-                ids,
-                us=us.random(n),
+                np.concatenate([ids, np.full(n, -1)]),
+                us=np.concatenate([np.zeros(len(ids)), us.random(n)]),
                 filters=settings,
                 position=position,
                 allowed=tokenizer.allowed,
@@ -181,9 +180,7 @@ class CompiledDecoder(Decoder):
                 order=order,
                 costs=costs,
             )
-            yield from zip(drawn[:done].tolist(), costs[:done].tolist(), strict=True)
-            if done < n:
-                yield -1, 0.0
+            yield from zip(drawn[len(ids) :].tolist(), costs[len(ids) :].tolist(), strict=True)
             ids = ids[:0]
 
     def stream_costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
@@ -226,19 +223,20 @@ class CompiledDecoder(Decoder):
         numbers: NDArray[np.float64] | None = None,
         order: NDArray[np.int64] | None = None,
         costs: NDArray[np.float64] | None = None,
-    ) -> int:
-        """Read ids (T,), then draw len(us) more; returns how many were drawn before logits were not finite.
+    ) -> None:
+        """Read ids (N,), and draw where there are -1.
 
-        outputs: (T, H), to be filled; else, and if nothing is drawn, logits (V,) are. numbers, order: (2 V,), for the
-        draw to work in.
+        outputs: (N, H), to be filled. logits: room for those after the last id. drawn: (N,), the ids that were read or
+        drawn. numbers, order: (2 V,), for the draw to work in.
         """
         ids, V = np.ascontiguousarray(ids, np.int64), self.architecture.vocabulary
-        logits = np.empty(V, np.float32) if logits is None else logits
-        calls = map(address, (ids, outputs, logits, us, position, following, drawn))
+        wanted = 1 if outputs is not None else 2 if logits is not None else 0
+        logits = np.empty(self._driver.logits(V), np.float32) if logits is None else logits
+        drawn, last = np.empty(len(ids), np.int64) if drawn is None else drawn, np.zeros(1, np.int64)
+        calls = map(address, (last, ids, outputs, logits, us, position, following, drawn))
         others = map(address, (logits, allowed, filters, numbers, order, costs))
         addresses = [self._table_at, *work.addresses, *self._weights_at, *calls, *others, self.draw_address]
-        N, states = 0 if us is None else len(us), 0 if following is None else len(following)
-        return self._run(*addresses, len(ids), N, V, states, outputs is not None)
+        self._run(*addresses, 1, len(ids), V, 0 if following is None else len(following), wanted)
 
     def enter(self, state: State) -> Workspace:
         """Fresh memory to decode a text in that is in a state of one row."""

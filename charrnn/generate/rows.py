@@ -125,15 +125,19 @@ class Rows:
         # The row r of these is the row's own.
         self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
         self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
-        self._logits, self._filters = np.empty((most, V), np.float32), np.empty((most, 4))
+        self._logits, self._filters = np.empty((most, driver.logits(V)), np.float32), np.empty((most, 4))
         self._random = np.empty((most, STEPS))  # the numbers that the next ids are drawn with
         # Those of STEPS numbers a row lie part by part, see _block.
         self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
         self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
-        sums, half = driver.room
         self._cores = min(os.cpu_count() or 1, most)
         self._room: list[tuple[NDArray[Any], ...]] = [
-            (np.empty(sums + most, np.float32), np.empty(most * half, np.int32), np.empty(2 * V), np.empty(2 * V, int))
+            (
+                np.empty(most * driver.half, np.int32),
+                np.empty(most, np.float32),
+                np.empty(2 * V),
+                np.empty(2 * V, np.int64),
+            )
             for _ in range(self._cores)
         ]
         self._table_at, self._weights_at = address(weights.decoder.table), [*map(address, weights.weights)]
@@ -220,24 +224,24 @@ class Rows:
             self._call(p, part, n, 1)
             for r, k, row in noting:
                 if n >= k:
-                    row.logits.append(self._logits[r].copy())
+                    row.logits.append(self._logits[r, : self._V].copy())
 
     def _call(self, p: int, part: tuple[int, int], step: int, steps: int) -> None:
         """Run the compiled code for the rows from..to, from a step on. Compiled code knows addresses alone."""
         first, end = part
         B, run = end - first, self._weights.run
-        sums, rounded, numbers, order = self._room_at[p]
+        rounded, steps_, numbers, order = self._room_at[p]
         own: list[NDArray[Any]] = [self._ids, self._logits, self._position, self._filters, *self._scratch]
         blocks: list[NDArray[Any]] = [self._given, self._us, self._drawn, self._costs]
         ids, logits, position, filters, *scratch = (address(array) + first * array.strides[0] for array in own)
         given, us, drawn, costs = (
             address(array) + (STEPS * first + step * B) * array.itemsize if len(array) else 0 for array in blocks
         )
-        calls = [ids, given, logits, us, position, self._following_at, drawn]
+        calls = [ids, given, 0, logits, us, position, self._following_at, drawn]
         others = [logits, self._allowed_at, filters, numbers, order, costs]
-        addresses = [self._table_at, sums, rounded, *scratch, *self._weights_at, *calls, *others]
+        addresses = [self._table_at, rounded, steps_, *scratch, *self._weights_at, *calls, *others]
         states = len(self._tokenizer.next_state)
-        run(*addresses, self._weights.decoder.draw_address, B, steps, self._V, states)
+        run(*addresses, self._weights.decoder.draw_address, B, steps, self._V, states, 0)
 
     @staticmethod
     def _block(array: NDArray[Any], part: tuple[int, int]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
-from charrnn.compiler.decoding.arithmetic import exp_float64
+from charrnn.compiler.decoding.arithmetic import op_exp
 from charrnn.compiler.decoding.views import is_nowhere, vector
 
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
@@ -35,7 +35,7 @@ def choose(logits, allowed, temperature, top_k, top_p, min_p, u, p, kept, order)
     if temperature == 0:
         return likeliest
     for i in range(V):
-        p[i] = exp_float64((p[i] - top) / temperature)
+        p[i] = op_exp((p[i] - top) / temperature)
     _normalise(p)
     if top_k < V or top_p <= 1:
         _cut(p, top_k, top_p, kept, order)
@@ -134,7 +134,7 @@ def cost(logits, id_):
         top = max(top, logits[i])
     total = 0.0
     for i in range(logits.size):
-        total += exp_float64(np.float64(logits[i]) - np.float64(top))
+        total += op_exp(np.float64(logits[i]) - np.float64(top))
     return math.log(total) + np.float64(top) - np.float64(logits[id_])
 
 

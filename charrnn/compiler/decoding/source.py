@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from charrnn.cells import ops
+from charrnn.compiler.decoding.weights import WIDEST
 from charrnn.compiler.graph import Node, reachable
 from charrnn.compiler.trace import Function, Leaf
 
@@ -32,15 +33,14 @@ class Layout:
 
 
 class FunctionSource:
-    """The source of one traced function: Python for Numba, with scratch s, room for products, and parameters.
+    """The source of one traced function: Python for Numba, with scratch s (rows, size) and room for products.
 
-    leaves: the parameters. matrices: those of them that are multiplied by, of this dtype; an int8 one
-    arrives as two, its panels and its scales. rows: whether s has several rows, each a text of its own.
+    leaves: the parameters. matrices: those of them that are multiplied by, of this dtype; an int8 one arrives as two,
+    its panels and its scales. product: the function that multiplies by them. A row of s is a text of its own.
     """
 
-    def __init__(self, name: str, function: Function, layout: Layout, real: str, dtype: str, rows: bool = False):
-        self.name, self._function, self._layout, self._real, self._dtype = name, function, layout, real, dtype
-        self._rows = rows
+    def __init__(self, name: str, function: Function, layout: Layout, dtype: str, product: str = "product"):
+        self.name, self._function, self._layout, self._dtype, self._product = name, function, layout, dtype, product
         self._order = reachable(function.outputs.values())
         self._stored: dict[Node, int] = {}
         self._lines: list[str] = []
@@ -57,7 +57,7 @@ class FunctionSource:
                 self._compute(node)
         self._finish()
         names = [name for leaf in self.leaves for name in self._names(leaf)]
-        head = f"def {self.name}({', '.join(['s', 'sums', 'rounded', *names])}):"
+        head = f"def {self.name}({', '.join(['s', 'rounded', 'steps', *names])}):"
         return "\n".join([head, *(f"    {line}" for line in self._lines), ""])
 
     def _names(self, leaf: Leaf) -> list[str]:
@@ -67,28 +67,26 @@ class FunctionSource:
     def _compute(self, node: Node) -> None:
         """Emit a product, an operation that looks across features, or a join; what it reads is put in memory first."""
         for argument in node.args:
-            self._materialise(argument)
-        at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", node.width)
-        target = self._part(at, node.width)
-        if node.op == "matmul" and self._rows:
-            base, x_at = self._origin(node.args[0])
+            self._set_aside(argument) if self._ends_within(node, argument) else self._materialise(argument)
+        width = -(-node.width // WIDEST) * WIDEST if node.op == "matmul" else node.width  # whole panels are written
+        at = self._stored[node] = self._layout.place(f"{self.name} {self._order.index(node)}", width)
+        if node.op == "matmul":
+            base, first = self._origin(node.args[0])
             assert base in self._stored, "a parameter is multiplied by a matrix"
-            x_at += self._stored[base]
-            weights, I = ", ".join(self._names(node.data)), node.args[0].width
-            self._lines.append(
-                f"rows_by_{self._dtype}(s, {x_at}, {I}, {weights}, s, {at}, {node.width}, rounded, sums)"
-            )
-        elif node.op == "matmul":
-            weights = ", ".join(self._names(node.data))
-            x = self._view(node.args[0])
-            self._lines.append(f"by_{self._dtype}({x}, {weights}, {target}, sums, rounded)")
+            x, weights = f"s, {self._stored[base] + first}, {node.args[0].width}", ", ".join(self._names(node.data))
+            self._lines.append(f"{self._product}({x}, {weights}, s, {at}, {node.width}, rounded, steps)")
         elif node.op in ops.TABLE:
-            line = ops.TABLE[node.op].numba.format(*map(self._view, node.args), target)
-            self._lines += ["for r in range(s.shape[0]):", f"    {line}"] if self._rows else [line]
+            line = ops.TABLE[node.op].numba.format(*map(self._view, node.args), self._part(at, node.width))
+            self._lines += ["for r in range(s.shape[0]):", f"    {line}"]
         else:
             for argument in node.args:
                 self._loop(argument.width, [f"{self._number(at)} = {self._element(argument)}"])
                 at += argument.width
+
+    def _ends_within(self, node: Node, argument: Node) -> bool:
+        """Tell whether a product of pairs would read the number after a part, which belongs to something else."""
+        is_part = argument.op == "slice" and argument not in self._stored
+        return node.op == "matmul" and is_part and argument.width % 2 > 0
 
     def _materialise(self, node: Node) -> None:
         """Put an element-wise result in memory, with those it is made of that others need too."""
@@ -132,7 +130,7 @@ class FunctionSource:
         body = []
         for node in wanted:
             terms = [names.get(a) or loads.setdefault(a, f"w{len(loads)}") for a in node.args]
-            body.append(f"{names[node]} = {ops.TABLE[node.op].numba.format(*terms, real=self._real)}")
+            body.append(f"{names[node]} = op_{node.op}({', '.join(terms)})")
         for node, _ in stores:
             if node not in names:
                 loads.setdefault(node, f"w{len(loads)}")
@@ -141,8 +139,7 @@ class FunctionSource:
         self._loop(stores[0][0].width, [*reads, *body, *writes])
 
     def _loop(self, width: int, body: Iterable[str]) -> None:
-        lines = [f"for i in range({width}):", *(f"    {line}" for line in body)]
-        self._lines += ["for r in range(s.shape[0]):", *(f"    {line}" for line in lines)] if self._rows else lines
+        self._lines += ["for r in range(s.shape[0]):", f"    for i in range({width}):", *(f"        {x}" for x in body)]
 
     def _pending(self, nodes: Iterable[Node]) -> list[Node]:
         """List the element-wise nodes not in memory yet that these need, themselves included, in order."""
@@ -168,10 +165,10 @@ class FunctionSource:
         return self._number(self._stored[base] + first)
 
     def _number(self, at: int) -> str:
-        return f"s[r, {at} + i]" if self._rows else f"s[{at} + i]"
+        return f"s[r, {at} + i]"
 
     def _part(self, at: int, width: int) -> str:
-        return f"s[r, {at}:{at + width}]" if self._rows else f"s[{at}:{at + width}]"
+        return f"s[r, {at}:{at + width}]"
 
     def _origin(self, node: Node) -> tuple[Node, int]:
         """Find what is in memory that this is or is part of, and where in it."""

@@ -1,49 +1,48 @@
-"""Matrices as `products` and `rows` beside this read them: in panels of 64 columns, the last filled up with zeros.
+"""Matrices packed for completing, as `charrnn.compiler.products` multiplies by them.
 
-float32   row after row
+float32   as they are
 bf16      two rows in one: the even one in the low, the odd one in the high half of a 32-bit word (a bf16 number is the
           upper half of a float32)
 int8      whole numbers from -127 to 127, of two rows in turn, and a scale per column
-
-For several rows of numbers a panel is cut again, into tiles of TILE columns, each laid out in that way.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler.processor import processor
-
-WIDE = processor().has("avx512f")  # 32 registers of 64 bytes, else (as a rule) 16 of 32
-PANEL = 64  # columns that are summed together
-TILE, TILE_ROWS = (PANEL, 6) if WIDE else (16, 6)  # multiplied together: the sums fill 24 of 32 registers, or 12 of 16
-GROUP = {"float32": 1, "bf16": 2, "int8": 2}  # rows of the matrix in one of a panel
+WIDEST = 64  # columns: of a panel on any processor this or a part of it
 Packed = tuple[NDArray[Any], ...]
 
 
+@cache
+def form(dtype: Any, rows: bool) -> Any:
+    """Return the form of products by a matrix of a dtype: of one row alone, or of several."""
+    from charrnn.compiler.processor import processor
+    from charrnn.compiler.products import Form
+
+    wide = processor().vector_bytes == 64  # 32 registers, else (as a rule) 16
+    if rows:
+        return Form(dtype, 4 if wide else 2, (6, 2, 1))
+    tiles = 2 if dtype == "bf16" and not wide else 1  # each number of the result has two sums
+    return Form(dtype, 4 if wide else 8 // tiles, (1,), tiles, is_read_once=dtype != "float32")
+
+
 def pack(matrix: NDArray[np.float32], dtype: str, for_rows: bool = False) -> Packed:
-    """Pack (I, O) float32 as panels (ceil(O / 64), ...), and for int8 the scales (O,).
+    """Pack (I, O) float32 as panels (panels, ...), and for int8 the scales of all their columns.
 
     dtype: of the weights: float32, bf16 or int8. for_rows: whether several rows of numbers will be multiplied by it,
     and not one.
     """
-    scales: Packed = ()
+    shape = form(dtype, for_rows)
     if dtype == "float32":
-        panels = _panels(matrix, 1)
-    elif dtype == "bf16":
-        pairs = _panels(to_bf16(matrix).astype(np.uint32), 2).reshape(-1, PANEL, 2)
-        joined = pairs[..., 0] | (pairs[..., 1] << np.uint32(16))
-        panels = aligned(joined.reshape(-(-matrix.shape[1] // PANEL), -1))
-    else:
-        scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
-        whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
-        panels, scales = _panels(whole, 2), (scale,)
-    if for_rows and TILE < PANEL:
-        groups = -(-len(matrix) // GROUP[dtype])
-        tiles = panels.reshape(len(panels), groups, PANEL // TILE, -1).swapaxes(1, 2)
-        panels = aligned(tiles.reshape(panels.shape))
-    return (panels, *scales)
+        return (_panels(matrix, shape),)
+    if dtype == "bf16":
+        return (_panels(to_bf16(matrix), shape).view(np.uint32),)
+    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
+    whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+    return _panels(whole, shape), aligned(np.pad(scale, (0, -len(scale) % shape.panel)))
 
 
 def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -52,12 +51,11 @@ def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
     return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
 
 
-def _panels(matrix: NDArray[Any], rows: int) -> NDArray[Any]:
-    """Lay out (I, O) as (ceil(O / 64), ceil(I / rows) 64 rows): panel, group of rows, column, row of the group."""
+def _panels(matrix: NDArray[Any], shape: Any) -> NDArray[Any]:
+    """Lay out (I, O) by panel, group of rows, column, row of the group: (panels, ...)."""
     I, O = matrix.shape
-    padded = np.zeros((-(-I // rows) * rows, -(-O // PANEL) * PANEL), matrix.dtype)
-    padded[:I, :O] = matrix
-    panels = padded.reshape(-1, rows, padded.shape[1] // PANEL, PANEL).transpose(2, 0, 3, 1)
+    padded = np.pad(matrix, ((0, -I % shape.group), (0, -O % shape.panel)))
+    panels = padded.reshape(-1, shape.group, shape.panels(O), shape.panel).transpose(2, 0, 3, 1)
     return aligned(panels.reshape(len(panels), -1))
 
 

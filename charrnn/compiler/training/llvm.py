@@ -19,11 +19,12 @@ from llvmlite import ir
 
 from charrnn.cells import ops
 from charrnn.compiler import cache as object_cache
+from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, Maths, Value
 from charrnn.compiler.graph import Node
 from charrnn.compiler.processor import processor
-from charrnn.compiler.training.arithmetic import I16, I32, I64, BFloat, Maths, Value
+from charrnn.compiler.products import load, loop, store
 from charrnn.compiler.training.passes import Pass, Reduction, in_passes
-from charrnn.compiler.training.products import Shape, emit_product, load, loop, store
+from charrnn.compiler.training.products import Shape
 from charrnn.compiler.training.schedule import INDEX, SCRATCH, Place, Plan, Store, Way
 
 COLUMNS = 4  # of the table
@@ -48,7 +49,7 @@ class Machine:
         self.scratch = 0
         self.module = ir.Module()
         self.module.triple = llvm.get_process_triple()
-        self._product = emit_product(self.module, self.shape)
+        self._product = self.shape.emit(self.module)
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()

@@ -18,7 +18,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from charrnn.compiler.training.arithmetic import I64
+from charrnn.compiler.arithmetic import I64
 from charrnn.compiler.training.openmp import gomp_parallel
 
 Part = tuple[int, int, int, int]

@@ -1,7 +1,10 @@
-"""Arithmetic on vectors of numbers, written as LLVM instructions.
+"""Arithmetic on vectors of numbers, written as LLVM instructions: for training, and number by number for Numba.
 
-float32 functions are a range reduction, a polynomial and exponent arithmetic, without a call or a branch, so that 16
-of them take the time of one; they are within a few ulp. float64 is there to be exact, and calls the C library.
+exp, expm1, log1p, sigmoid and tanh of float32 are a range reduction, a polynomial and exponent arithmetic, without a
+call or a branch, so that a register of them takes the time of one; they are within a few ulp. So is exp of float64. The
+others of float64 are there to be exact, and call the C library.
+
+    exp(x) = 2^n e^r,  n = round(x / ln 2),  |r| <= ln(2) / 2;  ln 2 is split in two so that x - n ln 2 is exact enough
 """
 
 import math
@@ -13,9 +16,10 @@ from llvmlite import ir
 from charrnn.cells import ops
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-ROUND = 1.5 * 2**23  # adding it leaves no room for a fraction: the sum's lowest bits are a whole number
-LN2_HIGH = 0.693359375  # few bits, so that a whole number of it is exact
-LN2_LOW = math.log(2) - LN2_HIGH
+# The upper part of ln 2 = 0.693147180559945309417232... has few bits, so that a whole number of it is exact.
+LN2 = {False: (0.693359375, math.log(2) - 0.693359375), True: (0.6931471803691238, 1.9082149292705877e-10)}
+TERMS = {False: 7, True: 13}  # of the series of e^r: the last one is a tenth of an ulp
+LIMITS = {False: (-104, 89), True: (-746, 710)}  # beyond them exp is 0 and infinity
 
 
 class BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is not typed
@@ -32,11 +36,15 @@ class BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is not typed
 
 
 class Maths:
-    """Emits arithmetic on `lanes` numbers at once, float32 (or float64, then one at a time)."""
+    """Emits arithmetic on `lanes` numbers at once, float32 (or float64, then one at a time).
 
-    def __init__(self, builder: Any, lanes: int, double: bool = False) -> None:
-        self.builder, self.lanes, self.double = builder, lanes, double
-        self.number = self.many(ir.DoubleType() if double else ir.FloatType())
+    gradual: whether the smallest results keep what digits they have, where it takes longer.
+    """
+
+    def __init__(self, builder: Any, lanes: int, double: bool = False, gradual: bool = False) -> None:
+        self.builder, self.lanes, self.double, self.gradual = builder, lanes, double, gradual or double
+        self.number, self.integer = self.many(ir.DoubleType() if double else ir.FloatType()), I64 if double else I32
+        self.mantissa = 52 if double else 23  # its bits
 
     def many(self, kind: Any) -> Any:
         return kind if self.lanes == 1 else ir.VectorType(kind, self.lanes)
@@ -47,7 +55,7 @@ class Maths:
         return Value(self, self._all(self.number, value))
 
     def whole(self, value: int) -> Any:
-        return self._all(self.many(I32), value)
+        return self._all(self.many(self.integer), value)
 
     def _all(self, kind: Any, value: Any) -> Any:
         return ir.Constant(kind, value if self.lanes == 1 else [value] * self.lanes)
@@ -106,19 +114,79 @@ class Maths:
     # Functions, each element by element
 
     def exp(self, x: "Value") -> "Value":
-        return self.call("exp", x) if self.double else _exp(self, x)
+        n, less_one = self._reduced(self._limited(x, *LIMITS[self.double]))
+        low, high = self._powers_of_2(n)
+        return (less_one + 1) * low * high
 
     def expm1(self, x: "Value") -> "Value":
-        return self.call("expm1", x) if self.double else _expm1(self, x)
-
-    def log1p(self, x: "Value") -> "Value":
-        return self.call("log1p", x) if self.double else _log1p(self, x)
-
-    def tanh(self, x: "Value") -> "Value":
-        return self.call("tanh", x) if self.double else _tanh(self, x)
+        if self.double:
+            return self.call("expm1", x)
+        n, less_one = self._reduced(self._limited(x, -18, 89))
+        low, high = self._powers_of_2(n)
+        y = (low * less_one + (low - 1 / high)) * high
+        return self.choose(x.compare("==", 0), x, y)  # a zero keeps its sign
 
     def sigmoid(self, x: "Value") -> "Value":
-        return _sigmoid(self, x)
+        if self.gradual:
+            e = self.exp(-self.intrinsic("fabs", x))  # at most 1
+            return self.choose(x.compare("<", 0), e, 1) / (e + 1)
+        n, less_one = self._reduced(self._limited(-x, -87, 88))
+        return 1 / ((less_one + 1) * self._power_of_2(n) + 1)
+
+    def tanh(self, x: "Value") -> "Value":
+        if self.double:
+            return self.call("tanh", x)
+        # (e^2a - 1) / (e^2a + 1) for a = |x|, by e^2a - 1, which keeps the digits of a small a
+        n, less_one = self._reduced(self._limited(self.intrinsic("fabs", x) * 2, 0, 18.2))
+        scale = self._power_of_2(n)
+        e = scale * less_one + (scale - 1)
+        return self.intrinsic("copysign", e / (e + 2), x)
+
+    def log1p(self, x: "Value") -> "Value":
+        """Return log(1 + x) by the exponent of 1 + x and the series of artanh, for x above -1."""
+        if self.double:
+            return self.call("log1p", x)
+        u = x + 1
+        above = self.builder.sub(u.bits(), self.constant(math.sqrt(0.5)).bits())
+        k = self.builder.ashr(above, self.whole(self.mantissa))
+        f = self._of_bits(self.builder.sub(u.bits(), self.builder.shl(k, self.whole(self.mantissa)))) - 1
+        s = f / (f + 2)
+        z = s * s
+        series = self.constant(2 / 9)
+        for n in (7, 5, 3, 1):
+            series = series * z + 2 / n
+        exponent = Value(self, self.builder.sitofp(k, self.number))
+        y = exponent * LN2[False][0] + (exponent * LN2[False][1] + s * series)
+        y = y + (x - (u - 1)) / u  # what 1 + x has lost of a small x
+        return self.choose(x.compare("<", math.inf), y, x)
+
+    def _limited(self, x: "Value", low: float, high: float) -> "Value":
+        x = self.choose(x.compare("<", low), low, x)
+        return self.choose(x.compare(">", high), high, x)
+
+    def _reduced(self, x: "Value") -> tuple[Any, "Value"]:
+        """Return n as integers, and e^r - 1, for x = n ln 2 + r."""
+        whole = 1.5 * 2**self.mantissa  # adding it leaves no room for a fraction: the lowest bits are a whole number
+        (high, low), terms = LN2[self.double], TERMS[self.double]
+        shifted = x * (1 / math.log(2)) + whole
+        n = shifted - whole
+        r = (x - n * high) - n * low
+        polynomial = self.constant(1 / math.factorial(terms))
+        for k in range(terms - 1, 1, -1):
+            polynomial = polynomial * r + 1 / math.factorial(k)
+        return self.builder.sub(shifted.bits(), self.constant(whole).bits()), r * r * polynomial + r
+
+    def _power_of_2(self, n: Any) -> "Value":
+        biased = self.builder.add(n, self.whole(1023 if self.double else 127))
+        return self._of_bits(self.builder.shl(biased, self.whole(self.mantissa)))
+
+    def _powers_of_2(self, n: Any) -> tuple["Value", "Value"]:
+        """Return 2^n in two factors, for results that are subnormal and for those that one factor cannot reach."""
+        half = self.builder.ashr(n, self.whole(1))
+        return self._power_of_2(half), self._power_of_2(self.builder.sub(n, half))
+
+    def _of_bits(self, bits: Any) -> "Value":
+        return Value(self, self.builder.bitcast(bits, self.number))
 
 
 class Value:
@@ -158,71 +226,4 @@ class Value:
         return self.maths.builder.fcmp_ordered(how, self.ir, self.maths.of(other).ir)
 
     def bits(self) -> Any:
-        return self.maths.builder.bitcast(self.ir, self.maths.many(I32))
-
-
-def _of_bits(m: Maths, bits: Any) -> Value:
-    return Value(m, m.builder.bitcast(bits, m.number))
-
-
-def _limited(m: Maths, x: Value, low: float, high: float) -> Value:
-    x = m.choose(x.compare("<", low), low, x)
-    return m.choose(x.compare(">", high), high, x)
-
-
-def _reduced(m: Maths, x: Value) -> tuple[Any, Value]:
-    """Return n as integers, and e^r - 1, for x = n ln 2 + r."""
-    shifted = x * (1 / math.log(2)) + ROUND
-    n = shifted - ROUND
-    r = (x - n * LN2_HIGH) - n * LN2_LOW
-    polynomial = m.constant(1 / math.factorial(7))
-    for k in range(6, 1, -1):
-        polynomial = polynomial * r + 1 / math.factorial(k)
-    return m.builder.sub(shifted.bits(), m.constant(ROUND).bits()), r * r * polynomial + r
-
-
-def _power_of_2(m: Maths, n: Any) -> Value:
-    return _of_bits(m, m.builder.shl(m.builder.add(n, m.whole(127)), m.whole(23)))
-
-
-def _exp(m: Maths, x: Value) -> Value:
-    n, less_one = _reduced(m, _limited(m, x, -104, 89))
-    half = m.builder.ashr(n, m.whole(1))  # in two factors, for subnormal results and for those above 2^127
-    return (less_one + 1) * _power_of_2(m, half) * _power_of_2(m, m.builder.sub(n, half))
-
-
-def _expm1(m: Maths, x: Value) -> Value:
-    n, less_one = _reduced(m, _limited(m, x, -18, 88.3))
-    half = m.builder.ashr(n, m.whole(1))
-    low, high = _power_of_2(m, half), _power_of_2(m, m.builder.sub(n, half))
-    return (low * less_one + (low - 1 / high)) * high
-
-
-def _sigmoid(m: Maths, x: Value) -> Value:
-    if m.double:
-        e = m.call("exp", -m.intrinsic("fabs", x))
-        return m.choose(x.compare("<", 0), e, 1) / (e + 1)
-    n, less_one = _reduced(m, _limited(m, -x, -87, 88))
-    return 1 / ((less_one + 1) * _power_of_2(m, n) + 1)
-
-
-def _tanh(m: Maths, x: Value) -> Value:
-    # (e^2a - 1) / (e^2a + 1) for a = |x|, by e^2a - 1, which keeps the digits of a small a
-    n, less_one = _reduced(m, _limited(m, m.intrinsic("fabs", x) * 2, 0, 18.2))
-    scale = _power_of_2(m, n)
-    e = scale * less_one + (scale - 1)
-    return m.intrinsic("copysign", e / (e + 2), x)
-
-
-def _log1p(m: Maths, x: Value) -> Value:
-    """Return log(1 + x) for x from 0 to 1 (softplus asks for no other), and somewhat beyond."""
-    u = x + 1
-    k = m.builder.ashr(m.builder.sub(u.bits(), m.constant(math.sqrt(0.5)).bits()), m.whole(23))
-    f = _of_bits(m, m.builder.sub(u.bits(), m.builder.shl(k, m.whole(23)))) - 1
-    s = f / (f + 2)
-    z = s * s
-    series = m.constant(2 / 9)
-    for n in (7, 5, 3, 1):
-        series = series * z + 2 / n
-    logarithm = Value(m, m.builder.sitofp(k, m.number)) * math.log(2) + s * series
-    return logarithm + (x - (u - 1)) / u  # what 1 + x has lost of a small x
+        return self.maths.builder.bitcast(self.ir, self.maths.many(self.maths.integer))
