@@ -50,4 +50,4 @@ def session(architecture: Architecture, weights: Any, threads: int) -> Any:
 
 
 def _start(architecture: Architecture) -> tuple[Any, ...]:
-    return architecture.definition.start((1, architecture.hidden), np.float32)
+    return architecture.definition.start((1, architecture.hidden), np.float32, **architecture.cell_options)

@@ -2,7 +2,8 @@
 
 Letters: T time steps, B rows, I input features, H hidden features, O output features. The functions see arrays whose
 last axis is features; leading axes (none, B, or T and B) are carried along, so the same equation serves one row, a
-batch and a whole sequence. `p` has one attribute per parameter; `state` is a tuple of (..., H) arrays.
+batch and a whole sequence. `p` has one attribute per parameter; `state` is a tuple of (..., H) arrays, or of arrays of
+the shapes that the cell declares.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.cells.ops import Array, matmul
-from charrnn.cells.shapes import Declaration, InLetters, drawn, read
+from charrnn.cells.shapes import Declaration, InLetters, Sizes, drawn, of_state, read
 from charrnn.cells.shapes import Param as Param
 from charrnn.errors import CharRNNError, did_you_mean
 
@@ -52,6 +53,8 @@ class Cell:
     a function of the options that returns it, with the same names whatever they are. (The older form is read too: a
     function of I, H, O and the options that returns shapes in numbers.)
     state: the start value of each state, in order; the start of a text is a state of those values.
+    state_shapes: of each state that is not of H features, its shape in letters: {"S": "4 H"} is (..., 4, H). An axis is
+    H, an option, a number, or one before the other.
     inputs(x, p) -> z: all that depends on x_t alone; called on (T, B, I) at once.
     step(z, state, p) -> (y, state): one time step, z = inputs(x_t, p).
     A linear recurrence h_t = a_t h_{t-1} + b_t gives gates(z, p) -> (a, b) and readout(z, h, p) -> y instead of step;
@@ -71,6 +74,7 @@ class Cell:
     readout: Callable[[Array, Array, Any], Array] | None = None
     options: Mapping[str, int] = field(default_factory=dict)
     twin: Twin | None = None
+    state_shapes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         linear = self.gates is not None and self.readout is not None
@@ -179,9 +183,27 @@ class Cell:
         params = self.shapes(I, H, O, **options)
         return {name: drawn(f"parameter {name} of cell {self.name!r}", param, rng) for name, param in params.items()}
 
-    def start(self, shape: tuple[int, ...], dtype: Any = np.float64) -> tuple[NDArray[Any], ...]:
-        """Return the state before any input, as NumPy arrays of `shape`, usually (B, H)."""
-        return tuple(np.full(shape, value, dtype=dtype) for value in self.state.values())
+    def states(self, H: int, **options: int) -> dict[str, Sizes]:
+        """Return the shape of each state of one row, by name: (H,), or what the cell declares.
+
+        Raises CharRNNError for a shape that cannot be read.
+        """
+        sizes = {**self.options, **options}
+        what = f"of cell {self.name!r}"
+        axes = {name: of_state(f"state {name} {what}", shape, sizes) for name, shape in self.state_shapes.items()}
+        return {
+            name: tuple(axis.size({**sizes, "H": H}) for axis in axes[name]) if name in axes else (H,)
+            for name in self.state
+        }
+
+    def start(self, shape: tuple[int, ...], dtype: Any = np.float64, **options: int) -> tuple[NDArray[Any], ...]:
+        """Return the state before any input, as NumPy arrays.
+
+        shape: (..., H), of a state of H features, usually (B, H); () gives the start values alone. options: of the
+        cell, where they are not its defaults.
+        """
+        own = self.states(shape[-1], **options) if shape else dict.fromkeys(self.state, ())
+        return tuple(np.full((*shape[:-1], *own[name]), value, dtype=dtype) for name, value in self.state.items())
 
 
 def _linear_step(
@@ -211,7 +233,9 @@ def run_cell(
         )
     z = cell.inputs(inputs, p)
     if state is None:
-        state = cell.start((*inputs.shape[1:-1], hidden_size(cell, params)), inputs.dtype)
+        sizes = _sizes(cell, params)
+        options = {name: n for name, n in sizes.items() if name in cell.options}
+        state = cell.start((*inputs.shape[1:-1], sizes["H"]), inputs.dtype, **options)
     outputs = []
     for z_t in z:
         y, state = cell.step(z_t, state, p)
@@ -230,6 +254,14 @@ def letters(cell: Cell, **options: int) -> dict[str, tuple[str, ...]]:
 
 def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
     """Read H off the shapes of the parameters.
+
+    Raises CharRNNError where shapes disagree with the cell's own or with each other, or where none of them has H.
+    """
+    return _sizes(cell, params)["H"]
+
+
+def _sizes(cell: Cell, params: Mapping[str, Array]) -> dict[str, int]:
+    """Read H, and what else is named, off the shapes of the parameters.
 
     An option may have any value, but the same wherever it is named. Raises CharRNNError where shapes disagree with the
     cell's own or with each other, or where none of them has H.
@@ -254,4 +286,4 @@ def hidden_size(cell: Cell, params: Mapping[str, Array]) -> int:
         raise CharRNNError(
             f"no parameter of cell {cell.name!r} says how large H is", "give the state to start from, of H features"
         )
-    return sizes["H"]
+    return sizes

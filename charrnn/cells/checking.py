@@ -47,8 +47,14 @@ def _check_state(cell: Cell) -> None:
     if not isinstance(state, Mapping) or not all(isinstance(value, Real) for value in state.values()):
         raise CharRNNError(
             f"the state of cell {cell.name!r} is {state!r}, expected the start value of each state by name",
-            'write for instance state={"h": 0}; every state has H features',
+            'write for instance state={"h": 0}; every state has H features, or a shape in state_shapes',
         )
+    if unknown := [name for name in cell.state_shapes if name not in cell.state]:
+        raise CharRNNError(
+            f"cell {cell.name!r} has a shape for the state {unknown[0]!r}, which it has not",
+            f"its states are {', '.join(cell.state)}",
+        )
+    cell.states(_DRAWN)
 
 
 def _check_parameters(cell: Cell) -> None:
@@ -95,17 +101,20 @@ def _check_step(cell: Cell, returned: Any) -> None:
         and len(returned[1]) == len(cell.state)
         and all(isinstance(a, np.ndarray) for a in (returned[0], *returned[1]))
     ):
-        if all(array.shape == (1, 3) for array in (returned[0], *returned[1])):
+        shapes = [(1, 3), *((1, *shape) for shape in cell.states(3).values())]
+        if all(array.shape == shape for array, shape in zip((returned[0], *returned[1]), shapes, strict=True)):
             return
-        hint = "an output and a state have H features: what is wider belongs into z or the parameters"
-    raise wrong_result(cell, "step", _said(returned), f"(y, {row}), each an array (1, 3) for one row and H = 3", hint)
+        hint = "an output has H features, and a state too unless state_shapes says otherwise"
+    others = "".join(f", {name} {(1, *shape)}" for name, shape in cell.states(3).items() if shape != (3,))
+    expected = f"(y, {row}), each an array (1, 3){others} for one row and H = 3"
+    raise wrong_result(cell, "step", _said(returned), expected, hint)
 
 
 def _check_recurrence(cell: Cell, z: Any, h: Any, p: Any) -> None:
     returned = _called(cell, "gates", z[0], p)
     pair = isinstance(returned, tuple | list) and len(returned) == 2
     if not pair or not all(isinstance(each, np.ndarray) and _spreads(each, h) for each in returned):
-        expected = "(a, b), each an array (1, 3) for one row and H = 3"
+        expected = f"(a, b), each an array {h.shape} for one row and H = 3"
         raise wrong_result(cell, "gates", _said(returned), expected, "h = a h + b: end it with `return a, b`")
     y = _called(cell, "readout", z[0], returned[0] * h + returned[1], p)
     if not isinstance(y, np.ndarray) or y.shape != (1, 3):

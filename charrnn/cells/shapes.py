@@ -9,7 +9,7 @@ numbers, is read too: `OlderForm` is the one place that knows it.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -120,27 +120,40 @@ def read(
     return InLetters(parameters, axes, options)
 
 
+def of_state(what: str, shape: object, options: Mapping[str, int]) -> tuple[Axis, ...]:
+    """Read the shape of a state in letters: H, options and numbers; what: its name, for errors.
+
+    Raises CharRNNError for another.
+    """
+    return _in_letters(what, shape, ("H", *options), "4 H")
+
+
 def _axes(what: str, param: object, options: Mapping[str, int]) -> tuple[Axis, ...]:
     """Read the shape of one parameter; what: its name, for errors."""
     if not isinstance(param, Param):
         raise CharRNNError(f"{what} is of type {type(param).__name__}, expected a Param", WANTED)
-    if not isinstance(param.shape, str) or not param.shape.split():
-        raise CharRNNError(
-            f"{what} has shape {param.shape!r}, expected axes in letters", "write them in quotes, such as 'I 4H'"
-        )
+    axes = _in_letters(what, param.shape, (*LETTERS, *options), "I 4H")
     if not callable(param.init):
         raise CharRNNError(
             f"{what} starts by {param.init!r}, expected a rule", "charrnn.cells.initialisation has some, such as zeros"
         )
-    known = [*LETTERS, *options]
+    return axes
+
+
+def _in_letters(what: str, shape: object, known: Sequence[str], example: str) -> tuple[Axis, ...]:
+    """Read a shape of axes that are `known`."""
+    if not isinstance(shape, str) or not shape.split():
+        raise CharRNNError(
+            f"{what} has shape {shape!r}, expected axes in letters", f"write them in quotes, such as {example!r}"
+        )
     axes = []
-    for word in param.shape.split():
+    for word in shape.split():
         axis = _axis(word)
         if axis is None or (axis.name and axis.name not in known):
             other = "where a number must be computed, give a function of the cell's options that returns the dict"
-            hint = other if axis is None else did_you_mean(axis.name, known)
+            hint = other if axis is None else did_you_mean(axis.name, list(known))
             raise CharRNNError(
-                f"{what} has the axis {word!r} in its shape {param.shape!r}, expected {', '.join(known)}, a whole "
+                f"{what} has the axis {word!r} in its shape {shape!r}, expected {', '.join(known)}, a whole "
                 "number, or one right before the other, such as 4H",
                 hint,
             )

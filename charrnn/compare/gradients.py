@@ -44,7 +44,7 @@ def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int =
     gradients = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)
     parts = len(passed[0])
     lengths = [
-        sum(g.double().square().sum(dim=1) for g in gradients[i : i + parts]).sqrt().mean().item()  # type: ignore
+        sum(g.double().square().flatten(1).sum(dim=1) for g in gradients[i : i + parts]).sqrt().mean().item()  # type: ignore
         for i in range(0, len(gradients), parts)
     ]
     backwards = np.array(lengths[::-1])

@@ -9,7 +9,7 @@ than those of everything it is computed from.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +156,18 @@ class Graph:
         if node.op == "slice":
             return self.node("slice", *node.args, width=width, data=node.data + first)
         return self.node("slice", node, width=width, data=first)
+
+
+def walk(roots: Iterable[Node], into: Callable[[Node], Iterable[Node]]) -> Iterator[Node]:
+    """Yield the roots and all that is reached from them, each once. into: where to go on from a node."""
+    seen: set[Node] = set()
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            waiting += into(node)
 
 
 def reachable(outputs: Iterable[Node]) -> list[Node]:

@@ -103,7 +103,9 @@ class Form:
     def _emit_tile(self, module: Any, rows: int, name: str) -> Any:
         is_int8 = self.kind == "int8"
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * (8 if is_int8 else 6)), name)
-        function.linkage = "internal"
+        # Where LLVM knew the length of the loop, it would unroll it, and then have too few registers.
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
         A, a_row, B, C, c_row, steps, *scales = function.args
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         starts = [builder.add(A, builder.mul(a_row, I64(r))) for r in range(rows)]

@@ -116,15 +116,25 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
         inputs = Function({"x": I}, {"z": z.node})
         graph = Graph()
         p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        state = tuple(named(graph, name, H) for name in map(slot, cell.state))
+        widths = _widths(cell, H, options)
+        state = tuple(named(graph, name, width) for name, width in widths.items())
         y, after = cell.step(named(graph, "z", z.node.width), state, p)
         outputs = {"y": y.node} | {slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
-        return inputs, Function({"z": z.node.width} | dict.fromkeys(map(slot, cell.state), H), outputs)
+        return inputs, Function({"z": z.node.width} | widths, outputs)
     except (AttributeError, TypeError, ValueError) as error:
         raise CharRNNError(
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
             "write them with charrnn.cells.ops, + - * / and numbers alone",
         ) from error
+
+
+def _widths(cell: Cell, H: int, options: dict[str, int]) -> dict[str, int]:
+    """Return the width of each state's place. Raises TypeError for a state that is not one row of numbers."""
+    shapes = cell.states(H, **options)
+    for name, shape in shapes.items():
+        if len(shape) != 1:
+            raise TypeError(f"its state {name} is {cell.state_shapes[name]!r}, and compiled code has rows alone")
+    return {slot(name): width for name, (width,) in shapes.items()}
 
 
 def fingerprint(cell: Cell, options: dict[str, int]) -> str | None:

@@ -38,10 +38,15 @@ def _gates(cell: Cell, x: Tensor | Looked, p: Any, steps: int | None) -> Iterato
     if is_small(x):  # the gates of a character are the same wherever it is
         table, ids = cell.inputs(x[0], p), x[1]
         a, b = cell.gates(table, p)
-        looked = (ids, *(torch.nn.functional.embedding(ids, gate) for gate in (a.expand_as(b), b)))
+        looked = (ids, *(_read(ids, gate) for gate in (a.expand_as(b), b)))
         for ids_n, a_n, b_n in zip(*(torch.split(tensor, steps or len(ids)) for tensor in looked), strict=True):
             yield torch.nn.functional.embedding(ids_n, table), a_n, b_n
     else:
         z = cell.inputs(look_up(x), p)
         for z_n in torch.split(z, steps or len(z)):
             yield z_n, *cell.gates(z_n, p)
+
+
+def _read(ids: Tensor, rows: Tensor) -> Tensor:
+    """Read rows (R, ...) by their numbers (T, B): (T, B, ...)."""
+    return torch.nn.functional.embedding(ids, rows.flatten(1)).view(*ids.shape, *rows.shape[1:])

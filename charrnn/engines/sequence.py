@@ -41,13 +41,15 @@ def run_documents(
     cuts: the steps, rising, at which some row does. begins: (T, B), whether a row does at a step. Any engine can:
     the sequence is run in pieces between the cuts, and a row that begins gets the cell's start state.
     """
-    start = [torch.tensor(s).to(held) for s, held in zip(cell.start(()), state, strict=True)]
+    start = [torch.tensor(float(value)).to(held) for value, held in zip(cell.state.values(), state, strict=True)]
     bounds = [*([] if cuts[0] == 0 else [0]), *cuts, len(begins)]
     outputs = []
     for begin, end in itertools.pairwise(bounds):
-        anew = begins[begin].unsqueeze(1)
         # `where`, not a product: a start state may be infinite.
-        state = tuple(torch.where(anew, s, held) for s, held in zip(start, state, strict=True))
+        state = tuple(
+            torch.where(begins[begin].view(-1, *[1] * (held.ndim - 1)), s, held)
+            for s, held in zip(start, state, strict=True)
+        )
         piece = (x[0], x[1][begin:end]) if isinstance(x, tuple) else x[begin:end]
         y, state = engine.run(cell, piece, state, p)
         outputs.append(y)

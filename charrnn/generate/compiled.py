@@ -23,6 +23,7 @@ from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
 CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the first at once, then more and more
+NOT_GIVEN = np.full(max(CHUNKS), -1)
 WINDOW = 1024
 DRAW = Path(__file__).parent.parent / "compiler" / "decoding" / "draw.py"  # compiled once for all models
 
@@ -164,13 +165,14 @@ class CompiledDecoder(Decoder):
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         work, V = self.enter(primed.state), self.architecture.vocabulary
         settings, numbers, order = np.array(filters(sampling, V)), np.empty(2 * V), np.empty(2 * V, np.int64)
-        position, ids = np.zeros(1, np.int64), np.array([primed.last])
+        position = np.zeros(1, np.int64)
+        self._call(work, np.array([primed.last]))
         for n in self._chunks():
-            drawn, costs = np.empty(len(ids) + n, np.int64), np.empty(len(ids) + n)
+            drawn, costs = np.empty(n, np.int64), np.empty(n)
             self._call(
                 work,
-                np.concatenate([ids, np.full(n, -1)]),
-                us=np.concatenate([np.zeros(len(ids)), us.random(n)]),
+                NOT_GIVEN[:n],
+                us=us.random(n),
                 filters=settings,
                 position=position,
                 allowed=tokenizer.allowed,
@@ -180,8 +182,7 @@ class CompiledDecoder(Decoder):
                 order=order,
                 costs=costs,
             )
-            yield from zip(drawn[len(ids) :].tolist(), costs[len(ids) :].tolist(), strict=True)
-            ids = ids[:0]
+            yield from zip(drawn.tolist(), costs.tolist(), strict=True)
 
     def stream_costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
         """Nats of every id of a text (N,), read as one stream from its first character.
@@ -253,8 +254,8 @@ class CompiledDecoder(Decoder):
         )
 
     def _state(self, vector: NDArray[np.float32], layout: Layout, name: str) -> NDArray[np.float32]:
-        at = layout.places[slot(name)]
-        return vector[at : at + self.architecture.hidden]
+        at, (width,) = layout.places[slot(name)], self.architecture.states[name]
+        return vector[at : at + width]
 
 
 NativeDecoder = CompiledDecoder  # its name in version 0.1

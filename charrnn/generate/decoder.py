@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from charrnn.model.architecture import Architecture
 
-State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
+State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, (B, H) or as it declares them
 Library = Literal["numpy", "torch"]
 
 
@@ -74,7 +74,8 @@ class Decoder:
 
     def start(self, B: int = 1) -> State:
         """Return the state of B rows before any character."""
-        one = tuple(self._array(s) for s in self._cell.start((B, self.architecture.hidden), np.float32))
+        shape, options = (B, self.architecture.hidden), self.architecture.cell_options
+        one = tuple(self._array(s) for s in self._cell.start(shape, np.float32, **options))
         return (one,) * self.architecture.layers
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:

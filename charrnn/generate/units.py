@@ -5,6 +5,7 @@ characters is their correlation over the text (Karpathy, Johnson and Fei-Fei 201
 units too: how far it is open while a character is read.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,9 +175,10 @@ def read(decoder: Decoder, weights: gates.Weights, tokenizer: Tokenizer, text: s
     before, after = _states(decoder, tokenizer, text, ids, starts)
     architecture = decoder.architecture
     properties = {name: of(text) for name, of in PROPERTIES.items()}
-    layers, states = range(1, architecture.layers + 1), tuple(architecture.definition.state)
-    units = _units([(layer, state) for layer in layers for state in states], architecture.hidden)
-    activations = np.concatenate([part for layer in after for part in layer], axis=1)
+    sizes = {name: math.prod(shape) for name, shape in architecture.states.items()}
+    layers = range(1, architecture.layers + 1)
+    units = tuple(Unit(layer, state, n) for layer in layers for state, N in sizes.items() for n in range(1, N + 1))
+    activations = np.concatenate([part.reshape(len(part), -1) for layer in after for part in layer], axis=1)
     return Units(
         text,
         units,

@@ -75,6 +75,11 @@ class Architecture:
         return cells.get(self.cell)
 
     @property
+    def states(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each state of one row in one layer, by name."""
+        return self.definition.states(self.hidden, **self.cell_options)
+
+    @property
     def start(self) -> int:
         """The id of the start token, which is an input only: no character is drawn as it."""
         return self.vocabulary

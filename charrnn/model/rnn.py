@@ -16,7 +16,7 @@ from charrnn.engines import Engine
 from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model.architecture import Architecture
 
-State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, each (B, H)
+State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, (B, H) or as it declares them
 
 
 class Part(NamedTuple):
@@ -52,9 +52,9 @@ class CharRNN(nn.Module):
 
     def start(self, B: int) -> State:
         """Return the state of B rows before any character."""
-        like = self.weights["head.b"]
+        like, shapes = self.weights["head.b"], self.architecture.states
         return tuple(
-            tuple(torch.tensor(s).to(like) for s in self.cell.start((B, self.architecture.hidden)))
+            tuple(torch.full((B, *shape), self.cell.state[name]).to(like) for name, shape in shapes.items())
             for _ in range(self.architecture.layers)
         )
 

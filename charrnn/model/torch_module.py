@@ -40,12 +40,13 @@ class CellLayers(nn.Module):
         return self.architecture.layers
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Run over a sequence x (T, B, I). state: per layer the cell's states, each (B, H); None: the start of a text.
+        """Run over a sequence x (T, B, I). state: per layer the cell's states, as (B, H); None: the start of a text.
 
         Returns the output (T, B, H) and the state after it.
         """
         cell = self.architecture.definition
-        start = tuple(torch.tensor(s).to(x) for s in cell.start((x.shape[1], self.architecture.hidden)))
+        shape, options = (x.shape[1], self.architecture.hidden), self.architecture.cell_options
+        start = tuple(torch.tensor(s).to(x) for s in cell.start(shape, **options))
         state = (start,) * len(self) if state is None else state
         after = []
         for i, parameters in enumerate(self.layers):

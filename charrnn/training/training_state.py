@@ -80,8 +80,8 @@ def _expected(config: Config, architecture: Architecture, batch: int) -> dict[st
         "sums/characters": (ONE, "int64"),
     }
     for i in range(architecture.layers):
-        for name in architecture.definition.state:
-            expected[f"state/{i}/{name}"] = ((batch, architecture.hidden), "float32")
+        for name, shape in architecture.states.items():
+            expected[f"state/{i}/{name}"] = ((batch, *shape), "float32")
     shapes = {name: shape for name, (shape, _) in architecture.shapes().items()}
     for name, shape in moment_shapes(config, shapes).items():
         expected[f"moments/{name}"] = (shape or ONE, "float32")

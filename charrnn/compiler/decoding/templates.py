@@ -18,8 +18,9 @@ real = np.{real}
 @njit(**FLAGS)
 def look_up(table, ids, s, at):
     for r in range(ids.size):
+        id_ = ids[r]
         for i in range(table.shape[1]):
-            s[r, at + i] = table[ids[r], i]
+            s[r, at + i] = table[id_, i]
 
 
 @njit(**FLAGS)

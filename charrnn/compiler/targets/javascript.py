@@ -24,7 +24,7 @@ export const startId = {vocabulary};  // precedes the first character
 
 // The state before a text: every state of every layer.
 export function start() {{
-  return [{starts}].map((value) => new Float64Array({hidden}).fill(value));
+  return [{starts}].map(([width, value]) => new Float64Array(width).fill(value));
 }}
 """
 
@@ -89,7 +89,9 @@ def write(decoder: "Decoder") -> str:
     bias, head = writer.weight("head.b"), writer.weight("head.W")
     top = writer.room(V)
     body += [f"multiply({y}, {head}, {top});", f"for (let i = 0; i < {V}; i++) logits[i] = {top}[i] + {bias}[i];"]
-    starts = ", ".join(_number(value) for _ in range(L) for value in cell.state.values())
+    widths = {name: width for name, (width,) in architecture.states.items()}
+    each = [f"[{width}, {_number(cell.state[name])}]" for name, width in widths.items()]
+    starts = ", ".join(each * L)
     text = HEAD.format(cell=cell.name, layers=L, hidden=H, vocabulary=V, starts=starts)
     rooms = "".join(f"const {name} = new Float64Array({width});\n" for name, width in writer.rooms.items())
     lines = "".join(f"  {line}\n" for line in body)

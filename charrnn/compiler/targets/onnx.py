@@ -22,7 +22,8 @@ def write(decoder: "Decoder", weights: Any) -> Any:
 
     decoder: of the model, for its look-up table and head. weights: by name, as in a run.
     Inputs: 'id' (1,) int64, which is the start token's before the first character; and each state of each layer,
-    named state_NAME_LAYER, (1, H) float32. Outputs: 'logits' (1, V), and each state's name with _after.
+    named state_NAME_LAYER, (1, H) float32 or as wide as the cell declares. Outputs: 'logits' (1, V), and each state's
+    name with _after.
     Raises ImportError without the package onnx, and CharRNNError where the equations cannot be traced.
     """
     from onnx import TensorProto, helper
@@ -40,10 +41,10 @@ def write(decoder: "Decoder", weights: Any) -> Any:
             z = graph.function(given, {"x": y}, parameters)["z"]
         after = graph.function(step, {"z": z, **names}, parameters)
         y = graph.add("Add", after["y"], y) if architecture.residual and n > 0 else after["y"]
-        for name in map(slot, cell.state):
+        for name, (width,) in ((slot(name), shape) for name, shape in architecture.states.items()):
             graph.add("Identity", after[name], name=f"{names[name]}_after")
-            inputs.append(helper.make_tensor_value_info(names[name], TensorProto.FLOAT, [1, H]))
-            outputs.append(helper.make_tensor_value_info(f"{names[name]}_after", TensorProto.FLOAT, [1, H]))
+            inputs.append(helper.make_tensor_value_info(names[name], TensorProto.FLOAT, [1, width]))
+            outputs.append(helper.make_tensor_value_info(f"{names[name]}_after", TensorProto.FLOAT, [1, width]))
     head = graph.constant(np.ascontiguousarray(decoder.head))
     graph.add("Gemm", y, head, graph.constant(decoder.bias), name="logits")
     outputs.insert(0, helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, architecture.vocabulary]))

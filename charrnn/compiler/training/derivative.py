@@ -19,7 +19,7 @@ from typing import Any
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell
 from charrnn.cells.operation import Symbol
-from charrnn.compiler.graph import Graph, Node
+from charrnn.compiler.graph import Graph, Node, walk
 from charrnn.compiler.trace import Leaf, Parameter, named
 
 
@@ -92,6 +92,8 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
 
     Raises UnsupportedError for equations that are more than products and arithmetic on whole blocks of H features.
     """
+    if cell.state_shapes:
+        raise UnsupportedError(f"a state that is not of H features, {', '.join(cell.state_shapes)}")
     recorded = Graph()
     p = cell.pack([Parameter(recorded, Leaf(n, (), shape)) for n, shape in shapes.items()])
     state = tuple(named(recorded, f"state {name}", H) for name in cell.state)
@@ -288,11 +290,5 @@ def _back_across(graph: Graph, each: Across, adjoint: Mapping[Node, Node]) -> It
 def ordered(roots: list[Node], products: tuple[Product, ...]) -> list[Node]:
     """List everything the roots are computed from, through products too, arguments before their users."""
     made_by = {output: product for product in products for output in product.outputs}
-    found: set[Node] = set()
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += made_by[node].left if node in made_by else node.args
+    found = walk(roots, lambda node: made_by[node].left if node in made_by else node.args)
     return sorted(found, key=lambda e: e.number)

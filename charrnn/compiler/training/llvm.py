@@ -20,7 +20,7 @@ from llvmlite import ir
 from charrnn.cells import ops
 from charrnn.compiler import cache as object_cache
 from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, Maths, Value
-from charrnn.compiler.graph import Node
+from charrnn.compiler.graph import Node, walk
 from charrnn.compiler.processor import processor
 from charrnn.compiler.products import load, loop, store
 from charrnn.compiler.training.passes import Pass, Reduction, in_passes
@@ -289,28 +289,12 @@ def write(maths: Maths, value: Value, address: Any, size: int) -> None:
 
 def _numbers_of_rows(exprs: list[Node]) -> list[Node]:
     """List what loops over blocks take from outside, in an order that is the same every time."""
-    found, seen, waiting = set(), set(), list(exprs)
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            if node.of_row:
-                found.add(node)
-            else:
-                waiting += node.args
-    return sorted(found, key=lambda node: node.number)
+    found = walk(exprs, lambda node: () if node.of_row else node.args)
+    return sorted((node for node in found if node.of_row), key=lambda node: node.number)
 
 
 def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
-    found, seen, waiting = set(), set(), list(exprs)
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            waiting += node.args
-            if node.op == "load":
-                found.add((node.data[0], node.data[2]))
-    return found
+    return {(node.data[0], node.data[2]) for node in walk(exprs, lambda node: node.args) if node.op == "load"}
 
 
 @cache

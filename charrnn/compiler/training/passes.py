@@ -8,8 +8,9 @@ row of scratch memory. A stage without reductions is one pass.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from charrnn.compiler.graph import Node
+from charrnn.compiler.graph import Node, walk
 from charrnn.compiler.training.schedule import SCRATCH, Buffer, Place, Store, is_cheap
 
 Where = tuple[Place, int, int]
@@ -100,14 +101,8 @@ class _Stage:
         """Find the last pass that reads from each place."""
         found: dict[Where, int] = {}
         for p, (stores, reductions) in enumerate(zip(stored, reduced, strict=True)):
-            seen: set[Node] = set()
-            waiting = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
-            while waiting:
-                node = waiting.pop()
-                if node in seen or node.is_reduction:
-                    continue
-                seen.add(node)
-                waiting += node.args
+            roots = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
+            for node in walk(roots, lambda node: () if node.is_reduction else node.args):
                 if node.op == "load":
                     found[self._where(*node.data)] = p
         return found
@@ -132,20 +127,21 @@ class _Stage:
     def _spill(self, stored: list[list[Store]], reduced: list[list[Node]], kept: dict[Node, tuple[Node, int]]) -> None:
         """Store what a later pass would have to recompute, where that is costly."""
         first: dict[Node, int] = {}
+
+        def into(node: Node, p: int) -> Sequence[Node]:
+            if node.of_row or (node in kept and kept[node][1] < p):
+                return ()
+            if first.setdefault(node, p) == p or is_cheap(node, kept):
+                return node.args
+            kept[node] = _load(node, SCRATCH, self.columns, 0), first[node]
+            stored[first[node]].append(Store(node, SCRATCH, self.columns))
+            self.columns += node.width
+            return ()
+
         for p, (stores, reductions) in enumerate(zip(stored, reduced, strict=True)):
-            seen: set[Node] = set()
-            waiting = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
-            while waiting:
-                node = waiting.pop()
-                if node in seen or node.of_row or (node in kept and kept[node][1] < p):
-                    continue
-                seen.add(node)
-                if first.setdefault(node, p) < p and not is_cheap(node, kept):
-                    kept[node] = _load(node, SCRATCH, self.columns, 0), first[node]
-                    stored[first[node]].append(Store(node, SCRATCH, self.columns))
-                    self.columns += node.width
-                else:
-                    waiting += node.args
+            roots = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
+            for _ in walk(roots, partial(into, p=p)):
+                pass
 
 
 def _load(node: Node, place: Place, column: int, shift: int) -> Node:

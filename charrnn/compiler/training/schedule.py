@@ -8,13 +8,13 @@ The derivative needs numbers of the step itself. Results of functions (gates) ar
 the saved ones and the states is recomputed.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 from charrnn.cells import ops
-from charrnn.compiler.graph import Node
+from charrnn.compiler.graph import Node, walk
 from charrnn.compiler.training.derivative import Derivative, Equations, Product, ordered
 
 Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
@@ -213,17 +213,9 @@ class _Maker:
     def _saved(self) -> dict[Node, Node]:
         """Choose which results of the step are saved; return the load of each."""
         step = self._of_step()
-        needed: set[Node] = set()
-        waiting = [e for d in self.derivative.douts.values() for e in d]
-        waiting += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
-        seen: set[Node] = set()
-        while waiting:
-            node = waiting.pop()
-            if node in step:
-                needed.add(node)
-            elif node not in seen:
-                seen.add(node)
-                waiting += node.args
+        roots = [e for d in self.derivative.douts.values() for e in d]
+        roots += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
+        needed = {node for node in walk(roots, lambda node: () if node in step else node.args) if node in step}
         free = {*self.state_leaves, *self.equations.states}
         saved: dict[Node, Node] = {}
         self._buffer(SAVED, 0, False, "history")
@@ -238,15 +230,14 @@ class _Maker:
         """List what to save for a result: itself, or the numbers of a row that it is recomputed with."""
         if not self._recomputed(node, free, saved):
             return [node]
-        found: dict[Node, None] = {}
-        waiting = [node]
-        while waiting:
-            each = waiting.pop()
-            if each.of_row and each not in saved:
-                found[each] = None
-            elif each not in free and each not in saved:
-                waiting += each.args
-        return list(found)
+
+        def is_found(each: Node) -> bool:
+            return each.of_row and each not in saved
+
+        def into(each: Node) -> Sequence[Node]:
+            return () if is_found(each) or each in free or each in saved else each.args
+
+        return [each for each in walk([node], into) if is_found(each)]
 
     def _of_step(self) -> set[Node]:
         return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
@@ -259,18 +250,12 @@ class _Maker:
         return all(self._recomputed(a, free, saved) for a in node.args)
 
     def _keep_states(self, needed: set[Node], saved: Mapping[Node, Node]) -> None:
-        waiting = list(needed)
         after = {e: j for j, e in reversed(list(enumerate(self.equations.states)))}
-        while waiting:
-            node = waiting.pop()
-            if node in saved:
-                continue
-            if node in after:
+        for node in walk(needed, lambda node: () if node in saved or node in after else node.args):
+            if node in after and node not in saved:
                 self.kept.add(after[node])
-            elif node.op == "leaf" and node.data[0] == "state":
+            elif node.op == "leaf" and node.data[0] == "state" and node not in saved:
                 self.kept.add(node.data[1])
-            else:
-                waiting += node.args
 
     def _from_forward(self, saved: Mapping[Node, Node]) -> dict[Node, Node]:
         """Return the loads that stand for results of the step in its derivative."""
@@ -416,21 +401,21 @@ class _Maker:
     def _spill(self, step: int, stages: list[list[Store]], stored: dict[Node, tuple[Node, int]]) -> None:
         """Store what a later stage would have to recompute, where that is costly."""
         first: dict[Node, int] = {}
+
+        def into(node: Node, level: int) -> Sequence[Node]:
+            if node in stored and stored[node][1] < level:
+                return ()
+            if first.setdefault(node, level) == level or (is_cheap(node, stored) and not node.of_row):
+                return node.args
+            place = self._buffer(Place("between", transposed=step < 0), 0, False, "one")
+            load = self._load(place, self._widen(place, node.width), node.width)
+            stored[node] = (load, first[node])
+            stages[first[node]].append(Store(node, *load.data[:2]))
+            return ()
+
         for level, stage in enumerate(stages):
-            seen: set[Node] = set()
-            waiting = [s.expr for s in stage]
-            while waiting:
-                node = waiting.pop()
-                if node in seen or (node in stored and stored[node][1] < level):
-                    continue
-                seen.add(node)
-                if first.setdefault(node, level) < level and (node.of_row or not is_cheap(node, stored)):
-                    place = self._buffer(Place("between", transposed=step < 0), 0, False, "one")
-                    load = self._load(place, self._widen(place, node.width), node.width)
-                    stored[node] = (load, first[node])
-                    stages[first[node]].append(Store(node, *load.data[:2]))
-                else:
-                    waiting += node.args
+            for _ in walk([s.expr for s in stage], partial(into, level=level)):
+                pass
 
     def _rewrite(self, node: Node, level: int, stored: Mapping[Node, tuple[Node, int]], made: dict[Node, Node]) -> Node:
         """Rewrite a node with leaves as loads, and with loads of what an earlier stage has stored."""
