@@ -1,14 +1,17 @@
 """Code for processors that can do less than this one: what it computes is tried when it is compiled."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
+from llvmlite import ir
 
 from charrnn.compiler.processor import LEVELS, VARIABLE, Processor
+from charrnn.compiler.products import Form
 from charrnn.errors import CharRNNError
 
 ROOT = Path(__file__).parent.parent
@@ -82,3 +85,37 @@ def test_what_a_processor_can_do_follows_from_its_features() -> None:
     assert (old.vector_bytes, old.fuses, old.multiplies_bf16) == (16, False, False)
     assert (arm.vector_bytes, arm.fuses) == (16, True)
     assert old.enabled == "-avx,+sse2"
+
+
+AVX512 = "sse2 avx avx2 fma avx512f avx512bw avx512vl"
+# Of processors that need not be here: as LLVM names them, and the instruction that each product must be made of.
+OTHERS = {
+    "x86-64": ("x86_64", "sse2", {"float32": "mulps", "pairs": "mulps", "bf16": "mulps", "int8": "pmaddwd"}),
+    "haswell": ("x86_64", "sse2 avx avx2 fma", {"float32": "vfmadd", "pairs": "vfmadd", "int8": "vpmaddwd"}),
+    "skylake-avx512": ("x86_64", AVX512, {"float32": "vfmadd", "pairs": "vfmadd", "int8": "vpmaddwd"}),
+    "sapphirerapids": (
+        *("x86_64", f"{AVX512} avx512vnni avx512bf16"),
+        {"float32": "vfmadd", "pairs": "vdpbf16ps", "bf16": "vfmadd", "int8": "vpdpwssd"},
+    ),
+    "generic": ("aarch64", "neon", {"float32": "fmla", "float64": "fmla", "pairs": "fmla", "bf16": "fmla"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_products_of_other_processors_are_their_own_instructions(name: str) -> None:
+    architecture, features, instructions = OTHERS[name]
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    processor, triple = Processor(name, dict.fromkeys(features.split(), True)), f"{architecture}-unknown-linux-gnu"
+    machine = llvm.Target.from_triple(triple).create_target_machine(
+        cpu=name, features=",".join(f"+{feature}" for feature in features.split()), opt=2, codemodel="default"
+    )
+    for kind, instruction in instructions.items():
+        module = ir.Module()
+        module.triple = triple
+        Form(kind, 2, (6, 2, 1), processor=processor).emit(module).linkage = "external"
+        code = machine.emit_assembly(llvm.parse_assembly(str(module)))
+        assert re.search(rf"\b{instruction}", code), kind
+        called = re.findall(r"\t(?:callq?|bl)\t(\S+)", code)
+        assert called, kind
+        assert all(function.startswith("product.") for function in called), (kind, called)

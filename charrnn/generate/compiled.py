@@ -112,6 +112,8 @@ class CompiledDecoder(Decoder):
         draw, self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
 
+        self._shapes = architecture.states
+
         # What every call is given; kept here, because compiled code knows addresses alone.
         self._source = weights
         self.table = aligned(self.first)
@@ -254,7 +256,7 @@ class CompiledDecoder(Decoder):
         )
 
     def _state(self, vector: NDArray[np.float32], layout: Layout, name: str) -> NDArray[np.float32]:
-        at, (width,) = layout.places[slot(name)], self.architecture.states[name]
+        at, (width,) = layout.places[slot(name)], self._shapes[name]
         return vector[at : at + width]
 
 

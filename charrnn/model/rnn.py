@@ -52,9 +52,9 @@ class CharRNN(nn.Module):
 
     def start(self, B: int) -> State:
         """Return the state of B rows before any character."""
-        like, shapes = self.weights["head.b"], self.architecture.states
+        like, shape = self.weights["head.b"], (B, self.architecture.hidden)
         return tuple(
-            tuple(torch.full((B, *shape), self.cell.state[name]).to(like) for name, shape in shapes.items())
+            tuple(torch.tensor(s).to(like) for s in self.cell.start(shape, **self.architecture.cell_options))
             for _ in range(self.architecture.layers)
         )
 
