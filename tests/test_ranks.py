@@ -51,6 +51,10 @@ class Meeting:
         self._barrier.wait()
         return list(self.brought)
 
+    def give_up(self) -> None:
+        """Let nobody wait any longer."""
+        self._barrier.abort()
+
 
 class InThread(Ranks):
     """A rank that is a thread."""
@@ -90,8 +94,12 @@ def together(config: Config, corpus: Corpus, world: int, wishing: int = -1) -> I
     for thread in threads:
         thread.start()
     group = InThread(0, meeting)
-    yield Trainer(config, corpus, ranks=group)
-    group.tell(Order.END)
+    try:
+        yield Trainer(config, corpus, ranks=group)
+        group.tell(Order.END)
+    except BaseException:
+        meeting.give_up()
+        raise
     for thread in threads:
         thread.join()
     assert not failed
