@@ -373,8 +373,7 @@ def test_the_same_number_of_ranks_resumes_exactly(torchrun: Torchrun, home: Path
     assert all((once[name] == twice[name]).all() for name in last)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_resumes_and_says_what_changes(
     n: int, torchrun: Torchrun, home: Path, corpus: str
 ) -> None:
@@ -384,7 +383,7 @@ def test_another_number_of_ranks_resumes_and_says_what_changes(
     assert Run(home / "run").about()["made_with"]["ranks"] == n
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_process_resumes_what_ranks_began(
     torchrun: Torchrun, home: Path, corpus: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,7 +395,7 @@ def test_one_process_resumes_what_ranks_began(
     assert "ranks" not in Run(home / "run").about()["made_with"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_early_stopping_ends_all_ranks(torchrun: Torchrun, home: Path, corpus: str) -> None:
     values = options(corpus, steps=100000, validate_every=5, patience=1, lr=0.1, schedule="constant")
     said = trained_with(torchrun, *values, "--name", "run")
@@ -413,8 +412,13 @@ def saved(home: Path, name: str = "run", since: int = 0) -> Callable[[], bool]:
     return lambda: run.exists() and run.about()["step"] > since
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_any_rank_saves_the_run_at_one_step(
     number: int, rank: int, torchrun: Torchrun, home: Path, corpus: str
 ) -> None:
@@ -428,9 +432,15 @@ def test_a_signal_to_any_rank_saves_the_run_at_one_step(
     trained_with(torchrun, "--resume", "run", "--steps", str(Run(home / "run").about()["step"] + 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGSTOP, marks=pytest.mark.long),
+        pytest.param(1, signal.SIGSTOP, marks=pytest.mark.long),
+    ],
+)
 def test_a_rank_that_is_killed_or_stopped_ends_the_others_with_the_command_that_resumes(
     number: int, rank: int, torchrun: Torchrun, home: Path, corpus: str
 ) -> None:
@@ -450,8 +460,10 @@ def test_a_rank_that_is_killed_or_stopped_ends_the_others_with_the_command_that_
     trained_with(torchrun, "--resume", "run", "--steps", str(Run(home / "run").about()["step"] + 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "named"), [(0, True), (1, False)])
+@pytest.mark.parametrize(
+    ("rank", "named"),
+    [pytest.param(0, True, marks=pytest.mark.slow), pytest.param(1, False, marks=pytest.mark.long)],
+)
 def test_torchrun_restarts_a_run_from_its_last_checkpoint(
     named: bool, rank: int, torchrun: Torchrun, home: Path, corpus: str
 ) -> None:
@@ -471,7 +483,7 @@ def test_torchrun_restarts_a_run_from_its_last_checkpoint(
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_text_on_another_rank_is_refused_for_all(
     torchrun: Torchrun, home: Path, corpus: str, tmp_path: Path
 ) -> None:
