@@ -197,13 +197,29 @@ def test_units_are_those_of_inspect(client: Client, model: TextModel) -> None:
     units = model.units(TEXT)
     told = ask(client, "units", model="small", text=TEXT, count=3)
     assert told["text"] == units.text
-    assert told["layers"] == [{"layer": 1, "states": ["h"]}]
+    assert told["layers"] == [{"layer": 1, "states": ["h", "r", "z"]}]
     assert told["hidden"] == 24
     for name, best in told["properties"].items():
         assert [(each["unit"], each["correlation"]) for each in best] == [(u.name, r) for u, r in units.best(name, 3)]
     one = ask(client, "unit", model="small", text=TEXT, unit="1.h.7")
     np.testing.assert_allclose(one["activations"], units.of("1.h.7"), atol=1e-4)
     assert "there is no unit" in refusal(client, "unit", model="small", text=TEXT, unit="9.h.7")
+
+
+def test_gates_are_those_of_inspect(client: Client, model: TextModel) -> None:
+    gates = model.units(TEXT).gates
+    told = ask(client, "units", model="small", text=TEXT, count=3)
+    names = list(dict.fromkeys(unit.name.rpartition(".")[0] for unit in gates.units))
+    assert [each["gate"] for each in told["gates"]] == names
+    assert names
+    assert set(told["layers"][0]["states"]) >= {name.partition(".")[2] for name in names}
+    of_first = [i for i, unit in enumerate(gates.units) if unit.name.startswith(f"{names[0]}.")]
+    assert told["gates"][0]["mean"] == pytest.approx(float(gates.mean[of_first].mean()), abs=1e-4)
+    for name, best in told["gates_follow"].items():
+        assert [(each["unit"], each["correlation"]) for each in best] == [(u.name, r) for u, r in gates.best(name, 3)]
+    one = ask(client, "unit", model="small", text=TEXT, unit=f"{names[0]}.2")
+    np.testing.assert_allclose(one["activations"], gates.activations[:, of_first[1]], atol=1e-4)
+    assert one["correlations"].keys() == gates.correlations.keys()
 
 
 def test_the_units_that_stand_out_are_furthest_from_their_mean(client: Client, model: TextModel) -> None:

@@ -15,7 +15,7 @@ from charrnn.generate.candidates import ranked
 from charrnn.generate.copying import TrainingText
 from charrnn.generate.sampling import Sampling
 from charrnn.generate.stopping import Unit
-from charrnn.generate.units import Units
+from charrnn.generate.units import Activations, Gates, Units
 from charrnn.serve import logprobs
 from charrnn.serve.errors import RequestError
 from charrnn.serve.models import Served
@@ -144,10 +144,10 @@ class UnitReader:
         self._read: OrderedDict[tuple[str, str], Units] = OrderedDict()
 
     def ranked(self, served: Served, text: str, count: int) -> dict[str, Any]:
-        """Return the units that follow each property of a text best, and the layers and states there are."""
+        """Return the units that follow each property of a text best, and the layers, states and gates there are."""
         found = self._units(served, text)
         layers: dict[int, list[str]] = {}
-        for unit in found.units:
+        for unit in (*found.units, *found.gates.units):
             states = layers.setdefault(unit.layer, [])
             if unit.state not in states:
                 states.append(unit.state)
@@ -155,16 +155,16 @@ class UnitReader:
             "text": found.text,
             "hidden": max(unit.number for unit in found.units),
             "layers": [{"layer": layer, "states": states} for layer, states in layers.items()],
-            "properties": {
-                name: [{"unit": unit.name, "correlation": r} for unit, r in found.best(name, count)]
-                for name in found.correlations
-            },
+            "properties": _followers(found, count),
+            "gates": _openness(found.gates),
+            "gates_follow": _followers(found.gates, count) if found.gates.units else {},
         }
 
     def one(self, served: Served, text: str, unit: str) -> dict[str, Any]:
-        """Return what a unit is after each character, and which property of the text it follows how well."""
-        found = self._units(served, text)
-        values = found.of(unit)
+        """Return what a unit, of a state or a gate, is at each character, and how well it follows each property."""
+        whole = self._units(served, text)
+        values = whole.of(unit)
+        found = next(each for each in (whole, whole.gates) if any(known.name == unit for known in each.units))
         place = [each.name for each in found.units].index(unit)
         return {
             "unit": unit,
@@ -205,6 +205,26 @@ class UnitReader:
                 self._read.popitem(last=False)
         self._read.move_to_end(key)
         return self._read[key]
+
+
+def _followers(found: Activations, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the units that follow each property best."""
+    return {
+        name: [{"unit": unit.name, "correlation": r} for unit, r in found.best(name, count)]
+        for name in found.correlations
+    }
+
+
+def _openness(gates: Gates) -> list[dict[str, Any]]:
+    """Return how far each gate is open: the mean of its units, and the share of characters nearly open and closed."""
+    places: dict[str, list[int]] = {}
+    for i, unit in enumerate(gates.units):
+        places.setdefault(unit.name.rpartition(".")[0], []).append(i)
+    figures = {"mean": gates.mean, "open": gates.open, "closed": gates.closed}
+    return [
+        {"gate": gate, **{name: round(float(values[of].mean()), 4) for name, values in figures.items()}}
+        for gate, of in places.items()
+    ]
 
 
 def own_text(model: TextModel, chars: int) -> dict[str, Any]:

@@ -168,4 +168,10 @@ export default {
   "local.copies": "The text that was learned is not in this file.",
   "local.diverged": "The model's numbers are not finite: its training diverged.",
   "local.empty": "The text is empty: give one of at least one character.",
+  "inside.gates": "Gates",
+  "inside.gates.note": "How far each gate is open: 0 is closed, 1 is open. Below, the units of gates that follow something.",
+  "inside.gate": "Gate",
+  "inside.mean": "Mean",
+  "inside.open": "Above 0.9",
+  "inside.closed": "Below 0.1",
 };

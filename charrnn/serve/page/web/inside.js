@@ -3,7 +3,7 @@
 import { choice, el, field, visible } from "/page/web/dom.js";
 import { characterText } from "/page/web/chartext.js";
 import { post } from "/page/web/server.js";
-import { number, t } from "/page/web/words.js";
+import { number, percent, t } from "/page/web/words.js";
 
 const LEVELS = 4; // on each side, as `inspect units` colours them
 const PROPERTIES = ["line position", "quotes", "brackets", "spaces", "case"];
@@ -137,16 +137,29 @@ function shownUnits(model, text, ranked, notice) {
     return el("button", { type: "button", class: "unit", "data-unit": unit, "aria-pressed": "false", click: () => show(unit) }, unit);
   }
 
+  function followers(properties) {
+    return el("div", { class: "wide" }, el("table", { class: "ranked" },
+      el("tbody", {}, PROPERTIES.map((name) => el("tr", {},
+        el("th", { scope: "row" }, t(`follows.${name}`)),
+        el("td", {}, (properties[name] ?? []).map(({ unit, correlation }) =>
+          el("span", { class: "pair" }, unitButton(unit), el("span", { class: "value" }, signed(correlation)))),
+        name in properties ? null : el("span", { class: "empty" }, t("inside.constant"))))))));
+  }
+
+  function gates() {
+    const head = ["gate", "mean", "open", "closed"].map((name, n) =>
+      el("th", { scope: "col", class: n ? "number" : null }, t(`inside.${name}`)));
+    const rows = ranked.gates.map(({ gate, mean, open, closed }) => el("tr", {}, el("th", { scope: "row" }, gate),
+      el("td", { class: "number" }, number(mean, 2)), [open, closed].map((share) => el("td", { class: "number" }, percent(share)))));
+    return el("section", { class: "gates" }, el("h2", {}, t("inside.gates")), el("p", { class: "note" }, t("inside.gates.note")),
+      el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)), followers(ranked.gates_follow));
+  }
+
   show(all[0]?.unit ?? `${chosen.layer}.${chosen.state}.1`);
   return [
     el("section", {}, el("h2", {}, t("inside.ranked")),
-      el("p", { class: "note" }, t("inside.ranked.note")),
-      el("div", { class: "wide" }, el("table", { class: "ranked" },
-        el("tbody", {}, PROPERTIES.map((name) => el("tr", {},
-          el("th", { scope: "row" }, t(`follows.${name}`)),
-          el("td", {}, (ranked.properties[name] ?? []).map(({ unit, correlation }) =>
-            el("span", { class: "pair" }, unitButton(unit), el("span", { class: "value" }, signed(correlation)))),
-          name in ranked.properties ? null : el("span", { class: "empty" }, t("inside.constant"))))))))),
+      el("p", { class: "note" }, t("inside.ranked.note")), followers(ranked.properties)),
+    ...(ranked.gates.length ? [gates()] : []),
     el("section", {}, heading, follows,
       el("div", { class: "controls" }, field(t("layer"), layers), el("div", { class: "field" }, el("span", { class: "label" }, t("inside.state")), states),
         field(t("inside.number", { most: number(ranked.hidden) }), count)),

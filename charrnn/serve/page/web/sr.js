@@ -168,4 +168,10 @@ export default {
   "local.copies": "Tekst iz kog je učeno nije u ovoj datoteci.",
   "local.diverged": "Brojevi modela nisu konačni: njegovo učenje je divergiralo.",
   "local.empty": "Tekst je prazan: dajte bar jedan znak.",
+  "inside.gates": "Kapije",
+  "inside.gates.note": "Koliko je svaka kapija otvorena: 0 je zatvorena, 1 otvorena. Ispod su jedinice kapija koje nešto prate.",
+  "inside.gate": "Kapija",
+  "inside.mean": "Prosek",
+  "inside.open": "Iznad 0,9",
+  "inside.closed": "Ispod 0,1",
 };
