@@ -81,7 +81,7 @@ def test_sample_json_holds_texts_without_the_prime(run: Any, corpus: str) -> Non
     run(*TRAIN, corpus, "--name", "r")
     _, out, _ = run("sample", "--run", "r", "--prime", "Re", "--chars", "12", "--count", "2", "--seed", "5", "--json")
     result = last_json(out)
-    assert list(result) == ["run", "prime", "seed", "completions"]
+    assert list(result) == ["run", "prime", "seed", "adapted", "completions"]
     assert (result["prime"], result["seed"]) == ("Re", 5)
     assert [len(c["text"]) for c in result["completions"]] == [12, 12]
     assert all(c["nats"] > 0 for c in result["completions"])
@@ -93,7 +93,7 @@ def test_eval_json_and_per_character_costs(run: Any, corpus: str, tmp_path: Path
     (tmp_path / "other.txt").write_text("Mreža pamti. 日本", encoding="utf-8")
     _, out, _ = run("eval", "r", str(tmp_path / "other.txt"), "--out", str(tmp_path / "costs.npy"), "--json")
     result = last_json(out)
-    fields = "run characters nats_per_char bits_per_char perplexity mode spelled_in_bytes"
+    fields = "run characters nats_per_char bits_per_char perplexity mode spelled_in_bytes adapted"
     assert list(result) == fields.split()
     assert result["characters"] == 15
     assert result["spelled_in_bytes"]["characters"] >= 2

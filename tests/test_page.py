@@ -15,6 +15,7 @@ from charrnn.api import TextModel
 from charrnn.generate.candidates import ranked
 from charrnn.generate.sampling import Sampling
 from charrnn.serve.models import Served
+from charrnn.sharing import page_file
 from charrnn.training import loop
 from charrnn.training.run import Run
 
@@ -117,6 +118,7 @@ def test_every_word_stands_in_both_languages_with_the_same_places() -> None:
 
 def test_every_word_is_used_and_none_is_missing() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in WEB.glob("*.js") if path.name not in WORDS)
+    code += page_file.LOCAL.read_text(encoding="utf-8")
     used = set(re.findall(r'\bt\("([^"]+)"', code))
     begun = set(re.findall(r"\bt\(`([^$`]+)\$\{", code))
     known = set(words_of("en.js"))

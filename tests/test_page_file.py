@@ -232,6 +232,9 @@ def test_the_views_are_those_of_the_server() -> None:
     web = {name: file.content.decode() for name, file in files.read().items()}
     for view in page_file.VIEWS:
         assert f"{view}.js" in web
+    body = re.search(r"<body>\n(.*)\n</body>", web[files.INDEX], re.DOTALL)
+    assert body is not None
+    assert body[1] in page_file.page(charrnn.load("rekurentne"))
 
 
 def test_the_command_writes_it(trained: TrainedRun, tmp_path: Path) -> None:

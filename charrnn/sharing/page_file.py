@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from charrnn import __version__
 from charrnn.compiler.decoding.weights import to_bf16
 from charrnn.compiler.targets import javascript
-from charrnn.errors import CharRNNError, OptionError
+from charrnn.errors import OptionError
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.request import DEFAULT_SEED, DEFAULT_TEMPERATURE
+from charrnn.pages import filling
 from charrnn.serve.page import files
 from charrnn.sharing import single_file
 from charrnn.text.tokenizer import BYTES
@@ -52,7 +53,7 @@ def write(model: "TextModel", path: Path, kind: Kind = "float32") -> Path:
 
 
 def page(model: "TextModel", kind: Kind = "float32") -> str:
-    """Return the HTML of a model's page."""
+    """Return the HTML of a model's page. Arguments as of `write`."""
     decoder = Decoder(model.architecture, model.weights, "numpy")
     web = {name: file.content.decode() for name, file in files.read().items()}
     step = javascript.write(decoder)
@@ -64,25 +65,18 @@ def page(model: "TextModel", kind: Kind = "float32") -> str:
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    return f"""<!doctype html>
-<html lang="en" data-views="{" ".join(VIEWS)}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="generator" content="charrnn {__version__}">
-<title>{_escaped(title)}</title>
-<link rel="icon" href="data:image/svg+xml;base64,{icon}">
-<style>{style}</style>
-</head>
-<body>
-{_body(web[files.INDEX])}
-<script type="application/json" id="model">{as_json(known)}</script>
-<script type="module">{script}</script>
-</body>
-</html>
-"""
+    page = filling.fill(
+        "local_page.html",
+        views=" ".join(VIEWS),
+        policy=filling.markup(policy),
+        version=__version__,
+        title="".join(c for c in title if c.isprintable()),
+        icon=icon,
+        style=filling.markup(style),
+        model=filling.markup(as_json(known)),
+        script=filling.markup(script),
+    )
+    return str(page)
 
 
 def inlined(modules: Mapping[str, str], first: str) -> str:
@@ -192,20 +186,6 @@ def as_json(value: Any) -> str:
     """Write JSON that no text in it can end, wherever in HTML it stands."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _body(index: str) -> str:
-    """Return what stands in the body of the server's page."""
-    found = re.search(r"<body>\n(.*)\n</body>", index, re.DOTALL)
-    if found is None:
-        raise CharRNNError("the page of the server has no body", "install charrnn again")
-    return found[1]
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape("".join(c for c in text if c.isprintable()))
 
 
 def _hash(content: str) -> str:
