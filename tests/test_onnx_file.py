@@ -45,9 +45,8 @@ def test_the_documented_program_completes_without_this_package(trained: TrainedR
     assert done.stdout.decode().rstrip("\r\n") == prime + model.complete(prime, 40, top_k=1)
 
 
-def test_the_program_has_some_thirty_lines() -> None:
-    lines = [line for line in program().splitlines() if line.strip() and not line.strip().startswith('"""')]
-    assert len(lines) <= 33
+def test_the_program_has_no_more_than_thirty_lines() -> None:
+    assert len([line for line in program().splitlines() if line.strip()]) <= 30
 
 
 def test_the_file_computes_what_the_model_does_from_its_metadata_alone(trained: TrainedRun, tmp_path: Path) -> None:

@@ -373,7 +373,8 @@ def test_the_same_number_of_ranks_resumes_exactly(torchrun: Torchrun, home: Path
     assert all((once[name] == twice[name]).all() for name in last)
 
 
-@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.long
+@pytest.mark.parametrize("n", [1, 3])
 def test_another_number_of_ranks_resumes_and_says_what_changes(
     n: int, torchrun: Torchrun, home: Path, corpus: str
 ) -> None:
@@ -436,7 +437,7 @@ def test_a_signal_to_any_rank_saves_the_run_at_one_step(
     ("rank", "number"),
     [
         pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.long),
         pytest.param(0, signal.SIGSTOP, marks=pytest.mark.long),
         pytest.param(1, signal.SIGSTOP, marks=pytest.mark.long),
     ],
