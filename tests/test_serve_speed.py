@@ -28,7 +28,7 @@ def test_clients_together_get_most_of_what_rows_give_without_a_server() -> None:
     assert row["share_of_rows"] >= 0.7
 
 
-@pytest.mark.timing
+@pytest.mark.long
 def test_the_first_character_comes_soon_while_others_run() -> None:
     from charrnn.bench import bench_serve
 
@@ -48,7 +48,7 @@ def test_the_first_character_comes_soon_while_others_run() -> None:
     assert sorted(seconds)[len(seconds) // 2] < 0.1
 
 
-@pytest.mark.timing
+@pytest.mark.long
 def test_the_end_takes_no_longer_than_it_may_while_many_stream(trained: Callable[..., Run]) -> None:
     trained("mine")
     with command("mine") as (process, printed):
