@@ -355,7 +355,7 @@ def test_two_ranks_by_torchrun_are_a_run_as_one_process_trains_it(
         np.testing.assert_allclose(value, tensors(alone)[name], atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_number_of_ranks_resumes_exactly(torchrun: Torchrun, home: Path, corpus: str) -> None:
     more = ("--dropout", "0.3")
     trained_with(torchrun, *options(corpus), *more, "--name", "whole")
@@ -586,7 +586,7 @@ def test_two_hosts_train_one_model(hosts: list[str], tmp_path: Path, corpus: str
     assert Run(runs[0]).about()["made_with"]["ranks"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.hosts
 def test_a_network_that_is_gone_ends_both_sides_with_the_command_that_resumes(
     hosts: list[str], tmp_path: Path, corpus: str

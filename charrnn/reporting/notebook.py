@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import assert_never
+from typing import Any, assert_never
 
 from charrnn.errors import command
 from charrnn.pages import curve, filling
@@ -42,15 +42,15 @@ def is_notebook() -> bool:
 def display() -> Callable[[str], None] | None:
     """Show a place for HTML in the notebook. Return what replaces the HTML in it, or None where that cannot be done."""
     try:
-        from IPython.display import HTML
-        from IPython.display import display as show
+        from IPython import display as module
 
-        handle = show(HTML(""), display_id=True)
-    except (ImportError, TypeError):  # there is none, or one of old that knows no display_id
+        ipython: Any = module  # some versions have types, and others have none
+        handle = ipython.display(ipython.HTML(""), display_id=True)
+    except (ImportError, AttributeError, TypeError):  # there is none, or one of old that knows no display_id
         return None
     if handle is None:
         return None
-    return lambda html: handle.update(HTML(html))
+    return lambda html: handle.update(ipython.HTML(html))
 
 
 class Curve:
