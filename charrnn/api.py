@@ -324,13 +324,20 @@ def score_run(
     Returns what was scored, in words, and the score. Raises CharRNNError where that text is missing or empty, and where
     the models of an ensemble have no part in common.
     """
+    what, ids, starts = text_to_score(model, file, part, findings)
+    return what, model.score_ids(ids, mode, starts)
+
+
+def text_to_score(
+    model: TextModel | Ensemble, file: str | None, part: "Part | None", findings: "Findings | None" = None
+) -> tuple[str, NDArray[Any], Starts]:
+    """Return what `score_run` scores: its name in words, its ids (N,), and where documents begin in them."""
     from charrnn.text.corpus import read_part
 
     texts = {(each.config.fingerprint, each.config.split) for each in getattr(model, "models", ())}
     if file is None and len(texts) > 1:  # what tests one of them may have taught another
         raise CharRNNError("the runs have different texts, or split them otherwise", "give a FILE to score")
-    what, ids, starts = read_part(model.config, model.tokenizer, file, part, findings)
-    return what, model.score_ids(ids, mode, starts)
+    return read_part(model.config, model.tokenizer, file, part, findings)
 
 
 def train(

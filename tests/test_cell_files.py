@@ -53,7 +53,7 @@ FAULTS = {  # what is written into the file -> its reason, what to do
     in_step("nosuchname"): ("NameError: name 'nosuchname' is not defined", "correct the equations"),
     in_step("return z, state"): (
         "step of cell 'fault_14' returns (array (1, 9), (array (1, 3),)), expected (y, (h,)), each an array (1, 3)",
-        "an output has H features, and a state too unless",
+        "what is wider belongs into z or the parameters",
     ),
     EQUATIONS.replace('"I 3H"', '"I 3h"'): (
         "parameter W of cell 'fault_15' has the axis '3h' in its shape 'I 3h', expected I, H, O",

@@ -104,7 +104,10 @@ def _check_step(cell: Cell, returned: Any) -> None:
         shapes = [(1, 3), *((1, *shape) for shape in cell.states(3).values())]
         if all(array.shape == shape for array, shape in zip((returned[0], *returned[1]), shapes, strict=True)):
             return
-        hint = "an output has H features, and a state too unless state_shapes says otherwise"
+        hint = (
+            "an output and a state have H features, unless state_shapes gives a state another shape: "
+            "what is wider belongs into z or the parameters"
+        )
     others = "".join(f", {name} {(1, *shape)}" for name, shape in cell.states(3).items() if shape != (3,))
     expected = f"(y, {row}), each an array (1, 3){others} for one row and H = 3"
     raise wrong_result(cell, "step", _said(returned), expected, hint)

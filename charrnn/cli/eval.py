@@ -61,7 +61,7 @@ def command(
     All figures are per character of text, also where a character is spelled in several bytes. What --adapt gives stands
     beside compressors, which learn from what they read too, and not beside other scores.
     """
-    from charrnn.api import score_run
+    from charrnn.api import text_to_score
     from charrnn.text.cleaning import Findings
 
     if runs:
@@ -81,10 +81,11 @@ def command(
         raise
     model = options.reading(loaded, encoding)
     findings = Findings()
-    what, score = score_run(model, file, part, mode, findings)  # type: ignore[arg-type]
+    what, ids, starts = text_to_score(model, file, part, findings)  # type: ignore[arg-type]
+    score = model.score_ids(ids, mode, starts)
     for note in findings.others:
         cli.note(note)
-    adapted = score_run(model, file, part, "adapt")[1] if adapt else None  # type: ignore[arg-type]
+    adapted = model.score_ids(ids, "adapt", starts) if adapt else None
     if out is not None:
         import numpy as np
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import __version__
-from charrnn.compiler.decoding.weights import to_bf16
+from charrnn.compiler.decoding.weights import to_bf16, to_int8
 from charrnn.compiler.targets import javascript
 from charrnn.errors import OptionError
 from charrnn.generate.decoder import Decoder
@@ -170,8 +170,7 @@ def _packed(value: NDArray[Any], kind: str) -> dict[str, Any]:
     """Return an array as the page unpacks it: base64 of little-endian numbers, and for int8 a scale per column."""
     packed: dict[str, Any] = {"kind": kind, "shape": value.shape}
     if kind == "int8":
-        scale = np.abs(value).max(axis=0).astype(np.float32) / np.float32(127)
-        value = np.rint(value / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+        value, scale = to_int8(value)
         packed["scale"] = _base64(scale)
     elif kind == "bf16":
         value = to_bf16(value)

@@ -40,8 +40,7 @@ def pack(matrix: NDArray[np.float32], dtype: str, for_rows: bool = False) -> Pac
         return (_panels(matrix, shape),)
     if dtype == "bf16":
         return (_panels(to_bf16(matrix), shape).view(np.uint32),)
-    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
-    whole = np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
+    whole, scale = to_int8(matrix)
     return _panels(whole, shape), aligned(np.pad(scale, (0, -len(scale) % shape.panel)))
 
 
@@ -49,6 +48,12 @@ def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Return the upper halves of the nearest bf16 numbers; of two equally near, the one whose last bit is 0."""
     bits = np.ascontiguousarray(matrix).view(np.uint32)
     return ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+def to_int8(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return the nearest whole numbers from -127 to 127 (I, O), and the scales (O,) that columns are multiplied by."""
+    scale = (np.abs(matrix).max(axis=0) / np.float32(127)).astype(np.float32)
+    return np.rint(matrix / np.where(scale > 0, scale, np.float32(1))).astype(np.int8), scale
 
 
 def _panels(matrix: NDArray[Any], shape: Any) -> NDArray[Any]:
