@@ -121,6 +121,7 @@ def decided(**changes: Any) -> Config:
         "layers": 1,
         "dropout": 0.0,
         "bias_smoothing": 0.0,
+        "unseen": "learned",
         "batch": 4,
         "window": 16,
     }

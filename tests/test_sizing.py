@@ -20,8 +20,10 @@ from charrnn.training.speed import Machine
 TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
 
 
-def decided(characters: int = 1_000_000, products_per_s: float = 3e10, **settings: Any) -> Settings:
-    return sizing.decide(Settings(**settings), TOKENIZER, characters, lambda: products_per_s)
+def decided(
+    characters: int = 1_000_000, products_per_s: float = 3e10, learned: int = TOKENIZER.size, **settings: Any
+) -> Settings:
+    return sizing.decide(Settings(**settings), TOKENIZER.size, learned, characters, lambda: products_per_s)
 
 
 @given(st.integers(1, 10**9), st.floats(1e6, 1e15), st.floats(1, 1e6), st.sampled_from(cells.names()), st.booleans())
@@ -55,6 +57,7 @@ def test_more_time_a_faster_machine_and_more_text_each_deserve_a_wider_model() -
     assert width(budget=20.0) < width() < width(budget=3600.0)
     assert width(products_per_s=3e9) < width() < width(products_per_s=1e12)
     assert width(characters=5_000) < width()
+    assert width() < width(learned=30, budget=240.0)  # ids that do not learn cost no time
 
 
 def test_steps_decide_without_looking_at_the_machine() -> None:

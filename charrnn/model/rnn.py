@@ -26,6 +26,24 @@ class Part(NamedTuple):
     batch: int
 
 
+class Seen(NamedTuple):
+    """The ids that a training text has: only these are looked up and learned, which is quicker than all.
+
+    ids: (S,), rising. place: (V + 1,), where each id stands among them; S for the start token and for all others.
+    """
+
+    ids: Tensor
+    place: Tensor
+
+    @classmethod
+    def among(cls, seen: Tensor) -> "Seen":
+        """Make it of which ids (V,) are seen, as truth values."""
+        ids = seen.nonzero().flatten()
+        place = torch.full((len(seen) + 1,), len(ids), device=seen.device)
+        place[ids] = torch.arange(len(ids), device=seen.device)
+        return cls(ids, place)
+
+
 class CharRNN(nn.Module):
     """A character model under autograd. Weights are named as `Architecture.shapes` names them."""
 
@@ -65,16 +83,18 @@ class CharRNN(nn.Module):
         generator: torch.Generator | None = None,
         cuts: Sequence[int] = (),
         part: Part | None = None,
+        seen: Seen | None = None,
     ) -> tuple[Tensor, State]:
         """Read T characters in every row.
 
         ids: (T, B) int64, V for the start token. state: as from `start(B)` or an earlier call, not modified. generator:
         source of the dropout masks, one per window; without it nothing is dropped. cuts: the time steps, rising, at
         which some row has the start token inside its text: there that row begins anew. part: of which batch these rows
-        are a part; they are all of it when None.
-        Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character.
+        are a part; they are all of it when None. seen: there are no others in `ids`, but the start token.
+        Returns logits (T, B, V) in nats, float32 or wider, and the state after the last character. With `seen` they are
+        (T, B, S + 1): of these ids, and the last one of all others together, by their bias alone.
         """
-        x: Tensor | Looked = (self._table(), ids)
+        x: Tensor | Looked = (self._table(), ids) if seen is None else self._looked(ids, seen)
         last = []
         for i in range(self.architecture.layers):
             if cuts:
@@ -87,8 +107,21 @@ class CharRNN(nn.Module):
                 y = y + x
             x = self._drop(y, generator, part)
         assert isinstance(x, Tensor)
-        logits = x @ self._head() + self.weights["head.b"]
-        return logits, tuple(last)
+        return self._logits(x, seen), tuple(last)
+
+    def _looked(self, ids: Tensor, seen: Seen) -> Looked:
+        """Return the rows of the table that are seen, the start token's last, and which of them is read where."""
+        start = seen.ids.new_full((1,), self.architecture.start)
+        return self._table()[torch.cat([seen.ids, start])], seen.place[ids]
+
+    def _logits(self, x: Tensor, seen: Seen | None) -> Tensor:
+        head, bias = self._head(), self.weights["head.b"]
+        if seen is None:
+            return x @ head + bias
+        logits = x @ head[:, seen.ids] + bias[seen.ids]
+        others = torch.ones_like(bias, dtype=torch.bool).index_fill_(0, seen.ids, value=False)
+        rest = bias.detach()[others].logsumexp(0).to(logits)
+        return torch.cat([logits, rest.expand(*logits.shape[:-1], 1)], dim=-1)
 
     def _table(self) -> Tensor:
         """Return what the first layer reads for each id: (V + 1, E), or (V + 1, V + 1) with one-hot input."""

@@ -32,6 +32,12 @@ class ModelSettings(Knobs):
         "part; 0 starts it at zero; by rule",
         low=0,
     )
+    unseen: str | None = knob(
+        None,
+        "what the head says of ids that the training part does not have: fixed as it starts, which trains faster, or "
+        "learned; fixed, unless tied or the bias starts at zero",
+        choices=("fixed", "learned"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +48,9 @@ class ModelSettings(Knobs):
                 f"tied weights need an embedding of the hidden size {self.hidden}, not {self.embedding}",
                 "leave the embedding out",
             )
+
+        if self.tie and self.unseen == "fixed":
+            raise OptionError("tied weights learn what they say of every id", "leave out unseen")
 
     @property
     def embedding_size(self) -> int | None:

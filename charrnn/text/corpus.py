@@ -6,7 +6,7 @@ The ids of each part lie beside the private copy of the text, memory-mapped: a t
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class Corpus:
     split: tuple[float, ...]
     parts: dict[Part, NDArray[Any]]
     starts: dict[Part, Starts]
+    _counts: dict[Part, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def characters(self, part: Part) -> int:
         """Count the characters of a part; of a long one that is far sooner said than counted."""
@@ -95,10 +96,12 @@ class Corpus:
 
     def counts(self, part: Part) -> NDArray[np.int64]:
         """Count how often each id comes in a part: (V,)."""
-        ids, counts = self.parts[part], np.zeros(self.tokenizer.size, np.int64)
-        for i in range(0, len(ids), COUNTED_IDS):  # a long part does not fit into memory as int64
-            counts += np.bincount(ids[i : i + COUNTED_IDS], minlength=len(counts))
-        return counts
+        if part not in self._counts:
+            ids, counts = self.parts[part], np.zeros(self.tokenizer.size, np.int64)
+            for i in range(0, len(ids), COUNTED_IDS):  # a long part does not fit into memory as int64
+                counts += np.bincount(ids[i : i + COUNTED_IDS], minlength=len(counts))
+            self._counts[part] = counts
+        return self._counts[part]
 
     def ids(self, part: Part) -> NDArray[Any]:
         """Return the ids of a part; raises CharRNNError where the split left it empty."""

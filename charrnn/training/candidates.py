@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from charrnn.text.corpus import Corpus
 from charrnn.training.config import Config
@@ -157,6 +156,6 @@ class Steps:
         inputs, targets, _ = trainer.streams.at(0)
         ids, wanted = (torch.from_numpy(part[:characters]) for part in (inputs, targets))
         with torch.autocast("cpu", torch.bfloat16, enabled=trainer.config.precision == "bf16"):
-            logits, _ = trainer.model(ids, trainer.model.start(ids.shape[1]))
+            logits, _ = trainer.model(ids, trainer.model.start(ids.shape[1]), seen=trainer.seen)
         trainer.optimizer.forget_gradients()
-        torch.autograd.backward(cross_entropy(logits.flatten(0, 1).float(), wanted.flatten()))
+        torch.autograd.backward(trainer.loss(logits, wanted))

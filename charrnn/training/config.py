@@ -13,8 +13,7 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
 
-FORMAT = 4  # of config.json
-ANEW = 3  # that of a run which began anew: what is new in 4 says from which weights another one learned on
+FORMAT = 5  # of config.json
 S = TypeVar("S", bound=Settings)
 
 
@@ -30,6 +29,7 @@ class Config(Settings):
     layers: int = narrowed(Settings, "layers")
     dropout: float = narrowed(Settings, "dropout")
     bias_smoothing: float = narrowed(Settings, "bias_smoothing")
+    unseen: str = narrowed(Settings, "unseen")
     batch: int = narrowed(Settings, "batch")
     window: int = narrowed(Settings, "window")
     lr: float = narrowed(Settings, "lr")
@@ -60,11 +60,7 @@ class Config(Settings):
 
     def to_json(self) -> str:
         """Write the whole configuration as JSON, one setting a line."""
-        values = {"format": FORMAT, **values_of(self)}
-        if self.pretrained is None:
-            values["format"] = ANEW
-            del values["pretrained"]
-        return strict_json.dumps(values, indent=1) + "\n"
+        return strict_json.dumps({"format": FORMAT, **values_of(self)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Self:
@@ -99,6 +95,8 @@ def read(text: str, source: str) -> dict[str, Any]:
         values = _from_format_1(values, source)
     if format_ < 3:  # the head's bias started at zero
         values = {**values, "bias_smoothing": 0.0}
+    if format_ < 5:  # the head learned that ids which never came are unlikely
+        values = {**values, "unseen": "learned"}
     return values
 
 

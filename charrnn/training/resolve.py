@@ -9,7 +9,7 @@ from charrnn.errors import CharRNNError
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import Corpus, Streams
-from charrnn.training import sizing
+from charrnn.training import sizing, unseen
 from charrnn.training.config import Config
 from charrnn.training.settings import Plan, Settings
 from charrnn.training.speed import Machine, fastest
@@ -36,13 +36,18 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
         engine=machine.engine,
         threads=machine.threads,
     )
-    if not settings.plan:
-        settings = sizing.decide(
-            settings, corpus.tokenizer, corpus.characters("train"), lambda: machine.quiet_products_per_s
-        )
     if settings.bias_smoothing is None:
         smoothing = BIAS_SHARE * len(corpus.ids("train")) / corpus.tokenizer.size if settings.uniform is None else 0.0
         settings = settings.replace(bias_smoothing=float(f"{smoothing:.3g}"))
+    settings = settings.replace(unseen=unseen.rule(settings))
+    if not settings.plan:
+        settings = sizing.decide(
+            settings,
+            corpus.tokenizer.size,
+            unseen.learned_ids(settings, corpus),
+            corpus.characters("train"),
+            lambda: machine.quiet_products_per_s,
+        )
     if settings.patience is None:
         settings = settings.replace(patience=PATIENCE if settings.budget else 0)
     config = Config.decided(settings)
@@ -123,7 +128,8 @@ def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machin
     architecture = Architecture.of(config, corpus.tokenizer.size)
     steps = config.steps or (config.epochs or 0) * steps_per_epoch(config, corpus)
     characters = steps * config.batch * config.window
-    seconds = config.budget or characters / sizing.chars_per_s(architecture, machine.expected_products_per_s)
+    learned = unseen.learned_ids(config, corpus)
+    seconds = config.budget or characters / sizing.chars_per_s(architecture, learned, machine.expected_products_per_s)
     if seconds < WORTH_MEASURING_SECONDS:
         return config
     compared = machine.compared(machine.own(config), corpus, asked, seconds)

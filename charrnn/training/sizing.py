@@ -4,6 +4,7 @@ hidden     the largest of WIDTHS whose model (a) would read at least CHARS_PER_P
            parameters in the time there is, and (b) has at most PARAMETERS_PER_CHAR for each character of the text.
            The time is what was asked for (steps, epochs or a budget); a budget becomes characters by the measured
            speed of this machine: a model of P parameters costs 3 P multiply-adds a character, forward and backward.
+           Those of ids that do not learn cost nothing.
 layers     1: in runs of minutes a second layer costs more than it gives.
 window     64 characters.
 batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS steps, and once where the whole run
@@ -19,10 +20,10 @@ length     what fills the budget, but no more than MOST_EPOCHS passes over the t
 Everything the rule decides is printed, can be set, and is written into config.json. Evidence: docs/results/rule.md.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 from charrnn.model.architecture import Architecture
-from charrnn.text.tokenizer import Tokenizer
 from charrnn.training.config import Config
 from charrnn.training.settings import Settings
 
@@ -40,11 +41,13 @@ USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
 START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
 
 
-def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per_s: Callable[[], float]) -> Settings:
+def decide(
+    config: Settings, vocabulary: int, learned: int, characters: int, products_per_s: Callable[[], float]
+) -> Settings:
     """Fill in every setting that the rule is about; those that were given stay as they are.
 
-    characters: of the training part. products_per_s: gives the multiply-adds a second of this machine in training; it
-    is asked only where something depends on it.
+    vocabulary: V. learned: the ids of it that training works with. characters: of the training part. products_per_s:
+    gives the multiply-adds a second of this machine in training; it is asked only where something depends on it.
     """
     window = config.window or 64
     batch = config.batch or _batch(characters, window)
@@ -58,10 +61,10 @@ def decide(config: Settings, tokenizer: Tokenizer, characters: int, products_per
         if config.epochs is not None:
             return config.epochs * characters
         seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
-        return seconds * chars_per_s(sized(hidden), products_per_s())
+        return seconds * chars_per_s(sized(hidden), learned, products_per_s())
 
     def sized(hidden: int) -> Architecture:
-        return Architecture.of(config.replace(hidden=hidden, layers=layers), tokenizer.size)
+        return Architecture.of(config.replace(hidden=hidden, layers=layers), vocabulary)
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count()
@@ -92,9 +95,12 @@ def most_steps(steps_per_epoch: int) -> int:
     return max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
 
 
-def chars_per_s(architecture: Architecture, products_per_s: float) -> float:
-    """Characters a second in training, expected: each costs one multiply-add per parameter forward, two backward."""
-    return products_per_s / (3 * architecture.count())
+def chars_per_s(architecture: Architecture, learned: int, products_per_s: float) -> float:
+    """Characters a second in training, expected: each costs one multiply-add per parameter forward, two backward.
+
+    learned: how many ids have parameters that count.
+    """
+    return products_per_s / (3 * dataclasses.replace(architecture, vocabulary=learned).count())
 
 
 def memory_bytes(config: Config, architecture: Architecture) -> int:

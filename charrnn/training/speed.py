@@ -19,7 +19,7 @@ from charrnn.engines import cuda
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
-from charrnn.training import candidates, kept_speeds, sizing
+from charrnn.training import candidates, kept_speeds, sizing, unseen
 from charrnn.training.candidates import Candidate, fastest
 from charrnn.training.config import Config
 from charrnn.training.ranks import Ranks
@@ -50,6 +50,7 @@ class Machine:
     def __init__(self, settings: Settings, corpus: Corpus, ranks: Ranks | None = None) -> None:
         """Raises CharRNNError for a device that is not there or an engine that cannot run the cell."""
         self._settings, self._vocabulary = settings, corpus.tokenizer.size
+        self._corpus = corpus
         self.device = devices.resolve(settings.device)
         self._ranks, self._ranks_here = (1, 1) if ranks is None else (ranks.world, ranks.local_world)
         self.threads = settings.threads or torch.get_num_threads()
@@ -109,9 +110,14 @@ class Machine:
     def _measured_name(self) -> str:
         """All that `products_per_s` depends on, in words."""
         cell, options = self._settings.cell, sorted(self._settings.cell_options.items())
-        sizes = f"{self._small.hidden} {self._vocabulary} {options}"
+        sizes = f"{self._small.hidden} {self._learned} {options}"
         how = f"{self.device} {self.engine} {self.precision} {self.threads} threads"
         return f"{__version__} {torch.__version__} {processor()} {how} {cell} {sizes}"
+
+    @cached_property
+    def _learned(self) -> int:
+        """How many ids training works with."""
+        return unseen.learned_ids(self._settings, self._corpus)
 
     @property
     def _small(self) -> Settings:
@@ -122,7 +128,7 @@ class Machine:
     def products_per_s(self) -> float:
         """Multiply-adds a second in training, by a few small steps of the cell in question."""
         small = self._small
-        architecture = Architecture.of(small, self._vocabulary)
+        architecture = Architecture.of(small, self._learned)
         model = CharRNN(architecture, architecture.initial(small.seed), self.engine).to(self.device)
         ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
         bf16 = self.precision == "bf16"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from charrnn.model.architecture import Architecture, Weights
-from charrnn.model.rnn import CharRNN, Part, State, detach
+from charrnn.model.rnn import CharRNN, Part, Seen, State, detach
 from charrnn.text.corpus import Corpus, Streams
 from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
@@ -42,6 +42,8 @@ class Trainer:
         self.device = torch.device(config.device)
         weights = initial_weights(config, corpus) if weights is None else weights
         self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
+        self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
+        self.seen = self._seen()
         self.optimizer = Optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]
         self.streams = Streams(ids, config.batch, config.window, self.architecture.start, starts)
@@ -78,11 +80,11 @@ class Trainer:
             inputs, targets = (np.ascontiguousarray(each[:, self.rows]) for each in (inputs, targets))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             ids = torch.from_numpy(inputs).to(self.device)
-            logits, state = self.model(ids, self.state, self._dropout(), self.streams.cuts(inputs), self._part())
+            logits, state = self.model(
+                ids, self.state, self._dropout(), self.streams.cuts(inputs), self._part(), self.seen
+            )
         self.state = detach(state)  # truncate: gradients stop at the window
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), torch.from_numpy(targets).to(self.device).flatten()
-        )
+        loss = self.loss(logits, torch.from_numpy(targets).to(self.device))
         self.optimizer.forget_gradients()
         if self.ranks is None:
             torch.autograd.backward(loss)
@@ -98,6 +100,11 @@ class Trainer:
         self.sum_characters += characters
         return loss.detach()
 
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean nats of ids (T, B). logits: of all ids, or of those that are seen, where only they learn."""
+        wanted = targets if self.seen is None else self.seen.place[targets]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
+
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0 the first."""
         return learning_rate(self.config, step, self.streams.steps_per_epoch)
@@ -111,6 +118,7 @@ class Trainer:
         with torch.no_grad():
             for name, weight in self.model.weights.items():
                 weight.copy_(torch.from_numpy(weights[name]))
+        self.seen = self._seen()
 
     def is_finite(self) -> bool:
         """Tell whether the losses since the sums were forgotten and all weights are finite."""
@@ -166,6 +174,7 @@ class Trainer:
             with torch.no_grad():
                 for each, values in zip(held, torch.split(flat, [each.numel() for each in held]), strict=True):
                     each.copy_(values.view(each.shape))
+            self.seen = self._seen()
         names = self.architecture.definition.state
         if parts & 2 and names:
             columns = self.architecture.layers * len(names) * self.architecture.hidden
@@ -192,6 +201,13 @@ class Trainer:
         names, layers = self.architecture.definition.state, self.architecture.layers
         parts = iter(torch.split(columns.to(self.device), self.architecture.hidden, dim=1))
         return tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(layers))
+
+    def _seen(self) -> Seen | None:
+        """Return the ids that are learned, where others are not: those of the text, and those that have weights."""
+        if self.config.unseen != "fixed":
+            return None
+        seen = self._in_text | (self.model.weights["head.W"] != 0).any(dim=0)
+        return None if bool(seen.all()) else Seen.among(seen)
 
     def _part(self) -> Part | None:
         return None if self.ranks is None else Part(self.rows, self.streams.batch)

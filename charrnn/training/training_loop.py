@@ -142,13 +142,14 @@ class TrainingLoop:
 
     def _started(self) -> Started:
         trainer, config, architecture = self.trainer, self.trainer.config, self.trainer.architecture
+        learned = architecture.vocabulary if trainer.seen is None else len(trainer.seen.ids)
         return Started(
             self.run,
             config,
             architecture,
             trainer.corpus,
             trainer.step,
-            sizing.chars_per_s(architecture, self._machine.expected_products_per_s),
+            sizing.chars_per_s(architecture, learned, self._machine.expected_products_per_s),
             sizing.memory_bytes(config, architecture),
             (*self._notes, *notes_of(trainer)),
             self._before,
