@@ -33,7 +33,10 @@ def trainer(corpus: str, **changes: Any) -> Trainer:
     return Trainer(resolve(asked, prepared, Machine(asked, prepared)), prepared)
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": 2}, {"one_hot": True, "embedding": None}, {"cell": "lstm", "engine": "native"}])
+OTHER_MODELS = [{}, {"layers": 2}, {"one_hot": True, "embedding": None}, {"cell": "lstm", "engine": "native"}]
+
+
+@pytest.mark.parametrize("settings", OTHER_MODELS)
 def test_a_step_is_that_of_all_ids(corpus: str, settings: dict[str, Any]) -> None:
     few, all_ids = trainer(corpus, **settings), trainer(corpus, **settings)
     assert few.seen is not None
