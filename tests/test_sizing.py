@@ -84,6 +84,14 @@ def test_a_run_of_few_updates_gets_twice_as_many_of_half_the_size() -> None:
     assert decided(budget=30.0, hidden=256, batch=64).batch == 64
 
 
+def test_few_steps_like_a_higher_rate_than_many() -> None:
+    rates = [decided(steps=steps, hidden=512).lr for steps in (100, 2300, 4600, 46_000)]
+    assert rates[0] == rates[1] == sizing.RATE
+    assert rates[2] == pytest.approx(sizing.RATE / 2**sizing.RATE_POWER, rel=0.02)
+    assert rates[2] > rates[3] > 1e-3
+    assert decided(budget=1e6, characters=10**6).lr == decided(budget=2e6, characters=10**6).lr  # as many passes
+
+
 def test_a_tied_model_is_as_wide_as_the_embedding_that_was_given() -> None:
     assert decided(tie=True, embedding=96, budget=180.0).hidden == 96
 

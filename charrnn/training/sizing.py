@@ -10,8 +10,9 @@ window     64 characters.
 batch      32 streams, halved while an epoch would have fewer than EPOCH_STEPS steps, and once where the whole run
            would have fewer than FEW_STEPS: with few steps, twice as many of half the batch learn more.
 warmup     50 steps, or a tenth of the run where that is shorter.
-lr         3e-3 at hidden sizes of 384 to 512, otherwise that of the nearer end times the square root of (its hidden
-           size / hidden size): a small model learns more at a higher rate.
+lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer end times the square root of (its hidden
+           size / hidden size): a small model learns more at a higher rate. A run of more than RATE_STEPS steps has a
+           lower one, by (RATE_STEPS / steps) to the power of RATE_POWER.
 dropout    by how often the text is read: see DROPOUT.
 length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS steps): after so
            many a model learns the text by heart, and a rate that falls to zero by then scores better than one that
@@ -32,7 +33,8 @@ CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 20
 MOST_STREAMS, EPOCH_STEPS = 32, 16
 FEW_STEPS = 2000
-PRETRAINED_SHARE = 0.5  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
+RATE, RATE_STEPS, RATE_POWER = 4.5e-3, 2300, 0.4
+PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
 DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
 MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
@@ -63,6 +65,10 @@ def decide(
         seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
         return seconds * chars_per_s(sized(hidden), learned, products_per_s())
 
+    def useful(hidden: int) -> float:
+        """The same, but no more passes in a budget than do any good."""
+        return min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
+
     def sized(hidden: int) -> Architecture:
         return Architecture.of(config.replace(hidden=hidden, layers=layers), vocabulary)
 
@@ -73,14 +79,14 @@ def decide(
 
     given = config.hidden or (config.embedding if config.tie else None)
     hidden = given or max(filter(deserved, WIDTHS), default=WIDTHS[0])
-    if config.batch is None and config.steps is None and batch == MOST_STREAMS:
-        useful = min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
-        if useful < FEW_STEPS * batch * window:
-            batch //= 2
-    share = 1.0 if config.pretrained is None else PRETRAINED_SHARE
-    by_rule = share * 3e-3 * (min(max(hidden, 384), 512) / hidden) ** 0.5
-    lr = config.lr if config.lr is not None else float(f"{by_rule:.2g}")
-    warmup, dropout = config.warmup, config.dropout
+    may_halve = config.batch is None and config.steps is None and batch == MOST_STREAMS
+    if may_halve and useful(hidden) < FEW_STEPS * batch * window:
+        batch //= 2
+    lr, warmup, dropout = config.lr, config.warmup, config.dropout
+    if lr is None:
+        longer = max(1.0, useful(hidden) / (batch * window) / RATE_STEPS)
+        rate = RATE * (min(max(hidden, 384), 512) / hidden) ** 0.5 / longer**RATE_POWER
+        lr = float(f"{rate if config.pretrained is None else PRETRAINED_SHARE * rate:.2g}")
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
     if dropout is None:
