@@ -69,7 +69,7 @@ def test_train_json_has_the_fields_the_readme_documents(run: Any, corpus: str) -
     result = last_json(out)
     fields = (
         "run cell hidden layers parameters steps characters seconds chars_per_s precision device train_nats val_nats "
-        "val_bits_per_char test_nats test_bits_per_char test_perplexity diverged"
+        "val_bits_per_char test_nats test_bits_per_char test_perplexity diverged advice"
     )
     assert list(result) == fields.split()
     assert result["test_nats"] is result["test_perplexity"] is None

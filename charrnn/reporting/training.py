@@ -14,6 +14,7 @@ from charrnn.reporting.lines import Lines
 from charrnn.reporting.sampling import PRIME_IDS, SAMPLE_CHARS, sample
 from charrnn.terminal import one_line
 from charrnn.text.corpus import Corpus
+from charrnn.training import advice
 from charrnn.training.events import (
     Diverged,
     Event,
@@ -112,6 +113,8 @@ class TrainingLines:
     def _planned(self, event: Planned) -> None:
         if event.first:
             self._lines.say(f"planned   {event.steps:,} steps, {event.epochs:.3g} times through the text")
+            if (end := advice.beforehand(event.epochs)) is not None:
+                self._lines.say(f"note: {end}")
         bar = self._lines.shown_bar
         if bar is not None:
             bar.total = event.steps
@@ -152,6 +155,8 @@ def result(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}{was}"
     if "from" in result:
         yield forgotten(result)
+    if result.get("advice") is not None:
+        yield f"would help {result['advice']}"
 
 
 def said_of_loss(nats: float, chars_per_s: float) -> str:

@@ -1,7 +1,7 @@
 """What a user should know before the first step of a run."""
 
 from charrnn import engines
-from charrnn.training import final_scores, sizing
+from charrnn.training import advice, final_scores, sizing
 from charrnn.training.trainer import Trainer
 
 
@@ -13,6 +13,9 @@ def notes_of(trainer: Trainer) -> list[str]:
         figures = ", ".join(f"{name} {us / 1000:.3g}" for name, us in config.measured_us.items())
         notes.append(f"engines compared, milliseconds a window: {figures}")
     notes += sizing.warnings(trainer.architecture, len(corpus.parts["train"]))
+    if trainer.steps is not None and trainer.step == 0:
+        end = advice.beforehand(trainer.steps / trainer.streams.steps_per_epoch)
+        notes += [] if end is None else [end]
     if trainer.streams.batch < config.batch:
         notes.append(f"the text fills only {trainer.streams.batch} of {config.batch} streams")
     if note := trainer.model.engine.note(trainer.model.cell, config.device, config.precision):

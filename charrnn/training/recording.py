@@ -15,7 +15,7 @@ import torch
 import charrnn
 from charrnn.errors import CharRNNError, command
 from charrnn.model.evaluation import Score
-from charrnn.training import identity, training_state
+from charrnn.training import advice, identity, training_state
 from charrnn.training.config import Config
 from charrnn.training.forgetting import Before
 from charrnn.training.metrics import METRICS, TIMINGS
@@ -160,6 +160,7 @@ class Record:
             "test_bits_per_char": test and _or_null(test.bits_per_char),
             "test_perplexity": test and _or_null(test.perplexity),
             "diverged": self.diverged,
+            "advice": advice.afterwards(self.rows(), trainer.step / trainer.streams.steps_per_epoch),
         }
 
     def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:
