@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, decided
+from hosts import Host, network
 from safetensors.numpy import load_file
 from torch import Tensor
 
@@ -518,51 +518,37 @@ def test_ranks_on_gpus_learn_what_one_process_learns(
         assert row["val_nats"] == pytest.approx(expected["val_nats"], abs=1e-4)
 
 
-# As on machines of their own: network namespaces, joined by a bridge
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+# As on machines of their own
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[str]]:
-    """Two hosts with a network: their names. Host i has the address 10.77.0.i, and `v...i` is its cable."""
-    if os.name != "posix" or os.geteuid() or not shutil.which("ip"):
-        pytest.skip("hosts of a network are made by root, with ip")
-    bridge, names = f"cb{os.getpid()}", [f"charrnn-{os.getpid()}-{i}" for i in (1, 2)]
-    try:
-        ip("link", "add", bridge, "type", "bridge")
-        ip("link", "set", bridge, "up")
-        for i, name in enumerate(names, 1):
-            ip("netns", "add", name)
-            ip("link", "add", f"v{os.getpid()}{i}", "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("link", "set", f"v{os.getpid()}{i}", "master", bridge, "up")
-            ip("-n", name, "addr", "add", f"10.77.0.{i}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        subprocess.run(["ip", "link", "del", bridge], capture_output=True)
+def hosts() -> Iterator[list[Host]]:
+    """Two hosts with a network."""
+    with network(2) as hosts:
+        yield hosts
 
 
 @contextmanager
-def on_hosts(hosts: list[str], tmp_path: Path, *arguments: str) -> Iterator[list["subprocess.Popen[str]"]]:
+def on_hosts(hosts: list[Host], tmp_path: Path, *arguments: str) -> Iterator[list["subprocess.Popen[str]"]]:
     """Start torchrun on every host, each with a home of its own; what is left at the end is killed."""
     begun = []
-    for i, host in enumerate(hosts, 1):
+    for host in hosts:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "eth0"}
-        environment["CHARRNN_HOME"] = str(tmp_path / f"home{i}")
-        command = ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run"]
+        environment["CHARRNN_HOME"] = str(tmp_path / f"home{host.number}")
+        command = [sys.executable, "-m", "torch.distributed.run"]
         command += ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "a"]
-        command += ["--rdzv-endpoint", "10.77.0.1:29400", "--local-addr", f"10.77.0.{i}"]
-        command += ["--rdzv-conf", f"is_host={int(i == 1)}"]  # the system does not know the addresses of a namespace
+        command += ["--rdzv-endpoint", f"{hosts[0].address}:29400", "--local-addr", host.address]
+        # The system does not know the addresses of a namespace.
+        command += ["--rdzv-conf", f"is_host={int(host is hosts[0])}"]
         command += [str(ROOT / "cli.py"), "train", *arguments]
         begun.append(
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+                host.command(*command),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                cwd=tmp_path,
             )
         )
     try:
@@ -577,7 +563,7 @@ def on_hosts(hosts: list[str], tmp_path: Path, *arguments: str) -> Iterator[list
 
 @pytest.mark.slow
 @pytest.mark.hosts
-def test_two_hosts_train_one_model(hosts: list[str], tmp_path: Path, corpus: str) -> None:
+def test_two_hosts_train_one_model(hosts: list[Host], tmp_path: Path, corpus: str) -> None:
     with on_hosts(hosts, tmp_path, *options(corpus), "--name", "run") as processes:
         said = [process.communicate(timeout=120)[1] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], said
@@ -589,13 +575,13 @@ def test_two_hosts_train_one_model(hosts: list[str], tmp_path: Path, corpus: str
 @pytest.mark.long
 @pytest.mark.hosts
 def test_a_network_that_is_gone_ends_both_sides_with_the_command_that_resumes(
-    hosts: list[str], tmp_path: Path, corpus: str
+    hosts: list[Host], tmp_path: Path, corpus: str
 ) -> None:
     with on_hosts(hosts, tmp_path, *options(corpus, **LONG), "--name", "run") as processes:
         until(lambda: any(tmp_path.glob("home?/run/run.json")))
         pids = [pid for process in processes for pid in ranks_of(process.pid).values()]
         assert len(pids) == 2
-        ip("link", "set", f"v{os.getpid()}2", "down")
+        hosts[1].cut_off()
         until(lambda: all(ended(pid) for pid in pids), 30)
         for process in processes:  # torchrun itself waits longer for the other side
             process.kill()
