@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 @click.option("--prime", metavar="TEXT", help="What each cell is to complete; a line of the test part by default.")
 @click.option("--inspect/--no-inspect", "look_inside", default=True, help="Let the report look inside the cells.")
 @click.option("--jobs", default=1, show_default=True, metavar="N", help="Runs side by side.")
+@click.option(
+    "--on",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="Where runs are trained: local, dask://HOST:8786, tls://HOST:8786 or slurm[:partition=NAME,...].",
+)
+@click.option("--insecure", is_flag=True, help="Use Dask without TLS, in a network that you trust.")
 @click.option("--baseline", metavar="RUN", help="A trained run to stand in the table too.")
 @click.option("--adapt", is_flag=True, help="Score each cell again, while it learns on in the test part.")
 @click.option(
@@ -60,6 +68,8 @@ def command(
     source: Path | None,
     out: Path | None,
     jobs: int,
+    on: str,
+    insecure: bool,
     baseline: str | None,
     look_inside: bool,
     adapt: bool,
@@ -89,7 +99,7 @@ def command(
         kind = grid.match
     folder = Folder(out or asking.folder(grid, kind))
     with interruptible() as stopped:
-        events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped, adapt)
+        events = comparison.compare(grid, models, folder, jobs, baseline, look_inside, stopped, adapt, on, insecure)
         return _Printer(as_json, stopped, folder).follow(events)
 
 

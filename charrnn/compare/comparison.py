@@ -6,12 +6,23 @@ on the test part; then the figures, in `charrnn.compare.outcome`.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn.compare import decisions, inspection, outcome, pictures, remaining, report, resuming, statistics
+from charrnn.compare import (
+    decisions,
+    inspection,
+    machines,
+    outcome,
+    pictures,
+    places,
+    remaining,
+    report,
+    resuming,
+    statistics,
+)
 from charrnn.compare.events import Compared as Compared
 from charrnn.compare.events import Decided as Decided
 from charrnn.compare.events import Event as Event
@@ -23,8 +34,9 @@ from charrnn.compare.events import Timed as Timed
 from charrnn.compare.events import Tried as Tried
 from charrnn.compare.events import Working as Working
 from charrnn.compare.grid import Folder, Grid, merged_cells
-from charrnn.compare.jobs import Job, carry_out
-from charrnn.errors import OptionError, how_to_install
+from charrnn.compare.jobs import Job
+from charrnn.compare.places import Place
+from charrnn.errors import how_to_install
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.training.run import Run
 from charrnn.training.runs import find_run
@@ -39,23 +51,23 @@ def compare(
     look_inside: bool = True,
     stop: Callable[[], bool] = lambda: False,
     adapt: bool = False,
+    on: places.On = places.LOCAL,
+    insecure: bool = False,
 ) -> Generator[Event, None, None]:
     """Carry out a comparison in `folder`, or resume the one there, adding the models that are new to it.
 
     models: cells, sized by the grid's `match`, or cells with sizes. jobs: runs side by side. baseline: a run to stand
     in the table. look_inside: whether the report shows gradients through time and the copy task, which take a while.
-    adapt: whether every cell is scored once more, while it goes on learning in the test part.
+    adapt: whether every cell is scored once more, while it goes on learning in the test part. on: where the runs are
+    trained, as `--on` has it, or an executor of `concurrent.futures` whose workers share the folder. insecure: whether
+    Dask may be used without TLS.
     Raises CharRNNError where the folder holds a comparison with other settings.
     """
     statistics.require()
     if baseline is not None:
         find_run(baseline)  # that there is none is to be heard before hours of training, not after
-    if jobs < 1:
-        raise OptionError(f"jobs is {jobs}", "expected a whole number of 1 or more")
-    if jobs > 1 and grid.match == "time":
-        raise OptionError("runs side by side slow each other down, and equal time was asked for", "leave out --jobs")
-    with folder.held():
-        yield from _compare(grid, models, folder, jobs, _Shown(baseline, look_inside, adapt), stop)
+    with folder.held(), places.opened(on, folder.path, jobs, grid.match == "time", insecure) as place:
+        yield from _compare(grid, models, folder, place, _Shown(baseline, look_inside, adapt), stop)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def _compare(
     grid: Grid,
     models: decisions.Models,
     folder: Folder,
-    jobs: int,
+    place: Place,
     shown: _Shown,
     stop: Callable[[], bool],
 ) -> Iterator[Event]:
@@ -80,7 +92,7 @@ def _compare(
     if before is not None:
         grid = resuming.resumed(before, grid, folder, corpus)
     elif grid.config.fingerprint is None or grid.config.threads is None:
-        grid = dataclasses.replace(grid, config=decisions.shared(grid, corpus, jobs))
+        grid = dataclasses.replace(grid, config=decisions.shared(grid, corpus, place.threads))
     known = 0 if before is None else len(before.entries)
     target = decisions.target(grid, corpus)
     grid = dataclasses.replace(grid, entries=merged_cells(grid, decisions.sized(grid, models, target, corpus)))
@@ -95,7 +107,7 @@ def _compare(
                 return
     grid = decisions.with_trial_steps(grid, decisions.most_steps(grid, corpus))
     folder.write(grid)
-    yield from _Work(grid, folder, corpus, jobs, shown, stop).carry_out()
+    yield from _Work(grid, folder, corpus, place, shown, stop).carry_out()
 
 
 class _Work:
@@ -106,12 +118,12 @@ class _Work:
         grid: Grid,
         folder: Folder,
         corpus: Corpus,
-        jobs: int,
+        place: Place,
         shown: _Shown,
         stop: Callable[[], bool],
     ) -> None:
         self._grid, self._folder, self._corpus = grid, folder, corpus
-        self._jobs, self._shown, self._asked = jobs, shown, stop
+        self._place, self._shown, self._asked = place, shown, stop
         self._stopped = False
         self._finished: set[Path] = set()
 
@@ -132,9 +144,10 @@ class _Work:
         shown = self._shown
         result = outcome.result(self._grid, self._folder, self._corpus, shown.baseline, shown.adapt)
         files = outcome.write(self._folder, self._grid, result)
+        notes = tuple(filter(None, [machines.note(result["machines"])]))
         if not pictures.available():
             note = f"report.html needs matplotlib: {how_to_install('plot')}; then give the same command again"
-            yield Compared(self._folder, self._grid, self._corpus, result, files, (note,))
+            yield Compared(self._folder, self._grid, self._corpus, result, files, (*notes, note))
             return
         inspections: list[inspection.Inspection] = []
         kept_in = self._folder.path / "inspection.json"
@@ -147,7 +160,7 @@ class _Work:
             yield Stopped(self._folder)
             return
         page = report.write(self._folder, self._grid, self._corpus, result, inspections)
-        yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), ())
+        yield Compared(self._folder, self._grid, self._corpus, result, (*files, page), notes)
 
     def _inspected(self, result: dict[str, Any]) -> dict[str, Run]:
         """Return the first seed of every cell, of its best model where it has several sizes; none if not asked for."""
@@ -202,18 +215,31 @@ class _Work:
     def _working(self, jobs: dict[Path, tuple[int, str, Job]]) -> Iterator[Event]:
         self._finished |= {path for path, (_, _, job) in jobs.items() if job.done()}
         at: dict[Path, int] = {}
-        for progress in carry_out([job for _, _, job in jobs.values()], self._jobs, self._stop):
+        for progress in self._place.carry_out([job for _, _, job in jobs.values()], self._kind(jobs), self._stop):
             path = progress.job.run.path
             i, kind, job = jobs[path]
             label = self._grid.label(self._grid.entries[i])
             at[path] = progress.step
             if progress.done:
                 self._finished.add(path)
-            left = remaining.seconds(self._grid, self._folder, self._finished, at) / self._jobs
+                self._kind(jobs)
+            left = remaining.seconds(self._grid, self._folder, self._finished, at) / self._place.at_once
             yield Working(label, kind, progress.step, job.steps, len(self._finished), self._all_runs(), left)
             if progress.done and job.scored:
                 bits = job.run.about()["result"]["test_bits_per_char"]
                 yield Ran(label, job.config.seed, bits, len(self._finished), self._all_runs())
+
+    def _kind(self, jobs: Mapping[Path, Any]) -> str | None:
+        """Return the kind of processor on which all runs have to be trained; None: on any.
+
+        jobs: by their paths. Raises CharRNNError where those that were trained already are of several kinds, or of
+        another than this machine, which goes on.
+        """
+        if self._grid.match != "time":
+            return None
+        found = machines.processors(map(Run, {*self._finished, *jobs}))
+        machines.refuse_unlike(found | set(filter(None, [self._place.processor])))
+        return next(iter(found), None)
 
     def _all_runs(self) -> int:
         return len(self._grid.entries) * (self._grid.trials + self._grid.seeds)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from charrnn import files
 from charrnn.compare import outcome
@@ -40,14 +39,15 @@ Models = Sequence[tuple[str, int, int] | str]  # a cell, or a cell with its hidd
 Trials = tuple[tuple[float, float | None], ...]  # learning rate, nats of the validation part (None where it diverged)
 
 
-def shared(grid: Grid, corpus: Corpus, jobs: int) -> Settings:
+def shared(grid: Grid, corpus: Corpus, threads: int) -> Settings:
     """Return the settings of all runs, with everything decided that does not depend on the cell.
 
+    threads: of one run, if nobody asked for another number.
     What is left open follows the rule of training for the configured cell in the time of one run.
     """
     config = grid.config
     if config.threads is None:
-        config = dataclasses.replace(config, threads=max(1, torch.get_num_threads() // jobs))
+        config = dataclasses.replace(config, threads=threads)
     length = {"budget": grid.budget} if grid.steps is None else {"steps": grid.steps}
     with threads_of(config):
         resolved = _resolved(config.replace(**length), corpus).as_settings()

@@ -25,7 +25,7 @@ from charrnn.training.settings import Settings
 
 FORMAT = 1  # of grid.json
 MATCHES = ("parameters", "hidden", "time")
-OWN_FILES = re.compile(r"(grid|comparison|inspection)\.json|comparison\.csv|report\.html")
+OWN_FILES = re.compile(r"(grid|comparison|inspection)\.json|comparison\.csv|report\.html|working-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)

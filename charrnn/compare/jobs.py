@@ -67,10 +67,11 @@ def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> It
     for job in left:
         if stop():
             return
-        yield from _one(job, stop)
+        yield from one(job, stop)
 
 
-def _one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
+def one(job: Job, stop: Callable[[], bool]) -> Iterator[Progress]:
+    """Carry out a job, or what is left of it; yield its progress. End early, saved, when stop() is true."""
     if job.run.path.exists() and not job.run.exists():
         files.remove_folder(job.run.path)  # cut off before its first checkpoint
     begun = job.run.exists()
@@ -138,7 +139,7 @@ class Worker:
             if self.must_stop():
                 return
             told = 0.0
-            for progress in _one(job, self.must_stop):
+            for progress in one(job, self.must_stop):
                 if progress.done or time.monotonic() - told > PROGRESS_SECONDS:
                     told = time.monotonic()
                     self.news.put(progress)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import cells, files, strict_json
-from charrnn.compare import baselines, mixing
+from charrnn.compare import baselines, machines, mixing
 from charrnn.compare.baselines import Counts
 from charrnn.compare.grid import Entry, Folder, Grid
 from charrnn.compare.statistics import holm, in_blocks, interval
@@ -85,6 +85,7 @@ def result(
         "cells": rows,
         "differences": differences([row["label"] for row in rows], scores, blocks),
         "baselines": [_reference(reference) for reference in references],
+        "machines": machines.used(folder.run(grid, e, seed) for e in grid.entries for seed in range(grid.seeds)),
     }
 
 

@@ -2,16 +2,16 @@
 
 import contextlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from charrnn import cells as registry
 from charrnn import frames
-from charrnn.compare import asking, comparison, outcome, pictures, report, reporting
-from charrnn.compare.events import Compared, Scoring, Stopped, Working
-from charrnn.compare.grid import Folder, Grid, read_json
+from charrnn.compare import asking, comparison, outcome, pictures, places, report, reporting
+from charrnn.compare.events import Compared, Event, Scoring, Stopped, Working
+from charrnn.compare.grid import Folder, read_json
 from charrnn.compare.presets import NOTEBOOK
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.interruption import Interruption, heard
@@ -104,13 +104,15 @@ def compare_cells(
     adapt: bool = False,
     out: str | Path | None = None,
     progress: bool | None = None,
+    on: places.On = places.LOCAL,
+    insecure: bool = False,
     **settings: Any,
 ) -> Comparison:
     """Compare cells on a text, fairly, as the command `compare` does; the same call again goes on or grows.
 
     corpus, settings: as of `charrnn.train`. cells: their names. The other arguments are the command's options, with its
     defaults; look_inside: whether the report shows gradients and the copy task, which take a while. progress: as of
-    `charrnn.train`.
+    `charrnn.train`. on: also an executor of `concurrent.futures`, whose workers see the folder.
     Raises CharRNNError for what cannot be compared. Ctrl-C raises KeyboardInterrupt after what was done is saved.
     """
     if isinstance(cells, str):
@@ -128,15 +130,15 @@ def compare_cells(
     )
     folder = Folder(Path(out) if out is not None else asking.folder(asked, asked.match))
     names = list(dict.fromkeys(registry.get(name).name for name in cells))
-    return _carried_out(asked, names, folder, jobs, look_inside, adapt, progress)
+    interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
+    events = comparison.compare(asked, names, folder, jobs, None, look_inside, interruption, adapt, on, insecure)
+    return _carried_out(events, folder, interruption, progress)
 
 
 def _carried_out(
-    grid: Grid, names: list[str], folder: Folder, jobs: int, look_inside: bool, adapt: bool, progress: bool | None
+    events: Generator[Event, None, None], folder: Folder, interruption: Interruption, progress: bool | None
 ) -> Comparison:
-    interruption = Interruption(raised=lambda *_: KeyboardInterrupt(), hurried=signal.default_int_handler)
     listener = reporting.listener(progress)
-    events = comparison.compare(grid, names, folder, jobs, None, look_inside, interruption, adapt)
     with heard(interruption, [signal.SIGINT]), contextlib.closing(events):
         for event in events:
             match event:

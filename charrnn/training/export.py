@@ -19,7 +19,7 @@ from charrnn.training.run import Run
 FILE_ENDINGS = (".html", ".onnx", ".json", ".safetensors", ".pt", ".pth", ".zip", ".gz")
 # What run.json of the original says that the new one does too; where it is kept, and how long it took, it does not.
 KEPT = ("step", "characters", "best_val_nats", "parameters", "diverged", "made_with", "identity")
-OF_THE_MACHINE = ("run", "seconds", "chars_per_s")
+OF_THE_MACHINE = ("run", "seconds", "chars_per_s", "host")
 
 
 def weights(run: Run, folder: Path, which: str = "best") -> Run:
@@ -48,9 +48,10 @@ def weights(run: Run, folder: Path, which: str = "best") -> Run:
 
 def _facts(about: Mapping[str, Any], entry: Mapping[str, str]) -> dict[str, Any]:
     """Return what run.json of weights alone holds, from that of the run they come from."""
-    result = about["result"] and {name: value for name, value in about["result"].items() if name not in OF_THE_MACHINE}
     kept = {name: about.get(name) for name in KEPT}
-    return {"format": run_json.WEIGHTS_FORMAT, **kept, "result": result, "files": {"best": entry}}
+    for name, values in (("result", about["result"]), ("made_with", kept["made_with"])):
+        kept[name] = values and {key: value for key, value in values.items() if key not in OF_THE_MACHINE}
+    return {"format": run_json.WEIGHTS_FORMAT, **kept, "files": {"best": entry}}
 
 
 def anywhere(config: Config) -> Config:

@@ -178,11 +178,12 @@ class Record:
         }
 
     def _made_with(self) -> dict[str, Any]:
-        """Say what the bits of a run depend on besides its configuration: versions, processor, threads."""
+        """Say what bits and seconds of a run depend on besides its configuration: versions, machine, threads."""
         return {
             "charrnn": charrnn.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
+            "host": platform.node(),
             "processor": processor(),
             "threads": self._trainer.config.threads,
             **({} if self._trainer.ranks is None else {"ranks": self._trainer.ranks.world}),

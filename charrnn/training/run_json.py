@@ -55,8 +55,13 @@ class Checkpoint:
 
 def load(folder: Path) -> dict[str, Any]:
     """Read the run.json of a run's folder. Raises CharRNNError where it is missing, damaged or newer."""
+    return of_bytes(read(folder / NAME), folder)
+
+
+def of_bytes(data: bytes, folder: Path) -> dict[str, Any]:
+    """Read the content of the run.json of a folder, which errors name, as `load` does."""
     path = folder / NAME
-    about = strict_json.loads_object(read(path), str(path), RESTORE)
+    about = strict_json.loads_object(data, str(path), RESTORE)
     format_ = about.get("format")
     if type(format_) is not int or not 1 <= format_ <= WEIGHTS_FORMAT:
         raise CharRNNError(f"{folder} has format {format_!r}, this version reads 1 to {WEIGHTS_FORMAT}", "upgrade")
