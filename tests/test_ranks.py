@@ -208,7 +208,7 @@ def test_rows_are_split_without_gap(batch: int) -> None:
 
 
 def test_a_rank_takes_its_share_of_the_cores_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charrnn.compiler.training.openmp.cores", lambda: 8)
+    monkeypatch.setattr("charrnn.training.ranks.cores", lambda: 8)
     found = [ranks.own_threads(n, {"OMP_NUM_THREADS": said}) for n, said in ((2, "1"), (2, "3"), (2, "9"), (16, "1"))]
     assert found == [4, 3, 4, 1]
 

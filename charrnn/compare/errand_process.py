@@ -16,11 +16,11 @@ from charrnn.compare import machines
 from charrnn.compare.errands import DONE, REFUSED, STOPPED, Order
 from charrnn.compare.jobs import Job, one
 from charrnn.errors import CharRNNError
+from charrnn.hardware import processor
 from charrnn.training import identity
 from charrnn.training.config import Config, settings_from_json
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
-from charrnn.training.speed import processor
 
 # Ctrl-C, a terminal that closes, and what SLURM sends before the time of a job is over, are for who started this.
 NOT_FOR_IT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGUSR2") if hasattr(signal, name))

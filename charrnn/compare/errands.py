@@ -21,12 +21,11 @@ import charrnn
 from charrnn import files, strict_json
 from charrnn.compare import parcels
 from charrnn.compare.signs import Watch
-from charrnn.compiler.training.openmp import cores
 from charrnn.errors import CharRNNError
+from charrnn.hardware import cores, processor
 from charrnn.home import home
 from charrnn.text import carrying, copies
 from charrnn.training.run import Run
-from charrnn.training.speed import processor
 
 LOOK_SECONDS = 0.5  # between two looks at a run that is trained
 SAVING_SECONDS = 120.0  # that a run has for saving, once it is to end

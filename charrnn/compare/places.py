@@ -15,7 +15,7 @@ from charrnn.compare.jobs import Job, Progress
 from charrnn.compare.pools import ExecutorPool, Pool
 from charrnn.compare.slurm_pool import SlurmPool
 from charrnn.errors import OptionError
-from charrnn.training.speed import processor
+from charrnn.hardware import processor
 
 LOCAL = "local"
 FORMS = "local, dask://HOST:8786, tls://HOST:8786 or slurm[:partition=NAME,...]"

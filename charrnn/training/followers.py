@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from charrnn.errors import CharRNNError, command
+from charrnn.hardware import processor
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import memory
 from charrnn.training.config import Config
 from charrnn.training.ranks import LostError, Order, Ranks
 from charrnn.training.run import Run
-from charrnn.training.speed import processor
 from charrnn.training.threads import threads_of
 from charrnn.training.trainer import Trainer
 from charrnn.training.waiting import Waiting

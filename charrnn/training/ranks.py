@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charrnn import strict_json
 from charrnn.errors import CharRNNError
+from charrnn.hardware import cores
 from charrnn.training.heartbeat import EVERY_SECONDS, SILENT_LOOKS, Heartbeat, Watch
 
 if TYPE_CHECKING:
@@ -305,8 +306,6 @@ def own_threads(local_world: int, environment: Mapping[str, str] = os.environ) -
 
     A 1 there is what torchrun sets by itself, and says nothing.
     """
-    from charrnn.compiler.training.openmp import cores
-
     share = max(1, cores() // local_world)
     said = environment.get("OMP_NUM_THREADS", "1")
     return min(share, int(said)) if said.isdecimal() and int(said) > 1 else share

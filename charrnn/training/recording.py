@@ -14,6 +14,7 @@ import torch
 
 import charrnn
 from charrnn.errors import CharRNNError, command
+from charrnn.hardware import processor
 from charrnn.model.evaluation import Score
 from charrnn.training import advice, identity, training_state
 from charrnn.training.config import Config
@@ -21,7 +22,6 @@ from charrnn.training.forgetting import Before
 from charrnn.training.metrics import METRICS, TIMINGS
 from charrnn.training.run import Run
 from charrnn.training.run_json import Checkpoint
-from charrnn.training.speed import processor
 from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
 

@@ -3,19 +3,17 @@
 What was measured while no other work was in the way is kept, and not measured again: see `kept_speeds`.
 """
 
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
 from charrnn import __version__, cells, devices, engines, memory
 from charrnn.compiler.processor import processor as compiled_for
-from charrnn.compiler.training.openmp import cores
 from charrnn.engines import cuda
+from charrnn.hardware import cores, processor
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
@@ -235,14 +233,3 @@ def memory_bytes(device: str) -> int | None:
     if device == "cuda":
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()  # what other processes leave
     return memory.total_bytes()
-
-
-def processor() -> str:
-    """Name the processor of this machine."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()

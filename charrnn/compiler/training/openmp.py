@@ -7,7 +7,6 @@ cores, so more are held, asleep; LLVM's and Intel's have a function.
 """
 
 import ctypes
-import os
 import re
 import sys
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from charrnn.hardware import cores as cores
 
 OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
@@ -104,11 +105,6 @@ class _SleepingTeam:
     def end(self) -> None:
         self._ends.set()
         self._leader.join()
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
