@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 DASK_COMMAND = (sys.executable, "-m", "dask")
 SMALL = ("--cells", "simple", "--lr-trials", "1", "--no-inspect", "--json", "--batch", "4", "--window", "16")
 QUICK = (*SMALL, "--hidden", "12", "--embedding", "8", "--steps", "6", "--seeds", "1")
-LONG = (*SMALL, "--hidden", "64", "--steps", "1200", "--validate-every", "50")
+LONG = (*SMALL, "--hidden", "64", "--steps", "3000", "--validate-every", "50")
 # A cable that is pulled is noticed after so long, the least that Dask takes; 30 s by default.
 DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
 
@@ -107,6 +107,11 @@ class Lab:
             return False
         return b"charrnn.compare.errand_process" in words and str(self.folder).encode() in words
 
+    def learning(self) -> list[Path]:
+        """The runs that have taken steps and are not complete, wherever they are."""
+        found = {path.parent for path in self.folder.rglob("timings.jsonl")}
+        return [path for path in found if Run(path).in_use() and Run(path).rows("timings.jsonl", checked=False)[1:]]
+
     def said(self) -> str:
         return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
 
@@ -156,8 +161,7 @@ def test_what_a_worker_that_is_cut_off_had_goes_to_another_and_it_comes_back(lab
 def test_a_comparison_that_is_stopped_or_killed_leaves_nothing_running(lab: Lab, number: int) -> None:
     name = f"stopped{number}"
     with lab.compare(name, *LONG, "--seeds", "3") as process:
-        until(lambda: all(lab.busy(host) for host in lab.hosts))
-        time.sleep(3)  # some steps are taken
+        until(lambda: len(lab.learning()) == 3)
         process.send_signal(number)
         process.communicate(timeout=90)
         assert process.returncode == (130 if number == signal.SIGINT else -number), lab.said()

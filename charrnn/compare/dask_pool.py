@@ -56,18 +56,22 @@ class DaskPool:
     def __init__(self, address: str, insecure: bool = False) -> None:
         scheme, place = _read(address, insecure)
         try:
-            from distributed import Client
+            from distributed import Client, Security
         except ImportError:
             raise CharRNNError("--on dask:// needs the package distributed", how_to_install("dask")) from None
+        if scheme == "tls" and Security().get_connection_args("client")["ssl_context"] is None:
+            raise CharRNNError(
+                f"{address} is asked for, and Dask's configuration names no certificates",
+                "set distributed.comm.tls.ca-file, .client.cert and .client.key there (docs/machines.md)",
+            )
         try:
             self._client = Client(
                 f"{scheme}://{place}", timeout=CONNECT_SECONDS, set_as_default=False, name="charrnn-compare"
             )
-        except (OSError, TypeError, ValueError, RuntimeError) as error:  # TypeError: TLS without certificates
-            hint = "start one there: dask scheduler"
-            if scheme == "tls":
-                hint = "name the certificates in Dask's configuration: distributed.comm.tls (docs/machines.md)"
-            raise CharRNNError(f"no Dask scheduler answers at {scheme}://{place}: {error}", hint) from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CharRNNError(
+                f"no Dask scheduler answers at {scheme}://{place}: {error}", "start one there: dask scheduler"
+            ) from None
         self._name, self._place = self._client.id, place
         try:
             self.slots, self.threads, self.unequal = self._workers()

@@ -72,6 +72,7 @@ class _Sending:
             for job in jobs:
                 order = self._order(job)
                 self._sent.append(Sent(job, order, self._pool.submit(order.to_json(), {})))
+                yield Progress(job, order.begun or 0)  # from now on there is something to save
             while self._sent and not self._asked():
                 yield from self._ended()
                 yield from self._begun()

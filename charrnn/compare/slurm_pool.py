@@ -23,6 +23,7 @@ FOLDER = ".submitit"
 PRIVATE = 0o700
 MINUTES = 60  # of one job; a run that takes longer is queued again, and goes on from its checkpoint
 MOST_TIMES = 10_000  # that a run is queued again
+SAID_CHARACTERS = 500
 QUEUE_SECONDS = 10.0  # between two looks at the queue
 # Of sbatch, by its own names: with a number, with a text, with nothing.
 NUMBERS = ("time", "cpus_per_task", "gpus_per_node")
@@ -57,7 +58,7 @@ class SlurmPool:
 
     def __init__(self, folder: Path, options: str = "", cluster: str = "slurm") -> None:
         given = read_options(options)
-        self.threads = given.get("cpus_per_task")
+        self.threads = given.get("cpus_per_task", 1)  # as sbatch has it
         self.unequal = (
             None if given.get("exclusive") else "jobs of others on a node slow a run down: give slurm:exclusive"
         )
@@ -133,7 +134,10 @@ class _Submitted:
         return not young and not self._pool.is_queued(self.job.job_id)
 
     def result(self) -> Any:
-        """Return its answer; raise what submitit raises where there is none."""
+        """Return its answer; raise what submitit raises where it failed, and OSError where there is none."""
+        if not self.job.paths.result_pickle.exists():  # submitit would wait for it, where the cluster counts nothing
+            said = (self.job.stderr() or "nothing")[-SAID_CHARACTERS:]
+            raise OSError(f"job {self.job.job_id} of the cluster ended without an answer, and said: {said}")
         return self.job.result()
 
     def cancel(self) -> None:
