@@ -3,7 +3,8 @@
     python tests/ranks_figures.py 512 2 5          # hidden size, layers, steps of each
 
 Prints JSON: milliseconds a step, least and median, by ranks x threads, and bytes that one rank sends in a step, as the
-system counted them on the loopback. Run it on a quiet machine.
+system counted them on the loopback. Then of half a batch: by one process alone, and by two at once that know nothing of
+each other, which is the least that two ranks could take. Run it on a quiet machine.
 """
 
 import json
@@ -24,7 +25,7 @@ def loopback_bytes() -> int:
     return int(next(line for line in lines if line.strip().startswith("lo:")).partition(":")[2].split()[8])
 
 
-def work(hidden: int, layers: int, steps: int, threads: int) -> None:
+def work(hidden: int, layers: int, steps: int, threads: int, batch: int = B) -> None:
     """Time steps, as a rank or alone."""
     import torch
 
@@ -43,7 +44,7 @@ def work(hidden: int, layers: int, steps: int, threads: int) -> None:
         cell="lstm",
         hidden=hidden,
         layers=layers,
-        batch=B,
+        batch=batch,
         window=T,
         engine="native",
         precision="float32",
@@ -78,17 +79,32 @@ def work(hidden: int, layers: int, steps: int, threads: int) -> None:
         timed(group)
 
 
+def started(command: list[str], *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*command, str(Path(__file__)), "--worker", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def figures(process: "subprocess.Popen[str]") -> dict[str, float]:
+    found: dict[str, float] = json.loads(process.communicate()[0].splitlines()[-1])
+    return found
+
+
 def measured(n: int, threads: int, *sizes: str) -> dict[str, float]:
     command = [sys.executable]
     if n > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
-    words = [*command, str(Path(__file__)), "--worker", *sizes, str(threads)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return figures(started(command, *sizes, str(threads)))
+
+
+def apart(n: int, *sizes: str) -> float:
+    """Milliseconds, at least, of half a batch by one thread, while n processes do the same."""
+    begun = [started([sys.executable], *sizes, "1", str(B // 2)) for _ in range(n)]
+    return max(round(1000 * figures(process)["least"], 1) for process in begun)
 
 
 def main() -> None:
@@ -106,6 +122,7 @@ def main() -> None:
             "bytes": round(found["bytes"] / n),
         }
         print(json.dumps(line), flush=True)
+    print(json.dumps({"half a batch": {"alone": apart(1, *sys.argv[1:4]), "two at once": apart(2, *sys.argv[1:4])}}))
 
 
 if __name__ == "__main__":
