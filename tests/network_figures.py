@@ -3,12 +3,13 @@
     python tests/network_figures.py                # as root: hosts are network namespaces, slowed down by tc
 
 Prints JSON, a line for each network, number of ranks and number of bytes: the median of sums of torch.distributed with
-gloo, and 2 (N - 1) (latency + bytes / (N bandwidth)), as a ring of N ranks takes them, where the latency is what the
-smallest sum says; then steps of two ranks that train.
+gloo, and 2 (N - 1) (latency + bytes / (N bandwidth)), as a ring of N ranks takes them. The latency is what the smallest
+sum says, the bandwidth what one connection carries there. Then steps of two ranks that train.
 """
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from hosts import Host, network
 HERE = Path(__file__)
 SIZES = (4, 2_079_512, 14_484_248)  # one number; the gradients of lstm 256 x 1 and of 512 x 2
 TIMES = 9
-NETWORKS = {"as it is": None, "1 Gbit/s": 1_000_000_000, "0.1 Gbit/s": 100_000_000}  # bits a second
+PORT = 29600
+NETWORKS = {"as it is": None, "1 Gbit/s": 1_000_000_000}  # bits a second
 
 
 def work(rank: int, world: int) -> None:
@@ -67,6 +69,31 @@ def together(hosts: list[Host], commands: list[list[str]]) -> str:
     return next(each for each in said if each.strip()).splitlines()[-1]
 
 
+def receive() -> None:
+    """Print how many bytes a second come by one connection."""
+    with socket.create_server(("", PORT)) as server:
+        connection, _ = server.accept()
+        began, count = time.perf_counter(), 0
+        while data := connection.recv(1 << 20):
+            count += len(data)
+        connection.close()
+        print(json.dumps(count / (time.perf_counter() - began)))
+
+
+def send(address: str) -> None:
+    """Send by one connection."""
+    time.sleep(1)  # until the other side listens
+    with socket.create_connection((address, PORT)) as connection:
+        for _ in range(60):
+            connection.sendall(bytes(1 << 20))
+
+
+def bandwidth(hosts: list[Host]) -> float:
+    """Bytes a second from the second host to the first."""
+    commands = [[sys.executable, str(HERE), "--receive"], [sys.executable, str(HERE), "--send", hosts[0].address]]
+    return float(json.loads(together(hosts[:2], commands)))
+
+
 def sums(hosts: list[Host]) -> list[float]:
     commands = [[sys.executable, str(HERE), "--rank", str(rank), str(len(hosts))] for rank in range(len(hosts))]
     return list(json.loads(together(hosts, commands)))
@@ -89,17 +116,27 @@ def main() -> None:
     if sys.argv[1:2] == ["--rank"]:
         work(*map(int, sys.argv[2:]))
         return
+    if sys.argv[1:2] == ["--receive"]:
+        receive()
+        return
+    if sys.argv[1:2] == ["--send"]:
+        send(sys.argv[2])
+        return
     for name, bits in NETWORKS.items():
         for count in (2, 4):
             with network(count) as hosts:
                 for host in hosts if bits is not None else []:
                     host.slow_down(bits)
-                found = sums(hosts)
+                found, carried = sums(hosts), bandwidth(hosts)
                 for size, seconds in zip(SIZES, found, strict=True):
-                    line = {"network": name, "ranks": count, "bytes": size, "ms": round(1000 * seconds, 2)}
-                    if bits is not None:
-                        paper = found[0] + 2 * (count - 1) / count * size * 8 / bits
-                        line["paper ms"] = round(1000 * paper, 2)
+                    line = {
+                        "network": name,
+                        "ranks": count,
+                        "MB/s": round(carried / 1e6, 1),
+                        "bytes": size,
+                        "ms": round(1000 * seconds, 2),
+                    }
+                    line["paper ms"] = round(1000 * (found[0] + 2 * (count - 1) / count * size / carried), 2)
                     print(json.dumps(line), flush=True)
                 if count == 2:
                     print(json.dumps({"network": name, "step": "256 x 1", **steps(hosts, 256, 1, 8)}), flush=True)

@@ -19,7 +19,6 @@ from hosts import Host, network
 from charrnn.training.run import Run
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 DASK_COMMAND = (sys.executable, "-m", "dask")
@@ -138,10 +137,11 @@ def finished(lab: Lab, process: "subprocess.Popen[str]") -> Any:
     return json.loads(told.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.hosts
 def test_what_a_worker_that_is_cut_off_had_goes_to_another_and_it_comes_back(lab: Lab) -> None:
     second = lab.hosts[1]
-    with lab.compare("cut", *LONG, "--seeds", "3") as process:
+    with lab.compare("cut", *LONG, "--steps", "1200", "--seeds", "3") as process:
         until(lambda: all(lab.busy(host) for host in lab.hosts))
         second.cut_off()
         result = finished(lab, process)
@@ -150,14 +150,20 @@ def test_what_a_worker_that_is_cut_off_had_goes_to_another_and_it_comes_back(lab
     assert not list((lab.folder / "home2" / ".errands").glob("*/*.lock"))
     second.join()
     until(lambda: "Registered to" in (lab.folder / "worker2.log").read_text().rpartition("End worker")[2])
-    with lab.compare("back", *LONG, "--seeds", "3") as process:
+    with lab.compare("back", *LONG, "--steps", "1200", "--seeds", "3") as process:
         until(lambda: lab.busy(second))
         result = finished(lab, process)
     assert {machine["host"] for machine in result["machines"]} == {host.name for host in lab.hosts}
 
 
 @pytest.mark.hosts
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
+    ],
+)
 def test_a_comparison_that_is_stopped_or_killed_leaves_nothing_running(lab: Lab, number: int) -> None:
     name = f"stopped{number}"
     with lab.compare(name, *LONG, "--seeds", "3") as process:
@@ -184,6 +190,7 @@ def certificates(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("openssl"), reason="certificates are made by openssl")
 def test_a_scheduler_with_tls_is_used_by_who_has_certificates(tmp_path: Path, corpus: str) -> None:
     tls = certificates(tmp_path)
