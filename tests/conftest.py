@@ -26,6 +26,8 @@ for _number in SIGNALS:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 # Small models are fastest on one thread, and tests that run side by side do not fight over cores.
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU run in Python here; Triton looks once, when it is imported
 settings.register_profile("charrnn", deadline=None)  # the machine may be shared
 settings.load_profile("charrnn")
 SMALL = {

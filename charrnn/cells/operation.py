@@ -45,6 +45,7 @@ class Operation:
         elementwise gets whole arrays, and is written in other rows.
     numba: of an operation that is not elementwise, for completing: Python source with a place {} for each argument,
         which are arrays, and for one more, into which its result goes. javascript is so too.
+    triton: of an elementwise operation, Triton with a place {} for each argument, which are arrays or numbers.
     onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
     javascript: JavaScript with a place {} for each argument.
     latex: LaTeX with a place {} for each argument.
@@ -60,6 +61,7 @@ class Operation:
     cost: int = 1
     llvm: Callable[..., Any] | None = None
     numba: str = ""
+    triton: str = ""
     onnx: Callable[..., Any] | None = None
     javascript: str = ""
     latex: str = ""

@@ -1,4 +1,4 @@
-"""Run a cell along time: four engines, the same numbers. Each is one file here, with the same two functions.
+"""Run a cell along time: five engines, the same numbers. Each is one file here, with the same two functions.
 
     supports(cell, device) -> bool             whether the engine can run a cell on a device
     run(cell, x, state, p) -> (y, state)       run one layer over a sequence
@@ -69,6 +69,7 @@ ENGINES = (
     Engine("fused", "fused"),
     Engine("scan", "scan"),
     Engine("loop", "loop"),
+    Engine("triton", "on_chip", compiles=True),
     Engine("native", "compiled", compiles=True),
 )
 NAMES = tuple(engine.name for engine in ENGINES)

@@ -23,26 +23,33 @@ Run = Callable[[Tensor, Tensor, tuple[Tensor, ...], Any], tuple[Tensor, tuple[Te
 
 
 def difference(
-    cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int, dtype: torch.dtype, run: Run
+    cell: Cell,
+    shapes: dict[str, tuple[int, ...]],
+    I: int,
+    H: int,
+    dtype: torch.dtype,
+    run: Run,
+    device: str = "cpu",
 ) -> str | None:
     """Say where a compiled layer differs from the equations, forwards or backwards; None where it does not.
 
     shapes: of the parameters. dtype: of the products. run: runs the layer on rows (T B, I), an index (T, B), states
-    and parameters.
+    and parameters, on the device.
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     rng = np.random.default_rng(7)
 
     def drawn(shape: tuple[int, ...]) -> Tensor:
         scale = 1 / math.sqrt(shape[0]) if len(shape) > 1 else 0.5
-        return torch.tensor(scale * rng.standard_normal(shape), dtype=wide)
+        return torch.tensor(scale * rng.standard_normal(shape), dtype=wide, device=device)
 
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
         x, params = drawn((T * B, I)), {name: drawn(shape) for name, shape in shapes.items()}
         states = tuple(
-            torch.full((B, H), float(start), dtype=wide) + 0.1 * drawn((B, H)) for start in cell.state.values()
+            torch.full((B, H), float(start), dtype=wide, device=device) + 0.1 * drawn((B, H))
+            for start in cell.state.values()
         )
-        index = torch.arange(T * B).view(T, B)
+        index = torch.arange(T * B, device=device).view(T, B)
         found = []
         for way in ("compiled", "loop"):
             leaves = [t.clone().requires_grad_() for t in (x, *states, *params.values())]
@@ -50,10 +57,10 @@ def difference(
             if way == "loop":
                 y, after = loop.run(cell, given.view(T, B, I), begun, p)
             else:
-                with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     y, after = run(given, index, begun, p)
             outputs = [y.to(wide), *after]
-            weights = [torch.linspace(0.5, 1.5, o.numel(), dtype=wide).view_as(o) for o in outputs]
+            weights = [torch.linspace(0.5, 1.5, o.numel(), dtype=wide, device=device).view_as(o) for o in outputs]
             gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True)
             found.append([*outputs, *(torch.zeros(1) if g is None else g for g in gradients)])
     names = ["the output", *(f"state {n}" for n in cell.state), "the gradient of x"]

@@ -1,0 +1,48 @@
+"""Compile kernels of cells for a GPU of compute capability 9.0, which needs none: python compiled_for_gpu.py CELL ...
+
+Every cell at 512 features and 64 rows, with bf16 products, forwards and backwards, as a GPU of 132 processors would run
+them. What Triton's compiler refuses ends it; so does what needs more memory than a processor has.
+"""
+
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from charrnn import cells
+from charrnn.engines import on_chip
+
+H, B, PROCESSORS, SHARED_BYTES = 512, 64, 132, 232_448
+
+
+def compile_kernels(name: str) -> None:
+    """Compile both kernels of a cell with the tiling that it gets first."""
+    cell = cells.get(name)
+    shapes = {key: tuple(param.shape) for key, param in cell.shapes(H, H).items()}
+    z = cell.inputs(torch.zeros(1, H), cell.pack({key: torch.zeros(shape) for key, shape in shapes.items()}))
+    code = on_chip.compiled(on_chip.written(cell, shapes, z.shape[-1], H))
+    tiling = on_chip.tilings(B, H, code.kernels.tiles, on_chip.BF16_BYTES, PROCESSORS)[0]
+    for kernel in (code.forward, code.backward):
+        constants = on_chip.sizes(tiling, H) | ({"KEPT": True} if "KEPT" in kernel.arg_names else {})
+        signature = {argument: _type(argument) for argument in kernel.arg_names}
+        signature |= dict.fromkeys(constants, "constexpr")
+        target = GPUTarget("cuda", 90, 32)
+        found = triton.compile(ASTSource(kernel, signature, constants), target=target, options=on_chip.options(tiling))
+        used = found.metadata.shared
+        print(f"{name} {tiling} {kernel.__name__}: {used} bytes", flush=True)
+        if used > SHARED_BYTES:
+            sys.exit(f"{name} {kernel.__name__} needs {used} of {SHARED_BYTES} bytes")
+
+
+def _type(argument: str) -> str:
+    if argument in ("T", "B", "first"):
+        return "i32"
+    if argument == "counter":
+        return "*i32"
+    return "*bf16" if argument.startswith(("matrix", "left", "dout", "y", "dy")) else "*fp32"
+
+
+for cell_name in sys.argv[1:]:
+    compile_kernels(cell_name)
