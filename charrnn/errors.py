@@ -32,6 +32,10 @@ class WrongCodeWarning(UserWarning):
     """Compiled code computes something else than the equations on this processor, and is not used."""
 
 
+class NotRecordedWarning(UserWarning):
+    """Work for a GPU cannot be recorded, and is given to it piece by piece."""
+
+
 def did_you_mean(given: str, known: list[str]) -> str:
     """Return a hint that names the nearest of `known`, or all of them when none is near."""
     import difflib  # only a mistake pays for it

@@ -136,7 +136,9 @@ class Measured:
         monkeypatch.setattr(candidates.Steps, "prepare", lambda *_: None)
         monkeypatch.setattr(Waiting, "delayed_share", lambda _: self.delayed)
 
-    def compare(self, known: list[Candidate], window: int, timed: Any, seconds: float) -> dict[Candidate, float]:
+    def compare(
+        self, known: list[Candidate], window: int, timed: Any, seconds: float, stages: Any
+    ) -> dict[Candidate, float]:
         self.times, self.known, self.seconds = self.times + 1, known, seconds
         return {c: 0.01 if c == self.best else 0.02 for c in known}
 

@@ -176,6 +176,7 @@ UNPICKLERS = (*UNPICKLERS, "yaml", "ruamel", "jsonpickle", "pandas", "code", "ru
 RUNNERS = ("eval", "exec", "compile", "torch.load", "torch.jit.load", "__import__", "execfile")
 # What the compiler made of traced equations is Python too, and Numba reads it from a function.
 RUNS_TEXT = {"charrnn.compiler.decoding.compiling": ["compile", "exec"]}
+RUNS_TEXT["charrnn.engines.on_chip"] = ["compile", "exec"]  # and so does Triton
 # A table is made of figures that are there already; nothing is read by pandas.
 RUNS_TEXT["charrnn.frames"] = ["pandas.DataFrame"]
 

@@ -5,7 +5,7 @@ order its threads arrive. `repeatable` is around all that trains or scores; it c
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -56,6 +56,46 @@ def wait(device: str) -> None:
     """Wait until a device has done all it was given: a GPU works on while Python goes ahead."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+WARM_UPS = 3  # before work is recorded: libraries choose their ways, and kernels are compiled
+
+
+def recorded(
+    work: Callable[[], None],
+    warm_up: Callable[[], object],
+    generator: torch.Generator | None = None,
+    pool: Any = None,
+) -> Callable[[], None]:
+    """Record what a GPU is given by `work`, once, without doing it. Returns what gives all of it to the GPU again.
+
+    work: reads and writes the same tensors every time, whose numbers may have changed. warm_up: what of it can be done
+    before, without a trace. generator: whose seed, as it is then, each repetition begins with. pool: of memory, from
+    `memory_pool`, for recordings of which one is done after the other.
+    """
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            warm_up()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    if generator is not None:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph, pool=pool):
+        work()
+    return graph.replay
+
+
+def memory_pool() -> Any:
+    """Return a pool of memory that several recordings may share."""
+    return torch.cuda.graph_pool_handle()
+
+
+def sent(array: Any, to: Tensor) -> None:
+    """Copy a NumPy array to a tensor on a GPU, which goes on working meanwhile."""
+    given = torch.from_numpy(array)
+    to.copy_(given.pin_memory() if to.is_cuda else given, non_blocking=True)
 
 
 def in_one_buffer(layer: str, weights: Sequence[Tensor]) -> list[Tensor]:

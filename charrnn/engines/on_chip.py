@@ -43,7 +43,9 @@ def has_triton() -> bool:
 
 def note(cell: Cell, device: str, precision: str) -> str | None:
     """Say that the loop runs instead."""
-    return "the triton engine multiplies bf16 numbers alone: in float32 the loop runs" if precision == "float32" else None
+    if precision == "float32":
+        return "the triton engine multiplies bf16 numbers alone: in float32 the loop runs"
+    return None
 
 
 def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
@@ -123,7 +125,7 @@ def tilings(B: int, H: int, tiles: int, size: int, programs: int) -> list[Tiling
     """List the ways to share out B rows and H features among programs, the best first.
 
     tiles: of H by a program's columns that it reads of matrices. size: bytes of a number of them. programs: that run at
-    once; without matrices they need not. float32 products are not made by the units that make these: there is no tiling.
+    once; without matrices they need not. There is none for float32, whose products the units for bf16 do not make.
     """
     if not tiles:
         return [Tiling(16, 32, keeps=False)]

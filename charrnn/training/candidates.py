@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from charrnn.engines import cuda
 from charrnn.text.corpus import Corpus
 from charrnn.training.config import Config
 from charrnn.training.start import initial_weights
@@ -44,7 +45,9 @@ class Stage:
 
 
 STAGES = (Stage(4, float("inf"), 0.25), Stage(32, 1.6, 0.5), Stage(None, 1.3, 1.0))
+ON_A_GPU = (Stage(None, float("inf"), 0.5), Stage(None, 1.3, 1.0))  # a recorded step is whole
 ROUNDS, MOST_ROUNDS = 2, 12  # of a stage: one may be disturbed, and so many are enough
+RECORDING_STEPS = 3
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
 WORTH_A_THREAD = 0.95  # and more threads from this share of the time of fewer
 
@@ -65,6 +68,7 @@ def compare(
     timed: Timed,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    stages: Sequence[Stage] = STAGES,
 ) -> dict[Candidate, float]:
     """Give the seconds of a step by candidate, fastest first.
 
@@ -72,7 +76,7 @@ def compare(
     that comparing may take; no stage begins that would end after them, but one round of the first.
     """
     began, best = clock(), dict.fromkeys(candidates, float("inf"))
-    for stage in STAGES:
+    for stage in stages:
         left = [c for c in candidates if best[c] <= stage.within * min(best.values())]
         characters = None if stage.characters is None else min(stage.characters, window)
         pieces = window / (characters or window)  # in a window
@@ -86,7 +90,7 @@ def compare(
             for c in left:
                 found[c] = min(found[c], timed(c, characters) * pieces)
             cost, done = clock() - before, done + 1
-        if done >= ROUNDS or stage is STAGES[0]:
+        if done >= ROUNDS or stage is stages[0]:
             best = _carried(best, found)
     return dict(sorted(best.items(), key=lambda item: item[1]))
 
@@ -119,7 +123,7 @@ class Steps:
     def __init__(self, config: Config, corpus: Corpus, waiting: Waiting) -> None:
         self._config, self._corpus, self._waiting = config, corpus, waiting
         self._weights = initial_weights(config, corpus)
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers: dict[tuple[str, ...], Trainer] = {}
         self._threads = 0
 
     def timed(self, candidate: Candidate, characters: int | None) -> float:
@@ -129,8 +133,10 @@ class Steps:
             torch.set_num_threads(candidate.threads)
             self._threads = candidate.threads
             self._run(trainer, 1)
+        cuda.wait(self._config.device)
         began = time.perf_counter()
         self._run(trainer, characters)
+        cuda.wait(self._config.device)
         took = time.perf_counter() - began
         self._waiting.look()
         return took
@@ -138,19 +144,24 @@ class Steps:
     def prepare(self, candidate: Candidate) -> None:
         """Compile what a candidate needs, make its moments, and wake up memory and caches."""
         trainer = self._ready(candidate)
+        if trainer.graphed is not None:  # a few steps record those of all lengths, mostly
+            for _ in range(RECORDING_STEPS):
+                trainer.update()
+            return
         self._run(trainer, 1)
         trainer.optimizer.update(0.0)
 
     def _ready(self, candidate: Candidate) -> Trainer:
         engine, precision, _ = candidate
-        if engine not in self._trainers:
-            self._trainers[engine] = Trainer(self._config.replace(engine=engine), self._corpus, self._weights)
-        trainer = self._trainers[engine]
+        key = (engine,) if self._config.device == "cpu" else (engine, precision)  # of which one may be recorded
+        if key not in self._trainers:
+            self._trainers[key] = Trainer(self._config.replace(engine=engine), self._corpus, self._weights)
+        trainer = self._trainers[key]
         trainer.config = trainer.config.replace(precision=precision)
         return trainer
 
     def _run(self, trainer: Trainer, characters: int | None) -> None:
-        if characters is None:
+        if characters is None or trainer.graphed is not None:
             trainer.update()
             return
         inputs, targets, _ = trainer.streams.at(0)

@@ -6,11 +6,12 @@ all else that happens before the first step. Reading the names imports no torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Rate = Any  # a number, or a tensor () on the device
 Moments = Mapping[str, "list[Tensor]"]  # by name, of each weight of a group
 
 
@@ -45,11 +46,12 @@ class Kind:
     groups(options, weights by name): the weights in groups. update(options, group, rate, weights, gradients, moments):
     changes weights and moments by one step. moments: the names of what it remembers, each like a weight; besides, it
     gets the moment 'step' of every weight: a tensor () that `update` counts up.
-    steps_on_device: whether it counts steps where the weights are, or on the CPU.
+    steps_on_device: whether it counts steps where the weights are, or on the CPU. Then all it needs is there, its rate
+    may be a tensor (), and a GPU can be told of its step once for all.
     """
 
     groups: "Callable[[Options, Mapping[str, Tensor]], list[Group]]"
-    update: "Callable[[Options, Group, float, list[Tensor], list[Tensor], Moments], None]"
+    update: "Callable[[Options, Group, Rate, list[Tensor], list[Tensor], Moments], None]"
     moments: tuple[str, ...]
     steps_on_device: bool = False
 
@@ -72,7 +74,7 @@ def _matrices_first(weights: "Mapping[str, Tensor]") -> "tuple[dict[str, Tensor]
 
 
 def _adamw(
-    options: Options, group: Group, rate: float, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
+    options: Options, group: Group, rate: Rate, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
 ) -> None:
     """AdamW (Loshchilov and Hutter 2019)."""
     from torch.optim.adamw import adamw
@@ -96,7 +98,7 @@ def _adamw(
 
 
 def _rmsprop(
-    options: Options, group: Group, rate: float, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
+    options: Options, group: Group, rate: Rate, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
 ) -> None:
     """RMSProp (Tieleman and Hinton 2012), without weight decay."""
     from torch.optim.rmsprop import rmsprop
@@ -139,12 +141,17 @@ class Optimizer:
         self._groups = self._kind.groups(options, weights)
         self.moments: dict[str, Tensor] = {}
 
+    @property
+    def is_on_device(self) -> bool:
+        """Whether a step needs nothing but what is where the weights are."""
+        return self._kind.steps_on_device
+
     def forget_gradients(self) -> None:
         """Let go of the gradients of a step."""
         for weight in self._weights.values():
             weight.grad = None
 
-    def update(self, rate: float) -> None:
+    def update(self, rate: Rate) -> None:
         """Change the weights by their gradients. rate: the schedule's; a group gets it times its scale."""
         import torch
 

@@ -123,7 +123,7 @@ def _streams(settings: Settings, corpus: Corpus) -> Streams:
 
 def _with_fastest_engine(config: Config, asked: Settings, corpus: Corpus, machine: Machine) -> Config:
     """Take the fastest engine, precision and number of threads of those left open, where the run is long enough."""
-    if config.device != "cpu" or len(machine.candidates(asked)) == 1:
+    if config.device == "mps" or len(machine.candidates(asked)) == 1:
         return config
     architecture = Architecture.of(config, corpus.tokenizer.size)
     steps = config.steps or (config.epochs or 0) * steps_per_epoch(config, corpus)

@@ -110,7 +110,12 @@ class Machine:
         cell, options = self._settings.cell, sorted(self._settings.cell_options.items())
         sizes = f"{self._small.hidden} {self._learned} {options}"
         how = f"{self.device} {self.engine} {self.precision} {self.threads} threads"
-        return f"{__version__} {torch.__version__} {processor()} {how} {cell} {sizes}"
+        return f"{__version__} {torch.__version__} {self._processor} {how} {cell} {sizes}"
+
+    @property
+    def _processor(self) -> str:
+        """Name what computes: the processor, with the GPU where it is that."""
+        return f"{processor()}, {torch.cuda.get_device_name()}" if self.device == "cuda" else processor()
 
     @cached_property
     def _learned(self) -> int:
@@ -157,13 +162,16 @@ class Machine:
         return figure
 
     def candidates(self, asked: Settings) -> list[Candidate]:
-        """List the ways to train a model on this CPU that what was asked leaves open."""
+        """List the ways to train a model on this device that what was asked leaves open."""
         cell = cells.get(asked.cell)
-        names = engines.names_for(cell) if asked.engine == "auto" else [asked.engine]
+        names = engines.names_for(cell, self.device) if asked.engine == "auto" else [asked.engine]
         precisions = [asked.precision]
-        if asked.precision == "auto":
+        if asked.precision == "auto" and self.device != "cpu":
+            precisions = [self.precision]
+        elif asked.precision == "auto":
             precisions = ["float32", "bf16"] if has_bf16_units() else ["float32"]
         counts = candidates.thread_counts(self.threads) if asked.threads is None else (asked.threads,)
+        counts = counts if self.device == "cpu" else (self.threads,)
         return [Candidate(e, p, n) for n in counts for e in names for p in precisions]
 
     def compared(self, config: Config, corpus: Corpus, asked: Settings, run_seconds: float) -> dict[Candidate, float]:
@@ -177,14 +185,16 @@ class Machine:
         if kept is not None and set(kept) == {str(c) for c in known}:
             found = {c: kept[str(c)] for c in known}
             return dict(sorted(found.items(), key=lambda item: item[1]))
-        began = time.perf_counter()
-        with self._measuring(self.threads) as waiting:
+        began, stages = time.perf_counter(), candidates.STAGES if self.device == "cpu" else candidates.ON_A_GPU
+        repeatable = cuda.repeatable(self.device, tf32=config.precision == "bf16")  # as training will be
+        with repeatable, self._measuring(self.threads) as waiting:
             steps = candidates.Steps(config, corpus, waiting)
             for engine, precision in dict.fromkeys(c[:2] for c in known):
                 steps.prepare(Candidate(engine, precision, self.threads))
             allowed = min(max(MEASURING_SECONDS, MEASURING_SHARE * run_seconds), MOST_MEASURING_SECONDS)
             spent = self._measured_seconds + time.perf_counter() - began  # compiling may take longer, the first time
-            seconds = candidates.compare(known, config.window, steps.timed, max(allowed - spent, LEAST_SHARE * allowed))
+            left = max(allowed - spent, LEAST_SHARE * allowed)
+            seconds = candidates.compare(known, config.window, steps.timed, left, stages=stages)
             if waiting.delayed_share() < UNDISTURBED:
                 kept_speeds.keep_choice(name, {str(c): s for c, s in seconds.items()})
         return seconds
@@ -193,7 +203,7 @@ class Machine:
         """All that the seconds of candidates depend on, in words."""
         architecture = Architecture.of(config, self._vocabulary)
         sizes = f"batch {config.batch}, window {config.window}, {config.optimizer}, dropout {config.dropout > 0}"
-        where = f"{__version__} {torch.__version__} {processor()} {cores()} cores"
+        where = f"{__version__} {torch.__version__} {self._processor} {cores()} cores"
         return f"{where} {architecture} {sizes}: {', '.join(map(str, known))}"
 
     @contextmanager

@@ -5,9 +5,12 @@ It knows no clock and no disk. What a step does is a pure function of (configura
 
 import hashlib
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charrnn.model.architecture import Architecture, Weights
@@ -20,6 +23,13 @@ from charrnn.training.optimizers import Optimizer
 from charrnn.training.ranks import Order, Ranks
 from charrnn.training.start import initial_weights
 from charrnn.training.tensor_files import Tensors
+
+
+class Graphed(Protocol):
+    """Takes the steps of a trainer on a GPU, most of them as one piece of work."""
+
+    def advance(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float) -> Tensor:
+        """Take a step of the trainer on a window (T, B). Returns the loss, nats per id, on the device."""
 
 
 class Trainer:
@@ -54,6 +64,11 @@ class Trainer:
         self.characters = 0
         self.state: State = self._start()
         self.forget_sums()
+        self.graphed: Graphed | None = None
+        if self.device.type == "cuda" and ranks is None:
+            from charrnn.training.graphed import GraphedSteps  # only a GPU needs it
+
+            self.graphed = GraphedSteps(self)
 
     @property
     def steps(self) -> int | None:
@@ -76,15 +91,26 @@ class Trainer:
         if begins:
             self.state = self._start()
         characters, count = self.corpus.tokenizer.characters_in(targets.ravel()), targets.size
+        if self.graphed is not None:
+            loss = self.graphed.advance(inputs, targets, rate)
+        else:
+            loss = self._advance(inputs, targets, rate, wish)
+        self.step += 1
+        self.characters += characters
+        self.sum_nats += loss.detach().double() * count
+        self.sum_characters += characters
+        return loss.detach()
+
+    def _advance(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float, wish: bool) -> Tensor:
+        """Take a step as it is written, an operation after the other. Returns the loss of all rows."""
+        count = targets.size
         if self.ranks is not None:
             inputs, targets = (np.ascontiguousarray(each[:, self.rows]) for each in (inputs, targets))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            ids = torch.from_numpy(inputs).to(self.device)
-            logits, state = self.model(
-                ids, self.state, self._dropout(), self.streams.cuts(inputs), self._part(), self.seen
-            )
+        ids, wanted = (torch.from_numpy(each).to(self.device) for each in (inputs, targets))
+        seed = self.dropout_seed()
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        loss, state = self.loss(ids, wanted, self.state, generator, self.streams.cuts(inputs))
         self.state = detach(state)  # truncate: gradients stop at the window
-        loss = self.loss(logits, torch.from_numpy(targets).to(self.device))
         self.optimizer.forget_gradients()
         if self.ranks is None:
             torch.autograd.backward(loss)
@@ -94,16 +120,19 @@ class Trainer:
             loss = self._sum(loss, self.ranks, wish)
         clip_gradients(self.config, self.model.weights)
         self.optimizer.update(rate)
-        self.step += 1
-        self.characters += characters
-        self.sum_nats += loss.detach().double() * count
-        self.sum_characters += characters
-        return loss.detach()
+        return loss
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean nats of ids (T, B). logits: of all ids, or of those that are seen, where only they learn."""
+    def loss(
+        self, ids: Tensor, targets: Tensor, state: State, generator: torch.Generator | None, cuts: Sequence[int] = ()
+    ) -> tuple[Tensor, State]:
+        """Return the mean loss of a window in nats per id, under autograd, and the state after it.
+
+        ids, targets: (T, B) on the device. generator: of dropout masks. cuts: where rows begin anew.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            logits, after = self.model(ids, state, generator, cuts, self._part(), self.seen)
         wanted = targets if self.seen is None else self.seen.place[targets]
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten()), after
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0 the first."""
@@ -212,12 +241,12 @@ class Trainer:
     def _part(self) -> Part | None:
         return None if self.ranks is None else Part(self.rows, self.streams.batch)
 
-    def _dropout(self) -> torch.Generator | None:
-        """Return the source of this step's dropout masks: a pure function of the seed and the step."""
+    def dropout_seed(self) -> int | None:
+        """Return what this step's dropout masks begin with: a pure function of the seed and the step."""
         if self.config.dropout == 0:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
-        return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:7], "big"))
+        return int.from_bytes(digest[:7], "big")
 
 
 def _side_by_side(state: State) -> Tensor:
