@@ -16,7 +16,7 @@ from torch import Tensor
 
 from charrnn import api, cells, devices, engines
 from charrnn.api import TextModel
-from charrnn.engines import cuda, fused
+from charrnn.engines import cuda, fused, mps
 from charrnn.errors import CharRNNError
 from charrnn.generate import decoders, fastest
 from charrnn.model.architecture import Architecture, Weights
@@ -141,6 +141,82 @@ def test_a_fused_optimizer_counts_its_steps_where_the_weights_are(optimizer: str
     assert {name: value.device.type for name, value in at_work.moments.items()} == {
         name: where if name == "step/w" else "meta" for name in saved
     }
+
+
+# What is not here
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "visible", "said", "problem", "hint"),
+    [
+        (None, True, None, "", "is built without CUDA", "install torch for CUDA"),
+        ("13.0", False, None, "", "has no NVIDIA driver", "--device cpu"),
+        (
+            "13.0",
+            True,
+            "3",
+            "The NVIDIA driver on your system is too old (found version 11040).",
+            "its driver is too old for CUDA 13.0",
+            "found version 11040",
+        ),
+        ("13.0", True, "7", "No CUDA GPUs are available", "CUDA_VISIBLE_DEVICES is '7'", "nvidia-smi"),
+        ("13.0", True, None, "CUDA unknown error", "torch says: CUDA unknown error", "--device cpu"),
+        ("13.0", True, None, "", "the driver shows no GPU", "nvidia-smi"),
+    ],
+)
+def test_why_there_is_no_cuda_is_said(
+    built: str | None,
+    driver: bool,
+    visible: str | None,
+    said: str,
+    problem: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begin() -> None:
+        if said:
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", begin)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(CharRNNError) as caught:
+        devices.resolve("cuda")
+    assert "there is no device 'cuda' here" in caught.value.problem
+    assert problem in caught.value.problem
+    assert hint in caught.value.hint
+
+
+# A Mac's GPU
+
+
+def test_a_macs_gpu_is_taken_if_it_computes_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CharRNNError, match="there is no device 'mps' here"):
+        devices.resolve("mps")
+    outcome, changed = mps._outcome, dict[str, float]()
+
+    def on(name: str, device: str) -> dict[str, Tensor]:
+        found = outcome(name, "cpu")
+        return found if device == "cpu" else {what: value * changed.get(what, 1) for what, value in found.items()}
+
+    monkeypatch.setattr(mps, "_outcome", on)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    mps.difference.cache_clear()
+    assert devices.resolve("mps") == "mps"
+    mps.difference.cache_clear()
+    changed["the gradient of U"] = 1.01
+    with pytest.raises(CharRNNError, match=r"the gradient of U of .* differs by 0\.01 of its norm; use --device cpu"):
+        devices.resolve("mps")
+    mps.difference.cache_clear()
+
+
+def test_torchs_layers_are_not_used_on_a_macs_gpu() -> None:
+    assert engines.names_for(cells.get("lstm"), "mps") == ["loop"]
+    assert engines.names_for(cells.get("mingru"), "mps") == ["scan", "loop"]
 
 
 # Going on elsewhere

@@ -54,8 +54,8 @@ def repeatable(device: str, tf32: bool = False) -> Iterator[None]:
 
 def wait(device: str) -> None:
     """Wait until a device has done all it was given: a GPU works on while Python goes ahead."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device != "cpu":
+        getattr(torch, device).synchronize()
 
 
 WARM_UPS = 3  # before work is recorded: libraries choose their ways, and kernels are compiled

@@ -13,8 +13,11 @@ from charrnn.engines.sequence import Looked, States, look_up
 
 
 def supports(cell: Cell, device: str) -> bool:
-    """Tell whether the engine can run a cell on a device: where torch has a layer that is the same function."""
-    return cell.twin is not None
+    """Tell whether the engine can run a cell on a device: where torch has a layer that is the same function.
+
+    Not on a Mac's GPU: torch's layers have given wrong gradients there.
+    """
+    return cell.twin is not None and device != "mps"
 
 
 def note(cell: Cell, device: str, precision: str) -> str | None:

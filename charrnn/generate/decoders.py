@@ -31,7 +31,7 @@ class Decoders:
     ) -> None:
         """Hold what decoders are made of.
 
-        device: 'cpu', 'cuda', or 'auto' for the faster of the two. kept: the dtype of the matrices on a CPU.
+        device: 'cpu', 'cuda', 'mps', or 'auto' for the faster of CPU and CUDA. kept: the dtype of matrices on a CPU.
         """
         self.architecture, self.weights, self.device, self.kept = architecture, weights, device, kept
 
@@ -41,7 +41,12 @@ class Decoders:
         characters: how many are to be read and drawn. For few of them nothing is compiled: NumPy decodes, where no
         compiled code is on disk. None: that is not known.
         """
-        ways = {"cpu": lambda: self._on_cpu, "cuda": lambda: self._on_cuda, "auto": lambda: self._faster}
+        ways = {
+            "cpu": lambda: self._on_cpu,
+            "cuda": lambda: self._on_cuda,
+            "mps": lambda: self._on_mps,
+            "auto": lambda: self._faster,
+        }
         with _making:
             if characters is not None and self._is_quick(characters):
                 return self._by_numpy
@@ -93,6 +98,10 @@ class Decoders:
     @cached_property
     def _on_cuda(self) -> Decoder:
         return make(self.architecture, self.weights, "cuda", self.kept)
+
+    @cached_property
+    def _on_mps(self) -> Decoder:
+        return make(self.architecture, self.weights, "mps", self.kept)
 
     @cached_property
     def _on_cpu(self) -> Decoder:

@@ -41,7 +41,7 @@ def costs(
 
     if mode == "adapt":
         return adapting(decoders, engine).costs(ids, starts)
-    if mode == "stream" and len(ids) >= COMPILE_IDS and decoders.device != "cuda":
+    if mode == "stream" and len(ids) >= COMPILE_IDS and decoders.device not in ("cuda", "mps"):
         decoder = decoders.on_cpu()
         if isinstance(decoder, StreamScoring) and _is_faster(decoder, decoders, engine, ids):
             return decoder.stream_costs(ids, starts)
@@ -60,13 +60,14 @@ def adapting(decoders: Decoders, engine: str) -> "Adapting":
 
 def _network(decoders: Decoders, engine: str) -> "CharRNN":
     """Return the model under torch, on the GPU where that may be used."""
-    from charrnn.engines import names_for
+    from charrnn.engines import choose, names_for
     from charrnn.model.rnn import CharRNN
 
-    device = "cpu" if decoders.device == "cpu" else "cuda"
+    device = decoders.device if decoders.device in ("cpu", "mps") else "cuda"
     if engine not in names_for(decoders.architecture.definition, device):
         engine = "auto"  # trained elsewhere, perhaps
-    return CharRNN(decoders.architecture, decoders.weights, engine).to(device)
+    chosen = choose(decoders.architecture.definition, engine, device)
+    return CharRNN(decoders.architecture, decoders.weights, chosen).to(device)
 
 
 def _is_faster(decoder: StreamScoring, decoders: Decoders, engine: str, ids: NDArray[Any]) -> bool:

@@ -177,7 +177,7 @@ def _windows(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the costs (B, t) of `windows` without gradients, as NumPy has them."""
     for costs in windows(model, rows, window, starts, begins):
-        yield costs.t().double().cpu().numpy()
+        yield costs.t().cpu().double().numpy()
 
 
 def windows(model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, begins: Sequence[int]) -> Iterator[Tensor]:

@@ -166,7 +166,6 @@ class Steps:
             return
         inputs, targets, _ = trainer.streams.at(0)
         ids, wanted = (torch.from_numpy(part[:characters]) for part in (inputs, targets))
-        with torch.autocast("cpu", torch.bfloat16, enabled=trainer.config.precision == "bf16"):
-            logits, _ = trainer.model(ids, trainer.model.start(ids.shape[1]), seen=trainer.seen)
+        loss, _ = trainer.loss(ids, wanted, trainer.model.start(ids.shape[1]), None)
         trainer.optimizer.forget_gradients()
-        torch.autograd.backward(trainer.loss(logits, wanted))
+        torch.autograd.backward(loss)

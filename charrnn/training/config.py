@@ -36,7 +36,7 @@ class Config(Settings):
     warmup: int = narrowed(Settings, "warmup")
     patience: int = narrowed(Settings, "patience")
     threads: int = narrowed(Settings, "threads")
-    device: str = narrowed(Settings, "device", choices=("cpu", "cuda"))
+    device: str = narrowed(Settings, "device", choices=("cpu", "cuda", "mps"))
     precision: str = narrowed(Settings, "precision", choices=("float32", "bf16"))
     engine: str = narrowed(Settings, "engine", choices=engines.NAMES)
 

@@ -78,7 +78,7 @@ def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str,
     Raises CharRNNError for a device that was asked for and is not here.
     """
     asked = None if device == "auto" else device
-    here = config.device == "cpu" or torch.cuda.is_available()
+    here = config.device == "cpu" or getattr(torch, config.device).is_available()
     where = devices.resolve(asked or (config.device if here else "cpu"))
     if where == config.device:
         return config, ()

@@ -41,8 +41,8 @@ LEAST_SHARE = 1 / 3  # of that, for comparing, whatever was spent before
 class Machine:
     """This machine, as far as training with some settings on a corpus asks. Figures are measured once, when asked for.
 
-    device: 'cpu' or 'cuda'. threads, precision, engine: those asked for, or what will probably be chosen, so that sizes
-    fit the speed there will be. Where other ranks train too, each is taken to be as fast as this one.
+    device: as `devices.resolve` says. threads, precision, engine: those asked for, or what will probably be chosen, so
+    that sizes fit the speed there will be. Where other ranks train too, each is taken to be as fast as this one.
     """
 
     def __init__(self, settings: Settings, corpus: Corpus, ranks: Ranks | None = None) -> None:
@@ -57,6 +57,10 @@ class Machine:
         self._measured_seconds = 0.0  # that measuring took so far
         self.engine = self._likely_engine()
 
+    @property
+    def _engine(self) -> engines.Engine:
+        return engines.choose(cells.get(self._settings.cell), self.engine, self.device)
+
     def _likely_engine(self) -> str:
         cell = cells.get(self._settings.cell)
         if self._settings.engine == "auto" and (self._settings.budget or 0) >= WORTH_COMPILING_SECONDS:
@@ -70,6 +74,8 @@ class Machine:
         """The precision asked for, or bf16 where its products are clearly faster than float32's."""
         if self._settings.precision != "auto":
             return self._settings.precision
+        if self.device == "mps":
+            return "float32"
         if self.device == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported() else "float32"
         return "bf16" if has_bf16_units() and self.bf16_share < FASTER_BF16 else "float32"
@@ -132,7 +138,7 @@ class Machine:
         """Multiply-adds a second in training, by a few small steps of the cell in question."""
         small = self._small
         architecture = Architecture.of(small, self._learned)
-        model = CharRNN(architecture, architecture.initial(small.seed), self.engine).to(self.device)
+        model = CharRNN(architecture, architecture.initial(small.seed), self._engine).to(self.device)
         ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
         bf16 = self.precision == "bf16"
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charrnn import engines
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN, Part, Seen, State, detach
 from charrnn.text.corpus import Corpus, Streams
@@ -51,7 +52,8 @@ class Trainer:
         self.architecture = Architecture.of(config, corpus.tokenizer.size)
         self.device = torch.device(config.device)
         weights = initial_weights(config, corpus) if weights is None else weights
-        self.model = CharRNN(self.architecture, weights, config.engine, config.dropout).to(self.device)
+        engine = engines.choose(self.architecture.definition, config.engine, config.device)
+        self.model = CharRNN(self.architecture, weights, engine, config.dropout).to(self.device)
         self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
         self.seen = self._seen()
         self.optimizer = Optimizer(config, self.model.weights)
@@ -97,7 +99,8 @@ class Trainer:
             loss = self._advance(inputs, targets, rate, wish)
         self.step += 1
         self.characters += characters
-        self.sum_nats += loss.detach().double() * count
+        nats = loss.detach()
+        self.sum_nats += (nats.cpu() if self.device.type == "mps" else nats).double() * count
         self.sum_characters += characters
         return loss.detach()
 
@@ -160,7 +163,8 @@ class Trainer:
 
     def forget_sums(self) -> None:
         """Begin the running sums behind `train_nats` anew."""
-        self.sum_nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        device = "cpu" if self.device.type == "mps" else self.device  # which has no float64
+        self.sum_nats = torch.zeros((), dtype=torch.float64, device=device)
         self.sum_characters = 0
 
     # Among ranks

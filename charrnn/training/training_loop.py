@@ -57,7 +57,7 @@ class TrainingLoop:
     ) -> None:
         self.run, self.trainer, self._machine, self._notes, self._before = run, trainer, machine, notes, before
         device = trainer.config.device
-        self.pace = Pace(began, partial(cuda.wait, device) if device == "cuda" else None)
+        self.pace = Pace(began, partial(cuda.wait, device) if device != "cpu" else None)
         self._saving = SavingClock()
         self._earlier_seconds = earlier_seconds
         self.record = Record(run, trainer, self.seconds, before)

@@ -42,7 +42,7 @@ def restore(trainer: Trainer, saved: Restored, run: str) -> None:
         tuple(tensors[f"state/{i}/{name}"].to(trainer.device) for name in trainer.architecture.definition.state)
         for i in range(trainer.architecture.layers)
     )
-    trainer.sum_nats = tensors["sums/nats"].to(trainer.device)
+    trainer.sum_nats = tensors["sums/nats"].to(trainer.sum_nats.device)
     trainer.sum_characters = int(tensors["sums/characters"])
     trainer.step, trainer.characters = saved.checkpoint.step, saved.checkpoint.characters
     trainer.hand_out(state)
