@@ -13,6 +13,8 @@ from triton.compiler import ASTSource
 
 from charrnn import cells
 from charrnn.engines import on_chip
+from charrnn.generate import graphed
+from charrnn.generate.draw_kernel import draw
 
 H, B, PROCESSORS, SHARED_BYTES = 512, 64, 132, 232_448
 
@@ -44,5 +46,33 @@ def _type(argument: str) -> str:
     return "*bf16" if argument.startswith(("matrix", "left", "dout", "y", "dy")) else "*fp32"
 
 
+def compile_draw() -> None:
+    """Compile the draw, with filters that need an order and without."""
+    types = {"logits": "*fp32", "allowed": "*u8", "following": "*i16", "filters": "*fp64", "costs": "*fp64"}
+    types |= {"scratch": "*fp64", "V": "i32"}
+    for ordered in (False, True):
+        constants = {"VP": 512, "ORDERED": ordered, "CHUNK": graphed.CHUNK}
+        signature = {argument: types.get(argument, "*i64") for argument in draw.arg_names}
+        signature |= dict.fromkeys(constants, "constexpr")
+        found = triton.compile(ASTSource(draw, signature, constants), target=GPUTarget("cuda", 90, 32))
+        print(f"draw {constants}: {found.metadata.shared} bytes", flush=True)
+
+
+def compile_steps(name: str) -> None:
+    """Compile what stands between the products of one time step."""
+    cell = cells.get(name)
+    shapes = {key: tuple(param.shape) for key, param in cell.shapes(H, H).items()}
+    z = cell.inputs(torch.zeros(1, H), cell.pack({key: torch.zeros(shape) for key, shape in shapes.items()}))
+    stages, kernels = on_chip.compiled_step(cell, shapes, z.shape[-1], H)
+    for stage in filter(None, stages.names):
+        constants = {"H": H, "BR": 16, "BH": 64}
+        signature = {argument: "i32" if argument == "B" else "*fp32" for argument in kernels[stage].arg_names}
+        signature |= dict.fromkeys(constants, "constexpr")
+        triton.compile(ASTSource(kernels[stage], signature, constants), target=GPUTarget("cuda", 90, 32))
+        print(f"{name} {stage}", flush=True)
+
+
+compile_draw()
 for cell_name in sys.argv[1:]:
     compile_kernels(cell_name)
+    compile_steps(cell_name)

@@ -181,16 +181,29 @@ def _made(cell: Cell, key: _Key, B: int) -> tuple[Code, Tiling] | None:
 
 def compiled(kernels: target.Kernels) -> Code:
     """Give the text of kernels to Triton, which compiles it at the first call."""
-    name = f"<kernels {hash(kernels.text):x}>"
-    linecache.cache[name] = (
-        len(kernels.text),
-        None,
-        kernels.text.splitlines(keepends=True),
-        name,
-    )  # Triton reads it there
-    space: dict[str, Any] = {"__name__": __name__}
-    exec(compile(kernels.text, name, "exec"), space)
+    space = _read(kernels.text)
     return Code(kernels, space["forward"], space["backward"])
+
+
+def compiled_step(
+    cell: Cell, shapes: dict[str, tuple[int, ...]], Z: int, H: int
+) -> tuple[target.Stages, dict[str, Any]]:
+    """Write the kernels of one time step, and return them with what Triton made of them, by name.
+
+    Z: numbers of a row that `inputs` makes. Raises UnsupportedError.
+    """
+    equations = trace(_step_alone(cell), shapes, Z, H)
+    stages = target.write_step(equations, differentiate(equations), H)
+    return stages, _read(stages.text)
+
+
+def _read(text: str) -> dict[str, Any]:
+    name = f"<kernels {hash(text):x}>"
+    # Triton reads a function's text, and finds it there.
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    space: dict[str, Any] = {"__name__": __name__}
+    exec(compile(text, name, "exec"), space)
+    return space
 
 
 def _is_right(cell: Cell, key: _Key, code: Code, tiling: Tiling) -> bool:

@@ -13,7 +13,7 @@ from charrnn.generate.decoder import Stepping
 from charrnn.generate.likeliest import Alternatives, NextCharacters, likeliest
 from charrnn.generate.picking import Picking
 from charrnn.generate.request import Request
-from charrnn.generate.sampling import Forbidden, Primed, generate, read_prime
+from charrnn.generate.sampling import DrawingTogether, Forbidden, Primed, generate, read_prime
 from charrnn.text import documents
 from charrnn.text.tokenizer import Tokenizer
 
@@ -108,6 +108,14 @@ class Completer:
 
     def _rows(self, decoder: Stepping, request: Request, primed: Primed, numbers: range) -> Iterator[Ids] | None:
         """Return the ids of each completion, drawn side by side; None where one after the other is as fast."""
+        if isinstance(decoder, DrawingTogether):
+            most = decoder.most_rows
+            groups = (numbers[i : i + most] for i in range(0, len(numbers), most))
+            return (
+                ids
+                for group in groups
+                for ids in decoder.drawn_together(primed, self.tokenizer, request.sampling, group)
+            )
         if not decoder.is_compiled or len(numbers) < ROWS_AT_LEAST:
             return None
         from charrnn.generate.compiled import CompiledDecoder

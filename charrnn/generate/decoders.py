@@ -1,6 +1,7 @@
 """The decoders of a model: compiled code or torch, on a CPU or a GPU, and which of them is the faster here."""
 
 import contextlib
+import importlib.util
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -128,7 +129,13 @@ def make(
             f"{kept} weights on {device}" + (f" ({note})" if note else ""),
             "only the compiled decoder keeps them so: use --device cpu, or float32",
         )
-    decoder = Decoder(architecture, weights, device=device)
+    decoder: Decoder
+    if device == "cuda" and importlib.util.find_spec("triton"):
+        from charrnn.generate.graphed import GraphedDecoder
+
+        decoder = GraphedDecoder(architecture, weights)
+    else:
+        decoder = Decoder(architecture, weights, device=device)
     decoder.notes = (note,) if note else ()
     return decoder
 
@@ -146,6 +153,9 @@ def prepare(architecture: Architecture) -> None:
 
 def _step(decoder: Decoder) -> None:
     """Complete a little, as far as a decoder is concerned."""
+    if (trial := getattr(decoder, "trial", None)) is not None:  # it does many steps at once
+        trial(STEPS)
+        return
     state = decoder.start()
     for id_ in np.arange(STEPS) % decoder.architecture.vocabulary:
         _, state = decoder.step(np.array([id_]), state)

@@ -7,7 +7,7 @@ renormalised, and inverted in id order. The automaton allows what goes on with t
 sum runs from the first id to the last, one after the other.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -162,6 +162,18 @@ class Drawing(Protocol):
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+
+
+@runtime_checkable
+class DrawingTogether(Protocol):
+    """A decoder that draws many completions side by side by itself. most_rows: so many at once."""
+
+    most_rows: int
+
+    def drawn_together(
+        self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
+    ) -> list[Iterator[tuple[int, float]]]:
+        """For each completion by number, what `Drawing.drawn` yields."""
 
 
 def read_prime(decoder: Stepping, tokenizer: Tokenizer, text: str) -> Primed:

@@ -108,6 +108,34 @@ def write(equations: Equations, derivative: Derivative, H: int) -> Kernels:
     return Kernels(text, equations, derivative, writer.vectors, writer.products, writer.lefts, tiles)
 
 
+@dataclass(frozen=True)
+class Stages:
+    """The text of kernels that make one time step, in float32, with products by others between them.
+
+    The arguments of each: z (R, Z); vectors; states (R, H); lefts (R, K); outs (R, N); y (R, Y); R; H; rows and columns
+    of a program. The last of them replaces the states.
+
+    outputs: blocks of y. names: of the kernels, None where there is nothing to do. after: for each of them, the
+    products that follow. left_states: for each left, the state that it is, of which no kernel makes a copy; None where
+    a kernel writes it.
+    """
+
+    text: str
+    outputs: int
+    vectors: tuple[Weight, ...]
+    products: tuple[Product, ...]
+    lefts: tuple[int, ...]
+    left_states: tuple[int | None, ...]
+    names: tuple[str | None, ...]
+    after: tuple[tuple[Product, ...], ...]
+
+
+def write_step(equations: Equations, derivative: Derivative, H: int) -> Stages:
+    """Write the kernels of one time step. Raises UnsupportedError as `write` does."""
+    _refuse_others(equations, H)
+    return _Writer(equations, derivative).stages()
+
+
 def _refuse_others(equations: Equations, H: int) -> None:
     if equations.across:
         raise UnsupportedError(f"{equations.across[0].op} looks across features, which are in different programs")
@@ -203,6 +231,65 @@ class _Writer:
         matrices = [line for p in d.products for line in self._matrix(p, True)]
         return _kernel("backward", arguments, matrices, body.lines, "range(T - 1, -1, -1)")
 
+    def stages(self) -> Stages:
+        """Write what is done between the products of one step."""
+        e, texts = self.equations, [PRELUDE.strip("\n")]
+        lefts = list(dict.fromkeys(product.left for product in e.products))
+        states = [e.graph.leaf(s.width, "state", j) for j, s in enumerate(e.states)]
+        plain = tuple(states.index(left[0]) if len(left) == 1 and left[0] in states else None for left in lefts)
+        waiting, stored, names, after = list(e.products), set[int](), list[str | None](), list[tuple[Product, ...]]()
+        while True:
+            missing = {output for product in waiting for output in product.outputs}
+            ready = tuple(p for p in waiting if not _needs(p.left, missing))
+            body = _Body()
+            source = self._stage_leaf(body)
+            for number in dict.fromkeys(self.lefts[self.products.index(p)] for p in ready):
+                if number not in stored and plain[number] is None:
+                    for i, block in enumerate(lefts[number]):
+                        value = f"zero + ({body.value(block, source)})"
+                        body.add(_write(f"left{number}", "0", f"{len(lefts[number])} * H", value, i))
+                stored.add(number)
+            if not waiting:
+                for i, block in enumerate(e.y):
+                    body.add(_write("y", "0", f"{len(e.y)} * H", f"zero + ({body.value(block, source)})", i))
+                values = [body.value(state, source) for state in e.states]
+                body.add(*(_write(f"state{j}", "0", "H", f"zero + ({v})") for j, v in enumerate(values)))
+            name = f"stage{len(names)}" if body.lines else None
+            if name is not None:
+                texts.append(self._stage(name, body))
+            names.append(name)
+            after.append(ready)
+            if not waiting:
+                break
+            waiting = [p for p in waiting if p not in ready]
+        text, found = "\n\n".join(texts), (self.vectors, self.products, self.lefts, plain)
+        return Stages(text, len(e.y), *found, tuple(names), tuple(after))
+
+    def _stage(self, name: str, body: "_Body") -> str:
+        vectors = [f"vector{i}" for i in range(len(self.vectors))]
+        lefts = [f"left{i}" for i in dict.fromkeys(self.lefts)]
+        arguments = ["z", *vectors, *(f"state{j}" for j in self.states), *lefts, *self._numbered("out"), "y"]
+        sizes = "B, H: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr"
+        lines = [f"@triton.jit\ndef {name}({', '.join(arguments)}, {sizes}):"]
+        lines += ["    rows = tl.program_id(0) * BR + tl.arange(0, BR)"]
+        lines += ["    cols = tl.program_id(1) * BH + tl.arange(0, BH)"]
+        lines += ["    mask = (rows < B)[:, None] & (cols < H)[None, :]"]
+        lines += ["    zero = tl.zeros((BR, BH), tl.float32)"]
+        return "\n".join([*lines, *(f"    {line}" for _, line in body.lines)]) + "\n"
+
+    def _stage_leaf(self, body: "_Body") -> Callable[[Node], str]:
+        steps = self._step_leaf(body, lambda j: body.once(f"s{j}", _read(f"state{j}", "0", "H")), slot="0")
+        widths = {p.number: len(p.outputs) for p in self.products}
+
+        def source(leaf: Node) -> str:
+            kind, *key = leaf.data
+            if kind == "out":
+                name = f"p{key[0]}_{key[2]}"
+                return body.once(name, _read(f"out{key[0]}", "0", f"{widths[key[0]]} * H", key[2]))
+            return steps(leaf)
+
+        return source
+
     def _shared(self) -> list[str]:
         vectors = [f"vector{i}" for i in range(len(self.vectors))]
         return [*vectors, *self._numbered("matrix"), *(f"state{j}" for j in self.states)]
@@ -213,13 +300,13 @@ class _Writer:
     def _blocks(self, vector: Weight) -> int:
         return sum((leaf.data[1], leaf.data[2]) == vector for leaf in self.equations.graph.leaves("vector"))
 
-    def _step_leaf(self, body: "_Body", state: Callable[[int], str]) -> Callable[[Node], str]:
+    def _step_leaf(self, body: "_Body", state: Callable[[int], str], slot: str = "t") -> Callable[[Node], str]:
         """Return what names a leaf of the step, after it was read. state: names a state by number."""
 
         def source(leaf: Node) -> str:
             kind, *key = leaf.data
             if kind == "x":
-                return body.once(f"z{key[0]}", _read("z", "t", f"{len(self.equations.x)} * H", key[0]))
+                return body.once(f"z{key[0]}", _read("z", slot, f"{len(self.equations.x)} * H", key[0]))
             if kind == "state":
                 return state(key[0])
             if kind == "vector":
@@ -257,11 +344,9 @@ class _Writer:
     ) -> None:
         """Write all products, those together that can be made at once: store what they multiply, meet, multiply."""
         waiting, stored = list(products), set[str]()
-        known = {output for product in products for output in product.outputs}
         while waiting:
             missing = {output for product in waiting for output in product.outputs}
-            ready = [p for p in waiting if not _needs(p.left, missing, self.products)]
-            assert ready, known
+            ready = [p for p in waiting if not _needs(p.left, missing)]
             for p in ready:
                 buffer = buffers[p.number]
                 if buffer not in stored:
@@ -291,7 +376,7 @@ class _Writer:
                 body.add("    " + _write(f"out{n}", "t", f"{len(names)} * H", name, out))
 
 
-def _needs(roots: Sequence[Node], missing: set[Node], products: Sequence[Product]) -> bool:
+def _needs(roots: Sequence[Node], missing: set[Node]) -> bool:
     """Tell whether any of the roots is computed from what is missing."""
     seen, waiting = set[Node](), list(roots)
     while waiting:
