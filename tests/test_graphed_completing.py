@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import cells
 from charrnn.engines import cuda
 from charrnn.errors import NotRecordedWarning
 from charrnn.generate import decoders, graphed, sampling
@@ -187,6 +186,12 @@ def test_on_a_gpu_completions_are_recorded(monkeypatch: pytest.MonkeyPatch) -> N
     architecture = Architecture("indrnn", TOKENIZER.size, 8, 1, 8)
     decoders.make(architecture, architecture.initial(5), "cuda")
     assert made == ["recorded"]
-    fast, _ = pair("indrnn", layers=1)
-    fast.trial(5)
-    assert cells.get("indrnn") is fast._cell
+
+
+def test_a_trial_leaves_no_trace_in_completions(recordings: list[int]) -> None:
+    fast, plain = pair("indrnn", layers=1)
+    for _ in range(2):
+        fast.trial(5)
+    assert len(recordings) == 1
+    drawn = fast.drawn(read_prime(fast, TOKENIZER, ""), TOKENIZER, Sampling(), draws(7, 0))
+    assert_same(drawn, by_hand(plain, "", Sampling(), 0))

@@ -20,7 +20,7 @@ from charrnn import cells, engines
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import glorot, orthogonal, uniform
-from charrnn.engines import loop, on_chip
+from charrnn.engines import loop, on_chip, recurrence
 from charrnn.engines.on_chip import Tiling
 from charrnn.errors import WrongCodeWarning
 
@@ -205,6 +205,26 @@ def test_tilings_fill_the_processors_and_the_chip() -> None:
     assert not any(t.keeps for t in on_chip.tilings(64, 2048, lstm, 2, 132))  # they do not fit, and are read again
     assert on_chip.tilings(10**5, 512, lstm, 2, 132) == []  # programs would wait for others that cannot begin
     assert on_chip.tilings(10**5, 512, 0, 2, 132)  # without matrices nobody waits
+
+
+# Linear recurrences
+
+
+@pytest.mark.parametrize(("T", "B", "H"), [(1, 2, 3), (70, 3, 17), (128, 1, 5)])
+def test_an_associative_scan_is_the_recurrence(T: int, B: int, H: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(T)
+    a, b, h = torch.rand(T, B, H), torch.randn(T, B, H), torch.randn(B, H)
+    a[:, 0, 0], a[:, 0, 1] = 0, 1  # gates that are shut, and open
+    found = []
+    for block in (T, 4):  # step by step; by the kernel, where it has more than a block
+        leaves = [each.clone().requires_grad_() for each in (a, b, h)]
+        states = recurrence.scan(*leaves, block=block)
+        weights = torch.linspace(0.5, 1.5, states.numel()).view_as(states)
+        gradients = torch.autograd.grad(states, leaves, weights)
+        found.append([states, *gradients])
+        monkeypatch.setattr(recurrence, "has_kernel", lambda _: True)
+    for by_steps, by_kernel in zip(*found, strict=True):
+        torch.testing.assert_close(by_kernel, by_steps, rtol=1e-5, atol=1e-5)
 
 
 # The engine

@@ -95,6 +95,7 @@ def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window:
         for way, make in ways.items():
             try:
                 step, backward = make()
+                step()  # the optimizer makes its moments
                 works[way] = cuda.recorded(step, backward) if way[2] else step  # type: ignore[arg-type]
                 works[way]()
                 torch.cuda.synchronize()

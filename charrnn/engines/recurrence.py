@@ -3,12 +3,14 @@
 On a CPU the sequence is walked step by step, whole rows at a time, in place. For large rows that is as fast as memory
 allows; blocks would only read everything twice. The results are those of the equations' loop to the last bit, since a
 product and a sum are rounded as there; one fused operation would be faster and differ in the last bits. Where starting
-an operation costs more than doing it (CUDA), the sequence is cut into about sqrt(T) blocks: all blocks advance side by
-side from zero, the ends are carried from block to block, and what each carried into its block is added. Neither way
-divides or takes logarithms, so gates of exactly 0 and 1, either sign and any carried state are as exact as the rest.
+an operation costs more than doing it (a GPU), it is one kernel, an associative scan in Triton. Without Triton the
+sequence is cut into about sqrt(T) blocks: all blocks advance side by side from zero, the ends are carried from block to
+block, and what each carried into its block is added. No way divides or takes logarithms, so gates of exactly 0 and 1,
+either sign and any carried state are as exact as the rest.
 """
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, h: Tensor, block: int) -> Tensor:
         states = torch.empty_like(b, memory_format=torch.contiguous_format)
         if block < len(b):
-            _in_blocks(a, b, h, states, block)
+            _side_by_side(a, b, h, states, block)
         else:
             _step_by_step(a, b, h, states)
         ctx.save_for_backward(a, h, states)
@@ -54,7 +56,7 @@ class _Scan(torch.autograd.Function):
             # db_t = dstates_t + a_{t+1} db_{t+1}: the same recurrence, from the last step to the first.
             db[-1] = dstates[-1]
             turned = torch.empty_like(db[:-1])
-            _in_blocks(a[1:].flip(0), dstates[:-1].flip(0), dstates[-1], turned, ctx.block)
+            _side_by_side(a[1:].flip(0), dstates[:-1].flip(0), dstates[-1], turned, ctx.block)
             db[:-1] = turned.flip(0)
             if da is not None:
                 torch.mul(db[1:], states[:-1], out=da[1:])
@@ -79,6 +81,21 @@ def _step_by_step_back(a: Tensor, dstates: Tensor, before: tuple[Tensor, ...], d
             torch.mul(db_n[t], before[t], out=da_n[t])  # while db_t is in the cache
         if t > 0:
             torch.mul(a_n[t], db_n[t], out=db_n[t - 1]).add_(d_n[t - 1])
+
+
+def _side_by_side(a: Tensor, b: Tensor, h: Tensor, states: Tensor, block: int) -> None:
+    """Fill the states by a kernel where there is one, else in blocks."""
+    if has_kernel(b):
+        from charrnn.engines import scan_kernel  # wakes Triton
+
+        scan_kernel.run(a, b, h, states)
+    else:
+        _in_blocks(a, b, h, states, block)
+
+
+def has_kernel(b: Tensor) -> bool:
+    """Tell whether a kernel can run the recurrence where a tensor is."""
+    return b.is_cuda and find_spec("triton") is not None
 
 
 def _in_blocks(a: Tensor, b: Tensor, h: Tensor, states: Tensor, block: int) -> None:

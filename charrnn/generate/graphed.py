@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,11 +74,8 @@ class GraphedDecoder(Decoder):
 
     def trial(self, characters: int) -> None:
         """Draw so many characters, or some more, to see how long that takes."""
-        V = self.architecture.vocabulary
-        text = self._text(1, (np.ones((1, V), np.bool_), np.zeros((1, V), np.int16)), ordered=False)
         for _ in range(-(-characters // STEPS)):
-            text.move_on()
-        self._give_back(text)
+            self._tried.move_on()
 
     def advance(self, ids: Tensor, state: list[tuple[Tensor, ...]]) -> Tensor:
         """Move rows on by an id each, (R,), and their states, in place. Returns logits (R, V)."""
@@ -88,6 +86,13 @@ class GraphedDecoder(Decoder):
             x = y + x if self.architecture.residual and x is not None else y
         assert x is not None
         return torch.addmm(self.bias, x, self.head)
+
+    @cached_property
+    def _tried(self) -> "_Text":
+        """A row whose automaton allows everything: no completion is to find it."""
+        V = self.architecture.vocabulary
+        with torch.inference_mode():
+            return _Text(self, 1, (np.ones((1, V), np.bool_), np.zeros((1, V), np.int16)), ordered=False)
 
     def _width(self, layer: int) -> int:
         """Return how many numbers a layer's `inputs` makes of a row; 0 where they are not one row."""
