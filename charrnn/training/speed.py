@@ -3,6 +3,7 @@
 What was measured while no other work was in the way is kept, and not measured again: see `kept_speeds`.
 """
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,6 +204,9 @@ class Machine:
             seconds = candidates.compare(known, config.window, steps.timed, left, stages=stages)
             if waiting.delayed_share() < UNDISTURBED:
                 kept_speeds.keep_choice(name, {str(c): s for c, s in seconds.items()})
+        if self.device != "cpu":  # recorded steps and their trainers know each other, and hold a GPU's memory
+            del steps
+            gc.collect()
         return seconds
 
     def _choice_name(self, config: Config, known: list[Candidate]) -> str:
