@@ -108,13 +108,15 @@ def test_rows_side_by_side_are_multiplied_to_the_last_bit_as_one_alone(kept: str
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal((B, I + 4)).astype(np.float32)
         packed, tiles = (native_weights.pack(matrix, kept, for_rows) for for_rows in (False, True))
         whole = -(-O // native_weights.WIDEST) * native_weights.WIDEST
-        y, alone = np.full((B, whole + 2), np.nan, np.float32), np.full((1, whole), np.nan, np.float32)
-        rounded, steps = np.empty((B, (I + 1) // 2), np.int32), np.empty(B, np.float32)
+        around, alone = np.full((B + 12, whole + 2), np.nan, np.float32), np.full((1, whole), np.nan, np.float32)
+        y, rounded, steps = around[6:-6], np.empty((B, (I + 1) // 2), np.int32), np.empty(B, np.float32)
         rows_by(x, 3, I, *tiles, y, 1, O, rounded, steps)
         for row, given in zip(y, x, strict=True):
             alone_by(given[None, 3:].copy(), 0, I, *packed, alone, 0, O, rounded, steps)
             np.testing.assert_array_equal(row[1 : 1 + O], alone[0, :O])
         assert np.isnan(y[:, [0, -1]]).all()
+        assert np.isnan(around[:6]).all()
+        assert np.isnan(around[-6:]).all()
 
 
 def test_bf16_numbers_are_the_nearest() -> None:

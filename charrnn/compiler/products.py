@@ -85,20 +85,40 @@ class Form:
         panel_bytes = self.tiles * tile_bytes
         of_panel = builder.mul(steps, I64(panel_bytes // by))
         with loop(builder, I64(0), panels, 1) as p, loop(builder, I64(0), I64(self.tiles), 1) as n:
-            begin, at = I64(0), builder.mul(n, I64(tile_bytes))
+            at = builder.mul(n, I64(tile_bytes))
             b = builder.add(builder.add(B, builder.mul(p, of_panel)), builder.udiv(at, I64(by)))
             columns = builder.add(builder.mul(p, I64(panel_bytes)), at)
             c = builder.add(C, columns)
-            for height, tile in tiles.items():
-                turns = loop(builder, begin, rows, height)
+
+            def multiply(height: int, begin: Any, end: Any) -> Any:
+                """Emit a loop over tiles of a height; return the first row that is left."""
+                turns = loop(builder, begin, end, height)
                 with turns as r:
                     a_at, c_at = (builder.add(x, builder.mul(r, row)) for x, row in ((A, a_row), (c, c_row)))
                     of_scales = [columns, builder.mul(r, I64(4))] if is_int8 else []
                     scales_at = [builder.add(*each) for each in zip(scales, of_scales, strict=True)]
-                    builder.call(tile, [a_at, a_row, b, c_at, c_row, steps, *scales_at])
-                begin = turns.i
+                    builder.call(tiles[height], [a_at, a_row, b, c_at, c_row, steps, *scales_at])
+                return turns.i
+
+            whole, *smaller = self.heights
+            begin = multiply(whole, I64(0), rows)
+            if smaller:
+                begin = multiply(whole, *self._again(builder, begin, rows))
+            for height in smaller:
+                begin = multiply(height, begin, rows)
         builder.ret_void()
         return function
+
+    def _again(self, builder: Any, begin: Any, rows: Any) -> tuple[Any, Any]:
+        """Return from where to where one more of the highest tiles goes, up to the last row; `begin` twice for none.
+
+        It costs little more than a smaller one. So it is made where a smaller one is not enough for the rows that are
+        left, and enough precede them. Those are multiplied once more, which gives the same numbers.
+        """
+        height, lower = self.heights[:2]
+        first, left = builder.sub(rows, I64(height)), builder.sub(rows, begin)
+        pays = builder.and_(builder.icmp_signed(">", left, I64(lower)), builder.icmp_signed(">=", first, I64(0)))
+        return builder.select(pays, first, begin), builder.select(pays, rows, begin)
 
     def _emit_tile(self, module: Any, rows: int, name: str) -> Any:
         is_int8 = self.kind == "int8"
