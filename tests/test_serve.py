@@ -3,10 +3,11 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from serving import SECONDS, Client, Server, at_once, serving, until
 
 from charrnn import api
 from charrnn.api import TextModel
-from charrnn.generate.rows import STEPS, Rows
+from charrnn.generate.rows import STEPS, Groups, Rows
 from charrnn.training import loop
 
 pytest.importorskip("uvicorn")
@@ -478,8 +479,8 @@ def test_a_row_is_free_a_move_after_it_was_given_up(model: TextModel, monkeypatc
     """Counted in moves, which a busy machine does not change."""
     moves, real = [], Rows.move_on
 
-    def counted(rows: Rows, meanwhile: Callable[[], None]) -> None:
-        real(rows, meanwhile)
+    def counted(rows: Rows) -> None:
+        real(rows)
         moves.append(len(rows))
 
     monkeypatch.setattr(Rows, "move_on", counted)
@@ -554,10 +555,10 @@ def test_rows_that_fail_cost_those_that_were_there(
 ) -> None:
     real, failures = Rows.move_on, [MemoryError("no room")]
 
-    def fail(rows: Rows, meanwhile: Callable[[], None]) -> None:
+    def fail(rows: Rows) -> None:
         if failures:
             raise failures.pop()
-        real(rows, meanwhile)
+        real(rows)
 
     monkeypatch.setattr(Rows, "move_on", fail)
     with serving(model) as server:
@@ -569,33 +570,50 @@ def test_rows_that_fail_cost_those_that_were_there(
     assert "no room" in caplog.text
 
 
-# The end
-
-
-def test_rows_that_fail_cost_those_too_whose_last_ids_are_not_told_yet(
+def test_rows_that_fail_cost_those_of_their_group_alone(
     model: TextModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A completion that has all its ids has left its row while they are told: in the move that fails here."""
-    real, failures, before = Rows.move_on, [MemoryError("no room")], [0]
+    real, first, failures = Rows.move_on, list[Rows](), [MemoryError("no room")]
 
-    def fail(rows: Rows, meanwhile: Callable[[], None]) -> None:
-        before.append(len(rows))
-        if failures and before[-2] > before[-1]:
+    def fail(rows: Rows) -> None:
+        if first and rows is not first[0] and failures:
             raise failures.pop()
-        real(rows, meanwhile)
+        first.append(rows)
+        real(rows)
 
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(Rows, "move_on", fail)
-    with serving(model) as server:
+    with serving(model, rows=2) as server:
         client = Client(server)
-        with client.raw(client.request({"model": "small", "max_tokens": ENDLESS, "stream": True})) as connection:
+        with client.raw(client.request({"model": "small", "max_tokens": ENDLESS // 64, "stream": True})) as connection:
             until(lambda: server.service.running == 1)
+            monkeypatch.setattr(Groups, "size", lambda groups, rows: 1)
             assert client("/v1/completions", {"model": "small", "max_tokens": 20}).status == 500
             received = b""
             while b"[DONE]" not in received:
                 received += connection.recv(65536)
-        assert received.count(b'"server_error"') == 1
+        assert b'"server_error"' not in received
         assert client.complete(prompt="Re")["usage"]["completion_tokens"] == 16
     assert "no room" in caplog.text
+
+
+def test_groups_of_rows_are_as_large_as_each_other(model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    sizes: dict[int, int] = {}
+    real = Rows.move_on
+
+    def noted(rows: Rows) -> None:
+        sizes[id(rows)] = len(rows)
+        real(rows)
+
+    monkeypatch.setattr(Rows, "move_on", noted)
+    with serving(model, rows=20) as server:
+        client = Client(server)
+        with client.raw(client.request({"model": "small", "max_tokens": ENDLESS // 32, "n": 32, "stream": True})):
+            until(lambda: server.service.running == 20 and sorted(sizes.values()) == [10, 10])
+
+
+# The end
 
 
 def test_the_end_lets_finish_what_has_the_time_and_tells_the_rest(model: TextModel) -> None:

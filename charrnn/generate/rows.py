@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charrnn.compiler import cache
 from charrnn.compiler.decoding.driver import write as write_driver
-from charrnn.compiler.decoding.weights import room
+from charrnn.compiler.decoding.weights import form, room
 from charrnn.generate.compiled import CompiledDecoder, address
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
@@ -64,8 +64,35 @@ class SideBySide(Protocol):
     def leave(self, row: Row) -> None:
         """Take a row out."""
 
-    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Move every row on by STEPS ids, read and then drawn. meanwhile: is called once, and leaves rows alone."""
+    def move_on(self) -> None:
+        """Move every row on by STEPS ids, read and then drawn."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in as many groups as there are cores, so that none waits for another.
+
+    each: the groups; a thread at a time may call one of them. few: rows of a group that take hardly longer than one.
+    """
+
+    each: Sequence[SideBySide]
+    few: int
+
+    def size(self, rows: int) -> int:
+        """Return how many of so many rows a group may have."""
+        return max(self.few, -(-rows // len(self.each)))
+
+
+def in_groups(decoder: Decoder, tokenizer: Tokenizer, most: int) -> Groups:
+    """Return room for up to `most` rows of a decoder, which threads move on group by group, without their costs.
+
+    Raises CharRNNError where the equations cannot be compiled.
+    """
+    if not isinstance(decoder, CompiledDecoder):
+        return Groups([OneAfterTheOther(decoder, tokenizer)], most)
+    cores, few, weights = os.cpu_count() or 1, form(decoder.kept, True).heights[0], RowsDecoder(decoder)
+    size = max(few, -(-most // cores))
+    return Groups([Rows(weights, tokenizer, size, with_costs=False, cores=1) for _ in range(cores)], few)
 
 
 def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int, with_costs: bool = True) -> SideBySide:
@@ -115,8 +142,15 @@ class RowsDecoder:
 class Rows:
     """As `SideBySide`, in machine code, on all cores."""
 
-    def __init__(self, weights: RowsDecoder, tokenizer: Tokenizer, most: int, with_costs: bool = True):
-        """most: rows at once. with_costs: whether the nats of what is drawn are wanted."""
+    def __init__(
+        self,
+        weights: RowsDecoder,
+        tokenizer: Tokenizer,
+        most: int,
+        with_costs: bool = True,
+        cores: int | None = None,
+    ):
+        """most: rows at once. with_costs: whether the nats of what is drawn are wanted. cores: all when None."""
         self._weights, self._tokenizer, self._most, self._with_costs = weights, tokenizer, most, with_costs
         self._rows: list[Row] = []
         self._entered: tuple[State, Sequence[NDArray[np.float32]]] = (), ()
@@ -130,7 +164,7 @@ class Rows:
         # Those of STEPS numbers a row lie part by part, see _block.
         self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
         self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
-        self._cores = min(os.cpu_count() or 1, most)
+        self._cores = min(cores or os.cpu_count() or 1, most)
         self._room: list[tuple[NDArray[Any], ...]] = [
             (
                 np.empty(most * driver.half, np.int32),
@@ -170,11 +204,10 @@ class Rows:
         self._rows[r] = self._rows[last]
         self._rows.pop()
 
-    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def move_on(self) -> None:
         """As `SideBySide.move_on`."""
         n, rows = len(self._rows), self._rows
         if not rows:
-            meanwhile()
             return
         size = -(-n // self._cores)
         parts = [(first, min(first + size, n)) for first in range(0, n, size)]
@@ -187,15 +220,15 @@ class Rows:
             part, k = parts[r // size], lengths[r]
             self._block(self._given, part)[:k, r - part[0]] = taken
             self._block(self._us, part)[k:, r - part[0]] = self._random[r, : STEPS - k]
-        moving = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts)]
+        others = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts) if p]
         try:
-            for r, row in enumerate(rows):
-                self._draw_ahead(r, row, lengths.get(r, 0))
-            meanwhile()
+            self._move_part(0, parts[0], lengths)
         finally:
-            wait(moving)  # nobody changes rows that move
-        for each in moving:
+            wait(others)  # nobody changes rows that move
+        for each in others:
             each.result()
+        for r, row in enumerate(rows):
+            self._draw_ahead(r, row, lengths.get(r, 0))
         for part in parts:
             ids = self._block(self._drawn, part).T.tolist()
             costs = self._block(self._costs, part).T.tolist() if self._with_costs else itertools.repeat([])
@@ -269,9 +302,8 @@ class OneAfterTheOther:
         del self._rows[row]
         self._following.pop(row, None)
 
-    def move_on(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def move_on(self) -> None:
         """As `SideBySide.move_on`."""
-        meanwhile()
         for row, stream in self._rows.items():
             taken = row.takes(STEPS)
             row.ids, row.costs, row.logits = [], [], []

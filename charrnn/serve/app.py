@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 from charrnn.generate.pieces import Pieces
-from charrnn.generate.rows import SideBySide, side_by_side
+from charrnn.generate.rows import in_groups
 from charrnn.serve import answers, logprobs
 from charrnn.serve.batching import Batch, Choice, Pairs, Piece
 from charrnn.serve.errors import RequestError, bad
@@ -32,7 +32,7 @@ class Service:
         """log_prompts: whether prompts stand in the log. Raises CharRNNError for a model that nothing can decode."""
         self.models, self.limits, self._log_prompts = dict(models), limits, log_prompts
         # Compiled now, where that is needed: a request does not wait for it.
-        self._rows = {name: _rows(each, limits) for name, each in models.items()}
+        self._rows = {name: in_groups(each.decoder, each.tokenizer, limits.rows) for name, each in models.items()}
         self._batches: dict[str, Batch] = {}
         self._deliver: Callable[[Pairs], None] | None = None
         self._scorer = ThreadPoolExecutor(1, "scorer")
@@ -52,7 +52,7 @@ class Service:
     async def add(self, served: Served) -> None:
         """Serve one more model, once its rows are compiled. Raises CharRNNError where nothing can decode it."""
         assert self._deliver is not None
-        rows = await asyncio.to_thread(side_by_side, served.decoder, served.tokenizer, self.limits.rows)
+        rows = await asyncio.to_thread(in_groups, served.decoder, served.tokenizer, self.limits.rows)
         if served.name not in self.models:
             self._rows[served.name] = rows
             self._batches[served.name] = Batch(served, rows, self.limits, self._deliver)
@@ -286,10 +286,6 @@ def application(service: Service, access: Access, page: Sequence["Route"] = ()) 
         *page,
     ]
     return Guard(Router(routes, lifespan=lifespan), access)
-
-
-def _rows(served: Served, limits: Limits) -> SideBySide:
-    return side_by_side(served.decoder, served.tokenizer, limits.rows, with_costs=False)
 
 
 def _hand_out(pairs: Pairs) -> None:

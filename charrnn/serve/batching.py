@@ -1,8 +1,8 @@
-"""The rows of a model that requests share, and the one thread that decodes them.
+"""The rows of a model that requests share, and the threads that decode them.
 
 A completion waits for a row, joins the others, and leaves when it has ended or nobody wants it any more: between two
-moves of some ids. What it draws depends on nothing but itself. While rows move, what they drew before becomes text; so
-one that a stop string ends moves once more, in vain.
+moves of some ids. What it draws depends on nothing but itself. Rows move in groups, one for each core, each with a
+thread of its own: while one turns ids into text, or waits for the interpreter, the others go on.
 """
 
 import logging
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charrnn.generate.completion import Ended
 from charrnn.generate.decoder import State
 from charrnn.generate.pieces import Pieces
-from charrnn.generate.rows import Row, SideBySide
+from charrnn.generate.rows import Groups, Row, SideBySide
 from charrnn.generate.sampling import Sampling, diverged
 from charrnn.serve.errors import RequestError
 from charrnn.serve.limits import Limits
@@ -64,7 +64,6 @@ class Choice:
     tokens: list[Token] = field(default_factory=list)
     told: int = 0
     kept: list[int] = field(default_factory=list)
-    drawn: int = 0
 
     def moved(self, tokenizer: Tokenizer, ids: list[int], logits: Sequence[NDArray[np.float32]]) -> Piece | None:
         """Take what its row has drawn; return a piece where there is something to tell."""
@@ -101,24 +100,33 @@ Pairs = Sequence[tuple[Choice, Piece]]
 
 
 class Batch:
-    """The rows of one model, which a thread of its own moves on while there are any. Threads may share it."""
+    """The rows of one model, in groups that threads move on while there are any. Threads may share it."""
 
-    def __init__(self, served: Served, rows: SideBySide, limits: Limits, deliver: Callable[[Pairs], None]) -> None:
-        """rows: of the model. deliver: gets, in the thread of the rows, what there is to tell after every move."""
-        self._served, self._rows, self._limits, self._deliver = served, rows, limits, deliver
+    def __init__(self, served: Served, groups: Groups, limits: Limits, deliver: Callable[[Pairs], None]) -> None:
+        """groups: of the model. deliver: gets, in the thread of a group, what there is to tell after a move of it."""
+        self.served, self.limits, self.deliver = served, limits, deliver
+        self._groups = groups
         self._waiting: deque[Choice] = deque()
-        self.here: dict[Choice, Row] = {}
-        self._gone: set[Choice] = set()
-        self._untold: deque[tuple[Choice, list[int], Sequence[NDArray[np.float32]]]] = deque()  # of the last move
-        self._ended: RequestError | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"rows of {served.name}", daemon=True)
-        self._thread.start()
+        self._ended: RequestError | None = None
+        self._moved = [_Group(self, rows) for rows in groups.each]
+        names = [f"rows of {served.name}, {n}" for n in range(len(self._moved))]
+        self._threads = [
+            threading.Thread(target=self._run, args=(group,), name=name, daemon=True)
+            for group, name in zip(self._moved, names, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def here(self) -> list[Choice]:
+        """The completions that have a row."""
+        return [choice for group in self._moved for choice in list(group.here)]
 
     @property
     def running(self) -> int:
         """How many completions have a row."""
-        return len(self.here)
+        return sum(len(group.here) for group in self._moved)
 
     @property
     def waiting(self) -> int:
@@ -130,99 +138,100 @@ class Batch:
         with self._changed:
             if self._ended is not None:
                 raise self._ended
-            free = self._limits.rows - len(self.here)
-            if len(self._waiting) + len(choices) > self._limits.waiting + free:
+            free = self.limits.rows - self.running
+            if len(self._waiting) + len(choices) > self.limits.waiting + free:
                 raise RequestError(
                     503, "too many completions wait already: try again", None, "busy", {"Retry-After": "1"}
                 )
             self._waiting.extend(choices)
-            self._changed.notify()
+            self._changed.notify(len(choices))
 
     def leave(self, choices: Sequence[Choice]) -> None:
         """Give up completions that nobody wants any more; of those that have ended, nothing is left to do."""
         with self._changed:
             for choice in choices:
-                if choice in self.here:
-                    self._gone.add(choice)
-                elif choice in self._waiting:
+                if choice in self._waiting:
                     self._waiting.remove(choice)
+                for group in self._moved:
+                    if choice in group.here:
+                        group.gone.add(choice)
 
     def end(self, refusal: RequestError) -> None:
-        """End all completions, and the thread; who submits another is refused."""
+        """End all completions, and the threads; who submits another is refused."""
         with self._changed:
             self._ended = refusal
-            self._changed.notify()
-        self._thread.join()
+            waiting, self._waiting = self._waiting, deque()
+            self._changed.notify_all()
+        self.deliver([(choice, Piece("", error=refusal)) for choice in waiting])
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _run(self, group: "_Group") -> None:
         while True:
             with self._changed:
-                while self._ended is None and not self.here and not self._waiting:
+                while self._ended is None and not group.here and not self._may_take(group):
                     self._changed.wait()
+                group.let_go()
                 ended = self._ended
-                if ended is None:
-                    self._change_rows()
-            try:
-                if ended is not None:
-                    self._tell()
-                elif self.here:
-                    self._rows.move_on(self._tell)
-                    self._take()
-                if not self.here:
-                    self._tell()
-            except Exception as error:  # memory, perhaps: those that are here pay for it, and the next ones are served
-                logging.getLogger(__name__).exception("the rows of %s failed", self._served.name)
-                with self._changed:
-                    self._give_up(RequestError(500, f"the rows of the model failed: {type(error).__name__}"))
+                while ended is None and self._may_take(group):
+                    group.take(self._waiting.popleft())
             if ended is not None:
-                with self._changed:
-                    self._give_up(ended)
+                group.give_up(ended)
                 return
+            try:
+                group.move_on()
+            except Exception as error:  # memory, perhaps: those that are here pay for it, and the next ones are served
+                logging.getLogger(__name__).exception("the rows of %s failed", self.served.name)
+                group.give_up(RequestError(500, f"the rows of the model failed: {type(error).__name__}"))
 
-    def _change_rows(self) -> None:
-        """Take out who has gone, and let in who waits."""
-        for choice in self._gone & self.here.keys():
+    def _may_take(self, group: "_Group") -> bool:
+        """Tell whether a group is to take the next one that waits, so that groups are as large as each other."""
+        running = self.running
+        if not self._waiting or running >= self.limits.rows:
+            return False
+        return len(group.here) < self._groups.size(min(self.limits.rows, running + len(self._waiting)))
+
+
+class _Group:
+    """Rows of one model that move together. here: whose they are. gone: who of them is not wanted any more."""
+
+    def __init__(self, batch: Batch, rows: SideBySide) -> None:
+        self._batch, self._rows = batch, rows
+        self.here: dict[Choice, Row] = {}
+        self.gone: set[Choice] = set()
+
+    def take(self, choice: Choice) -> None:
+        """Let in a completion."""
+        noting = choice.logprobs is not None
+        self.here[choice] = self._rows.join(choice.state, choice.given, choice.sampling, choice.number, noting)
+
+    def let_go(self) -> None:
+        """Take out who is not wanted any more."""
+        for choice in self.gone & self.here.keys():
             self._rows.leave(self.here.pop(choice))
-        self._gone.clear()
-        while self._waiting and len(self.here) < self._limits.rows:
-            choice = self._waiting.popleft()
-            noting = choice.logprobs is not None
-            row = self._rows.join(choice.state, choice.given, choice.sampling, choice.number, noting)
-            self.here[choice] = row
+        self.gone.clear()
 
-    def _take(self) -> None:
-        """Take what a move has drawn. Who can draw no more leaves, before the next move."""
-        for choice, row in list(self.here.items()):
-            if choice.pieces.ended is None and row.ids:
-                self._untold.append((choice, row.ids, row.logits))
-                choice.drawn += len(row.ids)
-            if choice.pieces.ended is not None or choice.drawn >= choice.pieces.most or -1 in row.ids:
-                with self._changed:
-                    self._rows.leave(self.here.pop(choice))
-
-    def _tell(self) -> None:
-        """Tell what the last move has drawn."""
+    def move_on(self) -> None:
+        """Move all on, let go who has ended, and tell what was drawn."""
+        if not self.here:
+            return
+        self._rows.move_on()
         told = []
         try:
-            while self._untold:
-                choice, ids, logits = self._untold[0]
-                piece = choice.moved(self._served.tokenizer, ids, logits)
+            for choice, row in list(self.here.items()):
+                piece = choice.moved(self._batch.served.tokenizer, row.ids, row.logits)
                 if piece is not None:
                     told.append((choice, piece))
-                self._untold.popleft()
+                    if piece.is_last:
+                        self._rows.leave(self.here.pop(choice))
         finally:
             if told:
-                self._deliver(told)
+                self._batch.deliver(told)
 
-    def _give_up(self, refusal: RequestError) -> None:
-        """Tell all that have not ended, and where the server ends those that wait, that they get no more."""
-        waiting = self._waiting if self._ended is not None else ()
-        untold = [choice for choice, _, _ in self._untold]
-        running = [choice for choice in self.here if choice.pieces.ended is None]
-        for row in self.here.values():
-            self._rows.leave(row)
-        self.here.clear()
-        self._untold.clear()
-        choices = dict.fromkeys([*untold, *running, *waiting])
-        self._waiting = deque() if self._ended is not None else self._waiting
-        self._deliver([(choice, Piece("", ids=choice.pieces.ids, error=refusal)) for choice in choices])
+    def give_up(self, refusal: RequestError) -> None:
+        """Tell all that they get no more."""
+        choices = list(self.here)
+        for choice in choices:
+            self._rows.leave(self.here.pop(choice))
+        if choices:
+            self._batch.deliver([(choice, Piece("", ids=choice.pieces.ids, error=refusal)) for choice in choices])
