@@ -6,9 +6,10 @@ from functools import cache
 import numpy as np
 import pytest
 
+from charrnn.generate import rows as rows_module
 from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
-from charrnn.generate.rows import STEPS, Row, SideBySide, side_by_side
+from charrnn.generate.rows import AHEAD, STEPS, Row, SideBySide, side_by_side
 from charrnn.generate.sampling import Sampling, cost, draws, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
@@ -53,6 +54,7 @@ def test_rows_that_come_and_go_are_each_what_it_is_alone(
     kind: str, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(rows_module, "AHEAD", 2 * STEPS)  # so that rows use up their numbers
     rows, waiting = side_by_side(decoder(kind), TOKENIZER, 7), list(range(18))
     here: dict[int, Row] = {}
     drawn: dict[int, list[int]] = {n: [] for n in waiting}
@@ -92,13 +94,13 @@ def test_a_row_without_finite_logits_ends_alone(kind: str) -> None:
 
 def test_a_prime_is_read_in_moves_and_takes_no_draw() -> None:
     rows = side_by_side(decoder("compiled"), TOKENIZER, 1)
-    prime = "x" * (2 * STEPS)  # one id more with the start token
+    prime = "x" * (2 * AHEAD)  # one id more with the start token
     row = rows.join(decoder("compiled").start(), ids_of(prime), Sampling(seed=3), 4)
     lengths = []
-    for _ in range(4):
+    for _ in range(2 * AHEAD // STEPS + 2):
         rows.move_on()
         lengths.append(len(row.ids))
-    assert lengths == [0, 0, STEPS - 1, STEPS]
+    assert lengths == [0] * (2 * AHEAD // STEPS) + [STEPS - 1, STEPS]
     expected = draws(3, 4)
-    expected.random(2 * STEPS - 1 + STEPS)  # those of the next move are drawn already
+    expected.random(AHEAD)  # more are made only when these are used
     assert row.source.random() == expected.random()

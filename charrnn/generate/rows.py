@@ -26,6 +26,7 @@ from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
 STEPS = 16  # ids by which every row moves on at a time
+AHEAD = 16 * STEPS  # numbers that are made at a time to draw a row's ids with
 
 
 @dataclass(eq=False)
@@ -160,7 +161,8 @@ class Rows:
         self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
         self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
         self._logits, self._filters = np.empty((most, driver.logits(V)), np.float32), np.empty((most, 4))
-        self._random = np.empty((most, STEPS))  # the numbers that the next ids are drawn with
+        # The numbers that ids are drawn with, and where the next one is: many are made at a time.
+        self._random, self._next = np.empty((most, AHEAD)), np.zeros(most, np.int64)
         # Those of STEPS numbers a row lie part by part, see _block.
         self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
         self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
@@ -174,6 +176,10 @@ class Rows:
             )
             for _ in range(self._cores)
         ]
+        own: list[NDArray[Any]] = [self._ids, self._logits, self._position, self._filters, *self._scratch]
+        self._own_at = [(address(array), array.strides[0]) for array in own]
+        blocks: list[NDArray[Any]] = [self._given, self._us, self._drawn, self._costs]
+        self._blocks_at = [(address(array), array.itemsize if len(array) else None) for array in blocks]
         self._table_at, self._weights_at = address(weights.decoder.table), [*map(address, weights.weights)]
         self._room_at = [[address(array) for array in arrays] for arrays in self._room]
         self._following_at, self._allowed_at = address(tokenizer.next_state), address(tokenizer.allowed)
@@ -192,14 +198,14 @@ class Rows:
             self._entered = state, self._weights.decoder.enter(state).vectors
         for scratch, vector in zip(self._scratch, self._entered[1], strict=True):
             scratch[r] = vector
-        self._position[r], self._filters[r] = 0, filters(sampling, self._V)
+        self._position[r], self._filters[r], self._next[r] = 0, filters(sampling, self._V), 0
         row.source.random(out=self._random[r])
         return row
 
     def leave(self, row: Row) -> None:
         """As `SideBySide.leave`."""
         r, last = self._rows.index(row), len(self._rows) - 1
-        for array in (*self._scratch, self._ids, self._position, self._filters, self._random):
+        for array in (*self._scratch, self._ids, self._position, self._filters, self._random, self._next):
             array[r] = array[last]
         self._rows[r] = self._rows[last]
         self._rows.pop()
@@ -215,20 +221,25 @@ class Rows:
         read = {r: row.takes(STEPS) for r, row in enumerate(rows) if len(row.given)}
         lengths = {r: len(taken) for r, taken in read.items()}
         for part in parts:
-            self._block(self._us, part)[:] = self._random[slice(*part)].T
+            of_rows = np.arange(*part)
+            self._block(self._us, part)[:] = self._random[of_rows, self._next[of_rows] + np.arange(STEPS)[:, None]]
         for r, taken in read.items():
-            part, k = parts[r // size], lengths[r]
+            part, k, first = parts[r // size], lengths[r], int(self._next[r])
             self._block(self._given, part)[:k, r - part[0]] = taken
-            self._block(self._us, part)[k:, r - part[0]] = self._random[r, : STEPS - k]
+            self._block(self._us, part)[k:, r - part[0]] = self._random[r, first : first + STEPS - k]
         others = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts) if p]
         try:
             self._move_part(0, parts[0], lengths)
         finally:
-            wait(others)  # nobody changes rows that move
+            if others:
+                wait(others)  # nobody changes rows that move
         for each in others:
             each.result()
-        for r, row in enumerate(rows):
-            self._draw_ahead(r, row, lengths.get(r, 0))
+        self._next[:n] += STEPS
+        for r, k in lengths.items():
+            self._next[r] -= k
+        for r in np.flatnonzero(self._next[:n] > AHEAD - STEPS).tolist():
+            self._draw_ahead(r)
         for part in parts:
             ids = self._block(self._drawn, part).T.tolist()
             costs = self._block(self._costs, part).T.tolist() if self._with_costs else itertools.repeat([])
@@ -237,12 +248,13 @@ class Rows:
         for r, k in lengths.items():
             rows[r].ids, rows[r].costs = rows[r].ids[k:], rows[r].costs[k:]
 
-    def _draw_ahead(self, r: int, row: Row, k: int) -> None:
-        """Draw the numbers of the next move of row r; those of the last one of which k were not needed go first."""
+    def _draw_ahead(self, r: int) -> None:
+        """Make the next numbers of row r, after those that are left."""
         numbers = self._random[r]
-        if k:
-            numbers[:k] = numbers[STEPS - k :].copy()
-        row.source.random(out=numbers[k:])
+        left = AHEAD - self._next[r]
+        numbers[:left] = numbers[self._next[r] :].copy()
+        self._rows[r].source.random(out=numbers[left:])
+        self._next[r] = 0
 
     def _move_part(self, p: int, part: tuple[int, int], read: Mapping[int, int]) -> None:
         """Move the rows from..to of part p on. read: how many ids are given, of those rows that are given any."""
@@ -264,11 +276,9 @@ class Rows:
         first, end = part
         B, run = end - first, self._weights.run
         rounded, steps_, numbers, order = self._room_at[p]
-        own: list[NDArray[Any]] = [self._ids, self._logits, self._position, self._filters, *self._scratch]
-        blocks: list[NDArray[Any]] = [self._given, self._us, self._drawn, self._costs]
-        ids, logits, position, filters, *scratch = (address(array) + first * array.strides[0] for array in own)
+        ids, logits, position, filters, *scratch = (at + first * row for at, row in self._own_at)
         given, us, drawn, costs = (
-            address(array) + (STEPS * first + step * B) * array.itemsize if len(array) else 0 for array in blocks
+            0 if size is None else at + (STEPS * first + step * B) * size for at, size in self._blocks_at
         )
         calls = [ids, given, 0, logits, us, position, self._following_at, drawn]
         others = [logits, self._allowed_at, filters, numbers, order, costs]
