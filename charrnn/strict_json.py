@@ -10,6 +10,7 @@ from charrnn.errors import CharRNNError
 from charrnn.patterns import pattern
 
 _SURROGATE = pattern("[\ud800-\udfff]")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
@@ -17,10 +18,11 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
     A byte of a file's name that is not UTF-8, half a surrogate pair in Python, is written as an escape.
     """
+    encoder = _COMPACT if indent is None else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
     try:
-        written = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        written = encoder.encode(value)
     except (TypeError, ValueError):  # a number that is not finite, or a mapping that is no dict
-        written = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+        written = encoder.encode(_finite(value))
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
@@ -30,8 +32,7 @@ def loads(text: str, lenient: bool = True) -> Any:
     lenient: NaN and infinities, which older versions wrote into runs that diverged, are read as None; else refused.
     """
     try:
-        constant = _as_none if lenient else _refused
-        return json.loads(text, object_pairs_hook=_without_repetition, parse_constant=constant)
+        return (_LENIENT if lenient else _STRICT).decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -67,7 +68,14 @@ def _finite(value: Any) -> Any:
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object, in which no key may come twice: the last one would win unseen."""
-    keys = Counter(key for key, _ in pairs)
-    if len(keys) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = Counter(key for key, _ in pairs)
         raise ValueError(f"{keys.most_common(1)[0][0]!r} comes twice")
-    return dict(pairs)
+    return found
+
+
+_LENIENT, _STRICT = (
+    json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=constant)
+    for constant in (_as_none, _refused)
+)

@@ -34,6 +34,7 @@ Ids = NDArray[np.unsignedinteger[Any]]  # what encode returns: 1-D, of the token
 IdsLike = NDArray[np.integer[Any]] | Sequence[int]
 
 CODE_POINTS = 0x110000
+SHORT = 64  # characters, up to which they are looked up one by one: that is faster
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -128,7 +129,7 @@ class Tokenizer:
     def _encode_block(self, text: str, start: int) -> Ids:
         codes = code_points(text, start)
         ids = self._id_of.take(codes)  # half the time of indexing
-        absent = np.iinfo(self.dtype).max
+        absent = self._absent
         unknown = np.flatnonzero(ids == absent)
         if not len(unknown):
             return ids
@@ -139,9 +140,14 @@ class Tokenizer:
         return ids
 
     @cached_property
+    def _absent(self) -> int:
+        """The largest value of dtype, which is no id."""
+        return int(np.iinfo(self.dtype).max)
+
+    @cached_property
     def _id_of(self) -> Ids:
-        """The id of each code point, (0x110000,); the largest value of dtype, which is no id, where there is none."""
-        table = np.full(CODE_POINTS, np.iinfo(self.dtype).max, self.dtype)
+        """The id of each code point, (0x110000,); `_absent` where there is none."""
+        table = np.full(CODE_POINTS, self._absent, self.dtype)
         table[self._code_of[BYTES:]] = np.arange(BYTES, self.size)
         return table
 
