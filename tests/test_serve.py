@@ -1,5 +1,6 @@
 """The server: the text is sample's whatever else runs, the protocol is kept, and nobody can harm or slow it."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -23,6 +24,9 @@ from charrnn.training import loop
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
+from charrnn.serve.app import Delivery
+from charrnn.serve.server import Together
+
 ENDLESS = 100_000  # ids, of a completion that no test waits for
 
 
@@ -548,6 +552,70 @@ def test_small_pieces_are_sent_at_once(client: Client) -> None:
         until(lambda: bool(connections))
         sockets = [each.transport.get_extra_info("socket") for each in connections]
         assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
+
+
+def test_what_is_written_in_one_turn_of_the_loop_is_sent_at_once() -> None:
+    sent: list[bytes] = []
+
+    class Transport(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            sent.append(data)
+
+        def close(self) -> None:
+            sent.append(b"closed")
+
+    async def write() -> None:
+        together = Together(Transport(), asyncio.get_running_loop())
+        together.write(b"head, ")
+        together.write(b"body")
+        assert not sent
+        await asyncio.sleep(0)
+        together.write(b"last")
+        together.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(write())
+    assert sent == [b"head, body", b"last", b"closed"]
+
+
+def test_an_answer_is_one_piece(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    real = Together._send
+
+    def noted(together: Together) -> None:
+        sent.append(b"".join(together._written))
+        real(together)
+
+    monkeypatch.setattr(Together, "_send", noted)
+    answered = client("/v1/completions", {"model": "small", "prompt": "Re"})
+    (piece,) = (each for each in sent if each)
+    assert piece.startswith(b"HTTP/1.1 200 ")
+    assert piece.endswith(b"}")
+    assert answered.json["usage"]
+
+
+def test_what_threads_tell_while_the_loop_is_busy_wakes_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    wakes: list[Any] = []
+
+    class Told:
+        def to(self, piece: int) -> None:
+            told.append(piece)
+
+    async def tell() -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda call: wakes.append(real(call)))
+        delivery = Delivery()
+        for n in range(3):
+            delivery([(Told(), n)])  # type: ignore[list-item]
+        await asyncio.sleep(0)
+        assert (told, len(wakes)) == ([0, 1, 2], 1)
+        delivery([(Told(), 3)])  # type: ignore[list-item]
+        await asyncio.sleep(0)
+
+    asyncio.run(tell())
+    assert (told, len(wakes)) == ([0, 1, 2, 3], 2)
 
 
 def test_rows_that_fail_cost_those_that_were_there(

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
+    from starlette.types import Receive, Scope, Send
 
 
 class Service:
@@ -34,20 +36,15 @@ class Service:
         # Compiled now, where that is needed: a request does not wait for it.
         self._rows = {name: in_groups(each.decoder, each.tokenizer, limits.rows) for name, each in models.items()}
         self._batches: dict[str, Batch] = {}
-        self._deliver: Callable[[Pairs], None] | None = None
+        self._deliver: Delivery | None = None
         self._scorer = ThreadPoolExecutor(1, "scorer")
         self._scoring = asyncio.Lock()
 
     def start(self) -> None:
         """Begin to decode, for the event loop that runs."""
-        loop = asyncio.get_running_loop()
-
-        def deliver(pairs: Pairs) -> None:
-            loop.call_soon_threadsafe(_hand_out, pairs)
-
-        self._deliver = deliver
+        self._deliver = Delivery()
         for name, served in self.models.items():
-            self._batches[name] = Batch(served, self._rows[name], self.limits, deliver)
+            self._batches[name] = Batch(served, self._rows[name], self.limits, self._deliver)
 
     async def add(self, served: Served) -> None:
         """Serve one more model, once its rows are compiled. Raises CharRNNError where nothing can decode it."""
@@ -279,7 +276,7 @@ def application(service: Service, access: Access, page: Sequence["Route"] = ()) 
         Route("/", home),
         Route("/v1/models", service.list_models),
         Route("/v1/models/{id:path}", service.one_model),
-        Route("/v1/completions", service.completions, methods=["POST"]),
+        Route("/v1/completions", _Answering(service.completions), methods=["POST"]),
         Route("/tokenizer_info", service.tokenizer_info),
         Route("/tokenize", service.tokenize, methods=["POST"]),
         Route("/detokenize", service.detokenize, methods=["POST"]),
@@ -288,9 +285,40 @@ def application(service: Service, access: Access, page: Sequence["Route"] = ()) 
     return Guard(Router(routes, lifespan=lifespan), access)
 
 
-def _hand_out(pairs: Pairs) -> None:
-    for choice, piece in pairs:
-        choice.to(piece)
+class _Answering:
+    """Answers as a function of a request does. Starlette's own way calls more: what is raised here, a Guard handles."""
+
+    def __init__(self, answer: "Callable[[Request], Awaitable[Response]]") -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer a request, as ASGI asks it."""
+        from starlette.requests import Request
+
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class Delivery:
+    """Hands what threads tell to whom it is for, in the event loop that runs now, which is woken once for all."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._told: deque[tuple[Choice, Piece]] = deque()
+        self._is_called = False
+
+    def __call__(self, pairs: Pairs) -> None:
+        """Take what there is to tell, in any thread."""
+        self._told.extend(pairs)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._is_called = False  # before it is looked at: who tells more from now on calls again
+        while self._told:
+            choice, piece = self._told.popleft()
+            choice.to(piece)
 
 
 def _put(pieces: "asyncio.Queue[tuple[int, Piece]]", index: int, piece: Piece) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -191,6 +191,7 @@ def _patient(limits: Limits) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.transport = cast(asyncio.Transport, Together(transport, self.loop))
             self._expect()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -222,6 +223,38 @@ def _patient(limits: Limits) -> type[H11Protocol]:
             self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
     return Patient
+
+
+class Together:
+    """A transport that sends at once what is written in one turn of the event loop, as an answer's head and body are.
+
+    uvicorn writes each of them by itself, and every time a client is woken.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send some bytes, when the loop turns."""
+        if data and not self._written:
+            self._loop.call_soon(self._send)
+        if data:
+            self._written.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._written:
+            data = b"".join(self._written)
+            self._written.clear()
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
