@@ -71,7 +71,8 @@ def test_the_end_takes_no_longer_than_it_may_while_many_stream(trained: Callable
         seconds = time.monotonic() - began
     assert all(end.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") for end in ends)
     assert process.returncode == 143
-    assert seconds < 5.5
+    print(f"seconds: {seconds:.2f}")
+    assert seconds < 5
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Ctrl-C, 143 kill, 129 a closed terminal.
 """
 
 import errno
+import gc
 import importlib
 import os
 import re
@@ -104,6 +105,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     if code > 128 and HANG_UP is not None:
         signal.signal(HANG_UP, signal.SIG_IGN)  # a second one is no hurry, and would change the exit code
+    gc.freeze()  # Python would look through all that torch has made for cycles, which takes longer than most commands
     sys.exit(code)
 
 
