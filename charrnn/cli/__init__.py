@@ -105,7 +105,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     if code > 128 and HANG_UP is not None:
         signal.signal(HANG_UP, signal.SIG_IGN)  # a second one is no hurry, and would change the exit code
-    gc.freeze()  # Python would look through all that torch has made for cycles, which takes longer than most commands
+    gc.freeze()  # else Python ends by a search for cycles in all that torch has made
     sys.exit(code)
 
 
