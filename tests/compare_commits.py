@@ -79,7 +79,7 @@ class Compiled:
 
 
 def _asked_by_charrnn() -> bool:
-    """Whether the caller of a replaced function is the package itself, not Numba on its behalf."""
+    """Whether the caller of a replaced function is the package itself."""
     return str(sys._getframe(2).f_globals.get("__name__")).partition(".")[0] == "charrnn"
 
 

@@ -52,7 +52,7 @@ KNOWN_FOR_LONG = {
     "nn.RNN", "rg-lru", "rnn", "simple", "slstm", "sru",
 }  # fmt: skip
 COSTLY_FOR_EVERY_CELL = {
-    "test_numba_computes_what_numpy_computes",
+    "test_llvm_computes_what_numpy_computes",
     "test_float32_stays_float32_and_within_its_rounding",
     "test_nothing_that_is_given_is_modified",
     "test_gradients_of_the_loop_are_the_numerical_ones",

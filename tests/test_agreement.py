@@ -43,7 +43,7 @@ def logits(engine: str, hidden: int) -> torch.Tensor:
 def break_code_of_tanh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the code that is compiled from now on compute another function; NumPy and torch know the right one."""
     sigmoid = ops.sigmoid
-    broken = dataclasses.replace(ops.tanh, llvm=sigmoid.llvm, numba=sigmoid.numba)
+    broken = dataclasses.replace(ops.tanh, llvm=sigmoid.llvm)
     monkeypatch.setitem(ops.TABLE, "tanh", broken)
 
 
@@ -111,14 +111,13 @@ def test_wrong_code_for_completing_is_said_and_forgotten_and_torch_completes(
         break_code_of_tanh(patch)
         with pytest.raises(CharRNNError, match="computes something else than its equations on this processor"):
             CompiledDecoder(architecture, weights, dtype)
-        drawing = kept()  # the draw, in which no cell is; where this process has it already, no file
-        assert drawing <= 1
+        assert kept() == 0
         if dtype == "float32":
             decoder = decoders.make(architecture, weights, "cpu")
             assert not decoder.is_compiled
             assert "torch decodes, which is slower" in decoder.notes[0]
     decoder = CompiledDecoder(architecture, weights, dtype)
-    assert kept() == drawing + 1
+    assert kept() == 1
     exact = decoders.Decoder(architecture, weights, "numpy")
     found, expected = (d.step(np.array([3]), d.start())[0] for d in (decoder, exact))
     assert np.abs(found - expected).max() < (1e-5 if dtype == "float32" else 0.1) * np.abs(expected).max()

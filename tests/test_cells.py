@@ -67,7 +67,7 @@ def in_torch(engine: str, cell: Cell, x: Any, params: Any, state: Any = None) ->
     return engines.named(engine).run(cell, x, state, cell.pack(params))
 
 
-def in_numba(cell: Cell, x: NDArray[Any], params: Params, state: Any = None) -> tuple[NDArray[Any], Any]:
+def in_llvm(cell: Cell, x: NDArray[Any], params: Params, state: Any = None) -> tuple[NDArray[Any], Any]:
     """As `run_cell` on (T, B, I), compiled, row by row."""
     state = cell.start((x.shape[1], H), x.dtype) if state is None else state
     code = compiled(cell.name, I, H, str(x.dtype))
@@ -96,9 +96,9 @@ def test_torch_computes_what_numpy_computes(engine: str, cell: Cell, params: Par
     assert_close(in_torch(engine, cell, x, tensors(params), state), run_cell(cell, x, params, state))
 
 
-def test_numba_computes_what_numpy_computes(cell: Cell, params: Params, x: Any, state: Any) -> None:
-    assert_close(in_numba(cell, x, params), run_cell(cell, x, params))
-    assert_close(in_numba(cell, x, params, state), run_cell(cell, x, params, state))
+def test_llvm_computes_what_numpy_computes(cell: Cell, params: Params, x: Any, state: Any) -> None:
+    assert_close(in_llvm(cell, x, params), run_cell(cell, x, params))
+    assert_close(in_llvm(cell, x, params, state), run_cell(cell, x, params, state))
 
 
 def test_float32_stays_float32_and_within_its_rounding(cell: Cell, params: Params, x: Any) -> None:
@@ -106,7 +106,7 @@ def test_float32_stays_float32_and_within_its_rounding(cell: Cell, params: Param
     narrow = {name: v.astype(np.float32) for name, v in params.items()}
     bound = rounding_bound(cell, params, x)
     x = x.astype(np.float32)
-    for got in (run_cell(cell, x, narrow), in_torch("loop", cell, x, tensors(narrow)), in_numba(cell, x, narrow)):
+    for got in (run_cell(cell, x, narrow), in_torch("loop", cell, x, tensors(narrow)), in_llvm(cell, x, narrow)):
         for value, reference, most in zip(flat(got), exact, bound, strict=True):
             assert value.dtype == np.float32
             assert np.abs(value - reference).max() <= most
@@ -184,7 +184,7 @@ def test_nothing_that_is_given_is_modified(cell: Cell, params: Params, x: Any, s
     given = [x, *params.values(), *state]
     before = [v.copy() for v in given]
     run_cell(cell, x, params, state)
-    in_numba(cell, x, params, state)
+    in_llvm(cell, x, params, state)
     for engine in engines.names_for(cell):
         in_torch(engine, cell, torch.from_numpy(x), {n: torch.from_numpy(v) for n, v in params.items()}, state)
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))

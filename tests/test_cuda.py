@@ -426,7 +426,6 @@ def test_a_budget_is_kept(corpus: str, figures: Figures, monkeypatch: pytest.Mon
 def test_auto_completes_by_what_is_faster_and_gives_the_same_text(
     trained: Callable[..., Run], figures: Figures
 ) -> None:
-    pytest.importorskip("numba")
     model = api.load(trained(device=DEVICE, hidden=32))
     engine = model.decoder().engine
     by_hand = api.load("run", DEVICE).complete("Re", 40)

@@ -1,5 +1,6 @@
 """Compiled decoding: the arithmetic, the traced equations, the draw, the cache; against NumPy in float64."""
 
+import ctypes
 import json
 import math
 import os
@@ -11,21 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import njit
+from compiled import drawing, map_of, product
 
 from charrnn import api, cells
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param, run_cell
 from charrnn.cells.initialisation import glorot, zeros
 from charrnn.compiler import cache as native_cache
-from charrnn.compiler.decoding import arithmetic as native_math
-from charrnn.compiler.decoding import draw as native_draw
+from charrnn.compiler import objects
 from charrnn.compiler.decoding import driver as native_driver
-from charrnn.compiler.decoding import products as native_products
+from charrnn.compiler.decoding import memory
 from charrnn.compiler.decoding import weights as native_weights
+from charrnn.compiler.decoding.driver import LINE
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
-from charrnn.generate.compiled import NativeDecoder
+from charrnn.generate.compiled import NativeDecoder, load
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Primed, Sampling, draws
 from charrnn.model.architecture import Architecture
@@ -44,19 +45,10 @@ def over_all_of_float32(name: str) -> tuple[Any, Any]:
     bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
     x = np.concatenate([bits[np.isfinite(bits)], np.linspace(-110, 95, 300_001, dtype=np.float32)])
     x = np.concatenate([x, np.linspace(-10, 10, 300_001, dtype=np.float32)])
-    function = getattr(native_math, f"op_{name}")
-
-    @njit(**native_products.FLAGS)
-    def map_(x: Any, y: Any) -> None:
-        for i in range(x.size):
-            y[i] = function(x[i])
-
     x = x[x > -1] if name == "log1p" else x
-    y = np.empty_like(x)
-    map_(x, y)
+    y = map_of(lambda maths, value: maths.apply(name, value), x)
     edges = np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)
-    at_edges = np.empty_like(edges)
-    map_(edges, at_edges)
+    at_edges = map_of(lambda maths, value: maths.apply(name, value), edges)
     with np.errstate(all="ignore"):
         exact = getattr(np, name)(edges) if name != "sigmoid" else np.array([np.nan, 1, 0, 0.5])
     if name != "log1p":
@@ -81,13 +73,12 @@ def test_functions_are_within_a_few_ulp_of_exact_everywhere(name: str, ulps: int
 @pytest.mark.parametrize("kept", ["float32", "bf16", "int8"])
 def test_products_are_right_for_every_size(kept: str) -> None:
     rng = np.random.default_rng(0)
-    product = getattr(native_products, f"by_{kept}")
+    form = native_weights.form(kept, False)
     for I, O in ((1, 1), (2, 64), (3, 65), (7, 5), (64, 63), (129, 200), (1030, 70)):
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal(I).astype(np.float32)
-        packed = native_weights.pack(matrix, kept)
-        rounded, steps = np.empty((1, I), np.int32), np.empty(1, np.float32)
+        packed = native_weights.pack(matrix, form)
         y, beyond = np.full((1, 64 + O), np.nan, np.float32), np.append(x, np.float32(3))
-        product(beyond[None], 0, I, *packed, y, 0, O, rounded, steps)
+        product(kept, False)(beyond[None], I, packed, y, O)
         y = y[0, :O]
         wide = np.abs(x.astype(np.float64))
         error = np.abs(y - x.astype(np.float64) @ matrix)
@@ -102,17 +93,17 @@ def test_products_are_right_for_every_size(kept: str) -> None:
 @pytest.mark.parametrize("kept", ["float32", "bf16", "int8"])
 def test_rows_side_by_side_are_multiplied_to_the_last_bit_as_one_alone(kept: str) -> None:
     rng = np.random.default_rng(0)
-    alone_by, rows_by = (getattr(native_products, f"{rows}by_{kept}") for rows in ("", "rows_"))
+    forms = [native_weights.form(kept, for_rows) for for_rows in (False, True)]
     shapes = [(1, 1, 1), (2, 7, 5), (5, 64, 63), (6, 3, 65), (13, 129, 200), (33, 70, 130), (9, 1030, 70)]
     for B, I, O in [*shapes, *((B, 17, 21) for B in range(1, 71))]:
         matrix, x = rng.standard_normal((I, O)).astype(np.float32), rng.standard_normal((B, I + 4)).astype(np.float32)
-        packed, tiles = (native_weights.pack(matrix, kept, for_rows) for for_rows in (False, True))
+        packed, tiles = (native_weights.pack(matrix, form) for form in forms)
         whole = -(-O // native_weights.WIDEST) * native_weights.WIDEST
         around, alone = np.full((B + 12, whole + 2), np.nan, np.float32), np.full((1, whole), np.nan, np.float32)
-        y, rounded, steps = around[6:-6], np.empty((B, (I + 1) // 2), np.int32), np.empty(B, np.float32)
-        rows_by(x, 3, I, *tiles, y, 1, O, rounded, steps)
+        y = around[6:-6]
+        product(kept, True)(x[:, 3:], I, tiles, y[:, 1:], O)
         for row, given in zip(y, x, strict=True):
-            alone_by(given[None, 3:].copy(), 0, I, *packed, alone, 0, O, rounded, steps)
+            product(kept, False)(given[None, 3:].copy(), I, packed, alone, O)
             np.testing.assert_array_equal(row[1 : 1 + O], alone[0, :O])
         assert np.isnan(y[:, [0, -1]]).all()
         assert np.isnan(around[:6]).all()
@@ -129,20 +120,6 @@ def test_bf16_numbers_are_the_nearest() -> None:
 # The traced equations
 
 
-def interpreted(architecture: Architecture) -> dict[str, Any]:
-    """The names of a driver's module with its functions as plain Python in float64."""
-    text = native_driver.write(architecture, real="float64").text
-    text = text.replace("from numba import njit", "njit = lambda **flags: lambda function: function")
-    names: dict[str, Any] = {"__name__": "interpreted"}
-    exec(text, names)
-
-    def product(x: Any, x_at: int, I: int, matrix: Any, y: Any, y_at: int, O: int, *room: Any) -> None:
-        y[:, y_at : y_at + O] = x[:, x_at : x_at + I] @ matrix
-
-    names |= {f"op_{name}": operation.numpy for name, operation in ops.TABLE.items()} | {"product": product}
-    return names
-
-
 @pytest.mark.parametrize("name", cells.names())
 def test_traced_equations_are_the_equations(name: str) -> None:
     H, V, T = 6, 5, 8
@@ -153,26 +130,21 @@ def test_traced_equations_are_the_equations(name: str) -> None:
     below, _ = run_cell(cell, embedding[ids], params[0])
     above, last = run_cell(cell, below, params[1])
 
-    names, driver = interpreted(architecture), native_driver.write(architecture, real="float64")
-    table = cell.inputs(embedding, cell.pack(params[0]))
-    scratch = [np.zeros(layout.size) for layout in driver.layouts]
-    places = [[layout.places[f"state_{s}"] for s in cell.state] for layout in driver.layouts]
-    for vector, of_layer in zip(scratch, places, strict=True):
-        for at, start in zip(of_layer, cell.state.values(), strict=True):
-            vector[at : at + H] = start
-    weights = []
-    for layer, leaf, _ in driver.weights:
-        value = params[layer][leaf.name]
-        for k in leaf.index:
-            value = value[k]
-        weights.append(value)
-    for t, id_ in enumerate(ids):
-        with np.errstate(all="ignore"):
-            names["advance"](np.array([id_]), table, None, None, *(vector[None] for vector in scratch), *weights)
-        at = driver.layouts[1].places["y"]
-        np.testing.assert_allclose(scratch[1][at : at + H], below[t] + above[t], rtol=1e-12, atol=1e-13)
-    for at, expected in zip(places[1], last, strict=True):
-        np.testing.assert_allclose(scratch[1][at : at + H], expected, rtol=1e-12, atol=1e-13)
+    driver = native_driver.make(architecture, "float64")
+    run, _ = load(driver)
+    table, head = cell.inputs(embedding, cell.pack(params[0])), rng.standard_normal((H, V))
+    weights = memory.Weights(driver, lambda layer, name: params[layer][name], table, head, np.zeros(V))
+    work = memory.Workspace(driver, memory.Layout(driver, weights, 1))
+    outputs, drawn = np.empty((T, 16)), np.empty(T, np.int64)
+    work.enter((cell.start((1, H)),) * 2)
+    work.point(given=ids, drawn=drawn, outputs=outputs)
+    run(work.address, 0, 0, T, 0, 1, 1)
+    work.t += T
+    np.testing.assert_allclose(outputs[:, :H], below + above, rtol=1e-12, atol=1e-13)
+    for found, expected in zip(work.state()[1], last, strict=True):
+        np.testing.assert_allclose(found[0], expected, rtol=1e-12, atol=1e-13)
+    logits = work.array(LINE["logits"], np.float64)[0, 0, :V]
+    np.testing.assert_allclose(logits, (below + above)[-1] @ head, rtol=1e-12, atol=1e-13)
 
 
 def test_equations_that_decide_by_a_value_are_refused() -> None:
@@ -184,7 +156,7 @@ def test_equations_that_decide_by_a_value_are_refused() -> None:
     cells.register(cell)
     try:
         with pytest.raises(CharRNNError, match="cannot be compiled"):
-            native_driver.write(Architecture("deciding", 5, 4))
+            native_driver.make(Architecture("deciding", 5, 4))
     finally:
         cells.unregister("deciding")
 
@@ -230,11 +202,11 @@ def test_forced_text_has_the_same_logits_compiled_in_every_cell(name: str) -> No
 def test_equal_logits_give_equal_draws() -> None:
     rng = np.random.default_rng(3)
     V = 60
-    work = np.empty(V), np.empty(V), np.empty(2 * V, np.int64)
+    choose, cost = drawing()
     allowed = rng.random(V) > 0.2
     for n in range(3000):
         logits = rng.standard_normal(V) * 4
-        logits = np.round(logits) if n % 2 else logits  # ties
+        logits = (np.round(logits) if n % 2 else logits).astype(np.float32)  # ties
         settings = Sampling(
             temperature=float(rng.choice([0, 1e-300, 0.5, 1, 2])),
             top_k=None if n % 3 else int(rng.integers(1, V + 5)),
@@ -244,11 +216,11 @@ def test_equal_logits_give_equal_draws() -> None:
         u = float(rng.random())
         expected = sampling.draw(sampling.distribution(logits, allowed, settings), u)
         filters = sampling.filters(settings, V)
-        assert native_draw.choose(logits, allowed, filters[0], int(filters[1]), *filters[2:], u, *work) == expected
-        assert native_draw.cost(logits, expected) == pytest.approx(sampling.cost(logits, expected), rel=1e-12)
+        assert choose(logits, allowed, filters, u) == expected
+        assert cost(logits, expected) == pytest.approx(sampling.cost(logits, expected), rel=1e-12)
     for bad in (np.nan, np.inf):
         logits[0] = bad
-        assert native_draw.choose(logits, np.ones(V, bool), 1.0, V, 2.0, -1.0, 0.5, *work) == -1
+        assert choose(logits, np.ones(V, bool), (1.0, V, 2.0, -1.0), 0.5) == -1
 
 
 class _OneRow(Decoder):
@@ -313,11 +285,11 @@ def test_fewer_bytes_cost_hardly_any_bits(trained: TrainedRun, kept: Any, bits: 
 # The cache, and what is imported
 
 
-def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> None:
+def test_compiled_code_is_kept_and_is_not_compiled_again(trained: TrainedRun) -> None:
     run = trained()
     expected = api.load(run).complete("Re", 30)
     code = (
-        "import sys; sys.modules['numba'] = sys.modules['torch'] = None\n"
+        "import sys; sys.modules['charrnn.compiler.objects'] = sys.modules['torch'] = None\n"
         "from charrnn import api\n"
         f"sys.stdout.buffer.write(api.load({str(run.path)!r}).complete('Re', 30).encode())"
     )
@@ -325,13 +297,32 @@ def test_compiled_code_is_kept_and_needs_no_numba_again(trained: TrainedRun) -> 
     assert done.stdout.decode() == expected
 
 
-def loaded_without_numba(text: str, folder: Path, spare: Path) -> "subprocess.CompletedProcess[str]":
+def adding(k: int) -> str:
+    """The source of a function `one` that adds k."""
+    return f"define i64 @one(i64 %n) {{ %sum = add i64 %n, {k}\n ret i64 %sum }}"
+
+
+ONE = (
+    "import ctypes, json, pathlib, sys\n"
+    "from charrnn.compiler import cache, objects\n"
+    "def one(source, n):\n"
+    "    code = objects.compiled(source)\n"
+    "    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code.address('one'))(n), code.note\n"
+)
+
+
+def one(source: str, n: int) -> tuple[int, str | None]:
+    """What function `one` of some source gives, and the note that came with its code."""
+    code = objects.compiled(source)
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code.address("one"))(n), code.note
+
+
+def loaded_without_compiler(text: str, folder: Path, spare: Path) -> "subprocess.CompletedProcess[str]":
     """Load a function in a new process, which cannot compile, and call it with 2: what it returns, and the note."""
     code = (
-        "import pathlib, sys; sys.modules['numba'] = None\n"
-        "from charrnn.compiler import cache\n"
+        ONE + "objects.object_code = None\n"
         "cache.folder, cache.spare_folder = (lambda path=p: pathlib.Path(path) for p in sys.argv[2:])\n"
-        "function, note = cache.load(sys.argv[1], 'one', ('int64',)); print(function(2), note)"
+        "print(*one(sys.argv[1], 2))"
     )
     command = [sys.executable, "-c", code, text, str(folder), str(spare)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -341,16 +332,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "file" / "below")
     monkeypatch.setattr(native_cache, "spare_folder", lambda: tmp_path / "spare")
-    text = "def one(n):\n    return n + 1\n"
-    function, note = native_cache.load(text, "one", ("int64",))
-    assert function(2) == 3
+    text = adding(1)
+    three, note = one(text, 2)
+    assert three == 3
     assert note is not None
     assert "cannot be kept" in note
     assert str(tmp_path / "spare") in note
-    done = loaded_without_numba(text, native_cache.folder(), native_cache.spare_folder())
+    done = loaded_without_compiler(text, native_cache.folder(), native_cache.spare_folder())
     assert done.stdout.split() == ["3", "None"]  # found there, and not compiled again
     monkeypatch.setattr(native_cache, "spare_folder", lambda: tmp_path / "file" / "too")
-    _, note = native_cache.load(text.replace("+ 1", "+ 2"), "one", ("int64",))
+    _, note = one(adding(2), 2)
     assert note is not None
     assert "compiled anew" in note
 
@@ -358,12 +349,12 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: py
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no such owners here")
 def test_code_that_others_could_have_written_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
-    text = "def one(n):\n    return n + 5\n"
-    native_cache.load(text, "one", ("int64",))
-    assert loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare").stdout.split() == ["7", "None"]
+    text = adding(5)
+    one(text, 2)
+    assert loaded_without_compiler(text, tmp_path / "cache", tmp_path / "spare").stdout.split() == ["7", "None"]
     (tmp_path / "cache").chmod(0o777)
-    refused = loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare")
-    assert "import of numba halted" in refused.stderr  # it would have to be compiled
+    refused = loaded_without_compiler(text, tmp_path / "cache", tmp_path / "spare")
+    assert "'NoneType' object is not callable" in refused.stderr  # it would have to be compiled
     assert refused.stdout == ""
 
 
@@ -377,19 +368,16 @@ DAMAGE: list[Callable[[bytes], bytes]] = [
 def test_damaged_code_is_compiled_anew_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded in a process of its own: a damaged object file may end it."""
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
-    texts = [f"def one(n):\n    return n + {100 + k}\n" for k in range(len(DAMAGE))]
+    texts = [adding(100 + k) for k in range(len(DAMAGE))]
     damaged: dict[str, str] = {}
     for text, damage in zip(texts, DAMAGE, strict=True):
-        native_cache.load(text, "one", ("int64",))
+        one(text, 2)
         (file,) = set(map(str, (tmp_path / "cache").iterdir())) - set(damaged)
         damaged[file] = text
         Path(file).write_bytes(damage(Path(file).read_bytes()))
     code = (
-        "import json, pathlib, sys\n"
-        "from charrnn.compiler import cache\n"
-        "cache.folder = lambda: pathlib.Path(sys.argv[2])\n"
-        "for text in json.loads(sys.argv[1]):\n"
-        "    function, note = cache.load(text, 'one', ('int64',)); print(function(0), note)"
+        ONE + "cache.folder = lambda: pathlib.Path(sys.argv[2])\n"
+        "for text in json.loads(sys.argv[1]): print(*one(text, 0))"
     )
     for again in (False, True):
         command = [sys.executable, "-c", code, json.dumps(texts), str(tmp_path / "cache")]
@@ -401,19 +389,17 @@ def test_damaged_code_is_compiled_anew_and_that_is_said(tmp_path: Path, monkeypa
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
 def test_nobody_is_waited_for_who_would_write_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path / "cache")
-    text = "def one(n):\n    return n + 8\n"
-    native_cache.load(text, "one", ("int64",))
+    text = adding(8)
+    one(text, 2)
     (file,) = (tmp_path / "cache").iterdir()
     file.unlink()
     os.mkfifo(file)
-    assert "import of numba halted" in loaded_without_numba(text, tmp_path / "cache", tmp_path / "spare").stderr
+    refused = loaded_without_compiler(text, tmp_path / "cache", tmp_path / "spare")
+    assert "'NoneType' object is not callable" in refused.stderr
 
 
 def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> None:
-    code = (
-        "from charrnn.compiler import cache\n"
-        "print(cache.load('def one(n):\\n    return n + 1\\n', 'one', ('int64',))[0](4))"
-    )
+    code = ONE + f"print(one({adding(1)!r}, 4)[0])"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=environment)
@@ -426,12 +412,11 @@ def test_processes_that_start_together_share_a_whole_file(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> None:
-    # Each process numbers its symbols from the beginning, so both files define the same ones.
+    # Both files define the same symbol.
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
 
     def call(*added: int) -> list[str]:
-        loads = [f"cache.load('def one(n):\\n    return n + {k}\\n', 'one', ('int64',))[0](4)" for k in added]
-        code = f"from charrnn.compiler import cache\nprint({', '.join(loads)})"
+        code = ONE + f"print({', '.join(f'one({adding(k)!r}, 4)[0]' for k in added)})"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
         return run.stdout.split()
 
@@ -443,8 +428,8 @@ def test_code_that_different_processes_compiled_does_not_mix(tmp_path: Path) -> 
 def test_code_for_training_is_kept_too(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
     code = (
-        "import sys, torch; from charrnn import cells, engines; from charrnn.compiler.training import llvm\n"
-        "if len(sys.argv) > 1: llvm.object_code = None\n"
+        "import sys, torch; from charrnn import cells, engines; from charrnn.compiler import objects\n"
+        "if len(sys.argv) > 1: objects.object_code = None\n"
         "c = cells.get('lstm'); p = c.pack([torch.ones(tuple(s.shape)) / 9 for s in c.shapes(3, 4).values()])\n"
         "y, _ = engines.named('native').run(c, torch.ones(5, 2, 3), (torch.zeros(2, 4),) * 2, p); print(y.sum().item())"
     )
@@ -458,17 +443,17 @@ def test_code_for_training_is_kept_too(tmp_path: Path) -> None:
 
 def test_code_that_was_not_used_for_longest_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_cache, "folder", lambda: tmp_path)
-    texts = [f"def one(n):\n    return n + {50 + k}\n" for k in range(4)]
+    texts = [adding(50 + k) for k in range(4)]
     names: list[str] = []
     for k, text in enumerate(texts[:3]):
-        native_cache.load(text, "one", ("int64",))
+        one(text, 2)
         (new,) = {path.name for path in tmp_path.iterdir()} - set(names)
         names.append(new)
         os.utime(tmp_path / new, (k, k))
-    loaded_without_numba(texts[0], tmp_path, tmp_path / "spare")  # used again
+    loaded_without_compiler(texts[0], tmp_path, tmp_path / "spare")  # used again
     monkeypatch.setattr(native_cache, "MOST_BYTES", 3 * (tmp_path / names[0]).stat().st_size + 20)
     (tmp_path / "somebody's").write_bytes(bytes(10_000))
-    native_cache.load(texts[3], "one", ("int64",))
+    one(texts[3], 2)
     left = {path.name for path in tmp_path.iterdir()}
     assert {names[0], names[2], "somebody's"} < left
     assert names[1] not in left
@@ -486,13 +471,13 @@ def test_a_stream_hands_out_its_first_character_at_once(trained: TrainedRun) -> 
     assert source.random() == second.random()  # one number was taken, not a chunk of them
 
 
-def test_completing_imports_neither_torch_nor_numba(trained: TrainedRun) -> None:
+def test_completing_imports_neither_torch_nor_what_compiles(trained: TrainedRun) -> None:
     run = trained()
     api.load(run).decoder()
     code = (
         f"import sys; from charrnn import api; api.load({str(run.path)!r}).complete('Re', 3)\n"
         "next(iter(api.load('latest').completions('Re', 3, api.Sampling())))\n"
-        "print([m for m in ('torch', 'numba', 'tokenizers') if m in sys.modules])"
+        "print([m for m in ('torch', 'tokenizers', 'charrnn.compiler.objects') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

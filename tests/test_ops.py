@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compiled import MachineCode
+from compiled import CompiledStep
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numpy.typing import NDArray
@@ -71,26 +71,6 @@ def by_numpy(operation: Operation, given: list[Array]) -> Array:
 
 def by_torch(operation: Operation, given: list[Array]) -> Array:
     return np.asarray(operation.torch(*map(torch.from_numpy, given)))
-
-
-def by_numba(operation: Operation, given: list[Array]) -> Array:
-    return all_by_numba({operation.name: operation}, {operation.name: given})[operation.name]
-
-
-def all_by_numba(operations: dict[str, Operation], given: dict[str, list[Array]]) -> dict[str, Array]:
-    """As one piece of code, since each is compiled for half a second."""
-    graph, inputs, results = Graph(), {}, {}
-    for op, operation in operations.items():
-        names = [f"{op}_{name}" for name in operation.parameters]
-        inputs |= dict(zip(names, given[op], strict=True))
-        results[op] = operation(*(named(graph, name, len(given[op][0])) for name in names)).node
-    function = Function({name: len(value) for name, value in inputs.items()}, results)
-    code = MachineCode({"ops": function}, next(iter(inputs.values())).dtype.name)
-    scratch = code.scratch()
-    for name, value in inputs.items():
-        scratch[code.place(name)] = value
-    code(scratch, {})
-    return {op: scratch[code.place(op)].copy() for op in operations}
 
 
 def by_llvm(operation: Operation, given: list[Array]) -> Array:
@@ -161,7 +141,6 @@ Way = Callable[[Operation, list[Array]], Array]
 TARGETS: dict[str, tuple[Way, tuple[Any, ...], bool]] = {
     "numpy": (by_numpy, (np.float32, np.float64), True),
     "torch": (by_torch, (np.float32, np.float64), True),
-    "numba": (by_numba, (np.float32, np.float64), True),
     "llvm": (by_llvm, (np.float32, np.float64), False),
     "onnx": (by_onnx, (np.float32,), False),
     "javascript": (by_javascript, (np.float64,), True),
@@ -171,7 +150,6 @@ COLUMNS = [
     (target, name)
     for target in TARGETS
     for name in ELEMENTWISE
-    if target != "numba"
     if target in ("numpy", "torch") or getattr(ops.TABLE[name], target)
 ]
 
@@ -191,18 +169,25 @@ def test_a_row_computes_the_same_in_every_target(target: str, name: str) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_numba_computes_every_row(dtype: Any) -> None:
-    rows = {name: ops.TABLE[name] for name in ELEMENTWISE}
-    given = {name: arguments(row, dtype, [*EDGES, *FAR]) for name, row in rows.items()}
-    for name, found in all_by_numba(rows, given).items():
-        assert_near(found, exact(rows[name], given[name]), name)
+def test_completing_computes_every_row(dtype: Any) -> None:
+    """In loops over arrays, and in numbers that are far out too."""
+    for name in ELEMENTWISE:
+        row = ops.TABLE[name]
+        given = arguments(row, dtype, [*EDGES, *FAR])
+        graph = Graph()
+        first, *others = [named(graph, f"state {k}" if k else "z", len(x)) for k, x in enumerate(given)]
+        outputs = {"y": row(first, *others).node, **{f"state {k}": x.node for k, x in enumerate(others, 1)}}
+        step = CompiledStep(
+            None, Function({x.node.data: len(given[0]) for x in (first, *others)}, outputs), dtype.__name__
+        )
+        found = step(given[0], {f"state {k}": x for k, x in enumerate(given[1:], 1)}, {})["y"]
+        assert_near(found, exact(row, given), name)
 
 
 def test_every_row_that_an_equation_can_ask_for_has_every_target() -> None:
     asked = [op for op in ops.TABLE.values() if op.derivative is not None]
     assert len(asked) > 10
     for operation in asked:
-        assert operation.elementwise or operation.numba, operation.name
         assert operation.llvm, operation.name
         assert operation.onnx, operation.name
         assert operation.javascript, operation.name
@@ -238,7 +223,6 @@ def test_a_row_gives_its_derivative(name: str) -> None:
     [
         ("numpy", lambda x: np.tanh(np.float32(x)).astype(x.dtype)),
         ("torch", lambda x: x.sinh()),
-        ("numba", lambda m, x: m.tanh(x * 1.0001)),
         ("llvm", lambda m, x: m.tanh(x * 1.0001)),
         ("onnx", lambda graph, x: graph.add("Sigmoid", x)),
         ("javascript", "Math.tan({})"),
@@ -246,8 +230,7 @@ def test_a_row_gives_its_derivative(name: str) -> None:
     ],
 )
 def test_a_broken_row_is_found(target: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    column = "llvm" if target == "numba" else target  # one column for both
-    broken = dataclasses.replace(ops.tanh, **{column: wrong})
+    broken = dataclasses.replace(ops.tanh, **{target: wrong})
     monkeypatch.setitem(ops.TABLE, "tanh", broken)
     checked = differentiates if target == "derivative" else partial(conforms, target)
     with pytest.raises(AssertionError):
@@ -294,20 +277,18 @@ def test_softplus_is_right_everywhere() -> None:
 def test_parts_joins_and_norms_are_compiled_for_completing(dtype: Any) -> None:
     x = (RNG.standard_normal(220) / 3).astype(dtype)
     graph = Graph()
-    first, second = ops.split(named(graph, "x", len(x)), 2)
-    outputs = {"first": first, "second": second, "joined": ops.concat(second, first), "norm": ops.layernorm(first)}
-    function = Function({"x": len(x)}, {name: traced.node for name, traced in outputs.items()})
-    code = MachineCode({"all": function}, np.dtype(dtype).name)
-    scratch = code.scratch()
-    scratch[code.place("x")] = x
-    code(scratch, {})
+    first, second = ops.split(named(graph, "z", len(x)), 2)
+    found = {"y": ops.concat(second, first), "first": first, "second": second, "norm": ops.layernorm(first)}
+    states = {"first": 110, "second": 110, "norm": 110}
+    step = Function({"z": len(x), **states}, {name: traced.node for name, traced in found.items()})
+    results = CompiledStep(None, step, np.dtype(dtype).name)(x, {n: np.zeros(w, dtype) for n, w in states.items()}, {})
     parts = ops.split(x, 2)
-    assert np.array_equal(scratch[code.place("first")], parts[0])
-    assert np.array_equal(scratch[code.place("second")], parts[1])
-    assert np.array_equal(scratch[code.place("joined")], np.concatenate(parts[::-1]))
+    assert np.array_equal(results["first"], parts[0])
+    assert np.array_equal(results["second"], parts[1])
+    assert np.array_equal(results["y"], np.concatenate(parts[::-1]))
     # A sum of n numbers, and n more in the variance: off by n roundings each.
     eps = np.finfo(dtype).eps
-    np.testing.assert_allclose(scratch[code.place("norm")], ops.layernorm(parts[0]), rtol=0, atol=len(x) * eps)
+    np.testing.assert_allclose(results["norm"], ops.layernorm(parts[0]), rtol=0, atol=len(x) * eps)
 
 
 def test_functions_with_large_arguments_do_not_overflow() -> None:

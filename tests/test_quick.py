@@ -21,7 +21,7 @@ def nothing_compiled(folder: Path) -> Iterator[None]:
         changed.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         changed.setattr(cache, "loaded", {})
         changed.setattr(cache, "spare_folder", lambda: folder / "spare")
-        changed.setattr("charrnn.compiler.decoding.compiling.compile_source", refuse)
+        changed.setattr("charrnn.compiler.objects.object_code", refuse)
         yield
 
 

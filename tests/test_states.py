@@ -202,7 +202,7 @@ def test_one_wide_row_is_completed_by_machine_code() -> None:
 def test_what_is_not_compiled_is_said(name: str) -> None:
     architecture = Architecture(name, 9, H, 2)
     decoder = Decoder(architecture, architecture.initial(seed=1), "numpy")
-    for written in (lambda: driver.write(architecture), lambda: javascript.write(decoder)):
+    for written in (lambda: driver.make(architecture), lambda: javascript.write(decoder)):
         with pytest.raises(CharRNNError, match=r"state S is .* H', and compiled code has rows alone"):
             written()
     pytest.importorskip("onnx", reason="ONNX is an extra")

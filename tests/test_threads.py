@@ -16,7 +16,7 @@ import pytest
 
 from charrnn import api, cells
 from charrnn.api import COMPILE_IDS, ROWS, Kept, TextModel
-from charrnn.compiler.decoding import compiling as native_compiling
+from charrnn.compiler import objects
 from charrnn.generate import completer
 from charrnn.generate.compiled import NativeDecoder
 from charrnn.generate.copying import CopyLimit, TrainingText
@@ -173,17 +173,17 @@ def test_threads_that_come_first_together_compile_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     compiled, made = [], []
-    real_compile, real_make = native_compiling.compile_source, NativeDecoder.__init__
+    real_compile, real_make = objects.object_code, NativeDecoder.__init__
 
-    def compile_source(text: str, *rest: Any) -> tuple[str, bytes]:
-        compiled.append(text)
-        return real_compile(text, *rest)
+    def object_code(source: str) -> bytes:
+        compiled.append(source)
+        return real_compile(source)
 
     def make(self: NativeDecoder, *arguments: Any) -> None:
         made.append(self)
         real_make(self, *arguments)
 
-    monkeypatch.setattr(native_compiling, "compile_source", compile_source)
+    monkeypatch.setattr(objects, "object_code", object_code)
     monkeypatch.setattr(NativeDecoder, "__init__", make)
     model = api.load(run)
     works = [partial(model.complete, "Re", 50), partial(NativeDecoder, model.architecture, model.weights)] * 4

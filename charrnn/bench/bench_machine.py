@@ -3,48 +3,22 @@
 A limit is the best that anything does here: torch or the compiled code of this package, whichever is faster.
 """
 
+import ctypes
 import platform
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
-
-from charrnn.compiler import cache
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256
 TILE_ROWS, TILE_DEPTH = 32, 128  # of a product that stays in the nearest cache
 TILE_TIMES = 400  # over, in one work: about a millisecond
 
-READ = """
-import numpy as np
-from charrnn.compiler.decoding.views import vector
-
-
-def read(data_, n, times):
-    data = vector(data_, n)
-    total = np.uint64(0)
-    for k in range(times):
-        for i in range(n):
-            total += data[i] ^ np.uint64(k)  # a different sum each time, or the compiler reads once
-    return np.int64(total)
-"""
-# As completing reads weights: panels from front to back, with sums in registers.
-READ_PANELS = """
-import numpy as np
-from charrnn.compiler.decoding.products import by_{dtype}
-from charrnn.compiler.decoding.views import matrix, vector
-
-
-def read(panels_, scale_, x_, I, y_, O, rounded_, steps_):
-    x, y, rounded, steps = matrix(x_, 1, I), matrix(y_, 1, O), matrix(rounded_, 1, I), vector(steps_, 1)
-    by_{dtype}(x, 0, I, vector(panels_, 1), {scale}y, 0, O, rounded, steps)
-    return np.int64(0)
-"""
-PANEL_SIGNATURE = ("{kind}*", "float32*", "float32*", "int64", "float32*", "int64", "int32*", "float32*")
-PANEL_KINDS = {"float32": "float32", "bf16": "uint32", "int8": "int8"}
+REGISTERS = 8  # that a plain read adds to in turns, so that no sum waits for the one before
 PANEL_ROWS = 512  # of a matrix that is read so
 
 
@@ -65,12 +39,12 @@ def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> 
 
 def reader(size: int, threads: int = 1, times: int = 1) -> Work:
     """Make a plain streaming read of `size` bytes, so many times over, by so many threads."""
-    function, _ = cache.load(READ, "read", ("uint64*", "int64", "int64"))
+    function = _plain_read()
     words = np.ones(max(threads, size // 8), np.uint64)
-    parts = np.array_split(words, threads)
+    parts, total = np.array_split(words, threads), np.empty(1, np.uint64)
 
     def read(part: Any) -> None:
-        function(part.ctypes.data, len(part), times)
+        function(part.ctypes.data, len(part), times, total.ctypes.data)
 
     def work() -> None:
         others = [threading.Thread(target=read, args=(part,)) for part in parts[1:]]
@@ -83,23 +57,71 @@ def reader(size: int, threads: int = 1, times: int = 1) -> Work:
     return work
 
 
+@cache
+def _plain_read() -> Any:
+    """Compile a read of n words, so many times over: (words, n, times, where a sum goes)."""
+    from llvmlite import ir
+
+    from charrnn.compiler.arithmetic import I64, Maths
+    from charrnn.compiler.objects import compiled, new_module
+    from charrnn.compiler.processor import processor
+    from charrnn.compiler.products import load, loop, store
+
+    module = new_module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "read")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    words, n, times, to = function.args
+    register = Maths(builder, processor().vector_bytes // 8, double=True)
+    starts, size = [register.whole(0)] * REGISTERS, 8 * register.lanes
+    over = loop(builder, I64(0), times, 1, starts)
+    with over as k:
+        turns = loop(builder, I64(0), builder.mul(n, I64(8)), size * REGISTERS, over.carried)
+        with turns as at:
+            # A different sum each time, or the compiler would read once.
+            places = [builder.add(words, builder.add(at, I64(i * size))) for i in range(REGISTERS)]
+            read = [builder.xor(load(builder, p, starts[0].type), register.splat_whole(k)) for p in places]
+            turns.carry([builder.add(total, each) for total, each in zip(turns.carried, read, strict=True)])
+        over.carry(turns.carried)
+    total = reduce(builder.add, over.carried)
+    store(builder, reduce(builder.add, [builder.extract_element(total, I64(i)) for i in range(register.lanes)]), to)
+    builder.ret_void()
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(compiled(str(module)).address("read"))
+
+
+@cache
+def _product_of_a_row(dtype: str) -> Any:
+    """Compile a product of one row as completing makes it: (x, panels, y, steps, number of panels, scales, step)."""
+    from llvmlite import ir
+
+    from charrnn.compiler.arithmetic import I64
+    from charrnn.compiler.decoding import weights
+    from charrnn.compiler.objects import compiled, new_module
+
+    module = new_module()
+    product = weights.form(dtype, False).emit(module)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 7), "read")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    x, panels, y, steps, count, *others = function.args
+    scales = others if dtype == "int8" else []
+    builder.call(product, [x, I64(0), panels, y, I64(0), I64(1), steps, count, *scales])
+    builder.ret_void()
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(compiled(str(module)).address("read"))
+
+
 def panel_reader(size: int, dtype: str) -> Work:
     """Make a read of about `size` bytes of weights in a dtype, as completing reads them, and multiplies with them."""
     from charrnn.compiler.decoding import weights
 
-    scale = "vector(scale_, O), " if dtype == "int8" else ""
-    signature = tuple(kind.format(kind=PANEL_KINDS[dtype]) for kind in PANEL_SIGNATURE)
-    function, _ = cache.load(READ_PANELS.format(dtype=dtype, scale=scale), "read", signature)
+    function, form = _product_of_a_row(dtype), weights.form(dtype, False)
     bytes_of = {"float32": 4, "bf16": 2, "int8": 1}[dtype]
     columns = max(1, round(size / (PANEL_ROWS * weights.WIDEST * bytes_of))) * weights.WIDEST
-    panels, *scales = weights.pack(np.ones((PANEL_ROWS, columns), np.float32), dtype)
-    x, y, steps = (np.ones(n, np.float32) for n in (PANEL_ROWS, columns, 1))
-    rounded, scale_ = np.ones(PANEL_ROWS, np.int32), (scales or [y])[0]
-    kept = panels, scale_, x, y, rounded, steps  # as long as the work is
+    panels, *scales = weights.pack(np.ones((PANEL_ROWS, columns), np.float32), form)
+    x, y, step = np.ones(PANEL_ROWS, np.float32), np.empty(columns, np.float32), np.ones(1, np.float32)
+    kept = x, panels, y, (scales or [y])[0], step  # as long as the work is
 
     def work() -> None:
         at = [array.ctypes.data for array in kept]
-        function(*at[:3], PANEL_ROWS, at[3], columns, *at[4:])
+        function(*at[:3], form.steps(PANEL_ROWS), form.panels(columns), *at[3:])
 
     return work
 
@@ -115,11 +137,12 @@ class Tile:
         from llvmlite import ir
 
         from charrnn.compiler.arithmetic import I64
+        from charrnn.compiler.objects import compiled, new_module
         from charrnn.compiler.products import loop
-        from charrnn.compiler.training import llvm, products
+        from charrnn.compiler.training import products
 
         shape = products.Shape(dtype)
-        module = ir.Module()
+        module = new_module()
         product = shape.emit(module)
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "tiles")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -129,7 +152,7 @@ class Tile:
             of_c = I64(shape.panel * (8 if dtype == torch.float64 else 4))
             builder.call(product, [A, I64(row), B, C, of_c, I64(TILE_ROWS), I64(steps), I64(1)])
         builder.ret_void()
-        self._engine = llvm.compiled(str(module)).engine
+        self._engine = compiled(str(module)).engine
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self._arrays = []
         for _ in range(threads):

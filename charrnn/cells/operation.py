@@ -43,11 +43,10 @@ class Operation:
     llvm(m, *arguments): emits it with `charrnn.compiler.arithmetic.Maths`, for training and completing. Of a
         reduction, the arguments are what is reduced so far and what comes to it. Another operation that is not
         elementwise gets whole arrays, and is written in other rows.
-    numba: of an operation that is not elementwise, for completing: Python source with a place {} for each argument,
-        which are arrays, and for one more, into which its result goes. javascript is so too.
     triton: of an elementwise operation, Triton with a place {} for each argument, which are arrays or numbers.
     onnx(graph, *arguments): adds nodes with `graph.add` and `graph.number`, and returns the last one.
-    javascript: JavaScript with a place {} for each argument.
+    javascript: JavaScript with a place {} for each argument; of an operation that is not elementwise, these are arrays,
+        and there is one place more, for that into which its result goes.
     latex: LaTeX with a place {} for each argument.
     parameters: the names of its arguments. elementwise: whether number j of the result depends on numbers j alone.
     identity: of a reduction of all features to one number, what it begins with; None for what is no reduction.
@@ -60,7 +59,6 @@ class Operation:
     derivative: Callable[..., tuple[Any, ...]] | None = None
     cost: int = 1
     llvm: Callable[..., Any] | None = None
-    numba: str = ""
     triton: str = ""
     onnx: Callable[..., Any] | None = None
     javascript: str = ""

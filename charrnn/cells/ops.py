@@ -352,7 +352,6 @@ layernorm = Operation(
     numpy=_normalized,
     torch=lambda x: sys.modules["torch"].nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON),
     derivative=_layernorm_derivative,
-    numba=f"layernorm({{}}, {EPSILON!r}, {{}})",  # of an array, into an array
     llvm=lambda m, x: (x - _mean(x)) * _inverse_deviation(x),
     onnx=lambda graph, x: graph.add("LayerNormalization", x, graph.ones(x), epsilon=EPSILON),
     javascript=f"layernorm({{}}, {EPSILON!r}, {{}});",

@@ -12,7 +12,7 @@ import click
 from charrnn import __version__
 from charrnn.cli import options
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 VARIABLES = ("CHARRNN_HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "CUDA_VISIBLE_DEVICES", *THREADS)
 PACKAGES = ("torch", "numpy", "numba", "tokenizers", "safetensors", "click", "tqdm")
 

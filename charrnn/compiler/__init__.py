@@ -1,1 +1,1 @@
-"""Machine code made from a cell's equations: for decoding through Numba, for training through LLVM."""
+"""Machine code made from a cell's equations: by LLVM, for training and for completing."""

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors of numbers, written as LLVM instructions: for training, and number by number for Numba.
+"""Arithmetic on vectors of numbers, written as LLVM instructions: for training and for completing.
 
 exp, expm1, log1p, sigmoid and tanh of float32 are a range reduction, a polynomial and exponent arithmetic, without a
 call or a branch, so that a register of them takes the time of one; they are within a few ulp. So is exp of float64. The
@@ -86,17 +86,36 @@ class Maths:
 
     def splat(self, number: "Value") -> "Value":
         """Return one number as many times as there are lanes."""
+        return Value(self, self.splat_bits(number.ir, self.number))
+
+    def splat_whole(self, number: Any) -> Any:
+        """Return one whole number as many times as there are lanes."""
+        return self.splat_bits(number, self.many(self.integer))
+
+    def splat_bits(self, number: Any, kind: Any) -> Any:
+        """Return a number in every lane of a kind of register."""
         if self.lanes == 1:
-            return Value(self, number.ir)
-        first = self.builder.insert_element(ir.Constant(self.number, ir.Undefined), number.ir, I32(0))
+            return number
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, I32(0))
         mask = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return Value(self, self.builder.shuffle_vector(first, first, mask))
+        return self.builder.shuffle_vector(first, first, mask)
+
+    def lane_numbers(self) -> Any:
+        """Return 0, 1, 2 and so on, in the lanes."""
+        if self.lanes == 1:
+            return self.whole(0)
+        return ir.Constant(self.many(self.integer), list(range(self.lanes)))
+
+    def numbers(self, value: "Value") -> list["Value"]:
+        """Return the numbers of all lanes, one by one."""
+        one = Maths(self.builder, 1, self.double)
+        return [value] if self.lanes == 1 else [one._lanes_of(value, lane) for lane in range(self.lanes)]
 
     def reduce(self, op: str, value: "Value") -> "Value":
         """Reduce all lanes to one number by a reduction of the table: half of them by the other half, and so on."""
         if self.lanes == 1:
             return value
-        half = Maths(self.builder, self.lanes // 2, self.double)
+        half = Maths(self.builder, self.lanes // 2, self.double, self.gradual)
         low, high = (half._lanes_of(value, at) for at in (0, half.lanes))
         reduced = half.reduce(op, half.apply(op, low, high))
         if self.lanes % 2 == 0:

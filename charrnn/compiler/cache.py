@@ -1,10 +1,8 @@
 """Machine code on disk, in the user's cache folder, so that only the first use of a shape has to compile.
 
-A file's name is a hash of everything its content depends on: the source, the arithmetic it calls, the versions of what
-compiles it, and the processor. A file is written once, whole, and never changed. So processes that start together may
-compile the same code twice, but they never see half a file. A file holds the SHA-256 of what follows, the function's
-symbol (for training: nothing) and an object file, with a line break after each of the first two. llvmlite loads it;
-Numba, which is slow to import, is needed only to compile for completing.
+A file's name is a hash of everything its content depends on: the source, the version of what compiles it, and the
+processor. A file is written once, whole, and never changed. So processes that start together may compile the same code
+twice, but they never see half a file. A file holds the SHA-256 of what follows, a line break and an object file.
 
 A file that is loaded is marked as used. Where all are too large together, those that were not used for longest go.
 
@@ -12,7 +10,6 @@ Code that is loaded is run. So a file must be this user's own, where nobody else
 SHA-256: a damaged object file would end the process. It is compiled anew, and that is said.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -22,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,44 +30,31 @@ from charrnn import files
 from charrnn.compiler.processor import processor
 from charrnn.patterns import pattern
 
-PACKAGE = Path(__file__).parent
-SOURCES = ["arithmetic.py", "products.py", "../cells/ops.py"]
-SOURCES += [f"decoding/{part}.py" for part in ("compiling", "arithmetic", "products", "views", "weights")]
 OWN_FILES = pattern(r"native-[0-9a-f]{24}\.o")
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-FORMAT = "2"  # of a file: another one has other names
+FORMAT = "3"  # of a file: another one has other names
 MOST_BYTES = 256 * 2**20  # of all files together
 
-loaded: dict[str, "Function"] = {}
+loaded: dict[str, "Code"] = {}
 _engines: list[Any] = []
 _loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
 
 
 @dataclass(frozen=True)
 class Code:
-    """Code in this process. engine: of llvmlite. key: of the file that keeps it. is_new: compiled now, not loaded."""
+    """Code in this process.
+
+    engine: of llvmlite. key: of the file that keeps it. note: for the user, or None. is_new: whether it was compiled
+    just now, and is to be tried.
+    """
 
     engine: Any
     key: str
+    note: str | None
     is_new: bool
 
-
-class Function:
-    """A compiled function: `function(*arguments)` with addresses and whole numbers gives an int64."""
-
-    def __init__(self, address: int, signature: tuple[str, ...], key: str, is_new: bool):
-        """key: of the file that keeps it. is_new: whether it was compiled just now, and not loaded."""
-        self.address, self.key, self.is_new = address, key, is_new
-        kinds = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in signature]
-        # Numba's own convention: where the result goes, where an exception would go, the arguments; 0 is success.
-        self._call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(address)
-
-    def __call__(self, *arguments: float) -> int:
-        result, trouble = ctypes.c_int64(), ctypes.c_void_p()
-        status = self._call(ctypes.addressof(result), ctypes.addressof(trouble), *arguments)
-        assert status == 0
-        return result.value
+    def address(self, function: str) -> int:
+        """Return where a function begins."""
+        return int(self.engine.get_function_address(function))
 
 
 def folder() -> Path:
@@ -84,49 +68,25 @@ def folder() -> Path:
     return Path(base) / "charrnn"
 
 
-def load(text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
-    """Return a function of some source, and a note for the user or None. Compile it only the first time.
+def code(source: str, made_by: str, compiled: Callable[[], bytes]) -> Code:
+    """Return some code, which is compiled only the first time.
 
-    text: Python source. function: its name in `text`. signature: as for `compile_source`.
-    Raises ImportError where it must be compiled and there is no Numba, and CharRNNError where Numba cannot compile it.
+    source: what it is made of. made_by: all else that it depends on, but the processor. compiled: gives an object file.
     """
-    key = _key(text, signature)
-    if key in loaded:
-        return loaded[key], None
+    key = _key(source, made_by)
     with _loading:
-        return (loaded[key], None) if key in loaded else _load(key, text, function, signature)
+        if key not in loaded:
+            content, note, is_new = _kept(key, compiled)
+            loaded[key] = Code(_linked(content), key, None, False)
+            return replace(loaded[key], note=note, is_new=is_new)
+        return loaded[key]
 
 
-def is_kept(text: str, signature: tuple[str, ...]) -> bool:
-    """Tell whether `load` of this would find a file, whole or not, and so need not compile before it looks."""
-    key = _key(text, signature)
+def is_kept(source: str, made_by: str) -> bool:
+    """Tell whether `code` of this would find a file, whole or not, and so need not compile before it looks."""
+    key = _key(source, made_by)
     name = f"native-{key}.o"
     return key in loaded or any((where / name).is_file() for where in (folder(), spare_folder()))
-
-
-def _load(key: str, text: str, function: str, signature: tuple[str, ...]) -> tuple[Function, str | None]:
-    def compiled() -> bytes:
-        from charrnn.compiler.decoding.compiling import compile_source
-
-        symbol, code = compile_source(text, function, signature)
-        return symbol.encode() + b"\n" + code
-
-    content, note, is_new = _kept(key, compiled)
-    symbol, code = content.split(b"\n", 1)
-    address = _linked(code).get_function_address(symbol.decode())
-    loaded[key] = Function(address, signature, key, is_new)
-    return loaded[key], note
-
-
-def code(source: str, made_by: str, compiled: Callable[[], bytes]) -> Code:
-    """Return the code of some LLVM source, which is compiled only the first time.
-
-    made_by: all else that the code depends on, but the processor. compiled: gives the object file.
-    """
-    with _loading:
-        key = _digest(source, made_by).hexdigest()[:24]
-        content, _, is_new = _kept(key, lambda: b"\n" + compiled())
-        return Code(_linked(content.split(b"\n", 1)[1]), key, is_new)
 
 
 def forget(key: str) -> None:
@@ -156,18 +116,10 @@ def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None, b
     return content, "; ".join(notes) or None, True
 
 
-def _key(text: str, signature: tuple[str, ...]) -> str:
-    digest = _digest(text, *signature, PYTHON)
-    for source in SOURCES:
-        digest.update((PACKAGE / source).read_bytes())
-    return digest.hexdigest()[:24]
-
-
-def _digest(*parts: str) -> "hashlib._Hash":
-    # Every release of Numba goes with one of llvmlite.
+def _key(source: str, made_by: str) -> str:
     here = processor()
-    where = [FORMAT, llvmlite.__version__, sys.platform, here.name, here.enabled]
-    return hashlib.sha256("\0".join([*where, *parts]).encode())
+    parts = [FORMAT, llvmlite.__version__, sys.platform, here.name, here.enabled, source, made_by]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 def spare_folder() -> Path:
@@ -251,8 +203,6 @@ def _linked(code: bytes) -> Any:
     if not _engines:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        # Numba's code could free arrays of its own; it owns none here, so this is never called.
-        llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_never, ctypes.c_void_p).value)
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     # An engine for each: files from different processes may define the same symbols, and only the first would count.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
@@ -260,10 +210,3 @@ def _linked(code: bytes) -> Any:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return engine
-
-
-def _freed(memory: int) -> None:
-    raise AssertionError("compiled code freed an array")
-
-
-_never = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_freed)

@@ -6,7 +6,7 @@ notebook are compiled like any other.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,22 +110,31 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
     """
     shapes = {name: tuple(shape) for name, (shape, _) in cell.shapes(I, H, O, **options).items()}
     try:
-        graph = Graph()
-        p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        z = cell.inputs(named(graph, "x", I), p)
-        inputs = Function({"x": I}, {"z": z.node})
-        graph = Graph()
-        p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-        widths = _widths(cell, H, options)
-        state = tuple(named(graph, name, width) for name, width in widths.items())
-        y, after = cell.step(named(graph, "z", z.node.width), state, p)
-        outputs = {"y": y.node} | {slot(name): new.node for name, new in zip(cell.state, after, strict=True)}
-        return inputs, Function({"z": z.node.width} | widths, outputs)
+        return record(cell, shapes, I, _widths(cell, H, options))
     except (AttributeError, TypeError, ValueError) as error:
         raise CharRNNError(
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
             "write them with charrnn.cells.ops, + - * / and numbers alone",
         ) from error
+
+
+def record(
+    cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, states: Mapping[str, int]
+) -> tuple[Function, Function]:
+    """Record as `trace` does. shapes: of the parameters, by name. states: the width of each state's place.
+
+    Raises AttributeError, TypeError or ValueError for what a tensor can do and a stand-in cannot.
+    """
+    graph = Graph()
+    p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
+    z = cell.inputs(named(graph, "x", I), p)
+    inputs = Function({"x": I}, {"z": z.node})
+    graph = Graph()
+    p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
+    state = tuple(named(graph, name, width) for name, width in states.items())
+    y, after = cell.step(named(graph, "z", z.node.width), state, p)
+    outputs = {"y": y.node} | {name: new.node for name, new in zip(states, after, strict=True)}
+    return inputs, Function({"z": z.node.width, **states}, outputs)
 
 
 def _widths(cell: Cell, H: int, options: dict[str, int]) -> dict[str, int]:

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from charrnn.cells.cell import Cell
 from charrnn.compiler import cache
+from charrnn.compiler.blocks import UnsupportedError
+from charrnn.compiler.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Place, X, make_plan
 from charrnn.compiler.training import threads as team
-from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
+from charrnn.compiler.training.derivative import differentiate, trace
 from charrnn.compiler.training.llvm import Machine
 from charrnn.compiler.training.products import ROWS
-from charrnn.compiler.training.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Place, X, make_plan
 from charrnn.engines import agreement, loop
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 from charrnn.errors import WrongCodeWarning
@@ -140,7 +141,7 @@ class _Layer:
     """One run of a layer: its buffers from the way forwards to the way back."""
 
     def __init__(self, machine: Machine, names: list[str], index: Tensor, training: bool, threads: int) -> None:
-        self.machine, self.plan, self.names = machine, machine.plan, names
+        self.machine, self.plan, self.names = machine, machine.trained, names
         self.index, self.training = index.contiguous(), training
         self.T, self.B = index.shape
         self.dtype = machine.shape.dtype
@@ -197,9 +198,9 @@ class _Layer:
 
     def _table(self, part: int, scratch: Tensor) -> np.ndarray[Any, Any]:
         """Address, bytes of a slot, bytes of a row, and mask of every buffer there is."""
-        table = np.zeros((len(self.machine.lines), 4), np.int64)
+        table = np.zeros((len(self.plan.lines), 4), np.int64)
         for place, tensor in self.buffers.items():
-            size, line = tensor.element_size(), self.machine.lines[place]
+            size, line = tensor.element_size(), self.plan.lines[place]
             slots = self.plan.buffers[place].slots if place in self.plan.buffers else "one"
             address = tensor.data_ptr()
             if slots == "fixed":
@@ -211,8 +212,8 @@ class _Layer:
                 table[line] = address, tensor.stride(0) * size, tensor.stride(1) * size, mask
             else:
                 table[line] = address, 0, 0, 0
-        table[self.machine.lines[INDEX]] = self.index.data_ptr(), 8 * self.B, 8, -1
-        table[self.machine.lines[SCRATCH]] = scratch.data_ptr(), 0, 0, 0
+        table[self.plan.lines[INDEX]] = self.index.data_ptr(), 8 * self.B, 8, -1
+        table[self.plan.lines[SCRATCH]] = scratch.data_ptr(), 0, 0, 0
         return table
 
     def _in_parts(self, address: int) -> None:

@@ -16,16 +16,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler import cache
-from charrnn.compiler.decoding.driver import write as write_driver
-from charrnn.compiler.decoding.weights import form, room
-from charrnn.generate.compiled import CompiledDecoder, address
+from charrnn.compiler.decoding import driver as drivers
+from charrnn.compiler.decoding.driver import LINE
+from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Workspace
+from charrnn.generate.compiled import CompiledDecoder, load
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
 from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
-STEPS = 16  # ids by which every row moves on at a time
+STEPS = AT_ONCE  # ids by which every row moves on at a time
 AHEAD = 16 * STEPS  # numbers that are made at a time to draw a row's ids with
 
 
@@ -113,9 +113,9 @@ class RowsDecoder:
     def __init__(self, decoder: CompiledDecoder):
         """Raises CharRNNError where the equations cannot be compiled."""
         self.decoder = decoder
-        self.driver = write_driver(decoder.architecture, decoder.kept, rows=True)
-        self.run, _ = cache.load(self.driver.text, "run", self.driver.signature)
-        self.weights = decoder.packed(self.driver, for_rows=True)
+        self.driver = drivers.make(decoder.architecture, decoder.kept, rows=True)
+        self.run, _ = load(self.driver)
+        self.weights = decoder.packed(self.driver)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
@@ -152,37 +152,24 @@ class Rows:
         cores: int | None = None,
     ):
         """most: rows at once. with_costs: whether the nats of what is drawn are wanted. cores: all when None."""
-        self._weights, self._tokenizer, self._most, self._with_costs = weights, tokenizer, most, with_costs
+        self._weights, self._with_costs = weights, with_costs
         self._rows: list[Row] = []
-        self._entered: tuple[State, Sequence[NDArray[np.float32]]] = (), ()
-        V, driver = weights.decoder.architecture.vocabulary, weights.driver
-        self._V = V
+        self._V = weights.decoder.architecture.vocabulary
+        self._work = work = Workspace(weights.driver, Layout(weights.driver, weights.weights, most))
+        work.give(tokenizer.allowed, tokenizer.next_state)
         # The row r of these is the row's own.
-        self._scratch = [room(most * layout.size, np.float32).reshape(most, layout.size) for layout in driver.layouts]
-        self._ids, self._position = np.zeros(most, np.int64), np.zeros(most, np.int64)
-        self._logits, self._filters = np.empty((most, driver.logits(V)), np.float32), np.empty((most, 4))
+        self._position, self._filters, self._logits = (
+            work.array(LINE[name], kind)[0]
+            for name, kind in (("position", np.int64), ("filters", np.float64), ("logits", np.float32))
+        )
         # The numbers that ids are drawn with, and where the next one is: many are made at a time.
         self._random, self._next = np.empty((most, AHEAD)), np.zeros(most, np.int64)
-        # Those of STEPS numbers a row lie part by part, see _block.
-        self._given, self._us = np.empty(STEPS * most, np.int64), np.empty(STEPS * most)
-        self._drawn, self._costs = np.empty(STEPS * most, np.int64), np.empty(STEPS * most if with_costs else 0)
+        self._given, self._us = np.empty((most, STEPS), np.int64), np.empty((most, STEPS))
+        self._drawn, self._costs = np.empty((most, STEPS), np.int64), np.empty((most, STEPS))
+        work.point(given=self._given, us=self._us, drawn=self._drawn)
+        if with_costs:
+            work.point(costs=self._costs)
         self._cores = min(cores or os.cpu_count() or 1, most)
-        self._room: list[tuple[NDArray[Any], ...]] = [
-            (
-                np.empty(most * driver.half, np.int32),
-                np.empty(most, np.float32),
-                np.empty(2 * V),
-                np.empty(2 * V, np.int64),
-            )
-            for _ in range(self._cores)
-        ]
-        own: list[NDArray[Any]] = [self._ids, self._logits, self._position, self._filters, *self._scratch]
-        self._own_at = [(address(array), array.strides[0]) for array in own]
-        blocks: list[NDArray[Any]] = [self._given, self._us, self._drawn, self._costs]
-        self._blocks_at = [(address(array), array.itemsize if len(array) else None) for array in blocks]
-        self._table_at, self._weights_at = address(weights.decoder.table), [*map(address, weights.weights)]
-        self._room_at = [[address(array) for array in arrays] for arrays in self._room]
-        self._following_at, self._allowed_at = address(tokenizer.next_state), address(tokenizer.allowed)
         # Threads of a pool end when nobody holds it any more.
         self._pool = ThreadPoolExecutor(self._cores, "rows")
 
@@ -194,10 +181,7 @@ class Rows:
         row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
         r = len(self._rows)
         self._rows.append(row)
-        if state is not self._entered[0]:  # most begin where others began
-            self._entered = state, self._weights.decoder.enter(state).vectors
-        for scratch, vector in zip(self._scratch, self._entered[1], strict=True):
-            scratch[r] = vector
+        self._work.enter(state, r)
         self._position[r], self._filters[r], self._next[r] = 0, filters(sampling, self._V), 0
         row.source.random(out=self._random[r])
         return row
@@ -205,8 +189,9 @@ class Rows:
     def leave(self, row: Row) -> None:
         """As `SideBySide.leave`."""
         r, last = self._rows.index(row), len(self._rows) - 1
-        for array in (*self._scratch, self._ids, self._position, self._filters, self._random, self._next):
+        for array in (self._position, self._filters, self._random, self._next):
             array[r] = array[last]
+        self._work.move(last, r)
         self._rows[r] = self._rows[last]
         self._rows.pop()
 
@@ -217,19 +202,17 @@ class Rows:
             return
         size = -(-n // self._cores)
         parts = [(first, min(first + size, n)) for first in range(0, n, size)]
-        self._given[: STEPS * n].fill(-1)
-        read = {r: row.takes(STEPS) for r, row in enumerate(rows) if len(row.given)}
-        lengths = {r: len(taken) for r, taken in read.items()}
-        for part in parts:
-            of_rows = np.arange(*part)
-            self._block(self._us, part)[:] = self._random[of_rows, self._next[of_rows] + np.arange(STEPS)[:, None]]
-        for r, taken in read.items():
-            part, k, first = parts[r // size], lengths[r], int(self._next[r])
-            self._block(self._given, part)[:k, r - part[0]] = taken
-            self._block(self._us, part)[k:, r - part[0]] = self._random[r, first : first + STEPS - k]
-        others = [self._pool.submit(self._move_part, p, part, lengths) for p, part in enumerate(parts) if p]
+        self._given[:n] = -1
+        self._us[:n] = self._random[np.arange(n)[:, None], self._next[:n, None] + np.arange(STEPS)]
+        lengths: dict[int, int] = {}
+        for r, row in enumerate(rows):
+            if len(row.given):
+                taken, first = row.takes(STEPS), int(self._next[r])
+                k = lengths[r] = len(taken)
+                self._given[r, :k], self._us[r, k:] = taken, self._random[r, first : first + STEPS - k]
+        others = [self._pool.submit(self._move_part, *part, lengths) for part in parts[1:]]
         try:
-            self._move_part(0, parts[0], lengths)
+            self._move_part(*parts[0], lengths)
         finally:
             if others:
                 wait(others)  # nobody changes rows that move
@@ -240,11 +223,10 @@ class Rows:
             self._next[r] -= k
         for r in np.flatnonzero(self._next[:n] > AHEAD - STEPS).tolist():
             self._draw_ahead(r)
-        for part in parts:
-            ids = self._block(self._drawn, part).T.tolist()
-            costs = self._block(self._costs, part).T.tolist() if self._with_costs else itertools.repeat([])
-            for row, own, nats in zip(rows[slice(*part)], ids, costs, strict=False):
-                row.ids, row.costs = own, nats
+        ids = self._drawn[:n].tolist()
+        costs = self._costs[:n].tolist() if self._with_costs else itertools.repeat([])
+        for row, own, nats in zip(rows, ids, costs, strict=False):
+            row.ids, row.costs = own, nats
         for r, k in lengths.items():
             rows[r].ids, rows[r].costs = rows[r].ids[k:], rows[r].costs[k:]
 
@@ -256,41 +238,19 @@ class Rows:
         self._rows[r].source.random(out=numbers[left:])
         self._next[r] = 0
 
-    def _move_part(self, p: int, part: tuple[int, int], read: Mapping[int, int]) -> None:
-        """Move the rows from..to of part p on. read: how many ids are given, of those rows that are given any."""
-        first, end = part
+    def _move_part(self, first: int, end: int, read: Mapping[int, int]) -> None:
+        """Move the rows from..to on. read: how many ids are given, of those rows that are given any."""
         noting = [(r, read.get(r, 0), self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
         if not noting:
-            self._call(p, part, 0, STEPS)
+            self._weights.run(self._work.address, 0, 0, STEPS, first, end, 0)
             return
         for _, _, row in noting:
             row.logits = []
         for n in range(STEPS):  # each step leaves its logits where the next one puts its own
-            self._call(p, part, n, 1)
+            self._weights.run(self._work.address, 0, n, n + 1, first, end, 0)
             for r, k, row in noting:
                 if n >= k:
                     row.logits.append(self._logits[r, : self._V].copy())
-
-    def _call(self, p: int, part: tuple[int, int], step: int, steps: int) -> None:
-        """Run the compiled code for the rows from..to, from a step on. Compiled code knows addresses alone."""
-        first, end = part
-        B, run = end - first, self._weights.run
-        rounded, steps_, numbers, order = self._room_at[p]
-        ids, logits, position, filters, *scratch = (at + first * row for at, row in self._own_at)
-        given, us, drawn, costs = (
-            0 if size is None else at + (STEPS * first + step * B) * size for at, size in self._blocks_at
-        )
-        calls = [ids, given, 0, logits, us, position, self._following_at, drawn]
-        others = [logits, self._allowed_at, filters, numbers, order, costs]
-        addresses = [self._table_at, rounded, steps_, *scratch, *self._weights_at, *calls, *others]
-        states = len(self._tokenizer.next_state)
-        run(*addresses, self._weights.decoder.draw_address, B, steps, self._V, states, 0)
-
-    @staticmethod
-    def _block(array: NDArray[Any], part: tuple[int, int]) -> NDArray[Any]:
-        """Return what the rows from..to have of an array of STEPS numbers a row: (STEPS, rows), row after row."""
-        first, end = part
-        return array[STEPS * first : STEPS * end].reshape(STEPS, end - first)
 
 
 class OneAfterTheOther:

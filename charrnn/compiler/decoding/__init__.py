@@ -1,1 +1,1 @@
-"""The equations as loops that Numba compiles and a cache keeps: the compiled decoder, which completes text."""
+"""Completing: one piece of machine code reads, steps every layer, draws and reads what it drew."""

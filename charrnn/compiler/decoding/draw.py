@@ -1,154 +1,206 @@
-"""The draw of `charrnn.generate.sampling`, compiled: the same float64 arithmetic in the same order, so the same ids.
+"""The draw of `charrnn.generate.sampling` as LLVM instructions: the same float64 arithmetic in the same order.
 
-All loops are plain and work on memory that is handed in. Numba is slow to compile the assignment of a slice, and code
-that allocates needs Numba's run time.
+So equal logits give equal ids. What does not depend on an order is done for a register of numbers at once.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-from numba import njit
+from llvmlite import ir
 
-from charrnn.compiler.decoding.arithmetic import op_exp
-from charrnn.compiler.decoding.views import is_nowhere, vector
+from charrnn.compiler.arithmetic import I64, Maths, Value
+from charrnn.compiler.processor import processor
+from charrnn.compiler.products import FLOAT, I8, load, loop, store
 
-FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "nogil": True}
+DOUBLE = ir.DoubleType()
+Each = Callable[[Maths, Any], Value]
 
 
-@njit(**FLAGS)
-def choose(logits, allowed, temperature, top_k, top_p, min_p, u, p, kept, order):
-    """Return the id drawn with u, or -1 where the logits are not finite.
+class _Numbers:
+    """Emits loops over V numbers, a register of them at a time and then one by one."""
 
-    logits: (V,). allowed: (V,) bool. top_k: V or more is off; top_p: above 1 is off; min_p: below 0 is off.
-    p, kept: (V,) float64, and order: (2 V,) int64, to work in.
+    def __init__(self, builder: Any, V: Any) -> None:
+        self.builder, self.V, self.lanes = builder, V, processor().vector_bytes // 8
+        self.one = Maths(builder, 1, double=True)
+
+    def parts(self) -> list[tuple[Maths, Any, Any]]:
+        """Return what computes each part of the numbers, and where that begins and ends."""
+        whole = self.builder.and_(self.V, I64(-self.lanes))
+        return [(Maths(self.builder, self.lanes, double=True), I64(0), whole), (self.one, whole, self.V)]
+
+    def each(self, emit: Each) -> None:
+        """Do something with each number."""
+        for maths, begin, end in self.parts():
+            with loop(self.builder, begin, end, maths.lanes) as j:
+                emit(maths, j)
+
+    def reduced(self, op: str, start: float, emit: Each) -> Value:
+        """Reduce numbers by an operation of the table, in any order. start: what changes no result."""
+        result = self.one.constant(start)
+        for maths, begin, end in self.parts():
+            turns = loop(self.builder, begin, end, maths.lanes, [maths.constant(start).ir])
+            with turns as j:
+                turns.carry([maths.apply(op, Value(maths, turns.carried[0]), emit(maths, j)).ir])
+            result = self.one.apply(op, result, maths.reduce(op, Value(maths, turns.carried[0])))
+        return result
+
+    def total(self, emit: Each) -> Value:
+        """Add numbers up from the first to the last, one after the other."""
+        result = self.one.constant(0)
+        for maths, begin, end in self.parts():
+            turns = loop(self.builder, begin, end, maths.lanes, [result.ir])
+            with turns as j:
+                result = Value(self.one, turns.carried[0])
+                for number in maths.numbers(emit(maths, j)):
+                    result = result + number
+                turns.carry([result.ir])
+            result = Value(self.one, turns.carried[0])
+        return result
+
+    def at(self, numbers: Any, j: Any) -> Any:
+        """Return the address of number j of some float64 ones."""
+        return self.builder.add(numbers, self.builder.mul(j, I64(8)))
+
+    def read(self, maths: Maths, numbers: Any, j: Any) -> Value:
+        return Value(maths, load(self.builder, self.at(numbers, j), maths.number))
+
+    def write(self, value: Value, numbers: Any, j: Any) -> Value:
+        store(self.builder, value.ir, self.at(numbers, j))
+        return value
+
+    def logits(self, maths: Maths, logits: Any, j: Any) -> Value:
+        """Read float32 numbers."""
+        found = load(self.builder, self.builder.add(logits, self.builder.mul(j, I64(4))), maths.many(FLOAT))
+        return Value(maths, self.builder.fpext(found, maths.number))
+
+    def normalise(self, numbers: Any, total: Value) -> None:
+        """Divide numbers by their sum."""
+        self.each(lambda m, j: self.write(self.read(m, numbers, j) / m.splat(total), numbers, j))
+
+
+def _function(module: Any, name: str, kinds: list[Any], result: Any) -> tuple[Any, Any, list[Any]]:
+    function = ir.Function(module, ir.FunctionType(result, kinds), name)
+    return function, ir.IRBuilder(function.append_basic_block("entry")), function.args
+
+
+def emit_choose(module: Any) -> Any:
+    """Emit the function that draws: of logits (V,) float32, V, allowed (V,) bytes, the four numbers of
+    `sampling.filters`, u, and room for 2 V float64. Its result is an id, or -1 where the logits are not finite.
     """
-    V = logits.size
-    top, likeliest = -np.inf, 0
-    for i in range(V):
-        p[i] = logits[i] if allowed[i] else -np.inf
-        if not p[i] < np.inf:
-            return -1
-        if p[i] > top:
-            top, likeliest = p[i], i
-    if top == -np.inf:
-        return -1
-    if temperature == 0:
-        return likeliest
-    for i in range(V):
-        p[i] = op_exp((p[i] - top) / temperature)
-    _normalise(p)
-    if top_k < V or top_p <= 1:
-        _cut(p, top_k, top_p, kept, order)
-    if min_p >= 0:
-        largest = 0.0
-        for i in range(V):
-            largest = max(largest, p[i])
-        for i in range(V):
-            if p[i] < min_p * largest:
-                p[i] = 0
-        _normalise(p)
-    cumulative, last = 0.0, 0
-    for i in range(V):
-        cumulative += p[i]
-        if cumulative > u:
-            return i
-        if p[i] > 0:
-            last = i
-    return last
+    keep = _emit_keep(module)
+    kinds = [I64, I64, I64, I64, DOUBLE, I64]
+    function, builder, (logits, V, allowed, filters, u, p) = _function(module, "choose", kinds, I64)
+    numbers, one = _Numbers(builder, V), Maths(builder, 1, double=True)
+    temperature, top_k, top_p, min_p = (numbers.read(one, filters, I64(k)) for k in range(4))
+
+    def masked(maths: Maths, j: Any) -> Value:
+        may = load(builder, builder.add(allowed, j), maths.many(I8))
+        is_allowed = builder.icmp_unsigned("!=", may, ir.Constant(may.type, None))
+        return numbers.write(maths.choose(is_allowed, numbers.logits(maths, logits, j), -math.inf), p, j)
+
+    top = numbers.reduced("maximum", -math.inf, masked)
+    is_finite = builder.and_(top.compare(">", -math.inf), top.compare("<", math.inf))
+    with builder.if_then(builder.not_(is_finite)):
+        builder.ret(I64(-1))
+    with builder.if_then(temperature.compare("==", 0)):
+        with loop(builder, I64(0), V, 1) as i, builder.if_then(numbers.read(one, p, i).compare("==", top)):
+            builder.ret(i)
+        builder.ret(I64(-1))
+
+    def share(maths: Maths, j: Any) -> Value:
+        x = (numbers.read(maths, p, j) - maths.splat(top)) / maths.splat(temperature)
+        return numbers.write(maths.exp(x), p, j)
+
+    numbers.normalise(p, numbers.total(share))
+    count = builder.fptosi(top_k.ir, I64)
+    with builder.if_then(builder.icmp_signed("<", count, V)):
+        builder.call(keep, [p, V, count, ir.Constant(DOUBLE, math.inf)])
+    with builder.if_then(top_p.compare("<=", 1)):
+        builder.call(keep, [p, V, V, top_p.ir])
+    with builder.if_then(min_p.compare(">=", 0)):
+        bound = numbers.reduced("maximum", 0, lambda m, j: numbers.read(m, p, j)) * min_p
+
+        def likely(maths: Maths, j: Any) -> Value:
+            x = numbers.read(maths, p, j)
+            return numbers.write(maths.choose(x.compare("<", maths.splat(bound)), 0, x), p, j)
+
+        numbers.normalise(p, numbers.total(likely))
+    turns = loop(builder, I64(0), V, 1, [one.constant(0).ir, I64(0)])
+    with turns as i:
+        x = numbers.read(one, p, i)
+        cumulative = Value(one, turns.carried[0]) + x
+        with builder.if_then(cumulative.compare(">", Value(one, u))):
+            builder.ret(i)
+        turns.carry([cumulative.ir, builder.select(x.compare(">", 0), i, turns.carried[1])])
+    builder.ret(turns.carried[1])  # the last sum may round below 1
+    return function
 
 
-@njit(**FLAGS)
-def _normalise(p):
-    total = 0.0
-    for i in range(p.size):
-        total += p[i]
-    for i in range(p.size):
-        p[i] /= total
-
-
-@njit(**FLAGS)
-def _cut(p, top_k, top_p, kept, order):
-    """Apply top-k, then top-p, to p (V,) in place."""
-    V = p.size
-    k = min(top_k, V)
-    heap, order = order[:V], order[V:]
-    for i in range(V):
-        heap[i], kept[i] = i, 0.0
-    for i in range(V // 2 - 1, -1, -1):
-        _sift(heap, V, i, p)
-    if k < V:
-        for n in range(k):
-            order[n] = _pop(heap, V - n, p)
-            kept[order[n]] = p[order[n]]
-        _move(kept, p)
-        _normalise(p)
-    if top_p > 1:
-        return
-    cumulative = 0.0
-    for n in range(k):
-        i = order[n] if k < V else _pop(heap, V - n, p)
-        cumulative += p[i]
-        if cumulative - p[i] >= top_p:
-            break
-        kept[i] = p[i]
-    _move(kept, p)
-    _normalise(p)
-
-
-@njit(**FLAGS)
-def _move(kept, p):
-    """Set p to kept, and kept to zeros."""
-    for i in range(p.size):
-        p[i], kept[i] = kept[i], 0.0
-
-
-@njit(**FLAGS)
-def _pop(heap, size, p):
-    """Take the likeliest id from the heap, the lowest among equals."""
-    first = heap[0]
-    heap[0] = heap[size - 1]
-    _sift(heap, size - 1, 0, p)
-    return first
-
-
-@njit(**FLAGS)
-def _sift(heap, size, at, p):
-    """Let the id at a place of the heap sink until both below it come later in the order."""
-    while True:
-        best, child = at, 2 * at + 1
-        for other in range(child, min(child + 2, size)):
-            a, b = heap[other], heap[best]
-            if p[a] > p[b] or (p[a] == p[b] and a < b):
-                best = other
-        if best == at:
-            return
-        heap[at], heap[best] = heap[best], heap[at]
-        at = best
-
-
-@njit(**{**FLAGS, "fastmath": {"contract", "nsz", "reassoc"}})
-def cost(logits, id_):
-    """Return the nats of an id under logits (V,), as `charrnn.generate.sampling.cost` does."""
-    top = logits[0]
-    for i in range(logits.size):
-        top = max(top, logits[i])
-    total = 0.0
-    for i in range(logits.size):
-        total += op_exp(np.float64(logits[i]) - np.float64(top))
-    return math.log(total) + np.float64(top) - np.float64(logits[id_])
-
-
-def draw(logits, n, allowed, filters, u, numbers, order, cost_at):
-    """Draw from n logits at an address: the id, or -1, and its cost, where that has a place.
-
-    filters: the four of `choose`. numbers: 2 n float64, and order: 2 n int64, to work in.
+def _emit_keep(module: Any) -> Any:
+    """Emit the function that keeps the likeliest of p (V,): of p with room for V more behind it, V, how many, and the
+    sum of shares at which no more are taken. Of equal ones the lower id goes first. The rest become 0.
     """
-    x = vector(logits, n)
-    settings = vector(filters, 4)
-    work = vector(numbers, 2 * n)
-    temperature, top_k, top_p, min_p = settings[0], int(settings[1]), settings[2], settings[3]
-    permitted = vector(allowed, n)
-    id_ = choose(x, permitted, temperature, top_k, top_p, min_p, u, work[:n], work[n:], vector(order, 2 * n))
-    if not is_nowhere(cost_at):
-        vector(cost_at, 1)[0] = cost(x, max(id_, 0))
-    return id_
+    settle = _emit_settle(module)
+    function, builder, (p, V, count, mass) = _function(module, "keep", [I64, I64, I64, DOUBLE], ir.VoidType())
+    numbers, one = _Numbers(builder, V), Maths(builder, 1, double=True)
+    kept = numbers.at(p, V)
+    numbers.each(lambda m, j: numbers.write(m.constant(0), kept, j))
+    turns = loop(builder, I64(0), count, 1, [one.constant(math.inf).ir, I64(-1), one.constant(0).ir])
+    with turns:
+        last, last_id, so_far = turns.carried
+        best, id_ = _following(numbers, p, Value(one, last), last_id)
+        cumulative = Value(one, so_far) + best
+        is_over = (cumulative - best).compare(">=", Value(one, mass))
+        with builder.if_then(builder.or_(best.compare("<=", 0), is_over)):
+            builder.call(settle, [p, V])
+            builder.ret_void()
+        numbers.write(best, kept, id_)
+        turns.carry([best.ir, id_, cumulative.ir])
+    builder.call(settle, [p, V])
+    builder.ret_void()
+    return function
+
+
+def _following(numbers: _Numbers, p: Any, last: Value, last_id: Any) -> tuple[Value, Any]:
+    """Emit the search for what follows an id in the order from the likeliest on: its share, 0 for none, and it."""
+    builder, best, best_id = numbers.builder, numbers.one.constant(0), I64(0)
+    for maths, begin, end in numbers.parts():
+        starts = [maths.splat(best).ir, maths.splat_whole(best_id)]
+        turns = loop(builder, begin, end, maths.lanes, starts)
+        with turns as j:
+            x, so_far = numbers.read(maths, p, j), Value(maths, turns.carried[0])
+            ids = builder.add(maths.splat_whole(j), maths.lane_numbers())
+            is_later = builder.icmp_signed(">", ids, maths.splat_whole(last_id))
+            below, equal = (x.compare(how, maths.splat(last)) for how in ("<", "=="))
+            follows = builder.or_(below, builder.and_(equal, is_later))
+            is_better = builder.and_(follows, x.compare(">", so_far))
+            turns.carry([maths.choose(is_better, x, so_far).ir, builder.select(is_better, ids, turns.carried[1])])
+        shares, ids = turns.carried
+        for lane, x in enumerate(maths.numbers(Value(maths, shares))):
+            id_ = ids if maths.lanes == 1 else builder.extract_element(ids, I64(lane))
+            is_first = builder.and_(x.compare("==", best), builder.icmp_signed("<", id_, best_id))
+            is_better = builder.or_(x.compare(">", best), is_first)
+            best, best_id = numbers.one.choose(is_better, x, best), builder.select(is_better, id_, best_id)
+    return best, best_id
+
+
+def _emit_settle(module: Any) -> Any:
+    """Emit the function that takes what was kept behind p (V,) as p, and normalises it."""
+    function, builder, (p, V) = _function(module, "settle", [I64, I64], ir.VoidType())
+    numbers = _Numbers(builder, V)
+    kept = numbers.at(p, V)
+    numbers.normalise(p, numbers.total(lambda m, j: numbers.write(numbers.read(m, kept, j), p, j)))
+    builder.ret_void()
+    return function
+
+
+def emit_cost(module: Any) -> Any:
+    """Emit the function of the nats of an id, as `sampling.cost` has them: of logits (V,) float32, V, and the id."""
+    function, builder, (logits, V, id_) = _function(module, "cost", [I64, I64, I64], DOUBLE)
+    numbers = _Numbers(builder, V)
+    top = numbers.reduced("maximum", -math.inf, lambda m, j: numbers.logits(m, logits, j))
+    total = numbers.reduced("total", 0, lambda m, j: m.exp(numbers.logits(m, logits, j) - m.splat(top)))
+    own = numbers.logits(numbers.one, logits, id_)
+    builder.ret((numbers.one.intrinsic("log", total) + top - own).ir)
+    return function

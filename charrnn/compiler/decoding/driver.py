@@ -1,138 +1,127 @@
-"""The decoding loop of one model, as source for Numba: characters in, characters out, no Python in between.
+"""What the compiled decoder runs for a model: the plan of each layer's step, and the table that its code is given.
 
-It depends on the cell's equations and on the sizes alone, so that models of one shape share compiled code. Everything
-it works on comes as addresses, so that the compiled code stands alone: no Numba is needed to load and run it.
+It depends on the cell's equations and on the sizes alone, so that models of one shape share compiled code. All that the
+code works on stands in one table, as addresses. Nothing here needs LLVM: code that is on disk is loaded at once.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from charrnn.compiler.decoding.source import FunctionSource, Layout
-from charrnn.compiler.decoding.templates import HEADER, LOOP
-from charrnn.compiler.decoding.weights import WIDEST
-from charrnn.compiler.trace import Leaf, trace
+import numpy as np
+
+from charrnn.compiler.blocks import Equations, UnsupportedError, in_blocks, largest_size
+from charrnn.compiler.decoding.weights import form
+from charrnn.compiler.schedule import Place, Step, make_step
+from charrnn.compiler.trace import Function, trace
+from charrnn.errors import CharRNNError
 
 if TYPE_CHECKING:
     from charrnn.model.architecture import Architecture
 
-DTYPES = {"float32": "float32", "bf16": "uint32", "int8": "int8"}  # of a matrix in panels
+# The lines of the table before those of the layers. given: ids to be read, -1 for none; us: the numbers to draw with;
+# drawn: what was read or drawn; costs: its nats; outputs: of the last layer; of each of these a slot a step, and costs
+# and outputs only where they are wanted. following: the next state of the tokenizer's automaton, and allowed: what may
+# follow, a row for each of its states; position: in which of them each row is. numbers: room for a draw; who computes
+# some rows uses the first one's. head: in the second column, how many panels it has.
+LINES: tuple[str, ...] = (
+    "given",
+    "us",
+    "drawn",
+    "costs",
+    "outputs",
+    "logits",
+    "position",
+    "filters",
+    "numbers",
+    "following",
+    "allowed",
+)
+LINES = (*LINES, "head", "head scale", "bias")
+LINE = {name: i for i, name in enumerate(LINES)}
 
-
-@dataclass(frozen=True)
-class Pointer:
-    """A parameter of `run` that is an address. shape: of the array there, in source; none: it is only handed on."""
-
-    name: str
-    dtype: str
-    shape: tuple[str, ...] = ()
+PACKAGE = Path(__file__).parent.parent
+SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "products", "schedule", "stages")
+SOURCES = (*SOURCES, "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights", "../cells/ops")
+MOST_BLOCKS = 64  # of an array: more would make too much code
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A model's source, and what its `run` is to be given.
+    """A model as completing runs it.
 
-    `run` moves each of T rows on by N ids: it reads those that are given, -1 for none, and draws the others with the
-    row's own filters. An id of -1 is drawn in a row whose logits are not finite: what follows there means nothing, and
-    no other row notices. wanted: 1 for the last layer's outputs of every step, 2 for the logits after the last one.
-
-    layouts: where the scratch vector of each layer keeps what. weights: what each layer's parameters are, in the order
-    in which their addresses follow the others: (layer, leaf, whether it is a matrix). half: int32 for each row that
-    products need to work in, and a float32. logits: room for a row's. signature: of run: addresses, then numbers.
+    form: of its products. steps: the plan of each layer's step; all above the first are one. states: the width of each
+    state. hidden: H. description: all that its code depends on but this package.
     """
 
-    text: str
-    layouts: list[Layout]
-    weights: list[tuple[int, Leaf, bool]]
-    half: int
-    signature: tuple[str, ...]
+    form: Any
+    steps: tuple[Step, ...]
+    states: tuple[int, ...]
+    hidden: int
+    description: str
 
-    def logits(self, V: int) -> int:
-        """Return how many numbers a row of V logits needs: whole panels are written."""
-        return -(-V // WIDEST) * WIDEST
+    def first_line(self, layer: int) -> int:
+        """Return where a layer's lines begin in the table; of the layer after the last, how many there are."""
+        return len(LINES) + sum(len(step.lines) for step in self.steps[:layer])
+
+    @property
+    def real(self) -> Any:
+        """The dtype of arithmetic."""
+        return np.dtype(np.float64 if self.form.kind == "float64" else np.float32)
+
+    def blocks(self, layer: int) -> list[list[tuple[int, int]]]:
+        """List the blocks of each state of a layer: the number and the width of each."""
+        blocks, of_states = list(enumerate(leaf.width for leaf in self.steps[layer].equations.before)), []
+        for width in self.states:
+            n = width // blocks[0][1]
+            of_states.append(blocks[:n])
+            blocks = blocks[n:]
+        return of_states
+
+    def line(self, layer: int, place: Place) -> int:
+        """Return the line of a layer's buffer."""
+        return self.first_line(layer) + self.steps[layer].lines[place]
 
 
-def write(architecture: "Architecture", dtype: str = "float32", real: str = "float32", rows: bool = False) -> Driver:
-    """Write the driver of a model.
+def make(architecture: "Architecture", dtype: Any = "float32", rows: bool = False) -> Driver:
+    """Make the driver of a model.
 
-    dtype: of the weights: float32, bf16 or int8. real: float32, or float64 to check the equations. rows: to
-    decode several texts side by side. Raises CharRNNError where the equations cannot be compiled.
+    dtype: of the weights: float32, bf16 or int8, or float64 for everything. rows: to decode several texts side by side.
+    Raises CharRNNError where the equations cannot be compiled.
     """
     cell, H, L, options = architecture.definition, architecture.hidden, architecture.layers, architecture.cell_options
     _, below = trace(cell, architecture.input_size(0), H, H, dict(options))
-    above_inputs, above = trace(cell, H, H, H, dict(options))
-    first, upper = Layout(), Layout()
-    steps = [FunctionSource("first_step", below, first, dtype)]
-    texts = [steps[0].text()]
-    if L > 1:
-        for name, function in (("step", above), ("inputs", above_inputs)):
-            steps.append(FunctionSource(name, function, upper, dtype))
-            texts.append(steps[-1].text())
-    weights: list[tuple[int, Leaf, bool]] = []
-    pointers: list[Pointer] = []
-
-    def take(layer: int, function: FunctionSource) -> str:
-        """Return the arguments of a layer's call: its scratch vector, its weights."""
-        arguments = []
-        for leaf in function.leaves:
-            of = _pointers(f"{function.name}{layer}_{len(weights)}", leaf, leaf in function.matrices, dtype, real)
-            weights.append((layer, leaf, leaf in function.matrices))
-            pointers.extend(of)
-            arguments += [pointer.name for pointer in of]
-        return ", ".join([f"s{layer}", "rounded", "steps", *arguments])
-
-    lines = [f"look_up(table, ids, s0, {first.place('z', below.inputs['z'])})", f"first_step({take(0, steps[0])})"]
-    y = first.place("y", H)
-    for n in range(1, L):
-        x = upper.place("x", H)
-        lines += [f"move(s{n - 1}, {y}, s{n}, {x}, {H})", f"inputs({take(n, steps[2])})", f"step({take(n, steps[1])})"]
-        y = upper.place("y", H)
-        lines += [f"add(s{n}, {x}, s{n}, {y}, {H})"] if architecture.residual else []
-    head = _pointers("head", Leaf("head", (), (H, 0)), True, dtype, real)
-    scratch = [Pointer(f"s{n}", real, ("T", str((first if n == 0 else upper).size))) for n in range(L)]
-    half = (max([H, *(n for _, leaf, _ in weights for n in leaf.shape[-2:-1])]) + 1) // 2
-    before = [
-        Pointer("table", real, ("V + 1", str(below.inputs["z"]))),
-        Pointer("rounded", "int32", ("T", str(half))),
-        Pointer("steps", "float32", ("T",)),
-    ]
-    calls = [
-        Pointer("bias", real, ("V",)),
-        Pointer("ids", "int64", ("T",)),
-        Pointer("given", "int64", ("N", "T")),
-        Pointer("outputs", real, ("N * T", str(H))),
-        Pointer("logits", real, ("T", f"(V + {WIDEST - 1}) // {WIDEST} * {WIDEST}")),
-        Pointer("us", "float64", ("N", "T")),
-        Pointer("position", "int64", ("T",)),
-        Pointer("following", "int16", ("states * V",)),
-        Pointer("drawn", "int64", ("N", "T")),
-    ]
-    everything = [*before, *scratch, *pointers, *head, *calls]
-    numbers = ["logits_at", "allowed_at", "filters_at", "numbers_at", "order_at", "costs_at", "draw"]
-    numbers += ["T", "N", "V", "states", "wanted"]
-    product = f"{'rows_' if rows else ''}by_{dtype}"
-    text = HEADER.format(cell=cell.name, layers=L, hidden=H, dtype=dtype, real=real, product=product)
-    text += "\n".join(f"\n@njit(**FLAGS)\n{part}" for part in texts)
-    text += LOOP.format(
-        vectors=", ".join(pointer.name for pointer in (*scratch, *pointers)),
-        advance="\n".join(f"    {line}" for line in lines),
-        head=", ".join(pointer.name for pointer in head),
-        parameters=", ".join([*(f"{p.name}_" for p in everything), *numbers]),
-        views="\n".join(f"    {p.name} = {_view(p)}" for p in everything),
-        top=f"s{L - 1}",
-        y=y,
-        hidden=H,
-    )
-    signature = (*(f"{p.dtype}*" for p in everything), *("int64" for _ in numbers))
-    return Driver(text, [first, *[upper] * (L - 1)], weights, half, signature)
+    functions = trace(cell, H, H, H, dict(options)) if L > 1 else ()
+    try:
+        steps = [make_step(in_largest_blocks(None, below), looked_up=True)]
+        if L > 1:
+            above = in_largest_blocks(*functions)
+            if architecture.residual:
+                above = replace(above, y=tuple(y + x for y, x in zip(above.y, above.x, strict=True)))
+            steps += [make_step(above, looked_up=False)] * (L - 1)
+    except UnsupportedError as error:
+        raise CharRNNError(
+            f"the equations of cell {cell.name!r} cannot be compiled: {error}",
+            "write them with arrays that are cut into fewer parts",
+        ) from error
+    sizes = f"{dtype} {rows} {L} {H} {architecture.residual}"
+    lines = [line for function in (below, *functions) for line in function.lines()]
+    states = tuple(width for name, width in below.inputs.items() if name != "z")
+    return Driver(form(dtype, rows), tuple(steps), states, H, "\n".join([sizes, *lines]))
 
 
-def _pointers(name: str, leaf: Leaf, is_matrix: bool, dtype: str, real: str) -> list[Pointer]:
-    """List the arrays that hold a parameter, whose matrices are of this dtype."""
-    if not is_matrix:
-        return [Pointer(name, real, (str(leaf.shape[-1]),))]
-    panels = Pointer(name, DTYPES[dtype], ("1",))  # more than one: products know addresses alone
-    return [panels, Pointer(f"{name}_scale", "float32", ("1",))] if dtype == "int8" else [panels]
+def in_largest_blocks(inputs: Function | None, step: Function) -> Equations:
+    """Return a step of completing in the largest blocks that all its arrays are made of; see `in_blocks`."""
+    functions = [step] if inputs is None else [inputs, step]
+    size = largest_size(*functions)
+    widest = max(node.width for function in functions for node in function.outputs.values())
+    if widest > MOST_BLOCKS * size:
+        raise UnsupportedError(f"parts of {size} features of an array of {widest}")
+    return in_blocks(inputs, step, size, at_once=False)
 
 
-def _view(pointer: Pointer) -> str:
-    return f"{'vector' if len(pointer.shape) == 1 else 'matrix'}({pointer.name}_, {', '.join(pointer.shape)})"
+@cache
+def made_by() -> str:
+    """Return the part of this package that makes code, as text: other text, other code."""
+    return "\n".join((PACKAGE / f"{name}.py").read_text(encoding="utf-8") for name in SOURCES)

@@ -26,22 +26,17 @@ def form(dtype: Any, rows: bool) -> Any:
     if rows:
         return Form(dtype, 4 if wide else 2, (6, 2, 1))
     tiles = 2 if dtype == "bf16" and not wide else 1  # each number of the result has two sums
-    return Form(dtype, 4 if wide else 8 // tiles, (1,), tiles, is_read_once=dtype != "float32")
+    return Form(dtype, 4 if wide else 8 // tiles, (1,), tiles, is_read_once=dtype in ("bf16", "int8"))
 
 
-def pack(matrix: NDArray[np.float32], dtype: str, for_rows: bool = False) -> Packed:
-    """Pack (I, O) float32 as panels (panels, ...), and for int8 the scales of all their columns.
-
-    dtype: of the weights: float32, bf16 or int8. for_rows: whether several rows of numbers will be multiplied by it,
-    and not one.
-    """
-    shape = form(dtype, for_rows)
-    if dtype == "float32":
-        return (_panels(matrix, shape),)
-    if dtype == "bf16":
+def pack(matrix: NDArray[np.float32], shape: Any) -> Packed:
+    """Pack (I, O) float32 as panels (panels, ...) of a form, and for int8 the scales of all their columns."""
+    if shape.kind == "bf16":
         return (_panels(to_bf16(matrix), shape).view(np.uint32),)
-    whole, scale = to_int8(matrix)
-    return _panels(whole, shape), aligned(np.pad(scale, (0, -len(scale) % shape.panel)))
+    if shape.kind == "int8":
+        whole, scale = to_int8(matrix)
+        return _panels(whole, shape), aligned(np.pad(scale, (0, -len(scale) % shape.panel)))
+    return (_panels(matrix.astype(np.float64 if shape.kind == "float64" else np.float32), shape),)
 
 
 def to_bf16(matrix: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from charrnn.compiler.graph import Node, walk
-from charrnn.compiler.training.schedule import SCRATCH, Buffer, Place, Store, is_cheap
+from charrnn.compiler.schedule import SCRATCH, Buffer, Place, Step, Store, is_cheap
 
 Where = tuple[Place, int, int]
 
@@ -49,6 +49,12 @@ def in_passes(stores: Sequence[Store], buffers: Mapping[Place, Buffer], same_dty
     """
     stage = _Stage(stores, buffers, same_dtype)
     return stage.passes(), stage.columns
+
+
+def scratch_of(step: Step) -> int:
+    """Return how many columns of scratch memory the stages of a step use, where all is in one dtype."""
+    way = step.forward
+    return max(in_passes(stage, step.buffers, True)[1] for stage in (way.head, *way.middle, way.tail))
 
 
 class _Stage:

@@ -3,6 +3,7 @@
 Matrix products cut a step: whatever can be computed before the first of them is one stage, and so on. A stage is a
 list of stores, each of one expression into a column of a buffer; between two stages stand products. The last stage of
 a step and the first of the next one are merged, so that a step of the lstm is one stage and one product.
+Completing has the stages of a step alone, since characters come between.
 
 The derivative needs numbers of the step itself. Results of functions (gates) are saved. What a few operations make of
 the saved ones and the states is recomputed.
@@ -10,16 +11,20 @@ the saved ones and the states is recomputed.
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Literal
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Literal
 
 from charrnn.cells import ops
+from charrnn.compiler.blocks import Equations, Product, ordered
 from charrnn.compiler.graph import Node, walk
-from charrnn.compiler.training.derivative import Derivative, Equations, Product, ordered
+
+if TYPE_CHECKING:
+    from charrnn.compiler.training.derivative import Derivative
 
 Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
 Inner = Literal["left", "dout", "out", "packed", "saved", "between", "scratch", "index"]
-Kind = Outer | Inner
+OfInt8 = Literal["scale", "rounded", "steps"]
+Kind = Outer | Inner | OfInt8
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
 OF_ROW = 16  # columns for one number of a row: a line of the cache, so that what follows stays aligned
@@ -29,11 +34,12 @@ OF_ROW = 16  # columns for one number of a row: a line of the cache, so that wha
 class Place:
     """Which buffer is meant: a kind, and which of that kind.
 
-    'x', 'y', 'dy', 'dx': inputs, outputs, and their derivatives. 'state', 'dstate': which by number. 'vector' and
-    'dvector': a parameter, by name and which of a stack. 'left', 'dout', 'out', 'packed': a product's left operand, the
-    derivative by its outputs, its outputs, its matrix; which by number, and transposed for one of the derivative.
-    'saved': what the derivative reads of the step. 'between': what a later stage reads, of the step or (transposed) of
-    its derivative. 'scratch': what a later pass over the same row reads. 'index': which row of x is read.
+    'x', 'y', 'dy', 'dx': inputs, outputs, and their derivatives. 'state', 'dstate': which block of them by number.
+    'vector' and 'dvector': a parameter, by name and which of a stack. 'left', 'dout', 'out', 'packed': a product's left
+    operand, the derivative by its outputs, its outputs, its matrix; which by number, and transposed for one of the
+    derivative. 'saved': what the derivative reads of the step. 'between': what a later stage reads, of the step or
+    (transposed) of its derivative. 'scratch': what a later pass over the same row reads. 'index': which row of x is
+    read. Of an int8 matrix, 'scale': its columns'. 'rounded', 'steps': a left operand in whole numbers, and their step.
     """
 
     kind: Kind
@@ -55,7 +61,9 @@ class Place:
 
 
 X, Y, DY, DX = Place("x"), Place("y"), Place("dy"), Place("dx")
+MATRIX: tuple[Kind, ...] = ("packed", "scale")
 SAVED, INDEX, SCRATCH = Place("saved"), Place("index"), Place("scratch")
+ROUNDED, ROUNDING = Place("rounded"), Place("steps")
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class Way:
     """One direction through time. step: 1 or -1.
 
     Stages `head`, `middle` and `tail` make up a step, `multiply[s]` follows stage s; `merged` is the tail of a step
-    and the head of the next. Without products there is `tail` alone.
+    and the head of the next, where steps follow each other. Without products there is `tail` alone.
     """
 
     step: int
@@ -109,73 +117,100 @@ class Way:
     multiply: tuple[tuple[Multiply, ...], ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The plan of a layer: all that is done for it, and where everything is stored.
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The plan of a layer's step: all that is done for it, and where everything is stored.
 
-    lefts, douts: of each product by number, the buffer and first column of its left operand and of the derivative by
-    its outputs. y: buffer and slot of the first output. kept: the states whose history the derivative reads. vectors:
-    for each vector parameter (name, which of a stack) the buffer of its derivative.
+    lefts: of each product by number, the buffer and first column of its left operand. y: buffer and slot of the first
+    output; Y, where nothing is differentiated. products: all, those of the derivative too.
     """
 
     equations: Equations
-    derivative: Derivative
     buffers: Mapping[Place, Buffer]
     forward: Way
-    backward: Way
     lefts: Mapping[int, tuple[Place, int]]
-    douts: Mapping[int, tuple[Place, int]]
     y: tuple[Place, int]
+    products: tuple[Product, ...]
+
+    @cached_property
+    def lines(self) -> dict[Place, int]:
+        """The line of each buffer in the table that code is given; also of each product's matrix and its scales."""
+        matrices = [Place.of(kind, product) for kind in MATRIX for product in self.products]
+        return {place: i for i, place in enumerate([*self.buffers, INDEX, *matrices, SCRATCH, ROUNDED, ROUNDING])}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan(Step):
+    """The plan of a layer that is trained.
+
+    kept: the states whose history the derivative reads. douts: as lefts, of the derivative by a product's outputs.
+    vectors: for each vector parameter (name, which of a stack) the buffer of its derivative.
+    """
+
     kept: frozenset[int]
+    derivative: "Derivative"
+    backward: Way
+    douts: Mapping[int, tuple[Place, int]]
     vectors: Mapping[tuple[str, int | None], Place]
 
 
-def make_plan(equations: Equations, derivative: Derivative, same_dtype: bool) -> Plan:
-    """Make the plan of a layer.
+def make_plan(equations: Equations, derivative: "Derivative", same_dtype: bool) -> Plan:
+    """Make the plan of a layer that is trained, whose x is looked up.
 
     same_dtype: whether products are in the state's dtype, so that a state can be a left operand as it is.
     """
-    maker = _Maker(equations, derivative, same_dtype)
-    return maker.plan()
+    maker = _Maker(equations, derivative.products, same_dtype)
+    return maker.plan(derivative)
+
+
+def make_step(equations: Equations, looked_up: bool) -> Step:
+    """Make the plan of a step alone. looked_up: whether x is a row of a table, by index."""
+    return _Maker(equations).step(looked_up)
 
 
 class _Maker:
-    def __init__(self, equations: Equations, derivative: Derivative, same_dtype: bool) -> None:
-        self.equations, self.derivative, self.same_dtype = equations, derivative, same_dtype
+    """Makes plans. derived: the products of the derivative; None where there is none."""
+
+    def __init__(
+        self, equations: Equations, derived: tuple[Product, ...] | None = None, same_dtype: bool = True
+    ) -> None:
+        self.equations, self.same_dtype, self.trains = equations, same_dtype, derived is not None
         self.graph = equations.graph
         self.buffers: dict[Place, Buffer] = {}
         self.kept: set[int] = set()
         self.levels: dict[Node, int] = {}
-        self.products = (*equations.products, *derivative.products)
+        self.products = (*equations.products, *(derived or ()))
         self.made_by = {out: product for product in self.products for out in product.outputs}
-        self.state_leaves = [self.graph.leaf(s.width, "state", j) for j, s in enumerate(equations.states)]
 
-    def plan(self) -> Plan:
-        for j, leaf in enumerate(self.state_leaves):
+    def step(self, looked_up: bool, saved: Mapping[Node, Node] | None = None) -> Step:
+        """Plan the way forwards. saved: what the derivative reads, with the load of each."""
+        for j, leaf in enumerate(self.equations.before):
             self._buffer(Place("state", j), leaf.width, False, "state")
-            self._buffer(Place("dstate", j), leaf.width, False, "turns")
-        self._buffer(X, sum(e.width for e in self.equations.x), True, "rows")
+        self._buffer(X, sum(e.width for e in self.equations.x), True, "rows" if looked_up else "one")
         for product in self.products:
             slots: Slots = "one" if product.per_step else "rows"
             width = sum(e.width for e in product.outputs)
             self._buffer(Place.of("out", product), width, not product.per_step, slots)
-        saved = self._saved()
-        stores, stored, lefts, y = self._forward_stores(saved)
+        stores, stored, lefts, y = self._forward_stores(saved or {})
         forward = self._way(1, self.equations.products, stores, stored, lefts)
+        return Step(self.equations, self.buffers, forward, lefts, y, self.products)
+
+    def plan(self, derivative: "Derivative") -> Plan:
+        self.derivative = derivative
+        for j, leaf in enumerate(self.equations.before):
+            self._buffer(Place("dstate", j), leaf.width, False, "turns")
+        saved = self._saved()
+        step = self.step(True, saved)
         stores, douts, vectors = self._backward_stores()
         stored = {e: (load, -1) for e, load in self._from_forward(saved).items()}
-        backward = self._way(-1, self.derivative.products, stores, stored, douts)
+        backward = self._way(-1, derivative.products, stores, stored, douts)
         return Plan(
-            self.equations,
-            self.derivative,
-            self.buffers,
-            forward,
-            backward,
-            lefts,
-            douts,
-            y,
-            frozenset(self.kept),
-            vectors,
+            **vars(step),
+            kept=frozenset(self.kept),
+            derivative=derivative,
+            backward=backward,
+            douts=douts,
+            vectors=vectors,
         )
 
     def _buffer(self, place: Place, width: int, product: bool, slots: Slots) -> Place:
@@ -216,7 +251,7 @@ class _Maker:
         roots = [e for d in self.derivative.douts.values() for e in d]
         roots += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
         needed = {node for node in walk(roots, lambda node: () if node in step else node.args) if node in step}
-        free = {*self.state_leaves, *self.equations.states}
+        free = {*self.equations.before, *self.equations.states}
         saved: dict[Node, Node] = {}
         self._buffer(SAVED, 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
@@ -279,13 +314,13 @@ class _Maker:
         stores = [Store(e, *load.data[:2]) for e, load in saved.items()]
         stored = {e: (load, self._level(e)) for e, load in saved.items()}
         for j, state in enumerate(self.equations.states):
-            stores.append(Store(state, Place("state", j), 0, 1))
+            stores.append(Store(self.graph.wide(state, self.equations.before[j].width), Place("state", j), 0, 1))
             if state.op != "leaf":
                 stored.setdefault(state, (self._load(Place("state", j), 0, state.width, 1), self._level(state)))
         lefts: dict[int, tuple[Place, int]] = {}
         y: tuple[Place, int] | None = None
         for product in self.equations.products:
-            if not product.per_step:
+            if product.left == self.equations.x and (self.buffers[X].slots != "rows" or not product.per_step):
                 lefts[product.number] = (X, 0)
                 continue
             state_index = self._is_state(product.left)
@@ -305,7 +340,7 @@ class _Maker:
                 self.buffers[left] = replace(self.buffers[left], slots="state")
                 stores.append(Store(self.equations.y[0], left, 0, 1))
                 y = (left, 1)
-        for j in sorted(self.kept):
+        for j in sorted(self.kept) if self.trains else ():
             if y is None and self.same_dtype and self.equations.y == (self.equations.states[j],):
                 y = (Place("state", j), 1)
         if y is None:
@@ -314,12 +349,12 @@ class _Maker:
         return stores, stored, lefts, y
 
     def _is_state(self, left: tuple[Node, ...]) -> int | None:
-        return self.state_leaves.index(left[0]) if len(left) == 1 and left[0] in self.state_leaves else None
+        return self.equations.before.index(left[0]) if len(left) == 1 and left[0] in self.equations.before else None
 
     def _backward_stores(
         self,
     ) -> tuple[list[Store], dict[int, tuple[Place, int]], dict[tuple[str, int | None], Place]]:
-        widths = [e.width for e in self.state_leaves]
+        widths = [e.width for e in self.equations.before]
         stores = [
             Store(self.graph.wide(d, widths[j]), Place("dstate", j), 0) for j, d in enumerate(self.derivative.dstates)
         ]
@@ -396,7 +431,8 @@ class _Maker:
         head, tail = rewritten[0], rewritten[-1]
         if last == 0:
             return Way(step, (), (), tail, (), ())
-        return Way(step, head, tuple(rewritten[1:-1]), tail, self._merge(step, head, tail), multiply)
+        merged = self._merge(step, head, tail) if self.trains else ()
+        return Way(step, head, tuple(rewritten[1:-1]), tail, merged, multiply)
 
     def _spill(self, step: int, stages: list[list[Store]], stored: dict[Node, tuple[Node, int]]) -> None:
         """Store what a later stage would have to recompute, where that is costly."""

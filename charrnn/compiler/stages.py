@@ -1,0 +1,234 @@
+"""Stages of a `Step` or a `Plan` as LLVM instructions, and the products between them: for training and completing.
+
+A stage runs some rows. Every function gets a table with a line for each buffer: address, bytes from one time slot to
+the next, bytes from one row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
+"""
+
+from collections.abc import Iterable
+from functools import partial, reduce
+from typing import Any
+
+from llvmlite import ir
+
+from charrnn.cells import ops
+from charrnn.compiler.arithmetic import I64, Maths, Value
+from charrnn.compiler.graph import Node, walk
+from charrnn.compiler.passes import Pass, Reduction, in_passes
+from charrnn.compiler.products import Form, load, loop, store
+from charrnn.compiler.rounding import emit_round, read, write
+from charrnn.compiler.schedule import INDEX, MATRIX, ROUNDED, ROUNDING, SCRATCH, Multiply, Place, Step, Store
+
+COLUMNS = 4  # of the table
+
+
+class Stages:
+    """Emits the stages of a plan, with products of a form, into a module.
+
+    gradual: as `Maths` has it. scratch: how many numbers of scratch memory a row needs.
+    """
+
+    def __init__(self, module: Any, plan: Step, form: Form, gradual: bool = False) -> None:
+        self.module, self.plan, self.form, self.gradual = module, plan, form, gradual
+        self.double, self.scratch = form.kind == "float64", 0
+        self._product = form.emit(module)
+        self._round = emit_round(module, form) if form.kind == "int8" else None
+
+    def emit_kernel(self, name: str, stores: Iterable[Store]) -> Any:
+        """Emit the function of a stage, of (table's address, time step, first row, row after the last)."""
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
+        function.linkage = "internal"
+        passes, scratch = in_passes(tuple(stores), self.plan.buffers, self.form.kind != "pairs")
+        self.scratch = max(self.scratch, scratch)
+        _Kernel(self, function, passes).emit()
+        return function
+
+    def emit_step(self, name: str) -> Any:
+        """Emit the function of a step alone, of table, time step, first row, row after the last."""
+        way = self.plan.forward
+        stages = [way.head, *way.middle, way.tail] if way.multiply else [way.tail]
+        kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(stages)]
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        table, t, first, end = function.args
+        for kernel, stores, products in zip(kernels, stages, [*way.multiply, ()], strict=True):
+            if stores:
+                builder.call(kernel, [table, t, first, end])
+            for product in products:
+                self.emit_multiply(builder, table, t, first, end, product)
+        builder.ret_void()
+        return function
+
+    def emit_multiply(self, builder: Any, table: Any, t: Any, first: Any, end: Any, m: Multiply) -> None:
+        """Emit one product of the rows from..to."""
+        of = next(p for p in self.plan.equations.products if p.number == m.product.number)
+        K, N = (sum(e.width for e in blocks) for blocks in (of.left, of.outputs))
+        K, N = (N, K) if m.product.transposed else (K, N)
+        address, row = self._row_of(builder, table, m.left, t, first)
+        left = builder.add(address, I64(m.column * self.size(m.left))), row
+        out = self._row_of(builder, table, m.out, I64(0), first)
+        matrix = [self.entry(builder, table, Place.of(kind, m.product), 0) for kind in MATRIX]
+        self.multiply(builder, table, (first, end), left, K, matrix, out, I64(self.form.panels(N)))
+
+    def multiply(
+        self, builder: Any, table: Any, rows: Any, left: Any, K: int, matrix: list[Any], out: Any, panels: Any
+    ) -> None:
+        """Emit a product: of K numbers in each of the rows from..to by a packed matrix.
+
+        left, out: address of the first row, and bytes from one to the next. matrix: its address, that of its scales.
+        """
+        first, end = rows
+        n, others = builder.sub(end, first), []
+        if self._round:
+            rounded, steps = (self._row_of(builder, table, place, I64(0), first) for place in (ROUNDED, ROUNDING))
+            with loop(builder, I64(0), n, 1) as r:
+                x, to, step = (builder.add(at, builder.mul(r, row)) for at, row in (left, rounded, steps))
+                store(builder, builder.call(self._round, [x, I64(K), to]), step)
+            left, others = rounded, [matrix[1], steps[0]]
+        builder.call(self._product, [*left, matrix[0], *out, n, I64(self.form.steps(K)), panels, *others])
+
+    def maths(self, builder: Any, lanes: int) -> Maths:
+        """Return the arithmetic of a stage."""
+        return Maths(builder, lanes, self.double, self.gradual)
+
+    def _row_of(self, builder: Any, table: Any, buffer: Place, t: Any, row: Any) -> tuple[Any, Any]:
+        return row_of(builder, table, self.plan.lines[buffer], t, row)
+
+    def entry(self, builder: Any, table: Any, buffer: Place, column: int) -> Any:
+        """Load what the table says of a buffer."""
+        return entry(builder, table, self.plan.lines[buffer], column)
+
+    def slot(self, builder: Any, table: Any, buffer: Place, t: Any) -> Any:
+        """Return the address of a buffer's slot t."""
+        return slot(builder, table, self.plan.lines[buffer], t)
+
+    def size(self, buffer: Place) -> int:
+        """Return the bytes of a number."""
+        if self.double:
+            return 8
+        product = buffer != SCRATCH and self.plan.buffers[buffer].product
+        return 2 if product and self.form.kind == "pairs" else 4
+
+
+def entry(builder: Any, table: Any, line: int, column: int) -> Any:
+    """Load a number of the table."""
+    return load(builder, builder.add(table, I64(8 * (COLUMNS * line + column))), I64)
+
+
+def slot(builder: Any, table: Any, line: int, t: Any) -> Any:
+    """Return the address of slot t of a buffer, by its line in the table."""
+    t = builder.and_(t, entry(builder, table, line, 3))
+    return builder.add(entry(builder, table, line, 0), builder.mul(t, entry(builder, table, line, 1)))
+
+
+def row_of(builder: Any, table: Any, line: int, t: Any, row: Any) -> tuple[Any, Any]:
+    """Return the address of a row in slot t, and bytes from one row to the next."""
+    row_bytes = entry(builder, table, line, 2)
+    return builder.add(slot(builder, table, line, t), builder.mul(row, row_bytes)), row_bytes
+
+
+class _Kernel:
+    """Emits a stage: for each row, pass by pass, for each block, all loads and arithmetic and then the stores."""
+
+    def __init__(self, stages: Stages, function: Any, passes: list[Pass]) -> None:
+        self.stages, self.passes = stages, passes
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.table, self.t, self.first, self.end = function.args
+        self.bases: dict[tuple[Place, int], Any] = {}
+        self.rows: dict[tuple[Place, int], Any] = {}
+        self.scalar = stages.maths(self.builder, 1)
+        self.numbers: dict[Node, Value] = {}  # one for a whole row
+
+    def emit(self) -> None:
+        builder = self.builder
+        used = {(s.buffer, s.shift) for each in self.passes for s in each.stores}
+        used |= _loaded([expr for each in self.passes for expr in each.expressions])
+        used |= {(INDEX, shift) for buffer, shift in used if self._looked_up(buffer)}
+        for buffer, shift in sorted(used, key=lambda each: (each[0].order, each[1])):
+            t = I64(0) if self._looked_up(buffer) else builder.add(self.t, I64(shift))
+            self.bases[buffer, shift] = (
+                self.stages.slot(builder, self.table, buffer, t),
+                self.stages.entry(builder, self.table, buffer, 2),
+            )
+        with loop(builder, self.first, self.end, 1) as r:
+            for (buffer, shift), (base, row_bytes) in self.bases.items():
+                row = r
+                if self._looked_up(buffer):
+                    index, index_bytes = self.bases[INDEX, shift]
+                    row = load(builder, builder.add(index, builder.mul(r, index_bytes)), I64)
+                self.rows[buffer, shift] = builder.add(base, builder.mul(row, row_bytes))
+            for each in self.passes:
+                self._emit_pass(each)
+        builder.ret_void()
+
+    def _emit_pass(self, each: Pass) -> None:
+        for width in sorted({expr.width for expr in each.expressions} - {0}):
+            stores = [s for s in each.stores if s.expr.width == width]
+            self._emit_blocks(width, stores, [r.of_width(width) for r in each.reductions])
+        # Numbers of a row are stored last: the blocks may read those of the step before in their places.
+        numbers = [(s, self._number(s.expr)) for s in each.stores if s.expr.width == 0]
+        for s, number in numbers:
+            write(self.scalar, number, *self._address(s.buffer, s.column, s.shift, I64(0)))
+
+    def _looked_up(self, buffer: Place) -> bool:
+        return buffer in self.stages.plan.buffers and self.stages.plan.buffers[buffer].slots == "rows"
+
+    def _emit_blocks(self, width: int, stores: list[Store], reductions: list[Reduction]) -> None:
+        reductions = [r for r in reductions if r.given]
+        expressions = Pass(tuple(reductions), tuple(stores)).expressions
+        lanes = (
+            1 if self.stages.double else self.stages.form.processor.vector_bytes // 4
+        )  # float64 calls the C library, number by number
+        whole = width // lanes * lanes
+        for step, begin, end in ((lanes, 0, whole), (width - whole, whole, width)):  # the rest is a shorter vector
+            if begin == end:
+                continue
+            maths = self.stages.maths(self.builder, step)
+            made = {node: maths.splat(self._number(node)) for node in _numbers_of_rows(expressions)}
+            starts = [maths.constant(ops.TABLE[r.node.op].identity or 0).ir for r in reductions]
+            blocks = loop(self.builder, I64(begin), I64(end), step, starts)
+            with blocks as j:
+                results = [self._emit_expr(maths, s.expr, j, made) for s in stores]
+                reduced = []
+                for r, so_far in zip(reductions, blocks.carried, strict=True):
+                    given = reduce(
+                        partial(maths.apply, r.node.op), [self._emit_expr(maths, e, j, made) for e in r.given]
+                    )
+                    reduced.append(maths.apply(r.node.op, Value(maths, so_far), given).ir)
+                for s, value in zip(stores, results, strict=True):
+                    at, size = self._address(s.buffer, s.column, s.shift, j)
+                    write(maths, value + read(maths, at, size) if s.add else value, at, size)
+                blocks.carry(reduced)
+            for r, value in zip(reductions, blocks.carried, strict=True):
+                number = maths.reduce(r.node.op, Value(maths, value))
+                others = [self.numbers[r.node]] if r.node in self.numbers else []
+                self.numbers[r.node] = reduce(partial(self.scalar.apply, r.node.op), [*others, number])
+
+    def _number(self, node: Node) -> Value:
+        """Emit a number that is one for the whole row, once."""
+        return self._emit_expr(self.scalar, node, I64(0), self.numbers)
+
+    def _emit_expr(self, maths: Maths, expr: Node, j: Any, made: dict[Node, Value]) -> Value:
+        if expr not in made:
+            if expr.op == "constant":
+                made[expr] = maths.constant(expr.data)
+            elif expr.op == "load":
+                buffer, column, shift = expr.data
+                made[expr] = read(maths, *self._address(buffer, column, shift, j))
+            else:
+                made[expr] = maths.apply(expr.op, *(self._emit_expr(maths, a, j, made) for a in expr.args))
+        return made[expr]
+
+    def _address(self, buffer: Place, column: int, shift: int, j: Any) -> tuple[Any, int]:
+        size = self.stages.size(buffer)
+        offset = self.builder.mul(self.builder.add(j, I64(column)), I64(size))
+        return self.builder.add(self.rows[buffer, shift], offset), size
+
+
+def _numbers_of_rows(exprs: list[Node]) -> list[Node]:
+    """List what loops over blocks take from outside, in an order that is the same every time."""
+    found = walk(exprs, lambda node: () if node.of_row else node.args)
+    return sorted((node for node in found if node.of_row), key=lambda node: node.number)
+
+
+def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
+    return {(node.data[0], node.data[2]) for node in walk(exprs, lambda node: node.args) if node.op == "load"}
