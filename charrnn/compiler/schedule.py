@@ -12,7 +12,7 @@ the saved ones and the states is recomputed.
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from charrnn.cells import ops
 from charrnn.compiler.blocks import Equations, Product, ordered
@@ -30,8 +30,7 @@ CHEAP = 3  # so many operations are recomputed in a later stage rather than stor
 OF_ROW = 16  # columns for one number of a row: a line of the cache, so that what follows stays aligned
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Which buffer is meant: a kind, and which of that kind.
 
     'x', 'y', 'dy', 'dx': inputs, outputs, and their derivatives. 'state', 'dstate': which block of them by number.
