@@ -50,14 +50,6 @@ class Place(NamedTuple):
         """Name the buffer of a product."""
         return cls(kind, product.number, product.transposed)
 
-    @property
-    def order(self) -> str:
-        """Sort by this: code is to come out the same every time."""
-        if self.kind == "between":
-            return f"between.{'-' if self.transposed else '+'}"
-        which = self.which if isinstance(self.which, tuple) else (self.which,)
-        return ".".join([self.kind, *(f"{'d' if self.transposed else ''}{each}" for each in which)])
-
 
 X, Y, DY, DX = Place("x"), Place("y"), Place("dy"), Place("dx")
 MATRIX: tuple[Kind, ...] = ("packed", "scale")

@@ -66,7 +66,7 @@ class Stages:
         address, row = self._row_of(builder, table, m.left, t, first)
         left = builder.add(address, I64(m.column * self.size(m.left))), row
         out = self._row_of(builder, table, m.out, I64(0), first)
-        matrix = [self.entry(builder, table, Place.of(kind, m.product), 0) for kind in MATRIX]
+        matrix = [entry(builder, table, self.plan.lines[Place.of(kind, m.product)], 0) for kind in MATRIX]
         self.multiply(builder, table, (first, end), left, K, matrix, out, I64(self.form.panels(N)))
 
     def multiply(
@@ -92,14 +92,6 @@ class Stages:
 
     def _row_of(self, builder: Any, table: Any, buffer: Place, t: Any, row: Any) -> tuple[Any, Any]:
         return row_of(builder, table, self.plan.lines[buffer], t, row)
-
-    def entry(self, builder: Any, table: Any, buffer: Place, column: int) -> Any:
-        """Load what the table says of a buffer."""
-        return entry(builder, table, self.plan.lines[buffer], column)
-
-    def slot(self, builder: Any, table: Any, buffer: Place, t: Any) -> Any:
-        """Return the address of a buffer's slot t."""
-        return slot(builder, table, self.plan.lines[buffer], t)
 
     def size(self, buffer: Place) -> int:
         """Return the bytes of a number."""
@@ -143,11 +135,12 @@ class _Kernel:
         used = {(s.buffer, s.shift) for each in self.passes for s in each.stores}
         used |= _loaded([expr for each in self.passes for expr in each.expressions])
         used |= {(INDEX, shift) for buffer, shift in used if self._looked_up(buffer)}
-        for buffer, shift in sorted(used, key=lambda each: (each[0].order, each[1])):
+        lines = self.stages.plan.lines
+        for buffer, shift in sorted(used, key=lambda each: (lines[each[0]], each[1])):  # the same code every time
             t = I64(0) if self._looked_up(buffer) else builder.add(self.t, I64(shift))
             self.bases[buffer, shift] = (
-                self.stages.slot(builder, self.table, buffer, t),
-                self.stages.entry(builder, self.table, buffer, 2),
+                slot(builder, self.table, lines[buffer], t),
+                entry(builder, self.table, lines[buffer], 2),
             )
         with loop(builder, self.first, self.end, 1) as r:
             for (buffer, shift), (base, row_bytes) in self.bases.items():
