@@ -95,6 +95,7 @@ def test_threads_get_what_each_gets_alone_with_every_cell(cell: str) -> None:
 @pytest.mark.parametrize("kept", ONE_KEPT)
 def test_threads_that_share_a_model_get_what_each_gets_alone(trained: TrainedRun, kept: Kept) -> None:
     run = trained(steps=30)
+    api.load(run, kept=kept).decoder()  # else NumPy would draw what comes before anything was compiled
     long = (ROOT / "corpora" / "rekurentne.txt").read_text(encoding="utf-8")[:COMPILE_IDS]
 
     def works(model: TextModel) -> list[Callable[[], Any]]:
