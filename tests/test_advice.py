@@ -12,27 +12,34 @@ def rows(*val: float | None, train: float = 1.5) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("val", "passes", "words"),
+    ("val", "passes", "chars_per_parameter", "words"),
     [
-        ((5.0, 2.0, 1.8, 1.7, 1.6), 0.4, ("more time", "0.4 of a time", "second half of the run brought 0.200 nats")),
-        ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, ("more time", "2.6 times")),
-        ((5.0, 2.0, 1.8, 1.7, 1.6), 6.0, ("larger model", "6 times", "0.100 nats above training")),
-        ((5.0, 2.0, 1.8, 1.7, 1.6), 30.0, ("more text", "30 times", "0.100 nats above training")),
-        ((5.0, 2.0, 1.6, 1.7, 1.8), 30.0, ("more text", "0.200 nats lower")),
-        ((5.0, 2.0, 1.6, 1.7, 1.8), 3.0, ("more text", "0.200 nats lower")),
+        (
+            (5.0, 2.0, 1.8, 1.7, 1.6),
+            0.4,
+            1.0,
+            ("more time", "40% of once", "second half of the run brought 0.200 nats"),
+        ),
+        ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 1.0, ("more time", "2.6 times")),
+        ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 7.0, ("a larger model", "7 characters", "2.6 times")),
+        ((5.0, 2.0, 1.8, 1.7, 1.6), 30.0, 7.0, ("more text", "30 times", "0.100 nats above training")),
+        ((5.0, 2.0, 1.6, 1.7, 1.8), 30.0, 1.0, ("more text", "0.200 nats lower")),
+        ((5.0, 2.0, 1.6, 1.7, 1.8), 3.0, 1.0, ("more text", "0.200 nats lower")),
     ],
 )
-def test_the_figure_says_what_helps(val: tuple[float, ...], passes: float, words: tuple[str, ...]) -> None:
-    said = advice.afterwards(rows(*val), passes)
+def test_the_figure_says_what_helps(
+    val: tuple[float, ...], passes: float, chars_per_parameter: float, words: tuple[str, ...]
+) -> None:
+    said = advice.afterwards(rows(*val), passes, chars_per_parameter)
     assert said is not None
     for word in words:
         assert word in said
 
 
 def test_nothing_is_said_without_validations() -> None:
-    assert advice.afterwards([], 3.0) is None
-    assert advice.afterwards(rows(5.0, 2.0), 3.0) is None
-    assert advice.afterwards(rows(None, None, None, None), 3.0) is None
+    assert advice.afterwards([], 3.0, 1.0) is None
+    assert advice.afterwards(rows(5.0, 2.0), 3.0, 1.0) is None
+    assert advice.afterwards(rows(None, None, None, None), 3.0, 1.0) is None
 
 
 def test_before_the_first_step_an_end_that_is_far_off_is_said() -> None:

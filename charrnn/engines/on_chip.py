@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from charrnn.cells.cell import Cell
+from charrnn.compiler.blocks import UnsupportedError
 from charrnn.compiler.targets import triton as target
-from charrnn.compiler.training.derivative import UnsupportedError, differentiate, trace
+from charrnn.compiler.training.derivative import differentiate, trace
 from charrnn.engines import agreement, loop
 from charrnn.engines.sequence import Looked, States, inputs
 from charrnn.errors import WrongCodeWarning

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charrnn.cells.cell import Cell, hidden_size
+from charrnn.compiler.blocks import UnsupportedError
 from charrnn.compiler.targets import triton as target
-from charrnn.compiler.training.derivative import UnsupportedError
 from charrnn.engines import cuda, on_chip
 from charrnn.errors import NotRecordedWarning
 from charrnn.generate.decoder import Decoder

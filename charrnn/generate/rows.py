@@ -91,7 +91,8 @@ def in_groups(decoder: Decoder, tokenizer: Tokenizer, most: int) -> Groups:
     """
     if not isinstance(decoder, CompiledDecoder):
         return Groups([OneAfterTheOther(decoder, tokenizer)], most)
-    cores, few, weights = os.cpu_count() or 1, form(decoder.kept, True).heights[0], RowsDecoder(decoder)
+    cores, weights = os.cpu_count() or 1, RowsDecoder(decoder)
+    few = weights.driver.form.heights[0]
     size = max(few, -(-most // cores))
     return Groups([Rows(weights, tokenizer, size, with_costs=False, cores=1) for _ in range(cores)], few)
 

@@ -29,19 +29,21 @@ class Part(NamedTuple):
 class Seen(NamedTuple):
     """The ids that a training text has: only these are looked up and learned, which is quicker than all.
 
-    ids: (S,), rising. place: (V + 1,), where each id stands among them; S for the start token and for all others.
+    ids: (S,), rising. others: (V - S,). place: (V + 1,), where each id stands among `ids`; S for the start token and
+    for all others.
     """
 
     ids: Tensor
+    others: Tensor
     place: Tensor
 
     @classmethod
     def among(cls, seen: Tensor) -> "Seen":
         """Make it of which ids (V,) are seen, as truth values."""
-        ids = seen.nonzero().flatten()
+        ids, others = (which.nonzero().flatten() for which in (seen, ~seen))
         place = torch.full((len(seen) + 1,), len(ids), device=seen.device)
         place[ids] = torch.arange(len(ids), device=seen.device)
-        return cls(ids, place)
+        return cls(ids, others, place)
 
 
 class CharRNN(nn.Module):
@@ -119,8 +121,7 @@ class CharRNN(nn.Module):
         if seen is None:
             return x @ head + bias
         logits = x @ head[:, seen.ids] + bias[seen.ids]
-        others = torch.ones_like(bias, dtype=torch.bool).index_fill_(0, seen.ids, value=False)
-        rest = bias.detach()[others].logsumexp(0).to(logits)
+        rest = bias.detach()[seen.others].logsumexp(0).to(logits)
         return torch.cat([logits, rest.expand(*logits.shape[:-1], 1)], dim=-1)
 
     def _table(self) -> Tensor:

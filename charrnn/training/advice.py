@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charrnn.training.sizing import MOST_EPOCHS
+from charrnn.training.sizing import CHARS_PER_PARAMETER, MOST_EPOCHS
 
-# Passes over the text up to which more time helps most, and from which on more text does.
-FEW_PASSES, MANY_PASSES = 4, 12
+# From so many passes over its text on, more text helps most.
+MANY_PASSES = 6
 TOO_MANY_PASSES = 2 * MOST_EPOCHS
 # A validation that ends so much above its best has passed it.
 PAST_BEST_NATS = 0.005
@@ -26,23 +26,25 @@ def beforehand(passes: float) -> str | None:
     return None
 
 
-def afterwards(rows: Rows, passes: float) -> str | None:
+def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | None:
     """Say in one line what would help a complete run most, with the figure that says so; None without validations.
 
-    rows: of its validations, as `Record.rows` gives them. passes: how often it read its text.
+    rows: of its validations, as `Record.rows` gives them. passes: how often it read its text. chars_per_parameter: the
+    characters that it read for each parameter.
     """
     curve = [row["val_nats"] for row in rows if row["val_nats"] is not None and row["step"]]
     if len(curve) < 2:
         return None
-    times = f"{passes:.2g} times" if passes >= 1.5 else f"{passes:.2g} of a time" if passes < 1 else "once"
+    times = f"{passes:.2g} times" if passes >= 1 else f"{passes:.0%} of once"
     risen = curve[-1] - min(curve)
     if risen > PAST_BEST_NATS:
-        return f"more text: validation was {risen:.3f} nats lower before the end, after which it learned by heart"
-    halved = curve[len(curve) // 2 - 1] - curve[-1]
-    if passes < FEW_PASSES:
+        return f"more text: validation was {risen:.3f} nats lower before the end, then the text was learned by heart"
+    if passes >= MANY_PASSES:
+        train = rows[-1]["train_nats"]
+        gap = "" if train is None else f", and validation is {curve[-1] - train:.3f} nats above training"
+        return f"more text: it was read {times}{gap}"
+    if chars_per_parameter < CHARS_PER_PARAMETER:
+        halved = curve[len(curve) // 2 - 1] - curve[-1]
         return f"more time: the text was read {times}, and the second half of the run brought {halved:.3f} nats"
-    train = rows[-1]["train_nats"]
-    gap = "" if train is None else f", and validation is {curve[-1] - train:.3f} nats above training"
-    if passes < MANY_PASSES:
-        return f"a larger model, with more time: the text was read {times}{gap}"
-    return f"more text: it was read {times}{gap}"
+    each = f"{chars_per_parameter:.2g} characters were read for each parameter"
+    return f"a larger model: {each}, {CHARS_PER_PARAMETER} are enough, and the text was read {times}"

@@ -160,7 +160,11 @@ class Record:
             "test_bits_per_char": test and _or_null(test.bits_per_char),
             "test_perplexity": test and _or_null(test.perplexity),
             "diverged": self.diverged,
-            "advice": advice.afterwards(self.rows(), trainer.step / trainer.streams.steps_per_epoch),
+            "advice": advice.afterwards(
+                self.rows(),
+                trainer.step / trainer.streams.steps_per_epoch,
+                trainer.characters / trainer.architecture.count(),
+            ),
         }
 
     def _facts(self, result: dict[str, Any] | None) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _wrong_in_result(result: Any) -> str | None:
         return shown("result", result)
     for name, value in (result or {}).items():
         good = isinstance(value, str) if name in RESULT_TEXTS else value is None or isinstance(value, bool)
+        good = good or (name == "advice" and isinstance(value, str))
         if not good and not (name not in RESULT_TEXTS and is_number(value)):
             return shown(f"result.{name}", value)
     return None

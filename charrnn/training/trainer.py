@@ -55,6 +55,7 @@ class Trainer:
         engine = engines.choose(self.architecture.definition, config.engine, config.device)
         self.model = CharRNN(self.architecture, weights, engine, config.dropout).to(self.device)
         self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
+        self.seen: Seen | None = None
         self.seen = self._seen()
         self.optimizer = Optimizer(config, self.model.weights)
         ids, starts = corpus.ids("train"), corpus.starts["train"]
@@ -239,8 +240,12 @@ class Trainer:
         """Return the ids that are learned, where others are not: those of the text, and those that have weights."""
         if self.config.unseen != "fixed":
             return None
-        seen = self._in_text | (self.model.weights["head.W"] != 0).any(dim=0)
-        return None if bool(seen.all()) else Seen.among(seen)
+        learned = self._in_text | (self.model.weights["head.W"] != 0).any(dim=0)
+        if bool(learned.all()):
+            return None
+        seen, before = Seen.among(learned), self.seen
+        # What was recorded for a GPU reads the tensors that there were then.
+        return before if before is not None and torch.equal(before.place, seen.place) else seen
 
     def _part(self) -> Part | None:
         return None if self.ranks is None else Part(self.rows, self.streams.batch)

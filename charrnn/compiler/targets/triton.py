@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from charrnn.cells import ops
+from charrnn.compiler.blocks import Equations, Product, UnsupportedError
 from charrnn.compiler.graph import Node
-from charrnn.compiler.training.derivative import Derivative, Equations, Product, UnsupportedError
+from charrnn.compiler.training.derivative import Derivative
 
 Weight = tuple[str, int | None]  # a parameter, and which of a stack
 
