@@ -197,13 +197,13 @@ def test_why_there_is_no_cuda_is_said(
 def test_a_macs_gpu_is_taken_if_it_computes_what_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CharRNNError, match="there is no device 'mps' here"):
         devices.resolve("mps")
-    outcome, changed = mps._outcome, dict[str, float]()
+    outcome, changed = mps.outcome_on, dict[str, float]()
 
     def on(name: str, device: str) -> dict[str, Tensor]:
         found = outcome(name, "cpu")
         return found if device == "cpu" else {what: value * changed.get(what, 1) for what, value in found.items()}
 
-    monkeypatch.setattr(mps, "_outcome", on)
+    monkeypatch.setattr(mps, "outcome_on", on)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     mps.difference.cache_clear()
     assert devices.resolve("mps") == "mps"

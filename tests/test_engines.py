@@ -16,6 +16,7 @@ from charrnn import cells, engines
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import zeros
+from charrnn.compiler import blocks
 from charrnn.compiler.processor import processor
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
@@ -34,7 +35,7 @@ NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
 EXACT = 1e-10
 
 
-def equations(cell: Cell, I: int, H: int) -> derivative.Equations:
+def equations(cell: Cell, I: int, H: int) -> blocks.Equations:
     return derivative.trace(cell, {name: param.shape for name, param in cell.shapes(I, H).items()}, I, H)
 
 
@@ -104,7 +105,7 @@ def test_the_compiled_engine_runs_every_cell() -> None:
 
 def test_an_operation_without_a_compiled_form_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ops.TABLE, "layernorm", dataclasses.replace(ops.layernorm, llvm=None))
-    with pytest.raises(derivative.UnsupportedError, match="layernorm"):
+    with pytest.raises(blocks.UnsupportedError, match="layernorm"):
         equations(cells.get(ACROSS[0]), 6, 4)
 
 
@@ -237,7 +238,7 @@ def test_arrays_that_are_cut_into_blocks_otherwise_are_left_to_another_engine(mi
         inputs=inputs,
         step=lambda z, state, p: (z, (state[0] + z,)),
     )
-    with pytest.raises(derivative.UnsupportedError, match="blocks"):
+    with pytest.raises(blocks.UnsupportedError, match="blocks"):
         derivative.trace(cell, shapes, 6, 4)
 
 

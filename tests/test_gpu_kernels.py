@@ -46,7 +46,7 @@ def test_kernels_compute_what_the_equations_say(name: str, H: int) -> None:
 
     def ran(rows: Any, index: Any, states: States, p: Any) -> Any:
         z = torch.nn.functional.embedding(index, cell.inputs(rows, p))
-        return on_chip._run(code, tiling, dtype, z, states, {key: getattr(p, key) for key in p._fields})
+        return on_chip.run_code(code, tiling, dtype, z, states, {key: getattr(p, key) for key in p._fields})
 
     for tiling in on_chip.tilings(40, H, code.kernels.tiles, 2, 132):
         assert agreement.difference(cell, shapes, H, H, dtype, ran, "cuda") is None, tiling
@@ -62,7 +62,7 @@ def test_recorded_steps_are_those_that_are_not(engine: str, corpus: str) -> None
         warnings.simplefilter("error")  # it can be recorded
         for records in (True, False, True):
             trainer = Trainer(settled, text)
-            trainer.graphed._records = records  # type: ignore[union-attr]
+            trainer.graphed.records_steps = records  # type: ignore[union-attr]
             losses = [float(trainer.update()) for _ in range(STEPS)]
             found.append((losses, trainer.weights()))
     for losses, weights in found[1:]:

@@ -65,7 +65,7 @@ class Only(NamedTuple):
 
 def by_hand(decoder: Decoder, prime: str, how: Sampling, n: int) -> list[tuple[int, float]]:
     primed = read_prime(decoder, TOKENIZER, prime)
-    drawn = sampling._drawn(decoder, primed, TOKENIZER, how, draws(how.seed, n), None, None)
+    drawn = sampling.drawn_step_by_step(decoder, primed, TOKENIZER, how, draws(how.seed, n), None, None)
     return list(islice(drawn, CHARS))
 
 

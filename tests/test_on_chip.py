@@ -43,8 +43,8 @@ TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}  # of an array's norm: s
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test found of kernels is not known to another."""
-    monkeypatch.setattr(on_chip, "_code", {})
-    monkeypatch.setattr(on_chip, "_found", {})
+    monkeypatch.setattr(on_chip, "CODE", {})
+    monkeypatch.setattr(on_chip, "RIGHT", {})
 
 
 def drawn(cell: Cell, T: int, B: int, H: int) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
@@ -72,7 +72,7 @@ def outcome(
         z = cell.inputs(x, cell.pack(params))
         shapes = {name: tuple(v.shape) for name, v in params.items()}
         code = on_chip.compiled(on_chip.written(cell, shapes, z.shape[2], H))
-        y, last = on_chip._run(code, tiling, dtype, z, state, params)
+        y, last = on_chip.run_code(code, tiling, dtype, z, state, params)
     leaves = {"x": x} | {f"state {i}": s for i, s in enumerate(state)} | params
     outputs = {"y": y} | {f"last {i}": s for i, s in enumerate(last)}
     weights = [torch.linspace(0.5, 1.5, o.numel()).view_as(o) for o in outputs.values()]

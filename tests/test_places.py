@@ -223,7 +223,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
 
     def send(**options: Any) -> Elsewhere:
         pool = Elsewhere(tmp_path / "their home", **options)
-        monkeypatch.setattr(places, "_pool", lambda *_: pool)
+        monkeypatch.setattr(places, "pool_of", lambda *_: pool)
         monkeypatch.setattr(errands, "home", lambda: pool.home)
         return pool
 
@@ -431,9 +431,9 @@ def test_without_the_package_it_says_how_to_install_it(
 
 
 def test_a_network_that_is_trusted_and_one_with_tls_are_used() -> None:
-    assert dask_pool._read("dask://127.0.0.1", insecure=False) == ("tcp", "127.0.0.1:8786")
-    assert dask_pool._read("dask://192.0.2.1:1", insecure=True) == ("tcp", "192.0.2.1:1")
-    assert dask_pool._read("tls://[2001:db8::1]:2", insecure=False) == ("tls", "[2001:db8::1]:2")
+    assert dask_pool.read_address("dask://127.0.0.1", insecure=False) == ("tcp", "127.0.0.1:8786")
+    assert dask_pool.read_address("dask://192.0.2.1:1", insecure=True) == ("tcp", "192.0.2.1:1")
+    assert dask_pool.read_address("tls://[2001:db8::1]:2", insecure=False) == ("tls", "[2001:db8::1]:2")
 
 
 def test_options_of_a_cluster_are_sbatchs() -> None:
@@ -449,12 +449,12 @@ def test_options_of_a_cluster_are_sbatchs() -> None:
 
 
 def test_a_folder_of_pickles_that_others_can_reach_is_refused(tmp_path: Path) -> None:
-    assert slurm_pool._private(tmp_path / "own").stat().st_mode & 0o777 == 0o700
+    assert slurm_pool.private_folder(tmp_path / "own").stat().st_mode & 0o777 == 0o700
     (tmp_path / "open").mkdir(mode=0o755)
     (tmp_path / "link").symlink_to(tmp_path / "own")
     for name in ("open", "link"):
         with pytest.raises(CharRNNError, match="not this user's alone"):
-            slurm_pool._private(tmp_path / name)
+            slurm_pool.private_folder(tmp_path / name)
 
 
 def test_an_order_is_what_it_was_after_json(trained: Callable[..., Run], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ pytest.importorskip("starlette")
 from charrnn.serve.app import Delivery
 from charrnn.serve.server import Together
 
-ENDLESS = 100_000  # ids, of a completion that no test waits for
+ENDLESS = 250_000  # ids, of a completion that no test waits for; a server takes no more of one request
 
 
 @pytest.fixture(scope="module")
@@ -580,13 +580,13 @@ def test_what_is_written_in_one_turn_of_the_loop_is_sent_at_once() -> None:
 
 def test_an_answer_is_one_piece(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[bytes] = []
-    real = Together._send
+    real = Together.send
 
     def noted(together: Together) -> None:
-        sent.append(b"".join(together._written))
+        sent.append(b"".join(together.written))
         real(together)
 
-    monkeypatch.setattr(Together, "_send", noted)
+    monkeypatch.setattr(Together, "send", noted)
     answered = client("/v1/completions", {"model": "small", "prompt": "Re"})
     (piece,) = (each for each in sent if each)
     assert piece.startswith(b"HTTP/1.1 200 ")
@@ -685,7 +685,7 @@ def test_groups_of_rows_are_as_large_as_each_other(model: TextModel, monkeypatch
 
 
 def test_the_end_lets_finish_what_has_the_time_and_tells_the_rest(model: TextModel) -> None:
-    with serving(model, ending_seconds=2, rows=64) as server:
+    with serving(model, ending_seconds=1, rows=64) as server:
         client = Client(server)
         slow = client.raw(client.request({"model": "small", "max_tokens": ENDLESS, "stream": True}))
         quick = client.raw(client.request({"model": "small", "max_tokens": 1500, "stream": True}))

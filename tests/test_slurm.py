@@ -69,7 +69,7 @@ def small(corpus: str, **changes: Any) -> Grid:
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let submitit start processes of this machine in place of jobs of a cluster."""
-    monkeypatch.setattr(places, "_pool", lambda on, folder, insecure: SlurmPool(folder, cluster="local"))
+    monkeypatch.setattr(places, "pool_of", lambda on, folder, insecure: SlurmPool(folder, cluster="local"))
 
 
 @pytest.mark.usefixtures("local")

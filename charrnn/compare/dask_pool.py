@@ -54,7 +54,7 @@ class DaskPool:
     shared = False
 
     def __init__(self, address: str, insecure: bool = False) -> None:
-        scheme, place = _read(address, insecure)
+        scheme, place = read_address(address, insecure)
         try:
             from distributed import Client, Security
         except ImportError:
@@ -126,7 +126,7 @@ class DaskPool:
         return sum(at_once.values()), threads, unequal
 
 
-def _read(address: str, insecure: bool) -> tuple[str, str]:
+def read_address(address: str, insecure: bool) -> tuple[str, str]:
     """Return Dask's scheme, and host and port, of an address. Raises OptionError where it may not be used."""
     try:
         parts = urlsplit(address)

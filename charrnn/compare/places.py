@@ -75,7 +75,7 @@ def opened(on: On, folder: Path, side_by_side: int, timed: bool, insecure: bool)
         return
     if side_by_side > 1:
         raise OptionError("--jobs is of this machine, and --on of others", "leave out --jobs: every worker has its own")
-    pool = _pool(on, folder, insecure)
+    pool = pool_of(on, folder, insecure)
     try:
         if timed and pool.unequal:
             raise OptionError(f"equal time was asked for, and {pool.unequal}", "or leave out --match time")
@@ -84,7 +84,7 @@ def opened(on: On, folder: Path, side_by_side: int, timed: bool, insecure: bool)
         pool.close()
 
 
-def _pool(on: On, folder: Path, insecure: bool) -> Pool:
+def pool_of(on: On, folder: Path, insecure: bool) -> Pool:
     if isinstance(on, Executor):
         return ExecutorPool(on)
     kind, _, rest = on.partition(":")

@@ -67,7 +67,7 @@ class SlurmPool:
         except ImportError:
             raise CharRNNError("--on slurm needs the package submitit", how_to_install("slurm")) from None
         logging.getLogger("submitit").setLevel(logging.ERROR)  # it tells where it writes, and that there is no sacct
-        self._folder = _private(folder / FOLDER)
+        self._folder = private_folder(folder / FOLDER)
         self._cluster = cluster
         try:
             if cluster == "slurm":
@@ -173,7 +173,7 @@ def read_options(text: str) -> dict[str, Any]:
     return found
 
 
-def _private(folder: Path) -> Path:
+def private_folder(folder: Path) -> Path:
     """Make a folder that this user alone can read and write. Raises CharRNNError where another one stands there."""
     try:
         folder.mkdir(mode=PRIVATE, exist_ok=True)

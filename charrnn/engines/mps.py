@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # of an array's norm: float32 rounds, and sums are in another 
 def difference(device: str = "mps") -> str | None:
     """Say where equations on a device differ from those on the CPU, forwards or backwards; None where they do not."""
     for name in cells.names():
-        expected, found = (_outcome(name, each) for each in ("cpu", device))
+        expected, found = (outcome_on(name, each) for each in ("cpu", device))
         for what, value in expected.items():
             error = float((found[what] - value).norm() / value.norm().clamp(min=1e-6))
             if not error <= TOLERANCE or math.isnan(error):
@@ -26,7 +26,7 @@ def difference(device: str = "mps") -> str | None:
     return None
 
 
-def _outcome(name: str, device: str) -> dict[str, Tensor]:
+def outcome_on(name: str, device: str) -> dict[str, Tensor]:
     """Return the outputs and gradients of a short sequence, on the CPU in float64."""
     cell, rng = cells.get(name), np.random.default_rng(7)
 

@@ -64,7 +64,7 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
         shapes = tuple((name, tuple(value.shape)) for name, value in params.items())
         made = _made(cell, _Key((cell.name, cell.step), shapes, z.shape[2], H, dtype, device.type), B)
         if made is not None:
-            return _run(*made, dtype, z, state, params)
+            return run_code(*made, dtype, z, state, params)
     return loop.run(_step_alone(cell), z, state, p)
 
 
@@ -156,26 +156,26 @@ class Code:
     backward: Any
 
 
-_code: dict[Any, Code | None] = {}
-_found: dict[Any, bool] = {}
+CODE: dict[Any, Code | None] = {}
+RIGHT: dict[Any, bool] = {}
 
 
 def _made(cell: Cell, key: _Key, B: int) -> tuple[Code, Tiling] | None:
     """Return the kernels of a layer and the tiling for B rows; None where there is none that is right here."""
-    if key not in _code:
+    if key not in CODE:
         try:
-            _code[key] = compiled(written(cell, dict(key.shapes), key.Z, key.H))
+            CODE[key] = compiled(written(cell, dict(key.shapes), key.Z, key.H))
         except UnsupportedError:
-            _code[key] = None
-    code = _code[key]
+            CODE[key] = None
+    code = CODE[key]
     if code is None:
         return None
     for tiling in tilings(B, key.H, code.kernels.tiles, key.dtype.itemsize, _programs(key.device)):
-        if (key, tiling) not in _found:
+        if (key, tiling) not in RIGHT:
             if key.device == "cuda" and torch.cuda.is_current_stream_capturing():
                 continue  # nothing is tried in a step that is being recorded
-            _found[key, tiling] = _is_right(cell, key, code, tiling)
-        if _found[key, tiling]:
+            RIGHT[key, tiling] = _is_right(cell, key, code, tiling)
+        if RIGHT[key, tiling]:
             return code, tiling
     return None
 
@@ -212,7 +212,7 @@ def _is_right(cell: Cell, key: _Key, code: Code, tiling: Tiling) -> bool:
 
     def ran(rows: Tensor, index: Tensor, states: States, p: Any) -> tuple[Tensor, States]:
         z = torch.nn.functional.embedding(index, rows)
-        return _run(code, tiling, key.dtype, z, states, {name: getattr(p, name) for name in p._fields})
+        return run_code(code, tiling, key.dtype, z, states, {name: getattr(p, name) for name in p._fields})
 
     try:
         wrong = agreement.difference(_step_alone(cell), dict(key.shapes), key.Z, key.H, key.dtype, ran, key.device)
@@ -237,7 +237,7 @@ def _is_of_triton(error: Exception) -> bool:
 # Running them
 
 
-def _run(
+def run_code(
     code: Code, tiling: Tiling, dtype: torch.dtype, z: Tensor, state: States, params: dict[str, Tensor]
 ) -> tuple[Tensor, States]:
     """Run a layer over what `inputs` has made of it, z (T, B, Z). dtype: of products."""

@@ -205,7 +205,7 @@ def generate(
     elif isinstance(decoder, Drawing) and forbidden is None and alternatives is None:
         ids = decoder.drawn(primed, tokenizer, sampling, source)
     else:
-        ids = _drawn(decoder, primed, tokenizer, sampling, source, forbidden, alternatives)
+        ids = drawn_step_by_step(decoder, primed, tokenizer, sampling, source, forbidden, alternatives)
     for id_, cost_ in ids:
         if id_ < 0:
             raise diverged()
@@ -215,7 +215,7 @@ def generate(
             nats = 0.0
 
 
-def _drawn(
+def drawn_step_by_step(
     decoder: Stepping,
     primed: Primed,
     tokenizer: Tokenizer,

@@ -233,24 +233,25 @@ class Together:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
-        self._written: list[bytes] = []
+        self.written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
         """Send some bytes, when the loop turns."""
-        if data and not self._written:
-            self._loop.call_soon(self._send)
+        if data and not self.written:
+            self._loop.call_soon(self.send)
         if data:
-            self._written.append(data)
+            self.written.append(data)
 
     def close(self) -> None:
         """Send what was written, and close."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
-        if self._written:
-            data = b"".join(self._written)
-            self._written.clear()
+    def send(self) -> None:
+        """Send what was written since the last time."""
+        if self.written:
+            data = b"".join(self.written)
+            self.written.clear()
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:

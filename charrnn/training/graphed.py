@@ -66,7 +66,7 @@ class GraphedSteps:
         self._moments: list[Tensor] = []
         self._windows: dict[tuple[int, str], Window] = {}
         self._pool: object = None
-        self._records = True
+        self.records_steps = True
 
     def advance(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float) -> Tensor:
         """Take a step of the trainer on a window (T, B). Returns the loss, nats per id, on the device."""
@@ -75,7 +75,7 @@ class GraphedSteps:
         self._keep_in_place()
         self._rate.fill_(rate)
         cuts = trainer.streams.cuts(inputs)
-        window = None if cuts or not self._records else self._window(inputs, targets)
+        window = None if cuts or not self.records_steps else self._window(inputs, targets)
         seed = trainer.dropout_seed()
         if self._generator is not None and seed is not None:
             self._generator.manual_seed(seed)
@@ -118,7 +118,7 @@ class GraphedSteps:
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                self._records = False
+                self.records_steps = False
                 warnings.warn(
                     f"a step of training cannot be recorded on this GPU ({str(error).splitlines()[0]}): every "
                     "operation is started by itself, which is slower",

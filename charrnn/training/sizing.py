@@ -66,7 +66,7 @@ def decide(
         return seconds * chars_per_s(sized(hidden), learned, products_per_s())
 
     def useful(hidden: int) -> float:
-        """The same, but no more passes in a budget than do any good."""
+        """Return the same, but no more passes in a budget than do any good."""
         return min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
 
     def sized(hidden: int) -> Architecture:
