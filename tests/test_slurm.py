@@ -21,7 +21,7 @@ from charrnn.training.run import Run
 
 pytest.importorskip("submitit")
 # submitit leaves files open that it writes logs to.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 ROOT = Path(__file__).parent.parent
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -72,6 +72,7 @@ def local(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(places, "pool_of", lambda on, folder, insecure: SlurmPool(folder, cluster="local"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local")
 def test_submitits_processes_give_the_figures_of_this_machine(corpus: str, tmp_path: Path) -> None:
     asked, folder = small(corpus), tmp_path / "there"
@@ -134,6 +135,7 @@ def queued() -> list[str]:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_trains_what_it_lost_again(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_pool, "QUEUE_SECONDS", 2.0)
@@ -152,6 +154,7 @@ def test_a_cluster_trains_what_it_lost_again(corpus: str, tmp_path: Path, monkey
     assert queued() == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("cluster")
 def test_a_comparison_that_is_stopped_takes_its_jobs_out_of_the_queue(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
