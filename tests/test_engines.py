@@ -236,7 +236,7 @@ def test_arrays_that_are_cut_into_blocks_otherwise_are_left_to_another_engine(mi
         parameters={name: Param(letters, zeros) for name, letters in (("W", "H H"), ("b", "H"), ("wide", "H"))},
         state={"h": 0, "s": 0},
         inputs=inputs,
-        step=lambda z, state, p: (z, (state[0] + z,)),
+        step=lambda z, state, p: (z, (state[0] + z, state[1])),
     )
     with pytest.raises(blocks.UnsupportedError, match="blocks"):
         derivative.trace(cell, shapes, 6, 4)

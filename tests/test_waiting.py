@@ -1,5 +1,6 @@
 """How threads wait for each other in training: they spin on a quiet machine, and sleep beside other work."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -105,11 +106,22 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
+def settled() -> int:
+    """How many threads there are once those of other tests have ended."""
+    gc.collect()  # a pool's threads end when nobody holds it any more
+    since, count = time.monotonic(), threads()
+    while time.monotonic() - since < 0.3:
+        time.sleep(0.01)
+        if (now := threads()) != count:
+            since, count = time.monotonic(), now
+    return count
+
+
 @GNU
 def test_threads_that_are_held_go_again(two_threads: None) -> None:
     a, b = torch.randn(64, 256), torch.randn(256, 1024)
     product, spinning = a @ b, Spinning()
-    before = threads()
+    before = settled()
     for _ in range(3):
         spinning.stop()
         spinning.stop()  # a second time changes nothing
