@@ -156,14 +156,9 @@ def test_what_a_worker_that_is_cut_off_had_goes_to_another_and_it_comes_back(lab
     assert {machine["host"] for machine in result["machines"]} == {host.name for host in lab.hosts}
 
 
+@pytest.mark.long
 @pytest.mark.hosts
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_comparison_that_is_stopped_or_killed_leaves_nothing_running(lab: Lab, number: int) -> None:
     name = f"stopped{number}"
     with lab.compare(name, *LONG, "--seeds", "3") as process:
