@@ -261,7 +261,7 @@ def test_where_nothing_is_shared_the_text_goes_and_the_runs_come_back(
     assert run.damage() is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_comparison_that_is_stopped_elsewhere_goes_on_where_it_was(
     corpus: str, tmp_path: Path, elsewhere: Callable[..., Elsewhere]
 ) -> None:
@@ -345,7 +345,7 @@ def test_a_worker_that_must_see_the_folder_says_where_it_does_not(trained: Calla
     assert errands.carry_out(gone.to_json(), {}) == {"ended": "stopped"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_saves_and_ends_when_its_worker_is_killed(trained: Callable[..., Run], tmp_path: Path) -> None:
     asked = order(trained(steps=2), tmp_path)
     asked = dataclasses.replace(asked, config={**asked.config, "steps": 1_000_000, "hidden": 64})
