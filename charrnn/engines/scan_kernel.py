@@ -4,8 +4,6 @@ Two steps after each other are one of the same kind: (a, b) and then (c, d) is (
 joined in a tree, and its last state is carried into the next block. Columns do not depend on each other.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -14,12 +12,12 @@ BLOCK, COLUMNS = 64, 32  # time steps, and numbers of a step, of a program at a 
 
 
 @triton.jit
-def joined(a: Any, b: Any, c: Any, d: Any) -> Any:
+def joined(a, b, c, d):
     return c * a, c * b + d
 
 
 @triton.jit
-def kernel(a: Any, b: Any, h: Any, states: Any, T: Any, N: Any, BLOCK: tl.constexpr, COLUMNS: tl.constexpr) -> None:
+def kernel(a, b, h, states, T, N, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
     """a, b, states: (T, N). h: (N,), before the first step."""
     t, column = tl.arange(0, BLOCK), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     before = tl.load(h + column, column < N, 0.0)
