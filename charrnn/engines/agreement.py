@@ -40,7 +40,7 @@ def difference(
     rng = np.random.default_rng(7)
 
     def drawn(shape: tuple[int, ...]) -> Tensor:
-        scale = 1 / math.sqrt(shape[0]) if len(shape) > 1 else 0.5
+        scale = 1 / math.sqrt(shape[-2]) if len(shape) > 1 else 0.5  # by what is summed, in a stack of matrices too
         return torch.tensor(scale * rng.standard_normal(shape), dtype=wide, device=device)
 
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
