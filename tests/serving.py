@@ -21,7 +21,7 @@ from charrnn.serve.models import Served
 from charrnn.serve.server import Server
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 120  # after which a test that waits has failed
+SECONDS = 60  # after which a test that waits has failed
 
 
 class Answered(NamedTuple):

@@ -337,7 +337,7 @@ def test_a_training_is_stopped_resumed_and_learned_from_one_at_a_time(model: Tex
     text = CORPUS.read_text(encoding="utf-8")[:20_000] + TEXT
     with serving(model) as server:
         client = Client(server)
-        begun = ask(client, "train", text=text, minutes=20, cell="gru", name="my run")
+        begun = ask(client, "train", text=text, minutes=3, cell="gru", name="my run")
         assert begun["run"] == "my run"
         assert begun["running"] is True
         assert "is being trained" in refusal(client, "train", corpus="rekurentne", minutes=1)
