@@ -199,6 +199,6 @@ def windows(model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, beg
             logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
         state = detach(state)
         targets = torch.tensor(piece.T, device=device)
-        yield torch.nn.functional.cross_entropy(logits.flatten(0, 1).double(), targets.flatten(), reduction="none").view(
-            targets.shape
-        )
+        yield torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).double(), targets.flatten(), reduction="none"
+        ).view(targets.shape)
