@@ -59,17 +59,17 @@ def compile_draw() -> None:
 
 
 def compile_steps(name: str) -> None:
-    """Compile what stands between the products of one time step."""
+    """Compile what makes one time step, with products by others and, for a row alone, with products."""
     cell = cells.get(name)
     shapes = {key: tuple(param.shape) for key, param in cell.shapes(H, H).items()}
-    z = cell.inputs(torch.zeros(1, H), cell.pack({key: torch.zeros(shape) for key, shape in shapes.items()}))
-    stages, kernels = on_chip.compiled_step(cell, shapes, z.shape[-1], H)
-    for stage in filter(None, stages.names):
-        constants = {"H": H, "BR": 16, "BH": 64}
-        signature = {argument: "i32" if argument == "B" else "*fp32" for argument in kernels[stage].arg_names}
-        signature |= dict.fromkeys(constants, "constexpr")
-        triton.compile(ASTSource(kernels[stage], signature, constants), target=GPUTarget("cuda", 90, 32))
-        print(f"{name} {stage}", flush=True)
+    for alone, (rows, columns) in ((False, graphed.PROGRAM), (True, graphed.ALONE)):
+        stages, kernels = on_chip.compiled_step(cell, shapes, H, H, whole=True, alone=alone)
+        constants = {"H": H, "BR": rows, "BH": columns} | ({"BK": graphed.ADDED} if alone else {})
+        for stage in filter(None, stages.names):
+            signature = {argument: "i32" if argument == "B" else "*fp32" for argument in kernels[stage].arg_names}
+            signature |= dict.fromkeys(constants, "constexpr")
+            triton.compile(ASTSource(kernels[stage], signature, constants), target=GPUTarget("cuda", 90, 32))
+            print(f"{name} {stage}{' of a row alone' if alone else ''}", flush=True)
 
 
 compile_draw()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from charrnn import cells
 from charrnn.engines import cuda
 from charrnn.errors import NotRecordedWarning
 from charrnn.generate import decoders, graphed, sampling
@@ -83,6 +84,25 @@ def test_what_is_drawn_on_a_gpu_is_what_the_contract_says(cell: str) -> None:
     how = Sampling(seed=2**63 + 5)
     drawn = fast.drawn(read_prime(fast, TOKENIZER, "abc"), TOKENIZER, how, draws(how.seed, 4))
     assert_same(drawn, by_hand(plain, "abc", how, 4))
+
+
+@pytest.mark.parametrize("rows", [2, graphed.FEW_ROWS + 3])
+@pytest.mark.parametrize("cell", cells.names())
+def test_a_step_of_few_rows_or_more_is_what_the_equations_say(cell: str, rows: int) -> None:
+    """Of layers whose input is as wide as they are, and of a first one."""
+    fast, plain = pair(cell, hidden=20, layers=3, embedding=13)
+    rng, ids = np.random.default_rng(3), np.array([2, *range(rows - 1)])
+    state = list(plain.start(rows))
+    state = [tuple(h + 0.1 * torch.tensor(rng.standard_normal(h.shape), dtype=h.dtype) for h in s) for s in state]
+    logits, expected = plain.step(ids, state)
+    given, moved = [tuple(h.clone() for h in s) for s in state], list(state)
+    with torch.inference_mode():
+        found = fast.advance(torch.tensor(ids), moved)
+    assert torch.allclose(found, torch.tensor(logits), atol=1e-5)
+    for a, b in zip(moved, expected, strict=True):
+        assert all(torch.allclose(x, torch.as_tensor(y), atol=1e-5) for x, y in zip(a, b, strict=True))
+    for a, b in zip(state, given, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Completing on a GPU: the steps of many characters, with filters and draw, recorded once and repeated in one call.
 
 What is drawn is fed back on the GPU. Of a layer's step, products are torch's, in float32, and what stands between them
-is one kernel each, made from the equations; a cell that Triton cannot have is run as it is written. Rows share all
-weights that are read, so thousands of them take little longer than one.
+is one kernel each, made from the equations; for a few rows the kernels make the products too, which leaves one for most
+cells. A cell that Triton cannot have is run as it is written. Rows share all weights that are read, so thousands of
+them take little longer than one.
 """
 
 import threading
@@ -30,7 +31,9 @@ from charrnn.text.tokenizer import Tokenizer
 
 STEPS = 32  # characters of one repetition
 MOST_ROWS = 1024  # side by side
-PROGRAM = (16, 64)  # rows and columns of a program between two products
+FEW_ROWS = 4  # up to so many, each of which reads all weights by itself
+PROGRAM, ALONE = (16, 64), (1, 4)  # rows and columns of a program between two products, and of one that makes them
+ADDED = 512  # numbers of a product that it adds at a time
 CHUNK = 32  # ids that a row's ids are compared with at a time
 Ids = Iterator[tuple[int, float]]
 
@@ -59,7 +62,7 @@ class GraphedDecoder(Decoder):
         """weights: checked against the architecture."""
         super().__init__(architecture, weights, "torch", device)
         self.device = device
-        self._layers_alone = [_Layer(self._cell, p, self._width(n)) for n, p in enumerate(self._p)]
+        self._layers_alone = [_Layer(self._cell, p, self._width(n), n > 0) for n, p in enumerate(self._p)]
         self._spare: dict[tuple[int, bool], list[_Text]] = {}
 
     def drawn(self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator) -> Ids:
@@ -78,11 +81,10 @@ class GraphedDecoder(Decoder):
             self._tried.move_on()
 
     def advance(self, ids: Tensor, state: list[tuple[Tensor, ...]]) -> Tensor:
-        """Move rows on by an id each, (R,), and their states, in place. Returns logits (R, V)."""
+        """Move rows on by an id each, (R,), and replace their states in the list. Returns logits (R, V)."""
         x: Tensor | None = None
         for n, layer in enumerate(self._layers_alone):
-            z = self.first[ids] if x is None else self._cell.inputs(x, self._p[n])
-            y = layer.step(z, state[n])
+            y, state[n] = layer.step(self.first[ids] if x is None else x, state[n])
             x = y + x if self.architecture.residual and x is not None else y
         assert x is not None
         return torch.addmm(self.bias, x, self.head)
@@ -140,50 +142,73 @@ class _Shared:
 
 
 class _Layer:
-    """One layer's step on a state that is replaced: kernels between products, or the equations as they are."""
+    """One layer's step: kernels, with products between them or in them, or the equations as they are."""
 
-    def __init__(self, cell: Cell, p: Any, width: int) -> None:
-        self._cell, self._p = cell, p
-        self._stages: target.Stages | None = None
+    def __init__(self, cell: Cell, p: Any, width: int, reads_a_layer: bool) -> None:
+        """width: of a row that `inputs` makes. reads_a_layer: it reads the output of another one, else such rows."""
+        self._cell, self._p, self._reads_a_layer = cell, p, reads_a_layer
         params = {name: getattr(p, name) for name in p._fields}
-        shapes = {name: tuple(value.shape) for name, value in params.items()}
-        if width and on_chip.has_triton() and not cell.state_shapes:
+        self._steps: dict[bool, _Kernels | None] = dict.fromkeys((False, True))  # by whether a row is alone
+        self._whole = False
+        if not width or not on_chip.has_triton() or cell.state_shapes:
+            return
+        H = hidden_size(cell, params)
+        for whole, Z in ((True, H), (False, width))[0 if reads_a_layer else 1 :]:
             try:
-                self._stages, space = on_chip.compiled_step(cell, shapes, width, hidden_size(cell, params))
+                self._steps = {alone: _Kernels(cell, params, Z, H, whole, alone) for alone in (False, True)}
             except UnsupportedError:
-                return
-            self._kernels = [None if name is None else space[name] for name in self._stages.names]
-            self._vectors = [_of(params, vector).contiguous() for vector in self._stages.vectors]
-            self._matrices = {product.number: _of(params, product.weight) for product in self._stages.products}
+                continue
+            self._whole = whole
+            return
 
-    def step(self, z: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-        """Replace the state (R, H) by that after a step. z: (R, Z). Returns the output (R, Y)."""
-        if self._stages is None:
-            y: Tensor
-            y, after = self._cell.step(z, state, self._p)
-            for held, new in zip(state, after, strict=True):
-                held.copy_(new)
-            return y.contiguous() if y.data_ptr() not in {held.data_ptr() for held in state} else y.clone()
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the output (R, Y) and the state (R, H) after a step. x: (R, I), or (R, Z) for the first layer."""
+        if self._reads_a_layer and not self._whole:
+            x = self._cell.inputs(x, self._p)
+        kernels = self._steps[len(x) <= FEW_ROWS]
+        if kernels is not None:
+            return kernels.step(x.contiguous(), state)
+        y, after = self._cell.step(x, state, self._p)
+        return y.contiguous(), tuple(after)
+
+
+class _Kernels:
+    """What Triton made of a layer's step, and the weights as it reads them."""
+
+    def __init__(self, cell: Cell, params: Mapping[str, Tensor], Z: int, H: int, whole: bool, alone: bool) -> None:
+        """Raises UnsupportedError."""
+        shapes = {name: tuple(value.shape) for name, value in params.items()}
+        self._stages, space = on_chip.compiled_step(cell, shapes, Z, H, whole, alone)
+        self._kernels = [None if name is None else space[name] for name in self._stages.names]
+        self._vectors = [_of(params, vector).contiguous() for vector in self._stages.vectors]
+        self._matrices = {product.number: _of(params, product.weight) for product in self._stages.products}
+        self._transposed = [m.t().contiguous() for m in self._matrices.values()] if alone else []
+
+    def step(self, z: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         stages, (R, H) = self._stages, state[0].shape
+        after = tuple(torch.empty_like(held) for held in state)
+        given = {"z": z} | {f"state{j}": held for j, held in enumerate(state)}
         lefts = [
-            state[of] if of is not None else z.new_empty(R, H * self._blocks(n))
-            for n, of in enumerate(stages.left_states)
+            z.new_empty(R, H * self._blocks(n)) if name is None else given[name]
+            for n, name in enumerate(stages.left_names)
         ]
         outs = {product.number: z for product in stages.products}  # until it is made, nothing reads it
+        if stages.alone:
+            outs = {product.number: z.new_empty(R, H * len(product.outputs)) for product in stages.products}
         y = z.new_empty(R, H * stages.outputs)
-        rows, columns = PROGRAM
-        grid = (-(-R // rows), -(-H // columns))
+        rows, columns = ALONE if stages.alone else PROGRAM
+        grid, sizes = (-(-R // rows), -(-H // columns)), {"H": H, "BR": rows, "BH": columns}
+        sizes |= {"BK": min(ADDED, 1 << (H - 1).bit_length())} if stages.alone else {}
         for kernel, products in zip(self._kernels, stages.after, strict=True):
             if kernel is not None:
-                arguments = [z, *self._vectors, *state, *lefts, *(outs[p.number] for p in stages.products), y]
-                kernel[grid](*arguments, R, H=H, BR=rows, BH=columns)
-            for product in products:
+                made = [outs[p.number] for p in stages.products]
+                kernel[grid](z, *self._vectors, *self._transposed, *state, *after, *lefts, *made, y, R, **sizes)
+            for product in () if stages.alone else products:
                 left = lefts[stages.lefts[stages.products.index(product)]]
                 outs[product.number] = left @ self._matrices[product.number]
-        return y
+        return y, after
 
     def _blocks(self, left: int) -> int:
-        assert self._stages is not None
         return len(self._stages.products[self._stages.lefts.index(left)].left)
 
 
@@ -251,9 +276,13 @@ class _Text:
     def _work(self) -> None:
         from charrnn.generate.draw_kernel import draw  # wakes Triton
 
+        state = list(self._state)
         for drawn, costs in zip(self._drawn, self._costs, strict=True):
-            logits = self._decoder.advance(self._ids, self._state)
+            logits = self._decoder.advance(self._ids, state)
             tables = self._allowed, self._following, self._filters, self._keys
             moving = self._automaton, self._position, self._ids, drawn, costs
             sizes = {"VP": self._VP, "ORDERED": self.ordered, "CHUNK": min(CHUNK, self._VP)}
             draw[(self.rows,)](logits, *tables, *moving, self._scratch, self._V, **sizes)
+        for layer, last in zip(self._state, state, strict=True):
+            for held, value in zip(layer, last, strict=True):
+                held.copy_(value)

@@ -68,6 +68,8 @@ BEGIN = """    program = tl.program_id(0) + first
     mask, of_rows = (rows < B)[:, None] & (cols < H)[None, :], (rows < B)[:, None] & (k < H)[None, :]
     of_matrix, zero = (k < H)[:, None] & (cols < H)[None, :], tl.zeros((BR, BH), tl.float32)
 """
+# A text's end has fewer steps or rows: what was compiled for others runs it.
+JIT = '@triton.jit(do_not_specialize=["T", "B", "first"])'
 SIZES = "counter, T, B, first, H: tl.constexpr, HP: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr, "
 SIZES += "COLUMNS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr"
 
@@ -103,6 +105,8 @@ def write(equations: Equations, derivative: Derivative, H: int) -> Kernels:
     Raises UnsupportedError for a step that is more than products by matrices and operations on blocks of H features.
     """
     _refuse_others(equations, H)
+    if any(not product.per_step for product in equations.products):
+        raise UnsupportedError("a product in the step that does not wait for the state")
     writer = _Writer(equations, derivative)
     text = "\n\n".join([PRELUDE.strip("\n"), writer.forward(), writer.backward()])
     tiles = sum(len(p.left) * len(p.outputs) for p in writer.products)
@@ -111,37 +115,38 @@ def write(equations: Equations, derivative: Derivative, H: int) -> Kernels:
 
 @dataclass(frozen=True)
 class Stages:
-    """The text of kernels that make one time step, in float32, with products by others between them.
+    """The text of kernels that make one time step, in float32, and what comes between them.
 
-    The arguments of each: z (R, Z); vectors; states (R, H); lefts (R, K); outs (R, N); y (R, Y); R; H; rows and columns
-    of a program. The last of them replaces the states.
+    The arguments of each: z (R, Z); vectors; transposed matrices (N, K), for a row alone; states (R, H), before the
+    step and after it; lefts (R, K); outs (R, N); y (R, Y); R; H; rows and columns of a program, and for a row alone how
+    many numbers of a product it adds at a time. The last of them writes the states and y.
 
-    outputs: blocks of y. names: of the kernels, None where there is nothing to do. after: for each of them, the
-    products that follow. left_states: for each left, the state that it is, of which no kernel makes a copy; None where
-    a kernel writes it.
+    alone: whether a program has one row, and makes the products that its numbers need; else others make them, between
+    the kernels. outputs: blocks of y. names: of the kernels, None where there is nothing to do. after: for each of
+    them, the products that follow. left_names: for each left, the argument that it is, of which no kernel makes a copy;
+    None where a kernel writes it.
     """
 
     text: str
+    alone: bool
     outputs: int
     vectors: tuple[Weight, ...]
     products: tuple[Product, ...]
     lefts: tuple[int, ...]
-    left_states: tuple[int | None, ...]
+    left_names: tuple[str | None, ...]
     names: tuple[str | None, ...]
     after: tuple[tuple[Product, ...], ...]
 
 
-def write_step(equations: Equations, derivative: Derivative, H: int) -> Stages:
-    """Write the kernels of one time step. Raises UnsupportedError as `write` does."""
+def write_step(equations: Equations, derivative: Derivative, H: int, alone: bool = False) -> Stages:
+    """Write the kernels of one time step, as `Stages` says. Raises UnsupportedError as `write` does."""
     _refuse_others(equations, H)
-    return _Writer(equations, derivative).stages()
+    return _Writer(equations, derivative).stages(alone)
 
 
 def _refuse_others(equations: Equations, H: int) -> None:
     if equations.across:
         raise UnsupportedError(f"{equations.across[0].op} looks across features, which are in different programs")
-    if any(not product.per_step for product in equations.products):
-        raise UnsupportedError("a product in the step that does not wait for the state")
     blocks = [*equations.x, *equations.y, *equations.graph.leaves("vector")]
     blocks += [b for p in equations.products for b in (*p.left, *p.outputs)]
     if any(block.width not in (0, H) for block in blocks):
@@ -232,47 +237,79 @@ class _Writer:
         matrices = [line for p in d.products for line in self._matrix(p, True)]
         return _kernel("backward", arguments, matrices, body.lines, "range(T - 1, -1, -1)")
 
-    def stages(self) -> Stages:
-        """Write what is done between the products of one step."""
+    def stages(self, alone: bool) -> Stages:
+        """Write what is done between the products of one step, or with them."""
         e, texts = self.equations, [PRELUDE.strip("\n")]
         lefts = list(dict.fromkeys(product.left for product in e.products))
-        states = [e.graph.leaf(s.width, "state", j) for j, s in enumerate(e.states)]
-        plain = tuple(states.index(left[0]) if len(left) == 1 and left[0] in states else None for left in lefts)
+        whole = {(e.graph.leaf(s.width, "state", j),): f"state{j}" for j, s in enumerate(e.states)} | {e.x: "z"}
+        plain = tuple(whole.get(left) for left in lefts)
         waiting, stored, names, after = list(e.products), set[int](), list[str | None](), list[tuple[Product, ...]]()
+        made: tuple[Product, ...] = ()
         while True:
             missing = {output for product in waiting for output in product.outputs}
             ready = tuple(p for p in waiting if not _needs(p.left, missing))
             body = _Body()
             source = self._stage_leaf(body)
-            for number in dict.fromkeys(self.lefts[self.products.index(p)] for p in ready):
-                if number not in stored and plain[number] is None:
-                    for i, block in enumerate(lefts[number]):
-                        value = f"zero + ({body.value(block, source)})"
-                        body.add(_write(f"left{number}", "0", f"{len(lefts[number])} * H", value, i))
-                stored.add(number)
+            for p in made if alone else ():
+                self._multiply_alone(body, p, plain[self.lefts[self.products.index(p)]], keeps=bool(waiting))
+            self._store_lefts(body, source, [n for n in self._lefts_of(ready) if n not in stored and plain[n] is None])
+            stored.update(self._lefts_of(ready))
             if not waiting:
-                for i, block in enumerate(e.y):
-                    body.add(_write("y", "0", f"{len(e.y)} * H", f"zero + ({body.value(block, source)})", i))
-                values = [body.value(state, source) for state in e.states]
-                body.add(*(_write(f"state{j}", "0", "H", f"zero + ({v})") for j, v in enumerate(values)))
+                self._store_last(body, source)
             name = f"stage{len(names)}" if body.lines else None
             if name is not None:
-                texts.append(self._stage(name, body))
+                texts.append(self._stage(name, body, alone))
             names.append(name)
             after.append(ready)
             if not waiting:
                 break
-            waiting = [p for p in waiting if p not in ready]
+            made, waiting = ready, [p for p in waiting if p not in ready]
         text, found = "\n\n".join(texts), (self.vectors, self.products, self.lefts, plain)
-        return Stages(text, len(e.y), *found, tuple(names), tuple(after))
+        return Stages(text, alone, len(e.y), *found, tuple(names), tuple(after))
 
-    def _stage(self, name: str, body: "_Body") -> str:
+    def _lefts_of(self, products: Sequence[Product]) -> list[int]:
+        return list(dict.fromkeys(self.lefts[self.products.index(p)] for p in products))
+
+    def _store_lefts(self, body: "_Body", source: Callable[[Node], str], numbers: Sequence[int]) -> None:
+        lefts = list(dict.fromkeys(product.left for product in self.products))
+        for number in numbers:
+            for i, block in enumerate(lefts[number]):
+                value = f"zero + ({body.value(block, source)})"
+                body.add(_write(f"left{number}", "0", f"{len(lefts[number])} * H", value, i))
+
+    def _store_last(self, body: "_Body", source: Callable[[Node], str]) -> None:
+        """Write y and the states after the step."""
+        e = self.equations
+        for i, block in enumerate(e.y):
+            body.add(_write("y", "0", f"{len(e.y)} * H", f"zero + ({body.value(block, source)})", i))
+        for j, state in enumerate(e.states):
+            body.add(_write(f"after{j}", "0", "H", f"zero + ({body.value(state, source)})"))
+
+    def _multiply_alone(self, body: "_Body", product: Product, left: str | None, keeps: bool) -> None:
+        """Multiply one row by a program's columns of a transposed matrix. keeps: for kernels that follow."""
+        n, K, outs = product.number, f"{len(product.left)} * H", range(len(product.outputs))
+        left = left or f"left{self.lefts[self.products.index(product)]}"
+        body.add(*(f"c{n}_{out} = tl.zeros((BH, BK), tl.float32)" for out in outs))
+        body.add(f"for k in range(0, {K}, BK):")
+        body.add(f"    at = k + tl.arange(0, BK)[None, :]; a = tl.load({left} + row * {K} + at, at < {K}, 0.0)")
+        for out in outs:
+            at = f"matrix{n} + ({out} * H + cols)[:, None] * {K} + at"
+            body.add(f"    c{n}_{out} += a * tl.load({at}, (cols < H)[:, None] & (at < {K}), 0.0)")
+        for out in outs:
+            name = f"p{n}_{out}"
+            body.once(name, f"tl.sum(c{n}_{out}, 1)[None, :]")
+            if keeps:
+                body.add(_write(f"out{n}", "0", f"{len(outs)} * H", name, out))
+
+    def _stage(self, name: str, body: "_Body", alone: bool) -> str:
         vectors = [f"vector{i}" for i in range(len(self.vectors))]
         lefts = [f"left{i}" for i in dict.fromkeys(self.lefts)]
-        arguments = ["z", *vectors, *(f"state{j}" for j in self.states), *lefts, *self._numbered("out"), "y"]
-        sizes = "B, H: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr"
+        states = [f"{which}{j}" for which in ("state", "after") for j in self.states]
+        arguments = ["z", *vectors, *(self._numbered("matrix") if alone else []), *states, *lefts]
+        arguments += [*self._numbered("out"), "y"]
+        sizes = "B, H: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr" + (", BK: tl.constexpr" if alone else "")
         lines = [f"@triton.jit\ndef {name}({', '.join(arguments)}, {sizes}):"]
-        lines += ["    rows = tl.program_id(0) * BR + tl.arange(0, BR)"]
+        lines += ["    row = tl.program_id(0)", "    rows = row * BR + tl.arange(0, BR)"]
         lines += ["    cols = tl.program_id(1) * BH + tl.arange(0, BH)"]
         lines += ["    mask = (rows < B)[:, None] & (cols < H)[None, :]"]
         lines += ["    zero = tl.zeros((BR, BH), tl.float32)"]
@@ -430,7 +467,7 @@ def _kernel(name: str, arguments: list[str], matrices: list[str], lines: list[tu
     """Put a kernel together. matrices: what is read before the loop, if it is kept. lines: with how deep they are."""
     first = next(i for i, (depth, _) in enumerate(lines) if depth > 1)
     last = max(i for i, (depth, _) in enumerate(lines) if depth > 1)
-    text = [f"@triton.jit\ndef {name}({', '.join(arguments)}, {SIZES}):", BEGIN.rstrip("\n")]
+    text = [f"{JIT}\ndef {name}({', '.join(arguments)}, {SIZES}):", BEGIN.rstrip("\n")]
     if matrices:
         text += ["    if KEEP:", *(f"        {line}" for line in matrices)]
     text += [f"    {line}" for _, line in lines[:first]]
