@@ -20,7 +20,7 @@ from charrnn import cells, engines
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell, Param
 from charrnn.cells.initialisation import glorot, orthogonal, uniform
-from charrnn.engines import loop, on_chip, recurrence
+from charrnn.engines import fused, loop, on_chip, recurrence
 from charrnn.engines.on_chip import Tiling
 from charrnn.errors import WrongCodeWarning
 
@@ -291,14 +291,23 @@ def test_what_does_not_fit_on_the_chip_is_tried_otherwise(monkeypatch: pytest.Mo
     assert tried == [True, True, False, False, False]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_that_are_not_bf16_are_left_to_the_loop(dtype: torch.dtype) -> None:
-    cell = cells.get("lstm")
-    x, *rest = (t.to(dtype) for t in (lambda x, state, params: (x, *state, *params.values()))(*drawn(cell, 2, 3, 8)))
-    state, p = tuple(rest[:2]), cell.pack(rest[2:])
-    assert torch.equal(on_chip.run(cell, x, state, p)[0], loop.run(cell, x, state, p)[0])
-    assert "in float32 the loop runs" in (engines.named("triton").note(cell, "cuda", "float32") or "")
-    assert engines.named("triton").note(cell, "cuda", "bf16") is None
+@pytest.mark.parametrize(
+    ("name", "dtype", "other"),
+    [("lstm", torch.float32, fused), ("gru", torch.float32, loop), ("lstm", torch.float64, loop)],
+)
+def test_products_that_are_not_bf16_are_left_to_others(name: str, dtype: torch.dtype, other: Any) -> None:
+    cell = cells.get(name)
+    x, state, params = drawn(cell, 2, 3, 8)
+    p = cell.pack({key: value.to(dtype) for key, value in params.items()})
+    x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
+    assert torch.equal(on_chip.run(cell, x, state, p)[0], other.run(cell, x, state, p)[0])
+
+
+def test_the_engine_says_what_runs_in_float32() -> None:
+    note = engines.named("triton").note
+    assert "in float32 the fused engine runs" in (note(cells.get("lstm"), "cuda", "float32") or "")
+    assert "in float32 the loop runs" in (note(cells.get("gru"), "cuda", "float32") or "")
+    assert note(cells.get("lstm"), "cuda", "bf16") is None
 
 
 # Compiled for a GPU

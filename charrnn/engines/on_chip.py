@@ -20,7 +20,7 @@ from charrnn.cells.cell import Cell
 from charrnn.compiler.blocks import UnsupportedError
 from charrnn.compiler.targets import triton as target
 from charrnn.compiler.training.derivative import differentiate, trace
-from charrnn.engines import agreement, loop
+from charrnn.engines import agreement, fused, loop
 from charrnn.engines.sequence import Looked, States, inputs
 from charrnn.errors import WrongCodeWarning
 
@@ -45,15 +45,16 @@ def has_triton() -> bool:
 def note(cell: Cell, device: str, precision: str) -> str | None:
     """Say that the loop runs instead."""
     if precision == "float32":
-        return "the triton engine multiplies bf16 numbers alone: in float32 the loop runs"
+        other = "fused engine" if fused.supports(cell, device) else "loop"
+        return f"the triton engine multiplies bf16 numbers alone: in float32 the {other} runs"
     return None
 
 
 def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
     """Run one layer over a sequence, as `Engine.run` says.
 
-    The loop runs it where products are not bf16, the kernels were found to be wrong here, or there are so many rows and
-    features that programs which wait for each other do not all fit.
+    The loop runs it where the kernels were found to be wrong here, or there are so many rows and features that programs
+    which wait for each other do not all fit; where products are not bf16, torch's own layer does if the cell has one.
     """
     (B, H), device = state[0].shape, state[0].device
     z = inputs(cell, x, p)
@@ -65,6 +66,8 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
         made = _made(cell, _Key((cell.name, cell.step), shapes, z.shape[2], H, dtype, device.type), B)
         if made is not None:
             return run_code(*made, dtype, z, state, params)
+        if not autocast and fused.supports(cell, device.type):
+            return fused.run(cell, x, state, p)
     return loop.run(_step_alone(cell), z, state, p)
 
 
@@ -187,14 +190,15 @@ def compiled(kernels: target.Kernels) -> Code:
 
 
 def compiled_step(
-    cell: Cell, shapes: dict[str, tuple[int, ...]], Z: int, H: int
+    cell: Cell, shapes: dict[str, tuple[int, ...]], Z: int, H: int, whole: bool = False, alone: bool = False
 ) -> tuple[target.Stages, dict[str, Any]]:
     """Write the kernels of one time step, and return them with what Triton made of them, by name.
 
-    Z: numbers of a row that `inputs` makes. Raises UnsupportedError.
+    Z: numbers of a row that they read. whole: that is what the cell reads, else what `inputs` makes of it. alone: for
+    one row. Raises UnsupportedError.
     """
-    equations = trace(_step_alone(cell), shapes, Z, H)
-    stages = target.write_step(equations, differentiate(equations), H)
+    equations = trace(cell if whole else _step_alone(cell), shapes, Z, H)
+    stages = target.write_step(equations, differentiate(equations), H, alone)
     return stages, _read(stages.text)
 
 
