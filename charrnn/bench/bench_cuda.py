@@ -91,11 +91,13 @@ def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window:
         ways[engine, "bf16", True] = lambda engine=engine: _own(architecture, ids, engine)  # type: ignore[misc]
     works: dict[tuple[str, str, bool], Work] = {}
     rows: list[dict[str, Any]] = []
+    recorded: list[Work] = []  # a recording does not hold the weights that it reads: they stay while their step does
     with cuda.repeatable("cuda", tf32=True):
         for way, make in ways.items():
             try:
                 step, backward = make()
                 step()  # the optimizer makes its moments
+                recorded.append(step)
                 works[way] = cuda.recorded(step, backward) if way[2] else step  # type: ignore[arg-type]
                 works[way]()
                 torch.cuda.synchronize()
