@@ -28,6 +28,7 @@ from charrnn.training.waiting import Waiting
 __all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 
 PROBE_SECONDS = 0.5
+PROBE, GPU_PROBE = (256, 16), (512, 64)  # hidden size and time steps of a probe: a GPU waits for its orders in less
 UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
 PRODUCTS_PER_S = "products a second"  # as such a figure is called
 WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile
@@ -131,8 +132,12 @@ class Machine:
 
     @property
     def _small(self) -> Settings:
-        hidden = min(self._settings.hidden or 256, 512)
+        hidden = min(self._settings.hidden or self._probe[0], 512)
         return self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False)
+
+    @property
+    def _probe(self) -> tuple[int, int]:
+        return GPU_PROBE if self.device == "cuda" else PROBE
 
     @cached_property
     def products_per_s(self) -> float:
@@ -140,7 +145,7 @@ class Machine:
         small = self._small
         architecture = Architecture.of(small, self._learned)
         model = CharRNN(architecture, architecture.initial(small.seed), self._engine).to(self.device)
-        ids = torch.zeros((16, 32), dtype=torch.int64, device=self.device)
+        ids = torch.zeros((self._probe[1], 32), dtype=torch.int64, device=self.device)
         bf16 = self.precision == "bf16"
 
         def step() -> float:
