@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from charrnn.generate import decoders, fastest
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.training import loop, pacing, resolve
 from charrnn.training.config import Config
-from charrnn.training.events import Finished, Started
+from charrnn.training.events import Finished, Started, Validated
 from charrnn.training.optimizers import Optimizer, moment_shapes
 from charrnn.training.pacing import Pace
 from charrnn.training.run import Run
@@ -308,6 +309,32 @@ def test_a_device_is_waited_for_now_and_then_and_before_a_validation(monkeypatch
     device.give(3.0)
     pace.stepped()
     assert pace.training_seconds == 33.0
+
+
+def test_a_first_step_in_which_work_is_recorded_does_not_shorten_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    pace = Pace(0.0, device.wait)
+    for seconds in (90.0, *[2.0] * 60):
+        device.give(seconds)
+        pace.stepped()
+    assert pace.steps_in(200.0, None) == 100
+
+
+def test_what_is_made_of_a_validation_is_not_counted_as_steps(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first passage may take seconds to write, on a GPU more than all steps between two validations."""
+    took: list[float] = []
+    stepped = Pace.stepped
+
+    def noted(self: Pace, every: int = 1) -> None:
+        stepped(self, every)
+        took.append(self.last_step_seconds)
+
+    monkeypatch.setattr(Pace, "stepped", noted)
+    for event in loop.new_run(config(corpus, steps=4, validate_every=2), Run(Path(corpus).parent / "run")):
+        if isinstance(event, Validated):
+            time.sleep(1.0)
+    assert len(took) == 4
+    assert max(took) < 1.0
 
 
 def test_without_a_device_to_wait_for_every_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,9 @@ class Pace:
 
     def steps_in(self, seconds: float, validate_every: int | None) -> int:
         """Return how many steps fit into so many seconds, with their validations and one at the end; at least one."""
-        # The mean is what adds up; the median keeps a first slow step from deciding when there are only a few.
-        mean = sum(self._recent) / len(self._recent)
+        # The mean is what adds up, without a first step in which a GPU's work is recorded; the median keeps slow steps
+        # from deciding when there are only a few.
+        mean = (sum(self._recent) - max(self._recent)) / max(1, len(self._recent) - 1)
         per_step = mean if len(self._recent) >= 50 else median(self._recent)
         if validate_every:
             per_step += self._validation_seconds / validate_every

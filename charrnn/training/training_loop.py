@@ -96,7 +96,8 @@ class TrainingLoop:
         with self.pace.aside():
             yield self._started()
         if trainer.step == 0:
-            yield self._validate()
+            with self.pace.aside():
+                yield self._validate()
         stopped_early = self._had_stopped_early()
         while not stopped_early and self.record.diverged is None and self._goes_on():
             loss = trainer.update()
@@ -106,7 +107,8 @@ class TrainingLoop:
             if budget and trainer.steps is None and budget.timed_enough():
                 yield self._plan(budget)
             if self._validation_is_due():
-                yield self._validate()
+                with self.pace.aside():  # what is made of it, as a passage that is written, is no step
+                    yield self._validate()
                 if self.record.diverged is not None:
                     break
                 if stopped_early := self._stops_early():
