@@ -3,7 +3,7 @@
     python tests/on_gpu.py --out figures.json --text tinyshakespeare.txt
 
 In this order: speed (limits, training and completing against plain loops), a minute and three minutes of training on
-a text, and the tests marked gpu, in processes beside each other. The file is written after each part, so that what was
+a text, and the tests marked gpu, some beside each other. The file is written after each part, so that what was
 found stays. A part that does not end in time is stopped and said to be so. --parts chooses; 'ten' is ten minutes of
 training, which is a command of its own. Two GPUs are needed for ranks: python -m pytest -m gpu tests/test_ranks.py.
 """
@@ -16,11 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TESTS = {"kernels": "tests/test_gpu_kernels.py", "devices": "tests/test_cuda.py"}
+TESTS, WORKERS = ("tests/test_gpu_kernels.py", "tests/test_cuda.py"), 12
 BUDGETS = {"one": 60, "three": 180, "ten": 600}  # seconds of training
 MORE = 60  # that a training may take beside its budget: to start, and to score
 SPEED_SECONDS, SECONDS = 150, 570
@@ -86,25 +87,18 @@ def training(text: str, budget: int, left: float, home: str) -> dict[str, Any]:
 
 
 def tests(left: float, home: str) -> dict[str, Any]:
-    """Run the tests marked gpu, both files at once."""
-    began, begun = time.monotonic(), {}
-    for name, file in TESTS.items():
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", file, "-q", "-rfE", "--tb=short", "--maxfail=25"]
-        environment = {**os.environ, "CHARRNN_HOME": home, "CHARRNN_GPU_FIGURES": f"{home}/{name}.json"}
-        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        begun[name] = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipe)  # type: ignore[call-overload]
-    found: dict[str, Any] = {}
-    for name, process in begun.items():
-        try:
-            said, _ = process.communicate(timeout=max(1.0, left - (time.monotonic() - began)))
-            code: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, code = process.communicate()[0], None
-        figures = Path(home, f"{name}.json")
-        rows = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else None
-        found[name] = {"code": code, "said": said[-6000:], "figures": rows}
-    return found
+    """Run the tests marked gpu, side by side where pytest-xdist is installed; join what their processes measured."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", *TESTS, "-q", "-rfE", "--tb=short", "--maxfail=25"]
+    if find_spec("xdist"):
+        command += ["-n", str(min(WORKERS, os.cpu_count() or 1))]
+    done = run(command, left, {"CHARRNN_HOME": home, "CHARRNN_GPU_FIGURES": f"{home}/figures.json"})
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(home).glob("figures*.json"))]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (row for part in parts for row in part["rows"]):
+        joined = rows.setdefault((row["cell"], row["engine"]), {})
+        joined |= {**row, "seconds": round(joined.get("seconds", 0.0) + row["seconds"], 3)}
+    facts = {name: value for part in parts for name, value in part.items() if name != "rows"}
+    return {**done, "figures": {**facts, "rows": [rows[key] for key in sorted(rows)]}}
 
 
 def main() -> None:

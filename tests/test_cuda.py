@@ -77,6 +77,8 @@ Expected = Callable[..., tuple[NDArray[Any], float]]  # by cell and rounding
 @pytest.fixture(scope="module")
 def figures(request: pytest.FixtureRequest) -> Figures:
     path = Path(os.environ.get("CHARRNN_GPU_FIGURES", "gpu-figures.json")).absolute()
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # each writes its own
+        path = path.with_stem(f"{path.stem}-{worker}")
     return Figures(path, request.config.invocation_params.args, DEVICE)
 
 
