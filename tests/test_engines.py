@@ -31,7 +31,7 @@ from charrnn.training.run import Run
 from charrnn.training.settings import Plan, Settings
 
 OTHERS = [(cell, engine) for cell in cells.names() for engine in engines.names_for(cells.get(cell)) if engine != "loop"]
-NATIVE = [cell for cell, engine in OTHERS if engine == "native"]
+NATIVE, FUSED = ([cell for cell, engine in OTHERS if engine == each] for each in ("native", "fused"))
 EXACT = 1e-10
 
 
@@ -351,7 +351,21 @@ def test_asked_for_bf16_products_it_makes_them_at_every_width(hidden: int) -> No
     assert y.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("cell", [name for name in cells.names() if "fused" in engines.names_for(cells.get(name))])
+@pytest.mark.parametrize("cell", FUSED)
+def test_layers_in_one_call_are_layers_one_after_the_other(cell: str) -> None:
+    engine, rnn = engines.named("fused"), model(cell, "fused", hidden=16, layers=3)
+    state = tuple(tuple(s + 0.1 * torch.randn_like(s) for s in layer) for layer in rnn.start(2))
+    packs = [rnn.cell.pack([rnn.weights[f"layers.{i}.{n}"] for n in rnn.cell.parameter_names]) for i in range(3)]
+    x = torch.randn(7, 2, rnn.architecture.input_size(0), dtype=rnn.weights["head.b"].dtype)
+    found, last = engine.run_layers(rnn.cell, x, state, packs) or pytest.fail("there is no such call")
+    for layer, p, after in zip(state, packs, last, strict=True):
+        x, expected = engine.run(rnn.cell, x, layer, p)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(after, expected, strict=True))
+    assert torch.allclose(found, x, atol=1e-6)
+    assert engines.named("loop").run_layers(rnn.cell, x, state, packs) is None
+
+
+@pytest.mark.parametrize("cell", FUSED)
 def test_the_fused_engine_runs_under_autocast_on_every_processor(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = outcome(model(cell, "fused", hidden=16), 6, 9)
     for lacking in (False, True):

@@ -3,6 +3,7 @@
     supports(cell, device) -> bool             whether the engine can run a cell on a device
     run(cell, x, state, p) -> (y, state)       run one layer over a sequence
 
+Where an engine has it, `run_layers` runs several in one call, and `note` tells a user about a run.
 An engine is one such file and its row in `ENGINES`; nothing else knows their names. torch is imported with the file.
 """
 
@@ -48,6 +49,14 @@ class Engine:
                 raise
             raise said from error
         return y, after
+
+    def run_layers(self, cell: "Cell", x: Any, states: Any, ps: Any) -> tuple[Any, Any] | None:
+        """Run layers over a sequence, each on the output of the one before, in one call; None: this engine has none.
+
+        x: as for `run`. states, ps: of each layer. Returns the last layer's outputs and each layer's state.
+        """
+        run_layers = getattr(self._functions, "run_layers", None)  # most files have none
+        return None if run_layers is None else run_layers(cell, x, states, ps)
 
     def note(self, cell: "Cell", device: str, precision: str) -> str | None:
         """Say what a user should know about a run of a cell with this engine; None where there is nothing to know."""

@@ -99,10 +99,10 @@ def sent(array: Any, to: Tensor) -> None:
 
 
 def in_one_buffer(layer: str, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return the weights of a torch layer as cuDNN wants them: copies in one buffer, in its own order.
+    """Return the weights of torch layers as cuDNN wants them: copies in one buffer, in its own order.
 
-    layer: 'RNN', 'LSTM' or 'GRU'. weights: as from `Twin.to_torch`, contiguous; gradients reach them. Given others,
-    cuDNN copies them at every call, and warns.
+    layer: 'RNN', 'LSTM' or 'GRU'. weights: as from `Twin.to_torch`, contiguous, four of each layer; gradients reach
+    them. Given others, cuDNN copies them at every call, and warns.
     """
     if not torch.backends.cudnn.is_acceptable(weights[0]):  # type: ignore[no-untyped-call]
         return list(weights)
@@ -114,8 +114,8 @@ class _InOneBuffer(torch.autograd.Function):
     def forward(ctx: Any, mode: int, *weights: Tensor) -> tuple[Tensor, ...]:
         copies = [weight.detach().clone(memory_format=torch.contiguous_format) for weight in weights]
         I, H = copies[0].shape[1], copies[1].shape[1]
-        # Moves the copies into the buffer. 4 weights a layer, no projection, one layer, time-major, one way.
-        torch._cudnn_rnn_flatten_weight(copies, 4, I, mode, H, 0, 1, False, False)
+        # Moves the copies into the buffer. 4 weights a layer, no projection, so many layers, time-major, one way.
+        torch._cudnn_rnn_flatten_weight(copies, 4, I, mode, H, 0, len(copies) // 4, False, False)
         return tuple(copies)
 
     @staticmethod

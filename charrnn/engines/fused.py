@@ -1,5 +1,6 @@
 """The fused engine: torch's own layer over the whole sequence. It runs cells that have a twin."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -30,13 +31,21 @@ def note(cell: Cell, device: str, precision: str) -> str | None:
 
 def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, States]:
     """Run one layer over a sequence, as `Engine.run` says."""
+    y, (last,) = run_layers(cell, x, [state], [p])
+    return y, last
+
+
+def run_layers(
+    cell: Cell, x: Tensor | Looked, states: Sequence[States], ps: Sequence[Any]
+) -> tuple[Tensor, list[States]]:
+    """Run layers over a sequence, as `Engine.run_layers` says."""
     assert cell.twin is not None
-    x = look_up(x)
-    weights = [w.contiguous() for w in cell.twin.to_torch(p)]
-    hidden = [s.unsqueeze(0) for s in state]
+    x, like = look_up(x), states[0][0]
+    weights = [w.contiguous() for p in ps for w in cell.twin.to_torch(p)]
+    hidden = [torch.stack(of_layers) for of_layers in zip(*states, strict=True)]
     options = (
         True,
-        1,
+        len(ps),
         0.0,
         torch.is_grad_enabled(),
         False,
@@ -45,7 +54,7 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
     device = x.device.type
     in_float32 = torch.is_autocast_enabled(device) and not multiplies_bf16(cell, device)
     with torch.autocast(device, enabled=False) if in_float32 else nullcontext():
-        x = x.to(state[0].dtype) if in_float32 else x
+        x = x.to(like.dtype) if in_float32 else x
         weights = cuda.in_one_buffer(cell.twin.layer, weights) if device == "cuda" else weights
         if cell.twin.layer == "LSTM":
             y, *last = torch.lstm(x, hidden, weights, *options)
@@ -53,7 +62,8 @@ def run(cell: Cell, x: Tensor | Looked, state: States, p: Any) -> tuple[Tensor, 
             function = {"GRU": torch.gru, "RNN": torch.rnn_tanh}[cell.twin.layer]
             y, *last = function(x, hidden[0], weights, *options)
     # Under autocast torch's layer hands its state back in bfloat16; what is carried on keeps its own precision.
-    return y, tuple(after.squeeze(0).to(before.dtype) for after, before in zip(last, state, strict=True))
+    kept = [after.to(before.dtype).unbind() for after, before in zip(last, hidden, strict=True)]
+    return y, list(zip(*kept, strict=True))
 
 
 def multiplies_bf16(cell: Cell, device: str) -> bool:

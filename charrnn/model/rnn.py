@@ -97,6 +97,12 @@ class CharRNN(nn.Module):
         (T, B, S + 1): of these ids, and the last one of all others together, by their bias alone.
         """
         x: Tensor | Looked = (self._table(), ids) if seen is None else self._looked(ids, seen)
+        untouched = not cuts and not self.architecture.residual and (generator is None or self.dropout == 0)
+        if ids.is_cuda and untouched:  # a GPU has several layers at work at once
+            layers = [self._pack(i) for i in range(self.architecture.layers)]
+            at_once = self.engine.run_layers(self.cell, x, state, layers)
+            if at_once is not None:
+                return self._logits(at_once[0], seen), tuple(at_once[1])
         last = []
         for i in range(self.architecture.layers):
             if cuts:
