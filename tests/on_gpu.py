@@ -25,6 +25,7 @@ TESTS, WORKERS = ("tests/test_gpu_kernels.py", "tests/test_cuda.py"), 12
 BUDGETS = {"one": 60, "three": 180, "ten": 600}  # seconds of training
 MORE = 60  # that a training may take beside its budget: to start, and to score
 SPEED_SECONDS, SECONDS = 150, 570
+KEPT = 6000  # characters at the end of what a part said
 
 SPEED = """
 import json, sys
@@ -59,7 +60,7 @@ def run(command: list[str], seconds: float, environment: Mapping[str, str]) -> d
     except subprocess.TimeoutExpired:
         process.kill()
         said, code = process.communicate()[0], None
-    return {"code": code, "seconds": round(time.monotonic() - began, 1), "said": said[-6000:]}
+    return {"code": code, "seconds": round(time.monotonic() - began, 1), "said": said}
 
 
 def speed(left: float, home: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def speed(left: float, home: str) -> dict[str, Any]:
     done = run([sys.executable, "-c", SPEED], left, {"PYTHONPATH": str(ROOT), "CHARRNN_HOME": home})
     lines = [line for line in done["said"].splitlines() if line.startswith("{")]
     return {**(json.loads(lines[-1]) if lines else {}), "code": done["code"], "seconds": done["seconds"]} | (
-        {} if done["code"] == 0 else {"said": done["said"]}
+        {} if done["code"] == 0 else {"said": done["said"][-KEPT:]}
     )
 
 
@@ -77,6 +78,7 @@ def training(text: str, budget: int, left: float, home: str) -> dict[str, Any]:
     done = run(
         [*command, "--split", "0.9,0.1,0", "--name", f"run{budget}"], min(left, budget + MORE), {"CHARRNN_HOME": home}
     )
+    done["said"] = done["said"][-KEPT:]
     folder = next(Path(home).rglob(f"run{budget}/run.json"), None)
     if folder is None:
         return done
@@ -89,6 +91,7 @@ def training(text: str, budget: int, left: float, home: str) -> dict[str, Any]:
 def tests(left: float, home: str) -> dict[str, Any]:
     """Run the tests marked gpu, side by side where pytest-xdist is installed; join what their processes measured."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", *TESTS, "-q", "-rfE", "--tb=short", "--maxfail=25"]
+    command += ["-p", "no:benchmark"]  # a plugin that would warn of tests side by side
     if find_spec("xdist"):
         command += ["-n", str(min(WORKERS, os.cpu_count() or 1))]
     done = run(command, left, {"CHARRNN_HOME": home, "CHARRNN_GPU_FIGURES": f"{home}/figures.json"})
@@ -98,7 +101,7 @@ def tests(left: float, home: str) -> dict[str, Any]:
         joined = rows.setdefault((row["cell"], row["engine"]), {})
         joined |= {**row, "seconds": round(joined.get("seconds", 0.0) + row["seconds"], 3)}
     facts = {name: value for part in parts for name, value in part.items() if name != "rows"}
-    return {**done, "figures": {**facts, "rows": [rows[key] for key in sorted(rows)]}}
+    return {**done, "said": done["said"][-KEPT:], "figures": {**facts, "rows": [rows[key] for key in sorted(rows)]}}
 
 
 def main() -> None:
