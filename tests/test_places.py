@@ -161,6 +161,20 @@ def test_a_sign_of_life_is_over_when_it_is_taken_back_or_does_not_change(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sign_of_life_that_could_be_read_once_is_not_over_when_it_cannot_for_a_while(tmp_path: Path) -> None:
+    now, folder = 0.0, tmp_path / "folder"
+    folder.mkdir()
+    (folder / "working-0").write_bytes(b"0")
+    seen, never = Watch(folder / "working-0", lambda: now), Watch(folder / "working-0", lambda: now)
+    assert not seen.is_over()
+    folder.rename(tmp_path / "away")
+    folder.write_bytes(b"")  # what is read now fails in another way than for a file that is gone
+    assert not seen.is_over()
+    assert never.is_over()
+    now += SILENT_SECONDS + 1
+    assert seen.is_over()
+
+
 def test_a_sign_of_life_changes_by_itself_and_replaces_that_of_a_dead_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +355,9 @@ def test_a_worker_that_must_see_the_folder_says_where_it_does_not(trained: Calla
     answer = errands.carry_out(nowhere.to_json(), {})
     assert answer["ended"] == "refused"
     assert "/nowhere is not seen on" in answer["problem"]
+    (tmp_path / "file").write_bytes(b"")  # a path that leads elsewhere here; root may look into all folders
+    other = dataclasses.replace(asked, folder=str(tmp_path / "file"), sign=str(tmp_path / "file" / "working-0"))
+    assert "is not seen on" in errands.carry_out(other.to_json(), {})["problem"]
     gone = dataclasses.replace(asked, sign=str(tmp_path / "working-1111111111111111"))
     assert errands.carry_out(gone.to_json(), {}) == {"ended": "stopped"}
 

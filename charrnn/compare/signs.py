@@ -54,12 +54,14 @@ class Watch:
         self._seen, self._changed = b"", clock()
 
     def is_over(self) -> bool:
-        """Tell whether the sign is gone, or has not changed for long."""
+        """Tell whether the sign is gone, was never seen, or has not changed for long."""
         try:
             seen = self._path.read_bytes()
         except FileNotFoundError:
             return True
-        except OSError:  # a server of files that does not answer
+        except OSError:  # a server of files that does not answer, or a path of this machine that leads elsewhere
+            if not self._seen:
+                return True
             seen = self._seen
         if seen != self._seen:
             self._seen, self._changed = seen, self._clock()
