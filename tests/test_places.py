@@ -20,6 +20,7 @@ from charrnn import files
 from charrnn.compare import comparison, dask_pool, errands, machines, parcels, pictures, places, sending, slurm_pool
 from charrnn.compare.errands import Order
 from charrnn.compare.grid import Folder, Grid
+from charrnn.compare.jobs import Job
 from charrnn.compare.signs import SILENT_SECONDS, Sign, Watch
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.text import carrying
@@ -305,6 +306,40 @@ def test_a_job_that_is_lost_again_and_again_ends_the_comparison(
     ):
         compared(small(corpus), ["simple"], tmp_path / "c", on="dask://nowhere")
     assert len(pool.parcels) == sending.TRIES
+
+
+class Refusing:
+    """Workers of whom one refuses the first job, and another saves the second one when it is asked to stop."""
+
+    slots, threads, shared, unequal = 2, 1, False, None
+
+    def __init__(self, saved: Run) -> None:
+        self._saved = saved
+        self._jobs: list[Future[dict[str, Any]]] = []
+
+    def submit(self, order: str, parcel: Mapping[str, bytes]) -> "Future[dict[str, Any]]":
+        job: Future[dict[str, Any]] = Future()
+        if not self._jobs:
+            job.set_result({"ended": errands.REFUSED, "problem": "another cell", "hint": ""})
+        self._jobs.append(job)
+        return job
+
+    def ask_to_stop(self) -> None:
+        self._jobs[1].set_result({"ended": errands.STOPPED, "files": parcels.packed(self._saved)})
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_others_have_done_comes_back_where_one_job_fails(trained: Callable[..., Run], tmp_path: Path) -> None:
+    saved, folder = trained(), tmp_path / "c"
+    folder.mkdir()
+    jobs = [Job(Run(folder / "runs" / name), saved.config().as_settings(), True) for name in ("refused", "other")]
+    with pytest.raises(CharRNNError, match="another cell"):
+        list(sending.carry_out(jobs, folder, Refusing(saved), None, lambda: False))
+    assert contents(jobs[1].run) == contents(saved)
+    assert not jobs[0].run.exists()
+    assert not list(folder.glob("working-*"))
 
 
 # A worker that would do something else

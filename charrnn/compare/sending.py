@@ -69,19 +69,27 @@ class _Sending:
 
     def carry_out(self, jobs: Sequence[Job]) -> Iterator[Progress]:
         try:
-            for job in jobs:
-                order = self._order(job)
-                self._sent.append(Sent(job, order, self._pool.submit(order.to_json(), {})))
-                yield Progress(job, order.begun or 0)  # from now on there is something to save
-            while self._sent and not self._asked():
-                yield from self._ended()
-                yield from self._begun()
-                time.sleep(LOOK_SECONDS)
+            yield from self._watched(jobs)
             if self._sent:
                 yield from self._stopped()
+        except CharRNNError:
+            for _ in self._stopped():  # what the others have done is not lost with the one that failed
+                pass
+            raise
         finally:  # also when something failed
             for sent in self._sent:
                 sent.pending.cancel()
+
+    def _watched(self, jobs: Sequence[Job]) -> Iterator[Progress]:
+        """Send all jobs, and take their answers, until none is left or the comparison is asked to stop."""
+        for job in jobs:
+            order = self._order(job)
+            self._sent.append(Sent(job, order, self._pool.submit(order.to_json(), {})))
+            yield Progress(job, order.begun or 0)  # from now on there is something to save
+        while self._sent and not self._asked():
+            yield from self._ended()
+            yield from self._begun()
+            time.sleep(LOOK_SECONDS)
 
     def _order(self, job: Job) -> Order:
         config, decided = {"format": FORMAT, **values_of(job.config)}, Config.decided(job.config)
