@@ -13,6 +13,7 @@ import pytest
 
 from charrnn import renamed
 from charrnn.cells import cell_files
+from charrnn.compiler.decoding import driver
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "charrnn"
@@ -63,6 +64,17 @@ def imported(tree: ast.AST) -> set[str]:
 def of(modules: set[str], *packages: str) -> set[str]:
     """Those of the modules that are packages or in them."""
     return {module for module in modules if any(f"{module}.".startswith(f"{package}.") for package in packages)}
+
+
+def test_the_key_of_compiled_completing_depends_on_all_that_writes_its_code() -> None:
+    apart = {MODULES[f"charrnn.compiler.{name}"] for name in ("cache", "trace")}  # kept; in a driver's description
+    waiting, found = {MODULES["charrnn.compiler.decoding.llvm"]}, set[Path]()
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        needed = of(set(imports(path, types=False)), "charrnn.compiler", "charrnn.cells")
+        waiting |= {MODULES[name] for name in needed} - found - apart
+    assert {(driver.PACKAGE / f"{name}.py").resolve() for name in driver.SOURCES} == found
 
 
 def test_the_modules_are_found() -> None:

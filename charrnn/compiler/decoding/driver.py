@@ -42,8 +42,9 @@ LINES = (*LINES, "head", "head scale", "bias")
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent
-SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "products", "schedule", "stages")
-SOURCES = (*SOURCES, "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights", "../cells/ops")
+SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "processor", "products", "rounding")
+SOURCES = (*SOURCES, "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights")
+SOURCES = (*SOURCES, "../cells/operation", "../cells/ops")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 
 
