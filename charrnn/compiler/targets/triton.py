@@ -172,13 +172,7 @@ class _Writer:
             body.add(f"s{j} = {_read(f'state{j}', '0', 'H')}")
         body.at = 2
         source = self._step_leaf(body, lambda j: f"s{j}")
-        self._levels(
-            body,
-            source,
-            e.products,
-            {p.number: f"left{self.lefts[p.number]}" for p in e.products},
-            lambda p: f"matrix{p.number}",
-        )
+        self._levels(body, source, {p: f"left{self.lefts[p.number]}" for p in e.products})
         for i, block in enumerate(e.y):
             body.add(_write("y", "t", f"{len(e.y)} * H", f"zero + ({body.value(block, source)})", i))
         after = [body.value(state, source) for state in e.states]
@@ -213,13 +207,7 @@ class _Writer:
                 return body.once(f"p{key[0]}_{key[2]}", _read(f"out{key[0]}", "t", width, key[2]))
             return steps(leaf)
 
-        self._levels(
-            body,
-            source,
-            d.products,
-            {p.number: f"dout{p.number}" for p in d.products},
-            lambda p: f"matrix{p.number}",
-        )
+        self._levels(body, source, {p: f"dout{p.number}" for p in d.products})
         for i, block in enumerate(d.dx):
             body.add(_write("dz", "t", f"{len(e.x)} * H", f"zero + ({body.value(block, source)})", i))
         for leaf, name in summed.items():
@@ -372,21 +360,17 @@ class _Writer:
             at = f"{row} * {len(product.outputs)} * H + {out} * H + cols[None, :]"
         return f"tl.load({name} + {at}, of_matrix, 0.0)"
 
-    def _levels(
-        self,
-        body: "_Body",
-        source: Callable[[Node], str],
-        products: Sequence[Product],
-        buffers: dict[int, str],
-        matrix: Callable[[Product], str],
-    ) -> None:
-        """Write all products, those together that can be made at once: store what they multiply, meet, multiply."""
-        waiting, stored = list(products), set[str]()
+    def _levels(self, body: "_Body", source: Callable[[Node], str], buffers: dict[Product, str]) -> None:
+        """Write all products, those together that can be made at once: store what they multiply, meet, multiply.
+
+        buffers: where what each of them multiplies is stored.
+        """
+        waiting, stored = list(buffers), set[str]()
         while waiting:
             missing = {output for product in waiting for output in product.outputs}
             ready = [p for p in waiting if not _needs(p.left, missing)]
             for p in ready:
-                buffer = buffers[p.number]
+                buffer = buffers[p]
                 if buffer not in stored:
                     stored.add(buffer)
                     for i, block in enumerate(p.left):
@@ -394,7 +378,7 @@ class _Writer:
                         body.add(_write(buffer, "t", f"{len(p.left)} * H", value, i))
             body.add("met += COLUMNS", "meet(counter + group, met)")
             for p in ready:
-                self._multiply(body, p, buffers[p.number])
+                self._multiply(body, p, buffers[p])
             waiting = [p for p in waiting if p not in ready]
 
     def _multiply(self, body: "_Body", product: Product, buffer: str) -> None:
