@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import CORPUS
 from hosts import Host, network
+from waiting import until
 
 from charrnn.training.run import Run
 
@@ -43,13 +43,6 @@ def started(command: list[str], log: Path, **variables: str) -> Iterator["subpro
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-
-
-def until(told: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 class Lab:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from test_comparison import compared, grid, timeless
+from waiting import until
 
 import charrnn
 from charrnn import files
@@ -185,13 +185,6 @@ def test_a_sign_of_life_changes_by_itself_and_replaces_that_of_a_dead_process(
     until(lambda: sign.path.read_bytes() not in (b"0", b"1"))
     assert [path.name for path in tmp_path.glob("working-*")] == [sign.path.name]
     sign.take_back()
-
-
-def until(told: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 # Pools

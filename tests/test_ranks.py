@@ -19,6 +19,7 @@ from conftest import SMALL, decided
 from hosts import Host, network
 from safetensors.numpy import load_file
 from torch import Tensor
+from waiting import until
 
 from charrnn import cells, engines
 from charrnn.errors import CharRNNError
@@ -329,13 +330,6 @@ def tensors(run: Run) -> dict[str, Any]:
         for path in sorted(run.path.glob("*.safetensors"))
         for name, value in load_file(path).items()
     }
-
-
-def until(told: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_two_ranks_by_torchrun_are_a_run_as_one_process_trains_it(

@@ -5,14 +5,14 @@ import os
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_comparison import compared, grid, timeless
+from waiting import until
 
 from charrnn.compare import comparison, pictures, places, slurm_pool
 from charrnn.compare.grid import Folder, Grid
@@ -46,13 +46,6 @@ ReturnToService=2
 NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=2
 PartitionName=all Nodes={name} Default=YES
 """
-
-
-def until(told: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)
