@@ -4,7 +4,6 @@ A limit is the best that anything does here: torch or the compiled code of this 
 """
 
 import ctypes
-import platform
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,8 @@ from functools import cache, reduce
 from typing import Any
 
 import numpy as np
+
+from charrnn import hardware
 
 Work = Callable[[], Any]
 SLOW_SIZE = 256
@@ -178,7 +179,7 @@ def machine(quick: bool) -> dict[str, Any]:
 
     cores, n = torch.get_num_threads(), 1024 if quick else 2048
     limits: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": hardware.processor(),
         "threads": cores,
         "torch": torch.__version__,
         "product_size": n,
@@ -241,11 +242,3 @@ def _factors(n: int, dtype: Any) -> Any:
 
 def _product(pair: Any) -> Work:
     return lambda: pair[0] @ pair[1]
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from charrnn import __version__
+from charrnn import __version__, hardware
 from charrnn.cli import options
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -39,7 +39,7 @@ def _facts() -> dict[str, Any]:
         "charrnn": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})",
         "system": platform.platform(),
-        "processor": f"{_processor()}, {os.cpu_count()} threads, {_available()} available",
+        "processor": f"{hardware.processor()}, {os.cpu_count()} threads, {hardware.cores()} available",
         **{name: _version(name) for name in PACKAGES},
         **_torch(),
         "package": str(Path(options.__file__).parent.parent),
@@ -79,17 +79,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _available() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
