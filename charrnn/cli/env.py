@@ -14,7 +14,7 @@ from charrnn.cli import options
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 VARIABLES = ("CHARRNN_HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "CUDA_VISIBLE_DEVICES", *THREADS)
-PACKAGES = ("torch", "numpy", "numba", "tokenizers", "safetensors", "click", "tqdm")
+PACKAGES = ("torch", "numpy", "llvmlite", "tokenizers", "safetensors", "click", "tqdm")
 
 
 @click.command()

@@ -32,7 +32,7 @@ SAVING_SECONDS = 120.0  # that a run has for saving, once it is to end
 BUSY_SECONDS = 120.0  # that another process has for leaving a run: a worker that was cut off may be slow to notice
 SAID_CHARACTERS = 2000  # of what a process said before it died
 # How many threads libraries start, by the variables that they read.
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 DONE, STOPPED, NEEDS, REFUSED, DIED = "done", "stopped", "needs", "refused", "died"
 TEXT, RUN = "text", "run"  # what may have to be sent
