@@ -177,7 +177,7 @@ def _write(path: Path, content: bytes) -> None:
     if not _is_ours(path.parent.stat(), stat.S_ISDIR):
         raise PermissionError(errno.EPERM, "others may write there")
     files.sweep(path.parent, OWN_FILES)
-    # Whatever the umask, nobody else may write it: `_read` would refuse it.
+    # Whatever the umask, nobody else may write it: `read` would refuse it.
     files.write_atomically(path, content, mode=0o644)
     _make_room(path)
 
