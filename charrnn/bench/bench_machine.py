@@ -39,9 +39,11 @@ def seconds_of(works: Mapping[str, Work], seconds: float, at_least: int = 5) -> 
 
 
 def reader(size: int, threads: int = 1, times: int = 1) -> Work:
-    """Make a plain streaming read of `size` bytes, so many times over, by so many threads."""
-    function = _plain_read()
-    words = np.ones(max(threads, size // 8), np.uint64)
+    """Make a plain streaming read of `size` bytes or a little more, so many times over, by so many threads."""
+    from charrnn.compiler.processor import processor
+
+    function, at_once = _plain_read(), REGISTERS * processor().vector_bytes
+    words = np.ones(-(-size // (threads * at_once)) * threads * at_once // 8, np.uint64)  # whole turns of each thread
     parts, total = np.array_split(words, threads), np.empty(1, np.uint64)
 
     def read(part: Any) -> None:
@@ -60,7 +62,7 @@ def reader(size: int, threads: int = 1, times: int = 1) -> Work:
 
 @cache
 def _plain_read() -> Any:
-    """Compile a read of n words, so many times over: (words, n, times, where a sum goes)."""
+    """Compile a read of n words, whole turns of REGISTERS, so many times over: (words, n, times, where a sum goes)."""
     from llvmlite import ir
 
     from charrnn.compiler.arithmetic import I64, Maths
