@@ -16,7 +16,7 @@ from test_comparison import compared, grid, timeless
 from waiting import until
 
 import charrnn
-from charrnn import files
+from charrnn import files, strict_json
 from charrnn.compare import comparison, dask_pool, errands, machines, parcels, pictures, places, sending, slurm_pool
 from charrnn.compare.errands import Order
 from charrnn.compare.grid import Folder, Grid
@@ -61,6 +61,17 @@ def test_another_text_than_was_asked_for_is_not_kept(corpus: str, tmp_path: Path
     with pytest.raises(CharRNNError, match="not the one that was asked for"):
         carrying.unpacked({**parcel, TEXT: parcel[TEXT] + b"x"}, text.fingerprint, tmp_path / "there", "none")
     assert copy_of(text.fingerprint, tmp_path / "there") is None
+
+
+def test_what_is_said_of_a_carried_text_does_not_change_how_it_is_split(corpus: str, tmp_path: Path) -> None:
+    text = open_text(Settings(corpus=(corpus,)))
+    about = {"source": "elsewhere", "characters": 10 * text.characters, "notes": []}
+    parcel = {**carrying.packed(text), carrying.ABOUT: strict_json.dumps(about).encode(), carrying.STARTS: b"12345678"}
+    there = carrying.unpacked(parcel, text.fingerprint, tmp_path / "there", "none")
+    assert there.boundaries((0.8, 0.1, 0.1)) == text.boundaries((0.8, 0.1, 0.1))
+    assert sorted(path.name for path in there.path.parent.iterdir()) == [carrying.ABOUT, TEXT]
+    with pytest.raises(CharRNNError, match=r"text.json that was sent is no description"):
+        carrying.unpacked({**parcel, carrying.ABOUT: b"{}"}, text.fingerprint, tmp_path / "other", "none")
 
 
 def test_a_text_that_is_too_long_is_not_sent(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""A private copy of a text on its way to another machine: its files as bytes, believed only by their fingerprint."""
+"""A private copy of a text on its way to another machine: its files as bytes, believed only by their fingerprint.
+
+What comes along beside the text, its name and notes, is for people alone.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from charrnn.text.copies import TEXT, Text, copy_of
 
 MOST_BYTES = 1 << 30  # of a text that is sent
 ABOUT, STARTS = "text.json", "file-starts"
+AGAIN = "give the same command again"
 
 
 def packed(text: Text) -> dict[str, bytes]:
@@ -36,14 +40,18 @@ def unpacked(parcel: Mapping[str, bytes], fingerprint: str, folder: Path, docume
     """
     starts = np.frombuffer(parcel[STARTS], np.int64) if document == "file" else np.zeros(1, np.int64)
     if _fingerprint(parcel[TEXT], starts) != fingerprint:
-        raise CharRNNError("the text that was sent is not the one that was asked for", "give the same command again")
+        raise CharRNNError("the text that was sent is not the one that was asked for", AGAIN)
+    about = strict_json.loads_object(parcel[ABOUT], f"the {ABOUT} that was sent", AGAIN)
+    about["characters"] = len(parcel[TEXT].decode("utf-8"))  # where the parts of a text begin depends on it
     place = folder / fingerprint[:16]
     place.mkdir(parents=True, exist_ok=True)
-    for name in (TEXT, STARTS, ABOUT):  # the last one says that the copy is whole
-        if name in parcel:
-            files.write_atomically(place / name, parcel[name])
+    files.write_atomically(place / TEXT, parcel[TEXT])
+    if document == "file":
+        files.write_atomically(place / STARTS, parcel[STARTS])
+    files.write_atomically(place / ABOUT, strict_json.dumps(about).encode())  # says that the copy is whole
     text = copy_of(fingerprint, folder, document)
-    assert text is not None
+    if text is None:
+        raise CharRNNError(f"the {ABOUT} that was sent is no description of a text", AGAIN)
     return text
 
 
