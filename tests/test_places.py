@@ -388,6 +388,16 @@ def test_a_worker_that_would_train_something_else_refuses(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_job_whose_answer_was_lost_is_done_where_its_run_is_complete(
+    trained: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = trained(steps=2)
+    before = contents(run)
+    asked = order(run, tmp_path, folder=str(run.path.parent), place=run.path.name)
+    assert errands.carry_out(asked.to_json(), {}) == {"ended": "done"}
+    assert contents(run) == before
+
+
 def test_a_worker_that_must_see_the_folder_says_where_it_does_not(trained: Callable[..., Run], tmp_path: Path) -> None:
     asked = order(trained(steps=2), tmp_path)
     nowhere = dataclasses.replace(asked, folder="/nowhere", sign="/nowhere/working-0000000000000000")

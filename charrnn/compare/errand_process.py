@@ -51,8 +51,9 @@ def main() -> int:
 def _answer(order: Order, run: Run, asked_to_stop: threading.Event) -> dict[str, Any]:
     settings = settings_from_json(strict_json.dumps(dict(order.config)), "an order")
     _refuse_another(order, settings)
-    done = False
-    for progress in one(Job(run, settings, order.scored), asked_to_stop.is_set):
+    job = Job(run, settings, order.scored)
+    done = job.done()  # its worker died before it could answer
+    for progress in () if done else one(job, asked_to_stop.is_set):
         done = progress.done
     return {"ended": DONE if done else STOPPED}
 
