@@ -398,6 +398,23 @@ def test_a_job_whose_answer_was_lost_is_done_where_its_run_is_complete(
     assert contents(run) == before
 
 
+@pytest.mark.slow
+def test_what_nobody_waits_for_stays_where_it_was_trained_until_somebody_does(
+    trained: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errands, "home", lambda: tmp_path / "their home")
+    run = trained(steps=2)
+    asked = order(run, tmp_path, folder="/nowhere", sign="/nowhere/working-0000000000000000", shared=False)
+    there = Run(errands._place_of(asked))
+    there.path.parent.mkdir(parents=True)
+    parcels.unpacked(parcels.packed(run), there)
+    assert errands.carry_out(asked.to_json(), {}, awaited=lambda: False) == {"ended": "done"}
+    assert contents(there) == contents(run)
+    answer = errands.carry_out(asked.to_json(), {})
+    assert {name: data for name, data in answer["files"].items() if name in contents(run)} == contents(run)
+    assert not there.path.exists()
+
+
 def test_a_worker_that_must_see_the_folder_says_where_it_does_not(trained: Callable[..., Run], tmp_path: Path) -> None:
     asked = order(trained(steps=2), tmp_path)
     nowhere = dataclasses.replace(asked, folder="/nowhere", sign="/nowhere/working-0000000000000000")

@@ -28,12 +28,11 @@ def on_worker(order: str, parcel: Mapping[str, bytes], comparison: str) -> dict[
     worker: Any = get_worker()
     key = worker.get_current_task()
 
-    def stop() -> bool:
+    def awaited() -> bool:
         task = worker.state.tasks.get(key)
-        cancelled = task is None or task.state != "executing"
-        return comparison in _stopped or cancelled or worker.status.name not in ("running", "paused")
+        return task is not None and task.state == "executing" and worker.status.name in ("running", "paused")
 
-    return errands.carry_out(order, parcel, stop)
+    return errands.carry_out(order, parcel, lambda: comparison in _stopped or not awaited(), awaited)
 
 
 _stopped: set[str] = set()  # comparisons that this worker was told to stop; a task has no other ear

@@ -80,10 +80,16 @@ def facts() -> dict[str, Any]:
     }
 
 
-def carry_out(order: str, parcel: Mapping[str, bytes], stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def carry_out(
+    order: str,
+    parcel: Mapping[str, bytes],
+    stop: Callable[[], bool] = lambda: False,
+    awaited: Callable[[], bool] = lambda: True,
+) -> dict[str, Any]:
     """Carry out a job here, or what is left of it; end it, saved, when stop() is true or nobody waits for it any more.
 
-    parcel: files that were sent along: 'text/...' and 'run/...'.
+    parcel: files that were sent along: 'text/...' and 'run/...'. awaited: tells whether anybody gets the answer; where
+    nobody does, what was trained stays here.
     Returns how it ended, and in `files` the run, where it was not trained in the comparison's folder; or in `needs`
     what has to be sent first.
     """
@@ -100,7 +106,7 @@ def carry_out(order: str, parcel: Mapping[str, bytes], stop: Callable[[], bool] 
         if needs:
             return {"ended": NEEDS, "needs": needs}
         answer = _trained(asked, own, lambda: stop() or (shared and watch.is_over()))
-        if not shared and answer["ended"] in (DONE, STOPPED):
+        if not shared and answer["ended"] in (DONE, STOPPED) and awaited():
             answer["files"] = parcels.packed(own) if own.exists() else {}
             files.remove_folder(own.path.parent)
         return answer
