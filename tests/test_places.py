@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -538,6 +539,16 @@ def test_a_folder_of_pickles_that_others_can_reach_is_refused(tmp_path: Path) ->
     for name in ("open", "link"):
         with pytest.raises(CharRNNError, match="not this user's alone"):
             slurm_pool.private_folder(tmp_path / name)
+
+
+def test_without_a_cluster_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def executor(*_: Any, **options: Any) -> None:
+        raise RuntimeError('Could not detect "srun"')
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(SlurmExecutor=executor))
+    with pytest.raises(CharRNNError, match="--on slurm: Could not detect"):
+        slurm_pool.SlurmPool(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_order_is_what_it_was_after_json(trained: Callable[..., Run], tmp_path: Path) -> None:

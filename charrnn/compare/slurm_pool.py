@@ -78,6 +78,7 @@ class SlurmPool:
                 self._executor = submitit.LocalExecutor(self._folder, max_num_timeout=MOST_TIMES)
                 self._executor.update_parameters(timeout_min=given.get("time", MINUTES))
         except RuntimeError as error:
+            self.close()
             raise CharRNNError(f"--on slurm: {error}", "give the command where sbatch and srun are") from None
         self._sent: list[_Submitted] = []
         self._queued: set[str] = set()
