@@ -16,6 +16,7 @@ from charrnn.compiler.decoding import driver
 from charrnn.compiler.targets import javascript, onnx
 from charrnn.compiler.training.derivative import UnsupportedError
 from charrnn.compiler.training.derivative import trace as trace_training
+from charrnn.engines import mps
 from charrnn.engines.sequence import run_documents
 from charrnn.errors import CharRNNError
 from charrnn.generate.compiled import CompiledDecoder
@@ -139,6 +140,11 @@ def test_every_engine_that_runs_it_gives_the_loops_numbers(name: str) -> None:
     for engine in others:
         for a, b in zip(by_engine(engine, name), by_engine("loop", name), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gpu_of_a_mac_can_be_tried_with_it(name: str) -> None:
+    assert {"the output", "the gradient of x"} <= set(mps.outcome_on(name, "cpu"))
 
 
 @pytest.mark.parametrize("name", NAMES)

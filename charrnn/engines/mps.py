@@ -35,7 +35,7 @@ def outcome_on(name: str, device: str) -> dict[str, Tensor]:
 
     params = {key: on_device(value) for key, value in cell.initial(rng, H, H).items()}
     x = on_device(rng.standard_normal((T, B, H)))
-    state = tuple(on_device(0.1 * rng.standard_normal((B, H))) for _ in cell.state)
+    state = tuple(on_device(0.1 * rng.standard_normal((B, *shape))) for shape in cell.states(H).values())
     y, last = loop.run(cell, x, state, cell.pack(params))
     torch.autograd.backward(torch.stack([each.square().sum() for each in (y, *last)]).sum())
     found = {"the output": y, "the gradient of x": x.grad}
