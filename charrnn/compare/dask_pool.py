@@ -113,10 +113,10 @@ class DaskPool:
             if fact["charrnn"] != charrnn.__version__:
                 problem = f"{fact['host']} has charrnn {fact['charrnn']}, and this is {charrnn.__version__}"
                 raise CharRNNError(problem, "install the same version everywhere")
-        known = client.scheduler_info()["workers"]
+        nthreads = client.nthreads()  # of all workers; some versions' scheduler_info tells of five alone
         at_once: dict[str, int] = {}
         for address, fact in facts.items():
-            at_once[fact["host"]] = at_once.get(fact["host"], 0) + known[address]["nthreads"]
+            at_once[fact["host"]] = at_once.get(fact["host"], 0) + nthreads.get(address, 1)
         threads = max(1, min(fact["cores"] // at_once[fact["host"]] for fact in facts.values()))
         crowded = sorted(host for host, count in at_once.items() if count > 1)
         unequal = (
