@@ -12,10 +12,11 @@ from charrnn.cells import ops
 from charrnn.compiler import cache
 from charrnn.engines import agreement
 from charrnn.errors import CharRNNError, WrongCodeWarning
-from charrnn.generate import decoders
+from charrnn.generate import decoders, rows
 from charrnn.generate.compiled import CompiledDecoder
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
+from charrnn.text.tokenizer import Tokenizer
 
 IDS = torch.arange(24).view(6, 4) % 9
 
@@ -121,3 +122,19 @@ def test_wrong_code_for_completing_is_said_and_forgotten_and_torch_completes(
     exact = decoders.Decoder(architecture, weights, "numpy")
     found, expected = (d.step(np.array([3]), d.start())[0] for d in (decoder, exact))
     assert np.abs(found - expected).max() < (1e-5 if dtype == "float32" else 0.1) * np.abs(expected).max()
+
+
+def test_wrong_code_for_many_rows_is_said_and_forgotten_and_they_are_decoded_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = Tokenizer.char("abcd ")
+    architecture = Architecture("lstm", tokenizer.size, 12, 1, 6)
+    decoder = CompiledDecoder(architecture, architecture.initial(seed=3))
+    with monkeypatch.context() as patch:
+        break_code_of_tanh(patch)
+        with pytest.warns(WrongCodeWarning, match="something else than its equations .*: many completions are decoded"):
+            together = rows.in_groups(decoder, tokenizer, 4)
+        assert isinstance(together.each[0], rows.OneAfterTheOther)
+        assert kept() == 1  # that for one row
+    assert isinstance(rows.in_groups(decoder, tokenizer, 4).each[0], rows.Rows)
+    assert kept() == 2

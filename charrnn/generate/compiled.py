@@ -65,15 +65,23 @@ def _try(architecture: Architecture, kept: str, code: cache.Code) -> None:
         found = []
         for i, decoder in enumerate((compiled, exact)):
             logits, states[i] = decoder.step(np.array([id_]), states[i])
-            found.append(logits.astype(np.float64))
-        error = np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[1])
-        if not error <= TOLERANCE[kept]:  # NaN differs too
-            cache.forget(code.key)
-            raise CharRNNError(
-                f"code compiled for {architecture.cell} computes something else than its equations on this processor "
-                f"(logits differ by {error:.2g} of their norm)",
-                "please report it with what `charrnn env` prints",
-            )
+            found.append(logits)
+        refuse_difference(architecture, kept, code, *found)
+
+
+def refuse_difference(
+    architecture: Architecture, kept: str, code: cache.Code, logits: NDArray[Any], expected: NDArray[Any]
+) -> None:
+    """Raise CharRNNError where logits of compiled code, which is forgotten then, are not those that NumPy gives."""
+    exact = expected.astype(np.float64)
+    error = np.linalg.norm(logits.astype(np.float64) - exact) / np.linalg.norm(exact)
+    if not error <= TOLERANCE[kept]:  # NaN differs too
+        cache.forget(code.key)
+        raise CharRNNError(
+            f"code compiled for {architecture.cell} computes something else than its equations on this processor "
+            f"(logits differ by {error:.2g} of their norm)",
+            "please report it with what `charrnn env` prints",
+        )
 
 
 def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:

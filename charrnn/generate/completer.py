@@ -119,9 +119,11 @@ class Completer:
         if not decoder.is_compiled or len(numbers) < ROWS_AT_LEAST:
             return None
         from charrnn.generate.compiled import CompiledDecoder
-        from charrnn.generate.rows import RowsDecoder
+        from charrnn.generate.rows import for_rows
 
         assert isinstance(decoder, CompiledDecoder)
-        together = RowsDecoder(decoder)
+        together = for_rows(decoder)
+        if together is None:
+            return None
         groups = (numbers[i : i + ROWS] for i in range(0, len(numbers), ROWS))
         return (ids for group in groups for ids in together.drawn(primed, self.tokenizer, request.sampling, group))

@@ -7,6 +7,7 @@ is, to the last bit, what its decoder draws in one row alone, whatever the other
 import itertools
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,16 +17,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.compiler.cache import Code
 from charrnn.compiler.decoding import driver as drivers
 from charrnn.compiler.decoding.driver import LINE
 from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Workspace
-from charrnn.generate.compiled import CompiledDecoder, load
+from charrnn.errors import CharRNNError, WrongCodeWarning
+from charrnn.generate.compiled import TRIED_IDS, TRIED_SEED, CompiledDecoder, load, refuse_difference
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
+from charrnn.model.architecture import Architecture
 from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
 STEPS = AT_ONCE  # ids by which every row moves on at a time
+TRIED_ROWS = 5  # by which new code is tried: not a multiple of any tile
 AHEAD = 16 * STEPS  # numbers that are made at a time to draw a row's ids with
 
 
@@ -87,11 +92,12 @@ class Groups:
 def in_groups(decoder: Decoder, tokenizer: Tokenizer, most: int) -> Groups:
     """Return room for up to `most` rows of a decoder, which threads move on group by group, without their costs.
 
-    Raises CharRNNError where the equations cannot be compiled.
+    Where their code is wrong on this processor, that is said, and they are decoded one after the other.
     """
-    if not isinstance(decoder, CompiledDecoder):
+    weights = for_rows(decoder) if isinstance(decoder, CompiledDecoder) else None
+    if weights is None:
         return Groups([OneAfterTheOther(decoder, tokenizer)], most)
-    cores, weights = os.cpu_count() or 1, RowsDecoder(decoder)
+    cores = os.cpu_count() or 1
     few = weights.driver.form.heights[0]
     size = max(few, -(-most // cores))
     return Groups([Rows(weights, tokenizer, size, with_costs=False, cores=1) for _ in range(cores)], few)
@@ -100,22 +106,33 @@ def in_groups(decoder: Decoder, tokenizer: Tokenizer, most: int) -> Groups:
 def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int, with_costs: bool = True) -> SideBySide:
     """Return room for up to `most` rows of a decoder: in machine code where it is compiled, else one after the other.
 
-    with_costs: whether the nats of what is drawn are wanted. Raises CharRNNError where the equations cannot be
-    compiled.
+    with_costs: whether the nats of what is drawn are wanted. Where their code is wrong on this processor, that is said,
+    and they are decoded one after the other.
     """
-    if isinstance(decoder, CompiledDecoder):
-        return Rows(RowsDecoder(decoder), tokenizer, most, with_costs)
-    return OneAfterTheOther(decoder, tokenizer)
+    weights = for_rows(decoder) if isinstance(decoder, CompiledDecoder) else None
+    return OneAfterTheOther(decoder, tokenizer) if weights is None else Rows(weights, tokenizer, most, with_costs)
+
+
+def for_rows(decoder: CompiledDecoder) -> "RowsDecoder | None":
+    """Return the weights of a decoder as many rows read them; None, with a warning, where their code is wrong here."""
+    try:
+        return RowsDecoder(decoder)
+    except CharRNNError as error:
+        told = f"{error}: many completions are decoded one after the other, which is slower"
+        warnings.warn(told, WrongCodeWarning, stacklevel=2)
+        return None
 
 
 class RowsDecoder:
     """The weights of a decoder as many rows at once read them."""
 
     def __init__(self, decoder: CompiledDecoder):
-        """Raises CharRNNError where the equations cannot be compiled."""
+        """Raises CharRNNError where the equations cannot be compiled or the code is wrong on this processor."""
         self.decoder = decoder
         self.driver = drivers.make(decoder.architecture, decoder.kept, rows=True)
-        self.run, _ = load(self.driver)
+        self.run, code = load(self.driver)
+        if code.is_new:
+            _try(decoder.architecture, decoder.kept, code)
         self.weights = decoder.packed(self.driver)
 
     def drawn(
@@ -141,13 +158,45 @@ class RowsDecoder:
         return [of(queue) for queue in waiting]
 
 
+class _Automaton(Protocol):
+    """What of a tokenizer says which ids may follow others."""
+
+    @property
+    def allowed(self) -> NDArray[np.bool_]: ...
+    @property
+    def next_state(self) -> NDArray[np.int16]: ...
+
+
+@dataclass(frozen=True)
+class _Free:
+    """The automaton of a text in which every id may follow."""
+
+    allowed: NDArray[np.bool_]
+    next_state: NDArray[np.int16]
+
+
+def _try(architecture: Architecture, kept: str, code: Code) -> None:
+    """Raise CharRNNError where compiled rows, whose code is forgotten then, differ from NumPy by more than rounding."""
+    weights, V = architecture.initial(TRIED_SEED), architecture.vocabulary
+    compiled, exact = CompiledDecoder(architecture, weights, kept), Decoder(architecture, weights, "numpy")
+    together = Rows(RowsDecoder(compiled), _Free(np.ones((1, V), np.bool_), np.zeros((1, V), np.int16)), TRIED_ROWS)
+    firsts = [n * V // TRIED_ROWS for n in range(TRIED_ROWS)]
+    rows = [together.join(exact.start(), np.array([id_]), Sampling(), n, True) for n, id_ in enumerate(firsts)]
+    together.move_on()
+    for row, first in zip(rows, firsts, strict=True):
+        state = exact.start()
+        for id_, logits in zip([first, *row.ids][:TRIED_IDS], row.logits, strict=False):
+            expected, state = exact.step(np.array([id_]), state)
+            refuse_difference(architecture, kept, code, logits, expected[0])
+
+
 class Rows:
     """As `SideBySide`, in machine code, on all cores."""
 
     def __init__(
         self,
         weights: RowsDecoder,
-        tokenizer: Tokenizer,
+        tokenizer: _Automaton,
         most: int,
         with_costs: bool = True,
         cores: int | None = None,
