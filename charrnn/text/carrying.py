@@ -39,7 +39,7 @@ def unpacked(parcel: Mapping[str, bytes], fingerprint: str, folder: Path, docume
     Raises CharRNNError where it is not the text of that fingerprint.
     """
     starts = np.frombuffer(parcel[STARTS], np.int64) if document == "file" else np.zeros(1, np.int64)
-    if _fingerprint(parcel[TEXT], starts) != fingerprint:
+    if starts[:1].tolist() != [0] or _fingerprint(parcel[TEXT], starts) != fingerprint:
         raise CharRNNError("the text that was sent is not the one that was asked for", AGAIN)
     about = strict_json.loads_object(parcel[ABOUT], f"the {ABOUT} that was sent", AGAIN)
     about["characters"] = len(parcel[TEXT].decode("utf-8"))  # where the parts of a text begin depends on it
