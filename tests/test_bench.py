@@ -106,6 +106,39 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
         next(bench.run("decode", "lstn"))
 
 
+def test_a_gpu_is_measured_in_training_and_decoding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here others stand in for it: tests/on_gpu.py measures a real one."""
+    from charrnn.bench import bench_cuda
+
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(bench.devices, "resolve", lambda device: device)
+    monkeypatch.setattr(bench_cuda, "machine", lambda: {"gpu": "one"})
+    for name in ("train", "decode"):
+        monkeypatch.setattr(bench_cuda, name, lambda *sizes, name=name: asked.append((name, *sizes)) or [])
+    assert [kind for kind, _ in bench.run("all", "lstm", layers=3, device="cuda")] == ["machine", "train", "decode"]
+    assert asked == [("train", "lstm", 512, 3, 64, 128), ("decode", "lstm", 512, 3)]
+    with pytest.raises(CharRNNError, match="serve is not measured on a GPU"):
+        next(bench.run("serve", "lstm", device="cuda"))
+
+
+def test_the_figures_of_a_gpu_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from charrnn.bench import bench_cuda
+    from charrnn.cli.bench import command
+
+    row = {"cell": "lstm", "engine": "fused", "milliseconds": 5.7, "ratio_to_bare": 0.97, "problem": None}
+    refused = {**dict.fromkeys(row), "cell": "lstm", "engine": "scan", "problem": "it cannot be recorded"}
+    monkeypatch.setattr(bench.devices, "resolve", lambda device: device)
+    limits = {"gpu": "one", "torch": "2", "tflops": {"bf16": 893.1}, "read_gb_per_s": 4189.4}
+    monkeypatch.setattr(bench_cuda, "machine", lambda: limits)
+    monkeypatch.setattr(bench_cuda, "train", lambda *_: [row, refused])
+    said = CliRunner().invoke(command, ["train", "--device", "cuda"], catch_exceptions=False).output
+    assert "one, torch 2: products bf16 893 TFLOP/s; reading 4,189 GB/s" in said
+    assert "0.97x" in said
+    assert "it cannot be recorded" in said
+
+
 @pytest.mark.timing
 def test_a_quick_bench_takes_less_than_a_minute_and_is_read_by_programs() -> None:
     command = [sys.executable, "cli.py", "bench", "--quick", "--json"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn.bench.bench_train import VOCABULARY, nearest_torch_layer
+from charrnn.bench.bench_train import VOCABULARY, nearest_torch_layer, sizes
 from charrnn.engines import cuda, names_for
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.graphed import STEPS, GraphedDecoder
@@ -74,8 +74,8 @@ def machine() -> dict[str, Any]:
 def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window: int = 128) -> list[dict[str, Any]]:
     """Measure a step of each engine, recorded, against a plain script and bare loops, in milliseconds.
 
-    Rows have engine, precision, recorded, milliseconds, chars_per_s, ratio_to_plain and ratio_to_bare; or engine and
-    problem, for what this GPU or this torch cannot do.
+    Rows have cell, hidden, layers, batch, window, engine, precision, recorded, milliseconds, chars_per_s,
+    ratio_to_plain, ratio_to_bare and problem: None, or why this GPU or this torch cannot do it, with no figures then.
     """
     architecture = Architecture(cell, VOCABULARY, hidden, depth, min(hidden, 128))
     module = Architecture(
@@ -91,6 +91,7 @@ def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window:
         ways[engine, "bf16", True] = lambda engine=engine: _own(architecture, ids, engine)  # type: ignore[misc]
     works: dict[tuple[str, str, bool], Work] = {}
     rows: list[dict[str, Any]] = []
+    problems: dict[tuple[str, str, bool], str] = {}
     recorded: list[Work] = []  # a recording does not hold the weights that it reads: they stay while their step does
     with cuda.repeatable("cuda", tf32=True):
         for way, make in ways.items():
@@ -103,25 +104,23 @@ def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window:
                 torch.cuda.synchronize()
             except RuntimeError as error:
                 works.pop(way, None)
-                rows.append({"engine": way[0], "precision": way[1], "problem": str(error).splitlines()[0]})
+                problems[way] = str(error).splitlines()[0]
         times = seconds_of({" ".join(map(str, way)): work for way, work in works.items()})
     plain, bare = (times.get(name) for name in ("plain script tf32 False", "bare cuDNN loop tf32 True"))
-    for way in works:
-        t = times[" ".join(map(str, way))]
+    about = sizes(cell, hidden, depth, batch, window)
+    for way in ways:
+        t = times.get(" ".join(map(str, way)))
         rows.append(
             {
-                "cell": cell,
-                "hidden": hidden,
-                "layers": depth,
-                "batch": batch,
-                "window": window,
+                **about,
                 "engine": way[0],
                 "precision": way[1],
                 "recorded": way[2],
-                "milliseconds": 1000 * t,
-                "chars_per_s": batch * window / t,
-                "ratio_to_plain": plain / t if plain else None,
-                "ratio_to_bare": bare / t if bare else None,
+                "milliseconds": 1000 * t if t else None,
+                "chars_per_s": batch * window / t if t else None,
+                "ratio_to_plain": plain / t if plain and t else None,
+                "ratio_to_bare": bare / t if bare and t else None,
+                "problem": problems.get(way),
             }
         )
     return rows

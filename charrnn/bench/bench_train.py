@@ -57,11 +57,7 @@ def measure(
         measured = module if engine == "nn module" else architecture
         rows.append(
             {
-                "cell": cell,
-                "hidden": hidden,
-                "layers": depth,
-                "batch": batch,
-                "window": window,
+                **sizes(cell, hidden, depth, batch, window),
                 "engine": engine,
                 "precision": precision,
                 "chars_per_s": batch * window / t,
@@ -90,6 +86,11 @@ def _multiplied(function: trace.Function) -> int:
     """Count the multiplications of a function's matrix products, for one row."""
     nodes = reachable(function.outputs.values())
     return sum(node.width * node.args[0].width for node in nodes if node.op == "matmul")
+
+
+def sizes(cell: str, hidden: int, depth: int, batch: int, window: int) -> dict[str, Any]:
+    """Return what all rows of a measurement say of the model and its batches."""
+    return {"cell": cell, "hidden": hidden, "layers": depth, "batch": batch, "window": window}
 
 
 def nearest_torch_layer(cell: Cell) -> Cell:

@@ -16,23 +16,31 @@ from charrnn.training.settings import Settings
 @click.option("--layers", type=int, metavar="N", help="Its layers.")
 @click.option("--batch", type=int, metavar="N", help="In training, streams side by side.")
 @click.option("--window", type=int, metavar="N", help="In training, characters between two steps.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="cuda: training and decoding on a GPU.",
+)
 @click.option("--quick", is_flag=True, help="Within a minute, on fewer sizes.")
 @options.as_json
-def command(what: str, as_json: bool, **sizes: Any) -> None:
+def command(what: str, device: str, as_json: bool, **sizes: Any) -> None:
     """Measure training, decoding, encoding and serving against plain torch and what the machine can do.
 
     Every figure is the minimum of several, taken in turns with what it is compared to.
     """
     from charrnn.bench import bench, bench_onnx, bench_serve
 
-    if what in ("decode", "all") and not bench_onnx.available():
+    on_cpu = device == "cpu"
+    if on_cpu and what in ("decode", "all") and not bench_onnx.available():
         click.echo(f"note: ONNX Runtime is not measured, since it is missing: {how_to_install('bench')}", err=True)
-    if what in ("serve", "all") and not bench_serve.available():
+    if on_cpu and what in ("serve", "all") and not bench_serve.available():
         if what == "serve":
             raise CharRNNError("serving needs starlette and uvicorn", how_to_install("serve"))
         click.echo(f"note: serving is not measured, since it is missing: {how_to_install('serve')}", err=True)
     result: dict[str, Any] = {"machine": {}, "train": [], "decode": [], "encode": [], "serve": []}
-    for kind, found in bench.run(what, **sizes):
+    for kind, found in bench.run(what, device=device, **sizes):
         if kind == "machine":
             result["machine"] = found
         else:
@@ -44,6 +52,11 @@ def command(what: str, as_json: bool, **sizes: Any) -> None:
 
 
 def _machine(kind: str, limits: dict[str, Any]) -> None:
+    if "gpu" in limits:
+        products = ", ".join(f"{name} {value:.0f} TFLOP/s" for name, value in limits["tflops"].items())
+        reading = f"{limits['read_gb_per_s']:,.0f} GB/s"
+        click.echo(f"{limits['gpu']}, torch {limits['torch']}: products {products}; reading {reading}")
+        return
     click.echo(f"{limits['processor']}, {limits['threads']} threads, torch {limits['torch']}")
     for threads, peaks in limits["gflops"].items():
         reads = limits["read_gb_per_s"][threads]
