@@ -406,7 +406,7 @@ def test_what_nobody_waits_for_stays_where_it_was_trained_until_somebody_does(
     monkeypatch.setattr(errands, "home", lambda: tmp_path / "their home")
     run = trained(steps=2)
     asked = order(run, tmp_path, folder="/nowhere", sign="/nowhere/working-0000000000000000", shared=False)
-    there = Run(errands._place_of(asked))
+    there = Run(errands.place_of(asked))
     there.path.parent.mkdir(parents=True)
     parcels.unpacked(parcels.packed(run), there)
     assert errands.carry_out(asked.to_json(), {}, awaited=lambda: False) == {"ended": "done"}

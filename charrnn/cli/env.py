@@ -14,7 +14,8 @@ from charrnn.cli import options
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 VARIABLES = ("CHARRNN_HOME", "LANG", "LC_ALL", "TERM", "NO_COLOR", "CUDA_VISIBLE_DEVICES", *THREADS)
-PACKAGES = ("torch", "numpy", "llvmlite", "tokenizers", "safetensors", "click", "tqdm")
+# Numba compiled once what llvmlite compiles now; who reads the JSON may ask for it.
+PACKAGES = ("torch", "numpy", "llvmlite", "numba", "tokenizers", "safetensors", "click", "tqdm")
 
 
 @click.command()

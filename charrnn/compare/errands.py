@@ -101,7 +101,7 @@ def carry_out(
             return {"ended": STOPPED}
         return _refused(f"{asked.folder} is not seen on {platform.node()}", "give an --out that all machines share")
     try:
-        own = Run(Path(asked.folder) / asked.place) if shared else Run(_place_of(asked))
+        own = Run(Path(asked.folder) / asked.place) if shared else Run(place_of(asked))
         needs = _prepared(asked, parcel, None if shared else own)
         if needs:
             return {"ended": NEEDS, "needs": needs}
@@ -114,7 +114,7 @@ def carry_out(
         return _refused(f"{error.problem} (on {platform.node()})", error.hint)
 
 
-def _place_of(asked: Order) -> Path:
+def place_of(asked: Order) -> Path:
     """Return where a run is trained that is sent back; the same job finds there what it left when it was cut off."""
     config = strict_json.dumps(dict(asked.config))
     key = hashlib.sha256("\0".join((asked.folder, asked.place, config)).encode("utf-8", "surrogatepass")).hexdigest()
