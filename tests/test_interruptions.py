@@ -261,8 +261,9 @@ def test_a_resumed_run_is_left_as_it_was_before_its_first_step(
 # Signals while training
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", EACH)
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=pytest.mark.slow if n == signal.SIGTERM else pytest.mark.long) for n in SIGNALS]
+)
 def test_a_signal_saves_and_the_run_ends_as_if_there_had_been_none(number: int, start: Start, corpus: str) -> None:
     arguments = ["train", corpus, *SMALL, "--dropout", "0.2"]
     process = start(*arguments, "--steps", "900", "--name", "cut")
@@ -412,22 +413,19 @@ def test_in_another_thread_training_leaves_signals_alone(corpus: str) -> None:
 # Comparisons
 
 
-BOTH_WAYS = ((signal.SIGTERM, 1), (signal.SIGINT, 2))
-
-
 def comparison(corpus: str, jobs: int) -> list[str]:
     length = ["--steps", "150", "--seeds", "2", "--lr-trials", "2", "--jobs", str(jobs), "--no-inspect"]
     return ["compare", corpus, "--cells", "nn.RNN,nn.GRU", *WIDTH, *length]
 
 
-# Two of all: each takes most of a minute.
+# One stands for all: each takes most of a minute.
 @pytest.mark.parametrize(
     ("number", "side_by_side"),
     [
         pytest.param(
             number,
             side_by_side,
-            marks=pytest.mark.slow if (number, side_by_side) in BOTH_WAYS else pytest.mark.long,
+            marks=pytest.mark.slow if (number, side_by_side) == (signal.SIGTERM, 1) else pytest.mark.long,
         )
         for number in SIGNALS
         for side_by_side in (1, 2)

@@ -456,9 +456,10 @@ def test_a_rank_that_is_killed_or_stopped_ends_the_others_with_the_command_that_
     trained_with(torchrun, "--resume", "run", "--steps", str(Run(home / "run").about()["step"] + 3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rank", "named"),
-    [pytest.param(0, True, marks=pytest.mark.slow), pytest.param(1, False, marks=pytest.mark.long)],
+    [(0, True), (1, False)],
 )
 def test_torchrun_restarts_a_run_from_its_last_checkpoint(
     named: bool, rank: int, torchrun: Torchrun, home: Path, corpus: str
