@@ -199,6 +199,6 @@ def windows(model: CharRNN, rows: NDArray[Any], window: int, starts: Starts, beg
             logits, state = model(torch.tensor(inputs, device=device).contiguous(), state, cuts=cuts)
         state = detach(state)
         targets = torch.tensor(piece.T, device=device)
-        yield torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1).double(), targets.flatten(), reduction="none"
-        ).view(targets.shape)
+        exact = logits.float() if device.type == "mps" else logits.double()  # a Mac's GPU has no float64
+        nats = torch.nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="none")
+        yield nats.view(targets.shape)
