@@ -75,13 +75,8 @@ def test_a_second_compare_adds_cells(corpus: str) -> None:
     assert len(json.loads(done.stdout.splitlines()[-1])["cells"]) == 2
 
 
-@pytest.mark.parametrize(
-    "door",
-    [
-        pytest.param([str(DOOR)], marks=pytest.mark.long, id="cli.py"),
-        pytest.param(["-m", "charrnn"], marks=pytest.mark.slow, id="-m charrnn"),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("door", [[str(DOOR)], ["-m", "charrnn"]], ids=["cli.py", "-m charrnn"])
 def test_runs_go_side_by_side_through_every_door(door: list[str], corpus: str, tmp_path: Path) -> None:
     arguments = ["compare", corpus, "--cells", "simple,gru", *QUICK, "--jobs", "2", "--no-inspect", "--json"]
     done = subprocess.run(

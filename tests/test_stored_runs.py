@@ -261,7 +261,15 @@ def test_a_stored_comparison_is_read_and_nothing_is_trained_anew(stored: Path, s
 
 
 @pytest.mark.parametrize(
-    "typed", slow_but([c for c in EXPECTED["commands"] if c.startswith(QUICK_COMMANDS)], list(EXPECTED["commands"]))
+    "typed",
+    [
+        # Of these, decoding is measured for half a minute, as in test_docs.
+        *long_but([], [c for c in EXPECTED["commands"] if c.startswith("bench decode")]),
+        *slow_but(
+            [c for c in EXPECTED["commands"] if c.startswith(QUICK_COMMANDS)],
+            [c for c in EXPECTED["commands"] if not c.startswith("bench decode")],
+        ),
+    ],
 )
 def test_a_command_prints_the_fields_it_did(typed: str, stored: Path, say: Say) -> None:
     text = next(stored.glob(".corpora/*/text.utf8")).read_text(encoding="utf-8")
