@@ -18,7 +18,7 @@ from torch import Tensor
 from charrnn import api, cells, devices, engines
 from charrnn.api import TextModel
 from charrnn.engines import cuda, fused, mps
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate import decoders, fastest
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.training import loop, pacing, resolve
@@ -60,9 +60,18 @@ def test_what_torch_is_told_lasts_as_long_as_the_work(matmul: str, no_product: N
             assert switches()[1] != "tf32"
             assert switches()[2:] == (True, False)
             assert os.environ[cuda.WORKSPACE] == ":4096:8"
-            with cuda.repeatable("cuda", tf32=True):
+            with cuda.repeatable("cuda", "bf16"):
                 assert switches()[0] == "tf32"
+                assert switches()[1] != "tf32"
             assert switches()[0] == "ieee"
+            with cuda.repeatable("cuda", "tf32"):
+                assert switches()[:2] == ("tf32", "tf32")
+                with cuda.repeatable("cuda"):  # as a validation does between two steps
+                    assert switches()[0] == "ieee"
+                    assert switches()[1] != "tf32"
+                assert switches()[:2] == ("tf32", "tf32")
+            assert switches()[0] == "ieee"
+            assert switches()[1] != "tf32"
             raise ZeroDivisionError
         assert switches() == before
         with cuda.repeatable("cpu"):
@@ -233,6 +242,21 @@ def on(device: str, engine: str, cell: str = "gru") -> Config:
     return decided(cell=cell, device=device, engine=engine, measured_us={"x y": 1})
 
 
+@pytest.mark.parametrize(
+    ("version", "capability", "has"), [("12.8", (7, 5), False), ("12.8", (8, 0), True), (None, (9, 0), False)]
+)
+def test_tf32_is_had_where_a_gpu_has_units_for_it(
+    version: str | None, capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    if has:
+        resolve.refuse_without_tf32("cuda")
+        return
+    with pytest.raises(OptionError, match="this GPU has no units"):
+        resolve.refuse_without_tf32("cuda")
+
+
 def test_a_run_stays_where_it_is_unless_asked(gpu: None) -> None:
     for asked in (None, "auto"):
         assert resolve.moved(on("cuda", "loop"), asked) == (on("cuda", "loop"), ())
@@ -256,12 +280,13 @@ def test_a_run_of_a_gpu_goes_on_without_one_and_says_so(
     calls = iter(range(1, 100))
     list(loop.new_run(config(corpus), run, stop=lambda: next(calls) >= 7))
     written = json.loads((run.path / "config.json").read_text())
-    (run.path / "config.json").write_text(json.dumps({**written, "device": "cuda"}))
+    (run.path / "config.json").write_text(json.dumps({**written, "device": "cuda", "precision": "tf32"}))
     with pytest.raises(CharRNNError, match="there is no device 'cuda' here"):
         list(loop.resume(run, device="cuda"))
     told = list(loop.resume(run))
     (started,) = (event for event in told if isinstance(event, Started))
     assert any("no CUDA device here: goes on on cpu" in note for note in started.notes)
+    assert any("products are float32 here" in note for note in started.notes)
     assert isinstance(told[-1], Finished)
     assert run.config().device == run.about()["result"]["device"] == "cpu"
 

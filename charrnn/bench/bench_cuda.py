@@ -93,7 +93,7 @@ def train(cell: str, hidden: int = 512, depth: int = 2, batch: int = 64, window:
     rows: list[dict[str, Any]] = []
     problems: dict[tuple[str, str, bool], str] = {}
     recorded: list[Work] = []  # a recording does not hold the weights that it reads: they stay while their step does
-    with cuda.repeatable("cuda", tf32=True):
+    with cuda.repeatable("cuda", "bf16"):
         for way, make in ways.items():
             try:
                 step, backward = make()

@@ -25,10 +25,11 @@ def prepare() -> None:
 
 
 @contextmanager
-def repeatable(device: str, tf32: bool = False) -> Iterator[None]:
+def repeatable(device: str, precision: str = "float32") -> Iterator[None]:
     """Compute the same bits every time on a device, then go on as before.
 
-    tf32: whether recurrent layers may round factors to TF32, which has more bits than bf16; else they are float32.
+    precision: of matrix products. 'tf32' rounds the factors of all float32 ones to TF32; 'bf16' those of cuDNN's
+    recurrent layers, which have no bf16, and TF32 has more bits; 'float32' rounds none.
     Raises CharRNNError where this process has used cuBLAS in a way that cannot be made repeatable any more.
     """
     if device != "cuda":
@@ -39,16 +40,16 @@ def repeatable(device: str, tf32: bool = False) -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     # Not use_deterministic_algorithms, which does the same after seconds of importing torch's compiler.
     before = torch.get_deterministic_debug_mode()
-    precision, fill = rnn.fp32_precision, memory.fill_uninitialized_memory
+    layers, fill = rnn.fp32_precision, memory.fill_uninitialized_memory
     try:
         torch.set_deterministic_debug_mode("error")
         memory.fill_uninitialized_memory = False  # all that is allocated here is written before it is read
-        rnn.fp32_precision = "tf32" if tf32 else "ieee"
-        with _float32_products():
+        rnn.fp32_precision = "ieee" if precision == "float32" else "tf32"
+        with _tf32_products() if precision == "tf32" else _float32_products():
             refuse_late_preparation()
             yield
     finally:
-        rnn.fp32_precision, memory.fill_uninitialized_memory = precision, fill
+        rnn.fp32_precision, memory.fill_uninitialized_memory = layers, fill
         torch.set_deterministic_debug_mode(before)
 
 
@@ -121,6 +122,26 @@ class _InOneBuffer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return None, *gradients
+
+
+def has_tf32() -> bool:
+    """Tell whether the GPU has units for TF32, as NVIDIA's have since Ampere."""
+    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= (8, 0)
+
+
+@contextmanager
+def _tf32_products() -> Iterator[None]:
+    """Matrix products in TF32."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    if before == "tf32":  # by either switch, and reading the old one fails once the new one was used
+        yield
+        return
+    matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 @contextmanager

@@ -44,9 +44,9 @@ def has_triton() -> bool:
 
 def note(cell: Cell, device: str, precision: str) -> str | None:
     """Say that the loop runs instead."""
-    if precision == "float32":
+    if precision != "bf16":
         other = "fused engine" if fused.supports(cell, device) else "loop"
-        return f"the triton engine multiplies bf16 numbers alone: in float32 the {other} runs"
+        return f"the triton engine multiplies bf16 numbers alone: in {precision} the {other} runs"
     return None
 
 

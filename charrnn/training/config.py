@@ -37,7 +37,7 @@ class Config(Settings):
     patience: int = narrowed(Settings, "patience")
     threads: int = narrowed(Settings, "threads")
     device: str = narrowed(Settings, "device", choices=("cpu", "cuda", "mps"))
-    precision: str = narrowed(Settings, "precision", choices=("float32", "bf16"))
+    precision: str = narrowed(Settings, "precision", choices=("float32", "tf32", "bf16"))
     engine: str = narrowed(Settings, "engine", choices=engines.NAMES)
 
     @classmethod

@@ -5,7 +5,8 @@ import math
 import torch
 
 from charrnn import cells, devices, engines
-from charrnn.errors import CharRNNError
+from charrnn.engines import cuda
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import Corpus, Streams
@@ -26,8 +27,11 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
     """Decide everything that settings leave open, but the steps of a budget, which the run itself will time.
 
     machine: what this machine can do; it measures only what is asked of it.
-    Raises CharRNNError for a model that does not fit into memory or an engine that cannot run the cell.
+    Raises CharRNNError for a model that does not fit into memory, an engine that cannot run the cell, and a precision
+    that the device has not.
     """
+    if settings.precision == "tf32":
+        refuse_without_tf32(machine.device)
     asked = settings = with_length(settings)
     settings = settings.replace(
         fingerprint=corpus.text.fingerprint,
@@ -64,6 +68,13 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
     return planned(config, corpus, since=0, steps=steps)
 
 
+def refuse_without_tf32(device: str) -> None:
+    """Raise OptionError for a device that has no units for TF32."""
+    if device != "cuda" or not cuda.has_tf32():
+        where = "this GPU has no units for it" if device == "cuda" else f"this trains on {device}"
+        raise OptionError(f"precision is tf32, and {where}", "TF32 is NVIDIA's, since Ampere; use float32 or auto")
+
+
 def with_length(settings: Settings) -> Settings:
     """Give settings the default budget where they set no length."""
     if settings.plan or (settings.budget, settings.steps, settings.epochs) != (None, None, None):
@@ -87,7 +98,9 @@ def moved(config: Config, device: str | None = None) -> tuple[Config, tuple[str,
     engine = config.engine if config.engine in known else known[0]
     why = "" if asked else f"there is no {config.device.upper()} device here: "
     note = f"{why}goes on on {where} with the {engine} engine, where the last bits of the results differ"
-    return config.replace(device=where, engine=engine, measured_us={}), (note,)
+    rounded = config.precision == "tf32" and where != "cuda"
+    more = ("TF32 is of NVIDIA's GPUs: products are float32 here",) if rounded else ()
+    return config.replace(device=where, engine=engine, measured_us={}), (note, *more)
 
 
 def planned(config: Config, corpus: Corpus, since: int, steps: int) -> Config:

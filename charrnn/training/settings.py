@@ -84,7 +84,7 @@ class RunSettings(Knobs):
 
     seed: int = knob(7, "everything random follows from it", low=0, high=2**63 - 1)
     device: str = knob("auto", "where to compute: CUDA when there is one", choices=("auto", "cpu", "cuda", "mps"))
-    precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "bf16"))
+    precision: str = knob("auto", "precision of matrix products", choices=("auto", "float32", "tf32", "bf16"))
     engine: str = knob("auto", "how a cell is run along time", choices=("auto", *engines.NAMES))
     measured_us: Mapping[str, int] = recorded(
         {}, "microseconds of a step by 'engine precision threads', where compared"

@@ -157,7 +157,8 @@ class Machine:
             cuda.wait(self.device)
             return time.perf_counter() - began
 
-        with cuda.repeatable(self.device, tf32=bf16), self._measuring(self.threads) as waiting:  # as training will be
+        repeatable = cuda.repeatable(self.device, self.precision)  # as training will be
+        with repeatable, self._measuring(self.threads) as waiting:
             step()  # the first one compiles
             waiting.look()
             times: list[float] = []
@@ -198,7 +199,7 @@ class Machine:
             found = {c: kept[str(c)] for c in known}
             return dict(sorted(found.items(), key=lambda item: item[1]))
         began, stages = time.perf_counter(), candidates.STAGES if self.device == "cpu" else candidates.ON_A_GPU
-        repeatable = cuda.repeatable(self.device, tf32=config.precision == "bf16")  # as training will be
+        repeatable = cuda.repeatable(self.device, config.precision)  # as training will be
         with repeatable, self._measuring(self.threads) as waiting:
             steps = candidates.Steps(config, corpus, waiting)
             for engine, precision in dict.fromkeys(c[:2] for c in known):

@@ -18,7 +18,7 @@ def threads_of(config: Settings) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
     try:
-        with cuda.repeatable(config.device, tf32=config.precision == "bf16"):
+        with cuda.repeatable(config.device, config.precision or "float32"):
             yield
     finally:
         torch.set_num_threads(before)
