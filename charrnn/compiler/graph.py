@@ -8,8 +8,7 @@ Nodes are made once each: equal ones are the same object. They are numbered as t
 than those of everything it is computed from.
 """
 
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,59 +50,10 @@ class Node(Symbol):
     def is_constant(self, value: float) -> bool:
         return self.op == "constant" and bool(self.data == value)
 
-    # Arithmetic, as derivatives write it: what is nothing is left out.
-
     def record(self, operation: str, *arguments: Any) -> "Node":
-        return self.graph.node(operation, *map(self._of, arguments))
-
-    def _of(self, value: "Node | float") -> "Node":
-        return value if isinstance(value, Node) else self.graph.constant(value)
-
-    def __add__(self, other: "Node | float") -> "Node":
-        b = self._of(other)
-        return b if self.is_constant(0) else self if b.is_constant(0) else self.graph.node("add", self, b)
-
-    def __radd__(self, other: float) -> "Node":
-        return self.graph.constant(other) + self
-
-    def __sub__(self, other: "Node | float") -> "Node":
-        b = self._of(other)
-        return self if b.is_constant(0) else self.graph.node("sub", self, b)
-
-    def __rsub__(self, other: float) -> "Node":
-        return self.graph.constant(other) - self
-
-    def __mul__(self, other: "Node | float") -> "Node":
-        other = self._of(other)
-        for a, b in ((self, other), (other, self)):
-            if a.is_constant(0):
-                return a
-            if a.is_constant(1):
-                return b
-        return self.graph.node("mul", self, other)
-
-    def __truediv__(self, other: "Node | float") -> "Node":
-        b = self._of(other)
-        return self if self.is_constant(0) or b.is_constant(1) else self.graph.node("div", self, b)
-
-    def __neg__(self) -> "Node":
-        return self.args[0] if self.op == "neg" else self if self.is_constant(0) else self.graph.node("neg", self)
-
-
-ARITHMETIC: dict[str, Callable[..., Node]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "neg": operator.neg,
-}
-
-
-class WidthError(ValueError):
-    """An operation on arrays of different widths."""
-
-    def __init__(self, op: str, widths: Sequence[int]) -> None:
-        super().__init__(f"{op} of arrays of widths {', '.join(map(str, sorted(widths)))} is not among the ops")
+        """Return the node of an operation, as a derivative writes it: of what is nothing, nothing is left."""
+        nodes = (each if isinstance(each, Node) else self.graph.constant(each) for each in arguments)
+        return self.graph.simplified(operation, *nodes)
 
 
 class Graph:
@@ -117,7 +67,8 @@ class Graph:
         if width is None:
             widths = {a.width for a in args} - {0}
             if len(widths) > 1:
-                raise WidthError(op, list(widths))
+                listed = ", ".join(map(str, sorted(widths)))
+                raise ValueError(f"{op} of arrays of widths {listed} is not among the ops")
             width = widths.pop() if widths else 0
         key = (op, *(a.number for a in args), width, data, type(data))
         if key not in self._nodes:
@@ -125,9 +76,15 @@ class Graph:
         return self._nodes[key]
 
     def simplified(self, op: str, *args: Node) -> Node:
-        """Return the node of an operation, or what equals it where an argument is 0 or 1."""
-        simplify = ARITHMETIC.get(op)
-        return simplify(*args) if simplify else self.node(op, *args)
+        """Return the node of an operation, or what equals it where an argument is 0 or 1 or was negated."""
+        a, b = args[0], args[-1]
+        if op in ("mul", "div", "neg") and a.is_constant(0):
+            return a
+        if (op == "add" and a.is_constant(0)) or (op == "mul" and (a.is_constant(1) or b.is_constant(0))):
+            return b
+        if (op in ("add", "sub") and b.is_constant(0)) or (op in ("mul", "div") and b.is_constant(1)):
+            return a
+        return a.args[0] if op == a.op == "neg" else self.node(op, *args)
 
     def constant(self, value: float) -> Node:
         return self.node("constant", width=0, data=float(value))

@@ -475,7 +475,7 @@ class _Maker:
             expr, key = moved(store.expr), (store.buffer, store.column, store.shift + step)
             if store.add:
                 key = (store.buffer, store.column, 0)
-                expr = merged[key].expr + expr if key in merged else expr
+                expr = self.graph.simplified("add", merged[key].expr, expr) if key in merged else expr
             merged[key] = Store(expr, *key, store.add)
         return tuple(merged.values())
 

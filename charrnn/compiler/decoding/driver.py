@@ -99,7 +99,7 @@ def make(architecture: "Architecture", dtype: Any = "float32", rows: bool = Fals
         if L > 1:
             above = in_largest_blocks(*functions)
             if architecture.residual:
-                above = replace(above, y=tuple(y + x for y, x in zip(above.y, above.x, strict=True)))
+                above = replace(above, y=tuple(y.record("add", y, x) for y, x in zip(above.y, above.x, strict=True)))
             steps += [make_step(above, looked_up=False)] * (L - 1)
     except UnsupportedError as error:
         raise CharRNNError(

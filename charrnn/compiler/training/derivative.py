@@ -49,7 +49,7 @@ def differentiate(equations: Equations) -> Derivative:
 
     def pass_back(to: Node, d: Node) -> None:
         if not d.is_constant(0) and to.op != "constant":
-            adjoint[to] = adjoint[to] + d if to in adjoint else d
+            adjoint[to] = graph.simplified("add", adjoint[to], d) if to in adjoint else d
 
     for i, y in enumerate(equations.y):
         pass_back(y, graph.leaf(y.width, "dy", i))
