@@ -10,6 +10,7 @@ than those of everything it is computed from.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from charrnn.cells import ops
@@ -125,6 +126,16 @@ def walk(roots: Iterable[Node], into: Callable[[Node], Iterable[Node]]) -> Itera
             seen.add(node)
             yield node
             waiting += into(node)
+
+
+def rewriter(instead: Callable[[Node], Node | None]) -> Callable[[Node], Node]:
+    """Return what rewrites nodes: `instead` gives what stands for one, or None for the same of its arguments."""
+
+    @cache
+    def rewritten(node: Node) -> Node:
+        return instead(node) or node.graph.node(node.op, *map(rewritten, node.args), width=node.width, data=node.data)
+
+    return rewritten
 
 
 def reachable(outputs: Iterable[Node]) -> list[Node]:

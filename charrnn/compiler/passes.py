@@ -8,37 +8,33 @@ row of scratch memory. A stage without reductions is one pass.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from charrnn.compiler.graph import Node, walk
-from charrnn.compiler.schedule import SCRATCH, Buffer, Place, Step, Store, is_cheap
+from charrnn.compiler.graph import Node, rewriter, walk
+from charrnn.compiler.schedule import SCRATCH, Buffer, Place, Step, Store, Stored, spill
 
 Where = tuple[Place, int, int]
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """One number for a row: `node` stands for it in expressions, of which `given` are reduced by its operation."""
-
-    node: Node
-    given: tuple[Node, ...]
-
-    def of_width(self, width: int) -> "Reduction":
-        """Return the part of it that blocks of a width have."""
-        return Reduction(self.node, tuple(node for node in self.given if node.width == width))
-
-
-@dataclass(frozen=True)
 class Pass:
-    """One pass over the features of a row."""
+    """One pass over the features of a row.
 
-    reductions: tuple[Reduction, ...]
+    reductions: numbers for a row, by the node that stands for each, with the expressions that it reduces.
+    """
+
+    reductions: Mapping[Node, tuple[Node, ...]]
     stores: tuple[Store, ...]
 
     @property
     def expressions(self) -> list[Node]:
         """All that is computed, one number of a row after the other or once for a row."""
-        return [s.expr for s in self.stores] + [each for r in self.reductions for each in r.given]
+        return [s.expr for s in self.stores] + [each for given in self.reductions.values() for each in given]
+
+    def of_width(self, width: int) -> "Pass":
+        """Return the part of it that blocks of a width have."""
+        parts = {node: tuple(e for e in given if e.width == width) for node, given in self.reductions.items()}
+        stores = tuple(s for s in self.stores if s.expr.width == width)
+        return Pass({node: part for node, part in parts.items() if part}, stores)
 
 
 def in_passes(stores: Sequence[Store], buffers: Mapping[Place, Buffer], same_dtype: bool) -> tuple[list[Pass], int]:
@@ -53,8 +49,7 @@ def in_passes(stores: Sequence[Store], buffers: Mapping[Place, Buffer], same_dty
 
 def scratch_of(step: Step) -> int:
     """Return how many columns of scratch memory the stages of a step use, where all is in one dtype."""
-    way = step.forward
-    return max(in_passes(stage, step.buffers, True)[1] for stage in (way.head, *way.middle, way.tail))
+    return max(in_passes(stage, step.buffers, True)[1] for stage in step.forward.stages)
 
 
 class _Stage:
@@ -67,18 +62,32 @@ class _Stage:
         depths = [self._depth(s.expr) for s in self.stores]
         reductions = [node for node in self._depths if node.is_reduction]
         passes = range(1 + max(self._depths.values(), default=0))
-        reduced = [[node for node in reductions if self._depth(node) == p + 1] for p in passes]
-        when = self._when(depths, reduced)
-        stored = [[s for s, at in zip(self.stores, when, strict=True) if at == p] for p in passes]
-        kept = self._kept(stored, self._read(stored, reduced))
-        self._spill(stored, reduced, kept)
-        return [
-            Pass(
-                tuple(Reduction(node, tuple(_rewritten(a, p, kept) for a in node.args)) for node in reduced[p]),
-                tuple(replace(s, expr=_rewritten(s.expr, p, kept)) for s in stored[p]),
-            )
-            for p in passes
-        ]
+        self.reduced = [[node for node in reductions if self._depth(node) == p + 1] for p in passes]
+        stored = self._when(depths)
+        kept = self._kept(stored)
+
+        def keep(node: Node, p: int) -> Node:
+            load = _load(node, SCRATCH, self.columns, 0)
+            stored[p].append(Store(node, SCRATCH, self.columns))
+            self.columns += node.width
+            return load
+
+        spill((self._roots(stored, p) for p in passes), kept, keep, apart=lambda node: node.of_row)
+        return [self._pass(p, stored[p], kept) for p in passes]
+
+    def _pass(self, p: int, stores: list[Store], kept: Stored) -> Pass:
+        """Return a pass, with loads of what a pass before it has stored; numbers of a row stay as they are."""
+
+        @rewriter
+        def read(node: Node) -> Node | None:
+            return node if node.of_row else kept[node][0] if node in kept and kept[node][1] < p else None
+
+        reductions = {node: tuple(map(read, node.args)) for node in self.reduced[p]}
+        return Pass(reductions, tuple(replace(s, expr=read(s.expr)) for s in stores))
+
+    def _roots(self, stored: list[list[Store]], p: int) -> list[Node]:
+        """List what a pass computes."""
+        return [*(s.expr for s in stored[p]), *(a for node in self.reduced[p] for a in node.args)]
 
     def _depth(self, node: Node) -> int:
         """Count the passes that must be complete before a node can be computed."""
@@ -89,26 +98,22 @@ class _Stage:
 
     # When to store
 
-    def _when(self, depths: list[int], reduced: list[list[Node]]) -> list[int]:
+    def _when(self, when: list[int]) -> list[list[Store]]:
         """Choose the pass of each store: as soon as may be, but not before the last pass that reads what was there."""
-        when = depths
         while True:
-            stored = [[s for s, at in zip(self.stores, when, strict=True) if at == p] for p in range(len(reduced))]
-            read = self._read(stored, reduced)
-            later = [
-                max(at, read.get(self._where(s.buffer, s.column, s.shift), 0))
-                for s, at in zip(self.stores, when, strict=True)
-            ]
+            pairs = list(zip(self.stores, when, strict=True))
+            stored = [[s for s, at in pairs if at == p] for p in range(len(self.reduced))]
+            read = self._read(stored)
+            later = [max(at, read.get(self._where(s.buffer, s.column, s.shift), 0)) for s, at in pairs]
             if later == when:
-                return when
+                return stored
             when = later
 
-    def _read(self, stored: list[list[Store]], reduced: list[list[Node]]) -> dict[Where, int]:
+    def _read(self, stored: list[list[Store]]) -> dict[Where, int]:
         """Find the last pass that reads from each place."""
         found: dict[Where, int] = {}
-        for p, (stores, reductions) in enumerate(zip(stored, reduced, strict=True)):
-            roots = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
-            for node in walk(roots, lambda node: () if node.is_reduction else node.args):
+        for p in range(len(stored)):
+            for node in walk(self._roots(stored, p), lambda node: () if node.is_reduction else node.args):
                 if node.op == "load":
                     found[self._where(*node.data)] = p
         return found
@@ -120,9 +125,10 @@ class _Stage:
 
     # What later passes read
 
-    def _kept(self, stored: list[list[Store]], read: Mapping[Where, int]) -> dict[Node, tuple[Node, int]]:
+    def _kept(self, stored: list[list[Store]]) -> Stored:
         """Find the results that a store keeps to the last bit: of each a load, and the pass that stores it."""
-        kept: dict[Node, tuple[Node, int]] = {}
+        kept: Stored = {}
+        read = self._read(stored)
         for p, stores in enumerate(stored):
             for s in stores:
                 exact = self.same_dtype or not self.buffers[s.buffer].product
@@ -130,34 +136,6 @@ class _Stage:
                     kept.setdefault(s.expr, (_load(s.expr, s.buffer, s.column, s.shift), p))
         return kept
 
-    def _spill(self, stored: list[list[Store]], reduced: list[list[Node]], kept: dict[Node, tuple[Node, int]]) -> None:
-        """Store what a later pass would have to recompute, where that is costly."""
-        first: dict[Node, int] = {}
-
-        def into(node: Node, p: int) -> Sequence[Node]:
-            if node.of_row or (node in kept and kept[node][1] < p):
-                return ()
-            if first.setdefault(node, p) == p or is_cheap(node, kept):
-                return node.args
-            kept[node] = _load(node, SCRATCH, self.columns, 0), first[node]
-            stored[first[node]].append(Store(node, SCRATCH, self.columns))
-            self.columns += node.width
-            return ()
-
-        for p, (stores, reductions) in enumerate(zip(stored, reduced, strict=True)):
-            roots = [*(s.expr for s in stores), *(a for node in reductions for a in node.args)]
-            for _ in walk(roots, partial(into, p=p)):
-                pass
-
 
 def _load(node: Node, place: Place, column: int, shift: int) -> Node:
     return node.graph.node("load", width=node.width, data=(place, column, shift))
-
-
-def _rewritten(node: Node, p: int, kept: Mapping[Node, tuple[Node, int]]) -> Node:
-    """Rewrite a node with loads of what a pass before p has stored; numbers of a row stay as they are."""
-    if node.of_row or not node.args:
-        return node
-    if node in kept and kept[node][1] < p:
-        return kept[node][0]
-    return node.graph.node(node.op, *(_rewritten(a, p, kept) for a in node.args), width=node.width, data=node.data)

@@ -9,23 +9,25 @@ The derivative needs numbers of the step itself. Results of functions (gates) ar
 the saved ones and the states is recomputed.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from charrnn.cells import ops
 from charrnn.compiler.blocks import Equations, Product, ordered
-from charrnn.compiler.graph import Node, walk
+from charrnn.compiler.graph import Node, rewriter, walk
 
 if TYPE_CHECKING:
     from charrnn.compiler.training.derivative import Derivative
 
 Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
-Inner = Literal["left", "dout", "out", "packed", "saved", "between", "scratch", "index"]
-OfInt8 = Literal["scale", "rounded", "steps"]
-Kind = Outer | Inner | OfInt8
+Kind = (
+    Outer
+    | Literal["left", "dout", "out", "packed", "saved", "between", "scratch", "index", "scale", "rounded", "steps"]
+)
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
+Stored = dict[Node, tuple[Node, int]]  # of results, the load that reads each, and the stage that stores it
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored
 OF_ROW = 16  # columns for one number of a row: a line of the cache, so that what follows stays aligned
 
@@ -83,43 +85,32 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Multiply:
-    """rows of slot t of `left`, from a column on, K wide, by a packed matrix into `out`."""
-
-    product: Product
-    left: Place
-    column: int
-    out: Place
-
-
-@dataclass(frozen=True)
 class Way:
     """One direction through time. step: 1 or -1.
 
-    Stages `head`, `middle` and `tail` make up a step, `multiply[s]` follows stage s; `merged` is the tail of a step
-    and the head of the next, where steps follow each other. Without products there is `tail` alone.
+    stages: of a step. multiply: the products that follow each but the last. merged: the last stage of a step and the
+    first one of the next, where steps follow each other.
     """
 
     step: int
-    head: tuple[Store, ...]
-    middle: tuple[tuple[Store, ...], ...]
-    tail: tuple[Store, ...]
+    stages: tuple[tuple[Store, ...], ...]
+    multiply: tuple[tuple[Product, ...], ...]
     merged: tuple[Store, ...]
-    multiply: tuple[tuple[Multiply, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """The plan of a layer's step: all that is done for it, and where everything is stored.
 
-    lefts: of each product by number, the buffer and first column of its left operand. y: buffer and slot of the first
-    output; Y, where nothing is differentiated. products: all, those of the derivative too.
+    lefts: of each product, by number and whether it is of the derivative, the buffer and first column of its left
+    operand. y: buffer and slot of the first output; Y, where nothing is differentiated. products: all, those of the
+    derivative too.
     """
 
     equations: Equations
     buffers: Mapping[Place, Buffer]
     forward: Way
-    lefts: Mapping[int, tuple[Place, int]]
+    lefts: Mapping[tuple[int, bool], tuple[Place, int]]
     y: tuple[Place, int]
     products: tuple[Product, ...]
 
@@ -134,14 +125,13 @@ class Step:
 class Plan(Step):
     """The plan of a layer that is trained.
 
-    kept: the states whose history the derivative reads. douts: as lefts, of the derivative by a product's outputs.
-    vectors: for each vector parameter (name, which of a stack) the buffer of its derivative.
+    kept: the states whose history the derivative reads. vectors: for each vector parameter (name, which of a stack) the
+    buffer of its derivative.
     """
 
     kept: frozenset[int]
     derivative: "Derivative"
     backward: Way
-    douts: Mapping[int, tuple[Place, int]]
     vectors: Mapping[tuple[str, int | None], Place]
 
 
@@ -150,8 +140,7 @@ def make_plan(equations: Equations, derivative: "Derivative", same_dtype: bool) 
 
     same_dtype: whether products are in the state's dtype, so that a state can be a left operand as it is.
     """
-    maker = _Maker(equations, derivative.products, same_dtype)
-    return maker.plan(derivative)
+    return _Maker(equations, derivative.products, same_dtype).plan(derivative)
 
 
 def make_step(equations: Equations, looked_up: bool) -> Step:
@@ -169,6 +158,7 @@ class _Maker:
         self.graph = equations.graph
         self.buffers: dict[Place, Buffer] = {}
         self.kept: set[int] = set()
+        self.lefts: dict[tuple[int, bool], tuple[Place, int]] = {}
         self.levels: dict[Node, int] = {}
         self.products = (*equations.products, *(derived or ()))
         self.made_by = {out: product for product in self.products for out in product.outputs}
@@ -177,14 +167,13 @@ class _Maker:
         """Plan the way forwards. saved: what the derivative reads, with the load of each."""
         for j, leaf in enumerate(self.equations.before):
             self._buffer(Place("state", j), leaf.width, False, "state")
-        self._buffer(X, sum(e.width for e in self.equations.x), True, "rows" if looked_up else "one")
+        self._buffer(X, _width(self.equations.x), True, "rows" if looked_up else "one")
         for product in self.products:
             slots: Slots = "one" if product.per_step else "rows"
-            width = sum(e.width for e in product.outputs)
-            self._buffer(Place.of("out", product), width, not product.per_step, slots)
-        stores, stored, lefts, y = self._forward_stores(saved or {})
-        forward = self._way(1, self.equations.products, stores, stored, lefts)
-        return Step(self.equations, self.buffers, forward, lefts, y, self.products)
+            self._buffer(Place.of("out", product), _width(product.outputs), not product.per_step, slots)
+        stores, stored = self._forward_stores(saved or {})
+        forward = self._way(1, self.equations.products, stores, stored)
+        return Step(self.equations, self.buffers, forward, self.lefts, self.y, self.products)
 
     def plan(self, derivative: "Derivative") -> Plan:
         self.derivative = derivative
@@ -192,49 +181,57 @@ class _Maker:
             self._buffer(Place("dstate", j), leaf.width, False, "turns")
         saved = self._saved()
         step = self.step(True, saved)
-        stores, douts, vectors = self._backward_stores()
-        stored = {e: (load, -1) for e, load in self._from_forward(saved).items()}
-        backward = self._way(-1, derivative.products, stores, stored, douts)
+        stores, vectors = self._backward_stores()
+        stored = {e: (load, -1) for e, load in saved.items()}
+        for j, state in enumerate(self.equations.states):
+            if state.op != "leaf" and j in self.kept:
+                stored.setdefault(state, (self._load(Place("state", j), 0, state.width, 1), -1))
+        backward = self._way(-1, derivative.products, stores, stored)
         return Plan(
             **vars(step),
             kept=frozenset(self.kept),
             derivative=derivative,
             backward=backward,
-            douts=douts,
             vectors=vectors,
         )
+
+    # Buffers
 
     def _buffer(self, place: Place, width: int, product: bool, slots: Slots) -> Place:
         self.buffers.setdefault(place, Buffer(place, width, product, slots))
         return place
 
-    def _load(self, buffer: Place, column: int, width: int, shift: int = 0) -> Node:
-        return self.graph.node("load", width=width, data=(buffer, column, shift))
+    def _room(self, node: Node, place: Place, slots: Slots) -> Node:
+        """Make room for one more block in a buffer, or for a number of a row; return its load."""
+        old = self.buffers.get(place, Buffer(place, 0, False, slots))
+        self.buffers[place] = replace(old, width=old.width + (node.width or OF_ROW))
+        return self._load(place, old.width, node.width)
+
+    def _load(self, place: Place, column: int, width: int, shift: int = 0) -> Node:
+        return self.graph.node("load", width=width, data=(place, column, shift))
 
     def _leaf(self, leaf: Node) -> Node:
         """Return the load that reads a leaf of the equations or the derivative."""
         kind, *key = leaf.data
-        if kind == "state":
-            return self._load(Place("state", key[0]), 0, leaf.width)
-        if kind == "dstate":
-            return self._load(Place("dstate", key[0]), 0, leaf.width, 1)
+        if kind in ("state", "dstate"):
+            return self._load(Place(kind, key[0]), 0, leaf.width, 0 if kind == "state" else 1)
         if kind == "vector":
             name, index, block = key
-            widths = [b.width for b in self._blocks_of_vector(name, index)]
-            buffer = self._buffer(Place("vector", (name, index)), sum(widths), False, "fixed")
-            return self._load(buffer, sum(widths[:block]), leaf.width)
+            blocks = self._blocks_of_vector(name, index)
+            place = self._buffer(Place("vector", (name, index)), _width(blocks), False, "fixed")
+            return self._load(place, _width(blocks[:block]), leaf.width)
         if kind == "dy":
-            widths = [e.width for e in self.equations.y]
-            return self._load(self._buffer(DY, sum(widths), True, "history"), sum(widths[: key[0]]), leaf.width)
+            place = self._buffer(DY, _width(self.equations.y), True, "history")
+            return self._load(place, _width(self.equations.y[: key[0]]), leaf.width)
         product = self.made_by.get(leaf)
         blocks = self.equations.x if product is None else product.outputs
-        column = sum(e.width for e in blocks[: blocks.index(leaf)])
-        return self._load(X if product is None else Place.of("out", product), column, leaf.width)
+        place = X if product is None else Place.of("out", product)
+        return self._load(place, _width(blocks[: blocks.index(leaf)]), leaf.width)
 
-    def _blocks_of_vector(self, name: str, index: int | None) -> list[Node]:
-        return [e for e in self.graph.leaves("vector") if e.data[1:3] == (name, index)]
+    def _blocks_of_vector(self, name: str, index: int | None) -> tuple[Node, ...]:
+        return tuple(e for e in self.graph.leaves("vector") if e.data[1:3] == (name, index))
 
-    # What the derivative reads of the step.
+    # What the derivative reads of the step
 
     def _saved(self) -> dict[Node, Node]:
         """Choose which results of the step are saved; return the load of each."""
@@ -244,142 +241,96 @@ class _Maker:
         needed = {node for node in walk(roots, lambda node: () if node in step else node.args) if node in step}
         free = {*self.equations.before, *self.equations.states}
         saved: dict[Node, Node] = {}
+
+        def recomputed(node: Node) -> bool:
+            if node in free or node in saved or node.op == "constant" or node.of_row:
+                return True
+            return bool(node.data[0] == "vector") if node.op == "leaf" else all(map(recomputed, node.args))
+
         self._buffer(SAVED, 0, False, "history")
         for node in sorted(needed, key=lambda e: e.number):
-            for each in self._to_save(node, free, saved):
-                saved[each] = self._load(SAVED, self._widen(SAVED, each.width), each.width)
+            to_save = [node]
+            if recomputed(node):  # perhaps with numbers of a row: those are saved
+                found = walk([node], lambda e: () if e in free or e in saved or e.of_row else e.args)
+                to_save = [each for each in found if each.of_row and each not in saved]
+            for each in to_save:
+                saved[each] = self._room(each, SAVED, "history")
         # A state is kept for all steps only where the derivative reads it.
-        self._keep_states(needed, saved)
+        after = {e: j for j, e in reversed(list(enumerate(self.equations.states)))}
+        for node in walk(needed, lambda node: () if node in saved or node in after else node.args):
+            if node not in saved and (node in after or (node.op == "leaf" and node.data[0] == "state")):
+                self.kept.add(after[node] if node in after else node.data[1])
         return saved
-
-    def _to_save(self, node: Node, free: set[Node], saved: Mapping[Node, Node]) -> list[Node]:
-        """List what to save for a result: itself, or the numbers of a row that it is recomputed with."""
-        if not self._recomputed(node, free, saved):
-            return [node]
-
-        def is_found(each: Node) -> bool:
-            return each.of_row and each not in saved
-
-        def into(each: Node) -> Sequence[Node]:
-            return () if is_found(each) or each in free or each in saved else each.args
-
-        return [each for each in walk([node], into) if is_found(each)]
 
     def _of_step(self) -> set[Node]:
         return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
 
-    def _recomputed(self, node: Node, free: set[Node], saved: Mapping[Node, Node]) -> bool:
-        if node in free or node in saved or node.op == "constant" or node.of_row:
-            return True
-        if node.op == "leaf":
-            return bool(node.data[0] == "vector")
-        return all(self._recomputed(a, free, saved) for a in node.args)
-
-    def _keep_states(self, needed: set[Node], saved: Mapping[Node, Node]) -> None:
-        after = {e: j for j, e in reversed(list(enumerate(self.equations.states)))}
-        for node in walk(needed, lambda node: () if node in saved or node in after else node.args):
-            if node in after and node not in saved:
-                self.kept.add(after[node])
-            elif node.op == "leaf" and node.data[0] == "state" and node not in saved:
-                self.kept.add(node.data[1])
-
-    def _from_forward(self, saved: Mapping[Node, Node]) -> dict[Node, Node]:
-        """Return the loads that stand for results of the step in its derivative."""
-        loads = dict(saved)
-        for j, state in enumerate(self.equations.states):
-            if state not in loads and state.op != "leaf" and j in self.kept:
-                loads[state] = self._load(Place("state", j), 0, state.width, 1)
-        return loads
-
-    def _widen(self, place: Place, width: int) -> int:
-        """Make room for one more block in a buffer, or for a number of a row; return its column."""
-        old = self.buffers[place]
-        self.buffers[place] = replace(old, width=old.width + (width or OF_ROW))
-        return old.width
-
     # Stores
 
-    def _forward_stores(
-        self, saved: Mapping[Node, Node]
-    ) -> tuple[list[Store], dict[Node, tuple[Node, int]], dict[int, tuple[Place, int]], tuple[Place, int]]:
+    def _forward_stores(self, saved: Mapping[Node, Node]) -> tuple[list[Store], Stored]:
         stores = [Store(e, *load.data[:2]) for e, load in saved.items()]
         stored = {e: (load, self._level(e)) for e, load in saved.items()}
         for j, state in enumerate(self.equations.states):
             stores.append(Store(self.graph.wide(state, self.equations.before[j].width), Place("state", j), 0, 1))
             if state.op != "leaf":
                 stored.setdefault(state, (self._load(Place("state", j), 0, state.width, 1), self._level(state)))
-        lefts: dict[int, tuple[Place, int]] = {}
+        made: dict[tuple[Node, ...], tuple[Place, int]] = {}  # left operands that have a place
         y: tuple[Place, int] | None = None
         for product in self.equations.products:
-            if product.left == self.equations.x and (self.buffers[X].slots != "rows" or not product.per_step):
-                lefts[product.number] = (X, 0)
+            left = product.left
+            which = next((j for j, state in enumerate(self.equations.before) if left == (state,)), None)
+            if left == self.equations.x and (self.buffers[X].slots != "rows" or not product.per_step):
+                self.lefts[product.number, False] = X, 0
                 continue
-            state_index = self._is_state(product.left)
-            if state_index is not None and self.same_dtype:
-                lefts[product.number] = (Place("state", state_index), 0)
-                self.kept.add(state_index)
-                continue
-            same = next((p for p in self.equations.products if p.left == product.left and p.number in lefts), None)
-            if same is not None:
-                lefts[product.number] = lefts[same.number]
-                continue
-            left = self._buffer(Place.of("left", product), sum(e.width for e in product.left), True, "history")
-            lefts[product.number] = (left, 0)
-            stores += _columns(product.left, left)
-            if state_index is not None and self.equations.y == (self.equations.states[state_index],) and y is None:
-                # The output is what the next step's product reads: one buffer for both, of one slot more.
-                self.buffers[left] = replace(self.buffers[left], slots="state")
-                stores.append(Store(self.equations.y[0], left, 0, 1))
-                y = (left, 1)
+            if which is not None and self.same_dtype:
+                made[left] = Place("state", which), 0
+                self.kept.add(which)
+            elif left not in made:
+                place = self._buffer(Place.of("left", product), _width(left), True, "history")
+                made[left] = place, 0
+                stores += _columns(left, place)
+                if which is not None and self.equations.y == (self.equations.states[which],) and y is None:
+                    # The output is what the next step's product reads: one buffer for both, of one slot more.
+                    self.buffers[place] = replace(self.buffers[place], slots="state")
+                    stores.append(Store(self.equations.y[0], place, 0, 1))
+                    y = place, 1
+            self.lefts[product.number, False] = made[left]
         for j in sorted(self.kept) if self.trains else ():
             if y is None and self.same_dtype and self.equations.y == (self.equations.states[j],):
-                y = (Place("state", j), 1)
+                y = Place("state", j), 1
         if y is None:
-            y = (self._buffer(Y, sum(e.width for e in self.equations.y), True, "history"), 0)
+            y = self._buffer(Y, _width(self.equations.y), True, "history"), 0
             stores += _columns(self.equations.y, Y)
-        return stores, stored, lefts, y
+        self.y = y
+        return stores, stored
 
-    def _is_state(self, left: tuple[Node, ...]) -> int | None:
-        return self.equations.before.index(left[0]) if len(left) == 1 and left[0] in self.equations.before else None
-
-    def _backward_stores(
-        self,
-    ) -> tuple[list[Store], dict[int, tuple[Place, int]], dict[tuple[str, int | None], Place]]:
-        widths = [e.width for e in self.equations.before]
-        stores = [
-            Store(self.graph.wide(d, widths[j]), Place("dstate", j), 0) for j, d in enumerate(self.derivative.dstates)
-        ]
+    def _backward_stores(self) -> tuple[list[Store], dict[tuple[str, int | None], Place]]:
+        equations, derivative = self.equations, self.derivative
+        dstates = enumerate(zip(derivative.dstates, equations.before, strict=True))
+        stores = [Store(self.graph.wide(d, leaf.width), Place("dstate", j), 0) for j, (d, leaf) in dstates]
         placed: list[tuple[tuple[Node, ...], Place]] = []
-        douts: dict[int, tuple[Place, int]] = {}
-        for number, blocks in sorted(self.derivative.douts.items(), key=lambda item: -len(item[1])):
+        for number, blocks in sorted(derivative.douts.items(), key=lambda item: -len(item[1])):
             at = next(((b, i) for whole, b in placed if (i := _find(blocks, whole)) is not None), None)
             if at is None:
-                widths = [e.width for p in self.equations.products if p.number == number for e in p.outputs]
-                at = self._buffer(Place("dout", number), sum(widths), True, "history"), 0
-                stores += _columns(blocks, at[0], widths)
+                outputs = equations.products[number].outputs
+                at = self._buffer(Place("dout", number), _width(outputs), True, "history"), 0
+                stores += _columns(blocks, at[0], outputs)
                 placed.append((blocks, at[0]))
-            douts[number] = at
-        if any(not d.is_constant(0) for d in self.derivative.dx):
+            self.lefts[number, True] = at
+        if any(not d.is_constant(0) for d in derivative.dx):
             self._buffer(DX, self.buffers[X].width, False, "history")
-            stores += _columns(self.derivative.dx, DX, [e.width for e in self.equations.x])
+            stores += _columns(derivative.dx, DX, equations.x)
         vectors: dict[tuple[str, int | None], Place] = {}
         sums: dict[tuple[Node, ...], Place] = {}
-        for leaf in self.derivative.dvectors:
-            name, index = leaf.data[1:3]
-            if (name, index) in vectors:
-                continue
+        for name, index in dict.fromkeys(leaf.data[1:3] for leaf in derivative.dvectors):
             leaves = self._blocks_of_vector(name, index)
-            blocks = tuple(self.derivative.dvectors.get(e, self.graph.constant(0)) for e in leaves)
+            blocks = tuple(derivative.dvectors.get(e, self.graph.constant(0)) for e in leaves)
             if blocks not in sums:
-                widths = [e.width for e in leaves]
-                sums[blocks] = self._buffer(Place("dvector", (name, index)), sum(widths), False, "fixed")
-                stores += [
-                    Store(s.expr, s.buffer, s.column, add=True)
-                    for s in _columns(blocks, sums[blocks], widths)
-                    if not s.expr.is_constant(0)
-                ]
+                sums[blocks] = self._buffer(Place("dvector", (name, index)), _width(leaves), False, "fixed")
+                columns = _columns(blocks, sums[blocks], leaves)
+                stores += [replace(s, add=True) for s in columns if not s.expr.is_constant(0)]
             vectors[name, index] = sums[blocks]
-        return stores, douts, vectors
+        return stores, vectors
 
     # Stages
 
@@ -393,94 +344,83 @@ class _Maker:
                 self.levels[node] = max((self._level(a) for a in node.args), default=0)
         return self.levels[node]
 
-    def _way(
-        self,
-        step: int,
-        products: tuple[Product, ...],
-        stores: list[Store],
-        stored: dict[Node, tuple[Node, int]],
-        lefts: Mapping[int, tuple[Place, int]],
-    ) -> Way:
+    def _way(self, step: int, products: tuple[Product, ...], stores: list[Store], stored: Stored) -> Way:
         if step < 0:  # within the derivative, what the step has made costs no product
-            for node in self._of_step():
-                self.levels[node] = 0
-        per_step = [p for p in products if p.per_step]
-        level_of = {p.number: max(self._level(e) for e in p.left) for p in per_step}
+            self.levels |= dict.fromkeys(self._of_step(), 0)
+        level_of = {p: max(self._level(e) for e in p.left) for p in products if p.per_step}
         last = max([1 + level for level in level_of.values()], default=0)
         stages: list[list[Store]] = [[] for _ in range(last + 1)]
         for store in stores:
             stages[self._level(store.expr)].append(store)
-        self._spill(step, stages, stored)
-        rewritten = []
-        for level, stage in enumerate(stages):
-            made: dict[Node, Node] = {}
-            rewritten.append(tuple(replace(s, expr=self._rewrite(s.expr, level, stored, made)) for s in stage))
-        multiply = tuple(
-            tuple(Multiply(p, *lefts[p.number], Place.of("out", p)) for p in per_step if level_of[p.number] == level)
-            for level in range(last)
-        )
-        head, tail = rewritten[0], rewritten[-1]
-        if last == 0:
-            return Way(step, (), (), tail, (), ())
-        merged = self._merge(step, head, tail) if self.trains else ()
-        return Way(step, head, tuple(rewritten[1:-1]), tail, merged, multiply)
 
-    def _spill(self, step: int, stages: list[list[Store]], stored: dict[Node, tuple[Node, int]]) -> None:
-        """Store what a later stage would have to recompute, where that is costly."""
-        first: dict[Node, int] = {}
+        def keep(node: Node, level: int) -> Node:
+            load = self._room(node, Place("between", transposed=step < 0), "one")
+            stages[level].append(Store(node, *load.data[:2]))
+            return load
 
-        def into(node: Node, level: int) -> Sequence[Node]:
+        spill(([s.expr for s in stage] for stage in stages), stored, keep)
+        rewritten = tuple(self._rewritten(stage, level, stored) for level, stage in enumerate(stages))
+        multiply = tuple(tuple(p for p in level_of if level_of[p] == level) for level in range(last))
+        merged = self._merge(step, rewritten[0], rewritten[-1]) if last and self.trains else ()
+        return Way(step, rewritten, multiply, merged)
+
+    def _rewritten(self, stage: list[Store], level: int, stored: Stored) -> tuple[Store, ...]:
+        """Rewrite a stage with leaves as loads, and with loads of what an earlier stage has stored."""
+
+        @rewriter
+        def read(node: Node) -> Node | None:
             if node in stored and stored[node][1] < level:
-                return ()
-            if first.setdefault(node, level) == level or (is_cheap(node, stored) and not node.of_row):
-                return node.args
-            place = self._buffer(Place("between", transposed=step < 0), 0, False, "one")
-            load = self._load(place, self._widen(place, node.width), node.width)
-            stored[node] = (load, first[node])
-            stages[first[node]].append(Store(node, *load.data[:2]))
-            return ()
+                return stored[node][0]
+            return self._leaf(node) if node.op == "leaf" else None
 
-        for level, stage in enumerate(stages):
-            for _ in walk([s.expr for s in stage], partial(into, level=level)):
-                pass
-
-    def _rewrite(self, node: Node, level: int, stored: Mapping[Node, tuple[Node, int]], made: dict[Node, Node]) -> Node:
-        """Rewrite a node with leaves as loads, and with loads of what an earlier stage has stored."""
-        if node in stored and stored[node][1] < level:
-            return stored[node][0]
-        if node.op == "leaf":
-            return self._leaf(node)
-        if not node.args:
-            return node
-        if node not in made:
-            args = [self._rewrite(a, level, stored, made) for a in node.args]
-            made[node] = self.graph.node(node.op, *args, width=node.width, data=node.data)
-        return made[node]
+        return tuple(replace(s, expr=read(s.expr)) for s in stage)
 
     def _merge(self, step: int, head: tuple[Store, ...], tail: tuple[Store, ...]) -> tuple[Store, ...]:
         """Merge the tail of step t with the head of step t + step: what one stores the other has at hand."""
         at_hand = {(s.buffer, s.column, s.shift): s.expr for s in tail if not s.add}
 
-        @cache
-        def moved(node: Node) -> Node:
-            if node.op == "load":
-                buffer, column, shift = node.data
-                return at_hand.get((buffer, column, shift + step)) or self._load(
-                    buffer, column, node.width, shift + step
-                )
-            return self.graph.node(node.op, *map(moved, node.args), width=node.width, data=node.data)
+        @rewriter
+        def moved(node: Node) -> Node | None:
+            if node.op != "load":
+                return None
+            place, column, shift = node.data
+            return at_hand.get((place, column, shift + step)) or self._load(place, column, node.width, shift + step)
 
         merged = {(s.buffer, s.column, s.shift): s for s in tail}
         for store in head:
-            expr, key = moved(store.expr), (store.buffer, store.column, store.shift + step)
-            if store.add:
-                key = (store.buffer, store.column, 0)
-                expr = self.graph.simplified("add", merged[key].expr, expr) if key in merged else expr
+            expr, key = moved(store.expr), (store.buffer, store.column, 0 if store.add else store.shift + step)
+            if store.add and key in merged:
+                expr = self.graph.simplified("add", merged[key].expr, expr)
             merged[key] = Store(expr, *key, store.add)
         return tuple(merged.values())
 
 
-def is_cheap(node: Node, stored: Container[Node]) -> bool:
+def spill(
+    stages: Iterable[Sequence[Node]],
+    stored: Stored,
+    keep: Callable[[Node, int], Node],
+    apart: Callable[[Node], bool] = lambda node: False,
+) -> None:
+    """Store what a later stage would have to recompute, where that is costly.
+
+    stages: what each computes. keep: stores a node in a stage, and returns its load. apart: of which nothing is asked.
+    """
+    first: dict[Node, int] = {}
+
+    def into(node: Node, level: int) -> Sequence[Node]:
+        if apart(node) or (node in stored and stored[node][1] < level):
+            return ()
+        if first.setdefault(node, level) == level or (_is_cheap(node, stored) and not node.of_row):
+            return node.args
+        stored[node] = keep(node, first[node]), first[node]
+        return ()
+
+    for level, roots in enumerate(stages):
+        for _ in walk(roots, partial(into, level=level)):
+            pass
+
+
+def _is_cheap(node: Node, stored: Container[Node]) -> bool:
     """Tell whether few operations recompute a node from what is stored, as every number of a row is."""
 
     def left(node: Node, budget: int) -> int:
@@ -493,17 +433,18 @@ def is_cheap(node: Node, stored: Container[Node]) -> bool:
     return left(node, CHEAP) >= 0
 
 
-def _columns(blocks: tuple[Node, ...], buffer: Place, widths: list[int] | None = None) -> list[Store]:
-    """Store blocks side by side."""
-    widths = widths or [e.width for e in blocks]
-    return [
-        Store(e.graph.wide(e, w), buffer, sum(widths[:i])) for i, (e, w) in enumerate(zip(blocks, widths, strict=True))
-    ]
+def _width(blocks: Iterable[Node]) -> int:
+    return sum(e.width for e in blocks)
+
+
+def _columns(blocks: Sequence[Node], place: Place, like: Sequence[Node] = ()) -> list[Store]:
+    """Store blocks side by side, as wide as others where some are given."""
+    like = like or blocks
+    pairs = enumerate(zip(blocks, like, strict=True))
+    return [Store(e.graph.wide(e, wide.width), place, _width(like[:i])) for i, (e, wide) in pairs]
 
 
 def _find(part: tuple[Node, ...], whole: tuple[Node, ...]) -> int | None:
     """Find the column at which blocks stand within others."""
-    for i in range(len(whole) - len(part) + 1):
-        if whole[i : i + len(part)] == part:
-            return sum(e.width for e in whole[:i])
-    return None
+    at = (i for i in range(len(whole) - len(part) + 1) if whole[i : i + len(part)] == part)
+    return next((_width(whole[:i]) for i in at), None)

@@ -12,11 +12,12 @@ from llvmlite import ir
 
 from charrnn.cells import ops
 from charrnn.compiler.arithmetic import I64, Maths, Value
+from charrnn.compiler.blocks import Product
 from charrnn.compiler.graph import Node, walk
-from charrnn.compiler.passes import Pass, Reduction, in_passes
+from charrnn.compiler.passes import Pass, in_passes
 from charrnn.compiler.products import Form, load, loop, store
 from charrnn.compiler.rounding import emit_round, read, write
-from charrnn.compiler.schedule import INDEX, MATRIX, ROUNDED, ROUNDING, SCRATCH, Multiply, Place, Step, Store
+from charrnn.compiler.schedule import INDEX, MATRIX, ROUNDED, ROUNDING, SCRATCH, Place, Step, Store
 
 COLUMNS = 4  # of the table
 
@@ -45,28 +46,27 @@ class Stages:
     def emit_step(self, name: str) -> Any:
         """Emit the function of a step alone, of table, time step, first row, row after the last."""
         way = self.plan.forward
-        stages = [way.head, *way.middle, way.tail] if way.multiply else [way.tail]
-        kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(stages)]
+        kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(way.stages)]
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        table, t, first, end = function.args
-        for kernel, stores, products in zip(kernels, stages, [*way.multiply, ()], strict=True):
-            if stores:
-                builder.call(kernel, [table, t, first, end])
-            for product in products:
-                self.emit_multiply(builder, table, t, first, end, product)
+        for i, kernel in enumerate(kernels):
+            if way.stages[i]:
+                builder.call(kernel, function.args)
+            for product in way.multiply[i] if i < len(way.multiply) else ():
+                self.emit_multiply(builder, product, *function.args)
         builder.ret_void()
         return function
 
-    def emit_multiply(self, builder: Any, table: Any, t: Any, first: Any, end: Any, m: Multiply) -> None:
+    def emit_multiply(self, builder: Any, product: Product, table: Any, t: Any, first: Any, end: Any) -> None:
         """Emit one product of the rows from..to."""
-        of = next(p for p in self.plan.equations.products if p.number == m.product.number)
+        of = self.plan.equations.products[product.number]
         K, N = (sum(e.width for e in blocks) for blocks in (of.left, of.outputs))
-        K, N = (N, K) if m.product.transposed else (K, N)
-        address, row = self._row_of(builder, table, m.left, t, first)
-        left = builder.add(address, I64(m.column * self.size(m.left))), row
-        out = self._row_of(builder, table, m.out, I64(0), first)
-        matrix = [entry(builder, table, self.plan.lines[Place.of(kind, m.product)], 0) for kind in MATRIX]
+        K, N = (N, K) if product.transposed else (K, N)
+        place, column = self.plan.lefts[product.number, product.transposed]
+        address, row = self._row_of(builder, table, place, t, first)
+        left = builder.add(address, I64(column * self.size(place))), row
+        out = self._row_of(builder, table, Place.of("out", product), I64(0), first)
+        matrix = [entry(builder, table, self.plan.lines[Place.of(kind, product)], 0) for kind in MATRIX]
         self.multiply(builder, table, (first, end), left, K, matrix, out, I64(self.form.panels(N)))
 
     def multiply(
@@ -155,8 +155,7 @@ class _Kernel:
 
     def _emit_pass(self, each: Pass) -> None:
         for width in sorted({expr.width for expr in each.expressions} - {0}):
-            stores = [s for s in each.stores if s.expr.width == width]
-            self._emit_blocks(width, stores, [r.of_width(width) for r in each.reductions])
+            self._emit_blocks(width, each.of_width(width))
         # Numbers of a row are stored last: the blocks may read those of the step before in their places.
         numbers = [(s, self._number(s.expr)) for s in each.stores if s.expr.width == 0]
         for s, number in numbers:
@@ -165,9 +164,7 @@ class _Kernel:
     def _looked_up(self, buffer: Place) -> bool:
         return buffer in self.stages.plan.buffers and self.stages.plan.buffers[buffer].slots == "rows"
 
-    def _emit_blocks(self, width: int, stores: list[Store], reductions: list[Reduction]) -> None:
-        reductions = [r for r in reductions if r.given]
-        expressions = Pass(tuple(reductions), tuple(stores)).expressions
+    def _emit_blocks(self, width: int, of: Pass) -> None:
         lanes = (
             1 if self.stages.double else self.stages.form.processor.vector_bytes // 4
         )  # float64 calls the C library, number by number
@@ -176,25 +173,24 @@ class _Kernel:
             if begin == end:
                 continue
             maths = self.stages.maths(self.builder, step)
-            made = {node: maths.splat(self._number(node)) for node in _numbers_of_rows(expressions)}
-            starts = [maths.constant(ops.TABLE[r.node.op].identity or 0).ir for r in reductions]
+            made = {node: maths.splat(self._number(node)) for node in _numbers_of_rows(of.expressions)}
+            starts = [maths.constant(ops.TABLE[node.op].identity or 0).ir for node in of.reductions]
             blocks = loop(self.builder, I64(begin), I64(end), step, starts)
             with blocks as j:
-                results = [self._emit_expr(maths, s.expr, j, made) for s in stores]
+                results = [self._emit_expr(maths, s.expr, j, made) for s in of.stores]
                 reduced = []
-                for r, so_far in zip(reductions, blocks.carried, strict=True):
-                    given = reduce(
-                        partial(maths.apply, r.node.op), [self._emit_expr(maths, e, j, made) for e in r.given]
-                    )
-                    reduced.append(maths.apply(r.node.op, Value(maths, so_far), given).ir)
-                for s, value in zip(stores, results, strict=True):
+                for (node, given), so_far in zip(of.reductions.items(), blocks.carried, strict=True):
+                    apply = partial(maths.apply, node.op)
+                    number = reduce(apply, [self._emit_expr(maths, e, j, made) for e in given])
+                    reduced.append(apply(Value(maths, so_far), number).ir)
+                for s, value in zip(of.stores, results, strict=True):
                     at, size = self._address(s.buffer, s.column, s.shift, j)
                     write(maths, value + read(maths, at, size) if s.add else value, at, size)
                 blocks.carry(reduced)
-            for r, value in zip(reductions, blocks.carried, strict=True):
-                number = maths.reduce(r.node.op, Value(maths, value))
-                others = [self.numbers[r.node]] if r.node in self.numbers else []
-                self.numbers[r.node] = reduce(partial(self.scalar.apply, r.node.op), [*others, number])
+            for node, value in zip(of.reductions, blocks.carried, strict=True):
+                number = maths.reduce(node.op, Value(maths, value))
+                before = self.numbers.get(node)
+                self.numbers[node] = number if before is None else self.scalar.apply(node.op, before, number)
 
     def _number(self, node: Node) -> Value:
         """Emit a number that is one for the whole row, once."""

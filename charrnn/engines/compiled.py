@@ -305,13 +305,13 @@ class _Layer:
             dx = self.buffers[DX].flatten(0, 1)
             dx = self._add_rows(dx) if looked_up else dx
         for product in self.equations.products:
-            if product.number not in self.plan.douts:
+            if (product.number, True) not in self.plan.lefts:
                 continue
-            buffer, column = self.plan.douts[product.number]
+            buffer, column = self.plan.lefts[product.number, True]
             width = sum(e.width for e in product.outputs)
             dout = self.buffers[buffer].flatten(0, 1)[:, column : column + width]
             if product.per_step:
-                place, column = self.plan.lefts[product.number]
+                place, column = self.plan.lefts[product.number, False]
                 K = sum(e.width for e in product.left)
                 left = self.buffers[place][: self.T].flatten(0, 1)[:, column : column + K]
                 _put(grads, self.params[product.weight[0]], *product.weight, left.t() @ dout)

@@ -40,42 +40,37 @@ class Machine(Stages):
     # The loop over time
 
     def _emit_way(self, name: str, way: Way) -> None:
-        stages = {"tail": way.tail}
+        head, *middle = (f"{name}.{i}" for i in ("head", *range(1, len(way.multiply))))
+        stages = {f"{name}.tail": way.stages[-1]}
         if way.multiply:
-            stages |= {"head": way.head, "merged": way.merged}
-            stages |= {str(i + 1): stage for i, stage in enumerate(way.middle)}
-        kernels = {stage: self.emit_kernel(f"{name}.{stage}", stores) for stage, stores in stages.items()}
+            stages |= {head: way.stages[0], f"{name}.merged": way.merged}
+            stages |= dict(zip(middle, way.stages[1:-1], strict=True))
+        kernels = {stage: self.emit_kernel(stage, stores) for stage, stores in stages.items()}
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         table, T, first, end = function.args
         # Steps are counted from 0; t runs downwards on the way back.
         last = builder.sub(T, I64(1))
 
-        def time(i: Any) -> Any:
-            return i if way.step > 0 else builder.sub(last, i)
+        def run(i: Any, stage: str) -> None:
+            """Emit what precedes the last stage of step i, and then that stage."""
+            t = i if way.step > 0 else builder.sub(last, i)
+            for before, products in zip([None, *middle], way.multiply, strict=False):
+                if before is not None:
+                    builder.call(kernels[before], [table, t, first, end])
+                for product in products:
+                    self.emit_multiply(builder, product, table, t, first, end)
+            builder.call(kernels[f"{name}.{stage}"], [table, t, first, end])
 
-        def run(stage: str, t: Any) -> None:
-            builder.call(kernels[stage], [table, t, first, end])
-
-        def before_the_last_stage(t: Any) -> None:
-            for i, multiplies in enumerate(way.multiply):
-                if i > 0:
-                    run(str(i), t)
-                for m in multiplies:
-                    self.emit_multiply(builder, table, t, first, end, m)
-
-        if not way.multiply:
-            with loop(builder, I64(0), T, 1) as i:
-                run("tail", time(i))
-        else:
-            run("head", time(I64(0)))
+        if way.multiply:
+            t = I64(0) if way.step > 0 else builder.sub(last, I64(0))
+            builder.call(kernels[head], [table, t, first, end])
             with loop(builder, I64(0), last, 1) as i:
-                t = time(i)
-                before_the_last_stage(t)
-                run("merged", t)
-            t = time(last)
-            before_the_last_stage(t)
-            run("tail", t)
+                run(i, "merged")
+            run(last, "tail")
+        else:
+            with loop(builder, I64(0), T, 1) as i:
+                run(i, "tail")
         builder.ret_void()
 
     def _emit_add_rows(self) -> None:
