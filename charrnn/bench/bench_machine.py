@@ -65,7 +65,7 @@ def _plain_read() -> Any:
     """Compile a read of n words, whole turns of REGISTERS, so many times over: (words, n, times, where a sum goes)."""
     from llvmlite import ir
 
-    from charrnn.compiler.arithmetic import I64, Maths
+    from charrnn.compiler.arithmetic import I64, Maths, splat
     from charrnn.compiler.objects import compiled, new_module
     from charrnn.compiler.processor import processor
     from charrnn.compiler.products import load, loop, store
@@ -82,7 +82,7 @@ def _plain_read() -> Any:
         with turns as at:
             # A different sum each time, or the compiler would read once.
             places = [builder.add(words, builder.add(at, I64(i * size))) for i in range(REGISTERS)]
-            read = [builder.xor(load(builder, p, starts[0].type), register.splat_whole(k)) for p in places]
+            read = [builder.xor(load(builder, p, starts[0].type), splat(builder, k, register.lanes)) for p in places]
             turns.carry([builder.add(total, each) for total, each in zip(turns.carried, read, strict=True)])
         over.carry(turns.carried)
     total = reduce(builder.add, over.carried)

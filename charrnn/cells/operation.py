@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,23 +12,39 @@ Array = Any  # a NumPy array, a torch tensor or a symbol: the equations do not c
 class Symbol:
     """A stand-in for an array, which records what is done to it; the compiler's graphs are made of such."""
 
-    def record(self, operation: str, *arguments: Any) -> Any:
+    def record(self, operation: str, *arguments: Any) -> Self:
         """Return what stands for the result of an operation, by name."""
         raise NotImplementedError
 
+    def __add__(self, other: Any) -> Self:
+        return self.record("add", self, other)
 
-def _binary(name: str, swapped: bool = False) -> Callable[[Symbol, Any], Any]:
-    def method(self: Symbol, other: Any) -> Any:
-        return self.record(name, other, self) if swapped else self.record(name, self, other)
+    def __radd__(self, other: Any) -> Self:
+        return self.record("add", other, self)
 
-    return method
+    def __sub__(self, other: Any) -> Self:
+        return self.record("sub", self, other)
 
+    def __rsub__(self, other: Any) -> Self:
+        return self.record("sub", other, self)
 
-for _method, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
-    setattr(Symbol, f"__{_method}__", _binary(_name))
-    setattr(Symbol, f"__r{_method}__", _binary(_name, swapped=True))
-for _name in ("neg", "abs"):
-    setattr(Symbol, f"__{_name}__", lambda self, _name=_name: self.record(_name, self))
+    def __mul__(self, other: Any) -> Self:
+        return self.record("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Self:
+        return self.record("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Self:
+        return self.record("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self.record("div", other, self)
+
+    def __neg__(self) -> Self:
+        return self.record("neg", self)
+
+    def __abs__(self) -> Self:
+        return self.record("abs", self)
 
 
 @dataclass(frozen=True, eq=False)

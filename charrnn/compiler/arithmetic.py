@@ -9,11 +9,13 @@ others of float64 are there to be exact, and call the C library.
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
 from charrnn.cells import ops
+from charrnn.cells.operation import Symbol
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 # The upper part of ln 2 = 0.693147180559945309417232... has few bits, so that a whole number of it is exact.
@@ -33,6 +35,21 @@ class BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is not typed
 
     def __hash__(self) -> int:
         return hash(BFloat)
+
+
+def call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
+    """Call a function that is defined elsewhere: LLVM's own, or one of the C library."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), args)
+
+
+def splat(builder: Any, number: Any, lanes: int) -> Any:
+    """Return a number in every lane."""
+    if lanes == 1:
+        return number
+    nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    first = builder.insert_element(nothing, number, I32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
 class Maths:
@@ -61,11 +78,7 @@ class Maths:
         return ir.Constant(kind, value if self.lanes == 1 else [value] * self.lanes)
 
     def call(self, name: str, *args: "Value") -> "Value":
-        module = self.builder.module
-        function = module.globals.get(name) or ir.Function(
-            module, ir.FunctionType(self.number, [self.number] * len(args)), name
-        )
-        return Value(self, self.builder.call(function, [a.ir for a in args]))
+        return Value(self, call(self.builder, name, self.number, [a.ir for a in args]))
 
     def intrinsic(self, name: str, *args: "Value") -> "Value":
         letter = "f64" if self.double else "f32"
@@ -86,25 +99,7 @@ class Maths:
 
     def splat(self, number: "Value") -> "Value":
         """Return one number as many times as there are lanes."""
-        return Value(self, self.splat_bits(number.ir, self.number))
-
-    def splat_whole(self, number: Any) -> Any:
-        """Return one whole number as many times as there are lanes."""
-        return self.splat_bits(number, self.many(self.integer))
-
-    def splat_bits(self, number: Any, kind: Any) -> Any:
-        """Return a number in every lane of a kind of register."""
-        if self.lanes == 1:
-            return number
-        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, I32(0))
-        mask = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, first, mask)
-
-    def lane_numbers(self) -> Any:
-        """Return 0, 1, 2 and so on, in the lanes."""
-        if self.lanes == 1:
-            return self.whole(0)
-        return ir.Constant(self.many(self.integer), list(range(self.lanes)))
+        return Value(self, splat(self.builder, number.ir, self.lanes))
 
     def numbers(self, value: "Value") -> list["Value"]:
         """Return the numbers of all lanes, one by one."""
@@ -208,37 +203,17 @@ class Maths:
         return Value(self, self.builder.bitcast(bits, self.number))
 
 
-class Value:
+class Value(Symbol):
     """Numbers in a register, with the usual operators."""
 
     def __init__(self, maths: Maths, ir_value: Any) -> None:
         self.maths, self.ir = maths, ir_value
 
-    def _operate(self, name: str, a: "Value | float", b: "Value | float") -> "Value":
+    def record(self, operation: str, *arguments: "Value | float") -> "Value":
+        emit = getattr(self.maths.builder, f"f{operation}")
         # A product may be fused with the sum it goes into; nothing else may be changed.
-        a, b = self.maths.of(a), self.maths.of(b)
-        return Value(self.maths, getattr(self.maths.builder, name)(a.ir, b.ir, flags=("contract",)))
-
-    def __add__(self, other: "Value | float") -> "Value":
-        return self._operate("fadd", self, other)
-
-    def __sub__(self, other: "Value | float") -> "Value":
-        return self._operate("fsub", self, other)
-
-    def __rsub__(self, other: "Value | float") -> "Value":
-        return self._operate("fsub", other, self)
-
-    def __mul__(self, other: "Value | float") -> "Value":
-        return self._operate("fmul", self, other)
-
-    def __truediv__(self, other: "Value | float") -> "Value":
-        return self._operate("fdiv", self, other)
-
-    def __rtruediv__(self, other: "Value | float") -> "Value":
-        return self._operate("fdiv", other, self)
-
-    def __neg__(self) -> "Value":
-        return Value(self.maths, self.maths.builder.fneg(self.ir))
+        flags = () if operation == "neg" else ("contract",)
+        return Value(self.maths, emit(*[self.maths.of(a).ir for a in arguments], flags=flags))
 
     def compare(self, how: str, other: "Value | float") -> Any:
         """Return a condition; false where a number is NaN."""

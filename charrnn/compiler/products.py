@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I16, I32, I64, BFloat
+from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, call, splat
 from charrnn.compiler.processor import Processor, processor
 
 I8, FLOAT = ir.IntType(8), ir.FloatType()
@@ -144,7 +144,7 @@ class Form:
             r, i = divmod(n, self.registers)
             if is_int8:
                 of_column = load(builder, builder.add(scales[0], I64(register * i)), total.type)
-                of_row = self._splat(builder, load(builder, builder.add(scales[1], I64(4 * r)), FLOAT))
+                of_row = splat(builder, load(builder, builder.add(scales[1], I64(4 * r)), FLOAT), self.lanes)
                 total = builder.fmul(total, builder.fmul(of_row, of_column))
             at = builder.add(C, builder.mul(c_row, I64(r)))
             store(builder, total, builder.add(at, I64(register * i)))
@@ -195,9 +195,9 @@ class Form:
     def _factors(self, builder: Any, at: Any, halves: Sequence[int]) -> list[Any]:
         """Load what a step takes of a row of A, each in every lane."""
         if self.kind == "bf16":
-            return [self._splat(builder, load(builder, builder.add(at, I64(4 * k)), FLOAT)) for k in halves]
+            return [splat(builder, load(builder, builder.add(at, I64(4 * k)), FLOAT), self.lanes) for k in halves]
         word = {"float64": ir.DoubleType(), "float32": FLOAT}.get(self.kind, I32)
-        return [self._splat(builder, load(builder, at, word, 2 if self.kind == "pairs" else None))]
+        return [splat(builder, load(builder, at, word, 2 if self.kind == "pairs" else None), self.lanes)]
 
     def _columns(self, builder: Any, words: Any, halves: Sequence[int]) -> list[Any]:
         """Widen what was loaded of B to what it is multiplied as."""
@@ -224,7 +224,7 @@ class Form:
             pairs = ir.VectorType(BFloat(), 2 * self.lanes)
             factors, columns = ([builder.bitcast(x, pairs) for x in each] for each in (factors, columns))
             name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * self.processor.vector_bytes}"
-            return [_call(builder, name, sums[0].type, [*sums, *factors, *columns])]
+            return [call(builder, name, sums[0].type, [*sums, *factors, *columns])]
         (total,) = sums
         for k in (0, 1):
             a, b = (self._half(builder, x, k) for (x,) in (factors, columns))
@@ -234,44 +234,31 @@ class Form:
     def _multiply_add(self, builder: Any, a: Any, b: Any, c: Any) -> Any:
         # Where it is not one operation, LLVM would call a function for each number.
         fused = "llvm.fma" if self.processor.fuses else "llvm.fmuladd"
-        return _call(builder, f"{fused}.v{self.lanes}f{64 if self.kind == 'float64' else 32}", c.type, [a, b, c])
+        return call(builder, f"{fused}.v{self.lanes}f{64 if self.kind == 'float64' else 32}", c.type, [a, b, c])
 
     def _added_whole(self, builder: Any, sums: Any, a: Any, b: Any) -> Any:
         """Return sums, int32, + a_0 b_0 + a_1 b_1 of each pair of int16."""
         bits = 8 * self.processor.vector_bytes
         if bits == 512 and self.processor.has("avx512vnni"):
             b = builder.bitcast(b, sums.type)
-            return _call(builder, "llvm.x86.avx512.vpdpwssd.512", sums.type, [sums, a, b])
+            return call(builder, "llvm.x86.avx512.vpdpwssd.512", sums.type, [sums, a, b])
         a = builder.bitcast(a, b.type)
         names = {512: "avx512bw avx512.pmaddw.d.512", 256: "avx2 avx2.pmadd.wd", 128: "sse2 sse2.pmadd.wd"}
         feature, name = names[bits].split()
         if self.processor.has(feature):
-            return builder.add(sums, _call(builder, f"llvm.x86.{name}", sums.type, [a, b]))
+            return builder.add(sums, call(builder, f"llvm.x86.{name}", sums.type, [a, b]))
         for half in (0, 1):
             lanes = ir.Constant(ir.VectorType(I32, self.lanes), list(range(half, 2 * self.lanes, 2)))
             factors = [builder.sext(builder.shuffle_vector(v, v, lanes), sums.type) for v in (a, b)]
             sums = builder.add(sums, builder.mul(*factors))
         return sums
 
-    def _splat(self, builder: Any, number: Any) -> Any:
-        """Return a number in every lane."""
-        nothing = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
-        first = builder.insert_element(nothing, number, I32(0))
-        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
-
 
 def _prefetch(builder: Any, at: Any, size: int) -> None:
     """Ask for as many bytes as a row of a panel has, AHEAD of it."""
     for line in range(0, size, 64):
         place = builder.inttoptr(builder.add(at, I64(AHEAD + line)), I8.as_pointer())
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
-
-
-def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    function = builder.module.globals.get(name) or ir.Function(
-        builder.module, ir.FunctionType(result, [a.type for a in args]), name
-    )
-    return builder.call(function, args)
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
 
 
 class loop:  # noqa: N801  # used as a statement

@@ -9,7 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64, Maths, Value
+from charrnn.compiler.arithmetic import I64, Maths, Value, splat
 from charrnn.compiler.processor import processor
 from charrnn.compiler.products import FLOAT, I8, load, loop, store
 
@@ -166,12 +166,13 @@ def _following(numbers: _Numbers, p: Any, last: Value, last_id: Any) -> tuple[Va
     """Emit the search for what follows an id in the order from the likeliest on: its share, 0 for none, and it."""
     builder, best, best_id = numbers.builder, numbers.one.constant(0), I64(0)
     for maths, begin, end in numbers.parts():
-        starts = [maths.splat(best).ir, maths.splat_whole(best_id)]
+        starts = [splat(builder, start, maths.lanes) for start in (best.ir, best_id)]
         turns = loop(builder, begin, end, maths.lanes, starts)
         with turns as j:
             x, so_far = numbers.read(maths, p, j), Value(maths, turns.carried[0])
-            ids = builder.add(maths.splat_whole(j), maths.lane_numbers())
-            is_later = builder.icmp_signed(">", ids, maths.splat_whole(last_id))
+            lanes = list(range(maths.lanes)) if maths.lanes > 1 else 0
+            ids = builder.add(splat(builder, j, maths.lanes), ir.Constant(maths.many(I64), lanes))
+            is_later = builder.icmp_signed(">", ids, splat(builder, last_id, maths.lanes))
             below, equal = (x.compare(how, maths.splat(last)) for how in ("<", "=="))
             follows = builder.or_(below, builder.and_(equal, is_later))
             is_better = builder.and_(follows, x.compare(">", so_far))
