@@ -17,7 +17,7 @@ from llvmlite import ir
 from charrnn.cells import ops
 from charrnn.cells.operation import Symbol
 
-I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+I16, I32, I64, VOID = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.VoidType()
 # The upper part of ln 2 = 0.693147180559945309417232... has few bits, so that a whole number of it is exact.
 LN2 = {False: (0.693359375, math.log(2) - 0.693359375), True: (0.6931471803691238, 1.9082149292705877e-10)}
 TERMS = {False: 7, True: 13}  # of the series of e^r: the last one is a tenth of an ulp
@@ -35,6 +35,13 @@ class BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is not typed
 
     def __hash__(self) -> int:
         return hash(BFloat)
+
+
+def define(module: Any, name: str, kinds: Sequence[Any], result: Any = VOID, linkage: str = "") -> tuple[Any, Any, Any]:
+    """Define a function; return it, what emits into it, and its arguments."""
+    function = ir.Function(module, ir.FunctionType(result, kinds), name)
+    function.linkage = linkage
+    return function, ir.IRBuilder(function.append_basic_block("entry")), function.args
 
 
 def call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
@@ -221,3 +228,9 @@ class Value(Symbol):
 
     def bits(self) -> Any:
         return self.maths.builder.bitcast(self.ir, self.maths.many(self.maths.integer))
+
+
+def in_parts(builder: Any, n: Any, lanes: int, double: bool = False) -> list[tuple[Maths, Any, Any]]:
+    """Cut n numbers into whole registers and the rest: what computes each part, and where it begins and ends."""
+    whole = builder.and_(n, I64(-lanes))
+    return [(Maths(builder, lanes, double), I64(0), whole), (Maths(builder, 1, double), whole, n)]

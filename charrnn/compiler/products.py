@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, call, splat
+from charrnn.compiler.arithmetic import I16, I32, I64, VOID, BFloat, call, define, splat
 from charrnn.compiler.processor import Processor, processor
 
 I8, FLOAT = ir.IntType(8), ir.FloatType()
@@ -77,10 +77,8 @@ class Form:
             return module.globals[name]
         is_int8 = self.kind == "int8"
         tiles = {height: self._emit_tile(module, height, f"{name}.{height}") for height in self.heights}
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * (10 if is_int8 else 8)), name)
-        function.linkage = "internal"
-        A, a_row, B, C, c_row, rows, steps, panels, *scales = function.args
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        function, builder, arguments = define(module, name, [I64] * (10 if is_int8 else 8), linkage="internal")
+        A, a_row, B, C, c_row, rows, steps, panels, *scales = arguments
         tile_bytes, by = self.registers * self.processor.vector_bytes, 2 if is_int8 else 1
         panel_bytes = self.tiles * tile_bytes
         of_panel = builder.mul(steps, I64(panel_bytes // by))
@@ -122,12 +120,10 @@ class Form:
 
     def _emit_tile(self, module: Any, rows: int, name: str) -> Any:
         is_int8 = self.kind == "int8"
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * (8 if is_int8 else 6)), name)
         # Where LLVM knew the length of the loop, it would unroll it, and then have too few registers.
-        function.linkage = "linkonce_odr"
+        function, builder, arguments = define(module, name, [I64] * (8 if is_int8 else 6), linkage="linkonce_odr")
         function.attributes.add("noinline")
-        A, a_row, B, C, c_row, steps, *scales = function.args
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        A, a_row, B, C, c_row, steps, *scales = arguments
         starts = [builder.add(A, builder.mul(a_row, I64(r))) for r in range(rows)]
         if is_int8:
             sums = self._sums_of_blocks(builder, starts, B, steps)
@@ -258,7 +254,7 @@ def _prefetch(builder: Any, at: Any, size: int) -> None:
     """Ask for as many bytes as a row of a panel has, AHEAD of it."""
     for line in range(0, size, 64):
         place = builder.inttoptr(builder.add(at, I64(AHEAD + line)), I8.as_pointer())
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
+        call(builder, "llvm.prefetch.p0", VOID, [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
 
 
 class loop:  # noqa: N801  # used as a statement

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from llvmlite import ir
-
-from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, Maths, Value
+from charrnn.compiler.arithmetic import I16, I32, I64, BFloat, Maths, Value, define, in_parts
 from charrnn.compiler.processor import processor
 from charrnn.compiler.products import FLOAT, Form, load, loop, store
 
@@ -43,13 +41,8 @@ def emit_round(module: Any, form: Form) -> Any:
     """
     if "round" in module.globals:
         return module.globals["round"]
-    function = ir.Function(module, ir.FunctionType(FLOAT, [I64, I64, I64]), "round")
-    function.linkage = "internal"
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    x, n, rounded = function.args
-    one, lanes = Maths(builder, 1), form.lanes
-    whole = builder.and_(n, I64(-lanes))
-    parts = [(Maths(builder, lanes), I64(0), whole), (one, whole, n)]
+    function, builder, (x, n, rounded) = define(module, "round", [I64] * 3, FLOAT, "internal")
+    one, parts = Maths(builder, 1), in_parts(builder, n, form.lanes)
 
     def number(maths: Maths, j: Any) -> Value:
         return read(maths, builder.add(x, builder.mul(j, I64(4))), 4)

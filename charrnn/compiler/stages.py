@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from functools import partial, reduce
 from typing import Any
 
-from llvmlite import ir
-
 from charrnn.cells import ops
-from charrnn.compiler.arithmetic import I64, Maths, Value
+from charrnn.compiler.arithmetic import I64, Maths, Value, define
 from charrnn.compiler.blocks import Product
 from charrnn.compiler.graph import Node, walk
 from charrnn.compiler.passes import Pass, in_passes
@@ -36,24 +34,22 @@ class Stages:
 
     def emit_kernel(self, name: str, stores: Iterable[Store]) -> Any:
         """Emit the function of a stage, of (table's address, time step, first row, row after the last)."""
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
-        function.linkage = "internal"
+        function, builder, arguments = define(self.module, name, [I64] * 4, linkage="internal")
         passes, scratch = in_passes(tuple(stores), self.plan.buffers, self.form.kind != "pairs")
         self.scratch = max(self.scratch, scratch)
-        _Kernel(self, function, passes).emit()
+        _Kernel(self, builder, arguments, passes).emit()
         return function
 
     def emit_step(self, name: str) -> Any:
         """Emit the function of a step alone, of table, time step, first row, row after the last."""
         way = self.plan.forward
         kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(way.stages)]
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        function, builder, arguments = define(self.module, name, [I64] * 4)
         for i, kernel in enumerate(kernels):
             if way.stages[i]:
-                builder.call(kernel, function.args)
+                builder.call(kernel, arguments)
             for product in way.multiply[i] if i < len(way.multiply) else ():
-                self.emit_multiply(builder, product, *function.args)
+                self.emit_multiply(builder, product, *arguments)
         builder.ret_void()
         return function
 
@@ -121,10 +117,9 @@ def row_of(builder: Any, table: Any, line: int, t: Any, row: Any) -> tuple[Any, 
 class _Kernel:
     """Emits a stage: for each row, pass by pass, for each block, all loads and arithmetic and then the stores."""
 
-    def __init__(self, stages: Stages, function: Any, passes: list[Pass]) -> None:
-        self.stages, self.passes = stages, passes
-        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self.table, self.t, self.first, self.end = function.args
+    def __init__(self, stages: Stages, builder: Any, arguments: Any, passes: list[Pass]) -> None:
+        self.stages, self.builder, self.passes = stages, builder, passes
+        self.table, self.t, self.first, self.end = arguments
         self.bases: dict[tuple[Place, int], Any] = {}
         self.rows: dict[tuple[Place, int], Any] = {}
         self.scalar = stages.maths(self.builder, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64, Maths, Value, splat
+from charrnn.compiler.arithmetic import I64, Maths, Value, define, in_parts, splat
 from charrnn.compiler.processor import processor
 from charrnn.compiler.products import FLOAT, I8, load, loop, store
 
@@ -21,13 +21,11 @@ class _Numbers:
     """Emits loops over V numbers, a register of them at a time and then one by one."""
 
     def __init__(self, builder: Any, V: Any) -> None:
-        self.builder, self.V, self.lanes = builder, V, processor().vector_bytes // 8
+        self.builder, self.V = builder, V
         self.one = Maths(builder, 1, double=True)
 
     def parts(self) -> list[tuple[Maths, Any, Any]]:
-        """Return what computes each part of the numbers, and where that begins and ends."""
-        whole = self.builder.and_(self.V, I64(-self.lanes))
-        return [(Maths(self.builder, self.lanes, double=True), I64(0), whole), (self.one, whole, self.V)]
+        return in_parts(self.builder, self.V, processor().vector_bytes // 8, double=True)
 
     def each(self, emit: Each) -> None:
         """Do something with each number."""
@@ -79,18 +77,13 @@ class _Numbers:
         self.each(lambda m, j: self.write(self.read(m, numbers, j) / m.splat(total), numbers, j))
 
 
-def _function(module: Any, name: str, kinds: list[Any], result: Any) -> tuple[Any, Any, list[Any]]:
-    function = ir.Function(module, ir.FunctionType(result, kinds), name)
-    return function, ir.IRBuilder(function.append_basic_block("entry")), function.args
-
-
 def emit_choose(module: Any) -> Any:
     """Emit the function that draws: of logits (V,) float32, V, allowed (V,) bytes, the four numbers of
     `sampling.filters`, u, and room for 2 V float64. Its result is an id, or -1 where the logits are not finite.
     """
     keep = _emit_keep(module)
     kinds = [I64, I64, I64, I64, DOUBLE, I64]
-    function, builder, (logits, V, allowed, filters, u, p) = _function(module, "choose", kinds, I64)
+    function, builder, (logits, V, allowed, filters, u, p) = define(module, "choose", kinds, I64)
     numbers, one = _Numbers(builder, V), Maths(builder, 1, double=True)
     temperature, top_k, top_p, min_p = (numbers.read(one, filters, I64(k)) for k in range(4))
 
@@ -142,7 +135,7 @@ def _emit_keep(module: Any) -> Any:
     sum of shares at which no more are taken. Of equal ones the lower id goes first. The rest become 0.
     """
     settle = _emit_settle(module)
-    function, builder, (p, V, count, mass) = _function(module, "keep", [I64, I64, I64, DOUBLE], ir.VoidType())
+    function, builder, (p, V, count, mass) = define(module, "keep", [I64, I64, I64, DOUBLE])
     numbers, one = _Numbers(builder, V), Maths(builder, 1, double=True)
     kept = numbers.at(p, V)
     numbers.each(lambda m, j: numbers.write(m.constant(0), kept, j))
@@ -188,7 +181,7 @@ def _following(numbers: _Numbers, p: Any, last: Value, last_id: Any) -> tuple[Va
 
 def _emit_settle(module: Any) -> Any:
     """Emit the function that takes what was kept behind p (V,) as p, and normalises it."""
-    function, builder, (p, V) = _function(module, "settle", [I64, I64], ir.VoidType())
+    function, builder, (p, V) = define(module, "settle", [I64, I64])
     numbers = _Numbers(builder, V)
     kept = numbers.at(p, V)
     numbers.normalise(p, numbers.total(lambda m, j: numbers.write(numbers.read(m, kept, j), p, j)))
@@ -198,7 +191,7 @@ def _emit_settle(module: Any) -> Any:
 
 def emit_cost(module: Any) -> Any:
     """Emit the function of the nats of an id, as `sampling.cost` has them: of logits (V,) float32, V, and the id."""
-    function, builder, (logits, V, id_) = _function(module, "cost", [I64, I64, I64], DOUBLE)
+    function, builder, (logits, V, id_) = define(module, "cost", [I64, I64, I64], DOUBLE)
     numbers = _Numbers(builder, V)
     top = numbers.reduced("maximum", -math.inf, lambda m, j: numbers.logits(m, logits, j))
     total = numbers.reduced("total", 0, lambda m, j: m.exp(numbers.logits(m, logits, j) - m.splat(top)))

@@ -5,7 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I16, I64, Maths
+from charrnn.compiler.arithmetic import I16, I64, Maths, define
 from charrnn.compiler.decoding.draw import emit_choose, emit_cost
 from charrnn.compiler.decoding.driver import LINE, Driver
 from charrnn.compiler.objects import new_module
@@ -44,9 +44,7 @@ class _Emitter:
         self._emit_run()
 
     def _emit_run(self) -> None:
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 7), "run")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        table, t, begin, stop, first, end, scores = function.args
+        _, builder, (table, t, begin, stop, first, end, scores) = define(self.module, "run", [I64] * 7)
         given, drawn, outputs = (partial(row_of, builder, table, LINE[name]) for name in ("given", "drawn", "outputs"))
         ids = self.driver.line(0, INDEX)
         with loop(builder, begin, stop, 1) as n:

@@ -8,9 +8,8 @@ import ctypes
 from typing import Any
 
 import torch
-from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64, Maths
+from charrnn.compiler.arithmetic import I64, Maths, define
 from charrnn.compiler.objects import compiled, new_module
 from charrnn.compiler.products import load, loop
 from charrnn.compiler.rounding import read, write
@@ -46,9 +45,7 @@ class Machine(Stages):
             stages |= {head: way.stages[0], f"{name}.merged": way.merged}
             stages |= dict(zip(middle, way.stages[1:-1], strict=True))
         kernels = {stage: self.emit_kernel(stage, stores) for stage, stores in stages.items()}
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 4), name)
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        table, T, first, end = function.args
+        _, builder, (table, T, first, end) = define(self.module, name, [I64] * 4)
         # Steps are counted from 0; t runs downwards on the way back.
         last = builder.sub(T, I64(1))
 
@@ -74,9 +71,9 @@ class Machine(Stages):
         builder.ret_void()
 
     def _emit_add_rows(self) -> None:
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * 8), "add_rows")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        rows, row_bytes, index, n, sums, sum_bytes, first, end = function.args
+        _, builder, (rows, row_bytes, index, n, sums, sum_bytes, first, end) = define(
+            self.module, "add_rows", [I64] * 8
+        )
         size, sum_size = 2 if self.shape.dtype == torch.bfloat16 else 8 if self.double else 4, 8 if self.double else 4
         lanes = self.shape.processor.vector_bytes // sum_size
         with loop(builder, I64(0), n, 1) as r:
