@@ -9,7 +9,7 @@ import pytest
 from charrnn.generate import rows as rows_module
 from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
-from charrnn.generate.rows import AHEAD, STEPS, Row, SideBySide, side_by_side
+from charrnn.generate.rows import AHEAD, STEPS, OneAfterTheOther, Row, Rows, RowsDecoder, SideBySide
 from charrnn.generate.sampling import Sampling, cost, draws, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
@@ -34,6 +34,13 @@ def ids_of(prime: str) -> np.ndarray:
     return np.concatenate([[ARCHITECTURE.start], TOKENIZER.encode(prime)])
 
 
+def side_by_side(kind: str, most: int) -> SideBySide:
+    made = decoder(kind)
+    if isinstance(made, CompiledDecoder):
+        return Rows(RowsDecoder(made), TOKENIZER, most)
+    return OneAfterTheOther(made, TOKENIZER)
+
+
 def joined(rows: SideBySide, kind: str, n: int, noting: bool = False) -> Row:
     """The n-th of many texts, all of which differ."""
     sampling = Sampling(**{"seed": n // 3, **FILTERS[n % len(FILTERS)]})
@@ -55,7 +62,7 @@ def test_rows_that_come_and_go_are_each_what_it_is_alone(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(rows_module, "AHEAD", 2 * STEPS)  # so that rows use up their numbers
-    rows, waiting = side_by_side(decoder(kind), TOKENIZER, 7), list(range(18))
+    rows, waiting = side_by_side(kind, 7), list(range(18))
     here: dict[int, Row] = {}
     drawn: dict[int, list[int]] = {n: [] for n in waiting}
     moves = 0
@@ -80,7 +87,7 @@ def test_rows_that_come_and_go_are_each_what_it_is_alone(
 
 @pytest.mark.parametrize("kind", ["compiled", "numpy"])
 def test_a_row_without_finite_logits_ends_alone(kind: str) -> None:
-    rows = side_by_side(decoder(kind), TOKENIZER, 3)
+    rows = side_by_side(kind, 3)
     good = joined(rows, kind, 0)
     broken = tuple(tuple(np.full_like(s, np.nan) for s in layer) for layer in decoder(kind).start())
     bad = rows.join(broken, ids_of(""), Sampling(), 0)
@@ -93,7 +100,7 @@ def test_a_row_without_finite_logits_ends_alone(kind: str) -> None:
 
 
 def test_a_prime_is_read_in_moves_and_takes_no_draw() -> None:
-    rows = side_by_side(decoder("compiled"), TOKENIZER, 1)
+    rows = side_by_side("compiled", 1)
     prime = "x" * (2 * AHEAD)  # one id more with the start token
     row = rows.join(decoder("compiled").start(), ids_of(prime), Sampling(seed=3), 4)
     lengths = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from charrnn.compiler import cache
 from charrnn.compiler.decoding import driver as drivers
 from charrnn.compiler.decoding.driver import LINE, Driver
-from charrnn.compiler.decoding.memory import Layout, Workspace
+from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Workspace
 from charrnn.compiler.decoding.memory import Weights as PackedWeights
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
@@ -24,22 +24,28 @@ CHUNKS = (1, 2, 4, 8, 16)  # characters drawn before they are handed out: the fi
 NOT_GIVEN = np.full(max(CHUNKS), -1)
 WINDOW = 1024
 
-TRIED_SEED, TRIED_IDS = 7, 4  # of the weights, and of the text, by which new code is tried
+TRIED_SEED, TRIED_IDS = 7, 4  # of the weights, and of the texts, by which new code is tried
+TRIED_ROWS = 5  # where it is for several: not a multiple of any tile
 TOLERANCE = {"float32": 1e-3, "bf16": 0.1, "int8": 0.2}  # of the logits' norm; wrong code is far off
 
 Run = Callable[..., None]
 
 
-def prepare(architecture: Architecture, kept: str = "float32") -> tuple[Driver, Run, str | None]:
+def prepare(architecture: Architecture, kept: str = "float32", rows: bool = False) -> tuple[Driver, Run, str | None]:
     """Return the driver, its compiled `run` for models of these sizes, and a note for the user or None.
 
-    Compiled once, and then tried against NumPy; later it is loaded from disk. Raises CharRNNError where the equations
-    cannot be compiled or the code is wrong on this processor.
+    rows: as `drivers.make` has it. Compiled once, and then tried against NumPy; later it is loaded from disk. Raises
+    CharRNNError where the equations cannot be compiled or the code is wrong on this processor.
     """
-    driver = drivers.make(architecture, kept)
+    driver = drivers.make(architecture, kept, rows)
     run, code = load(driver)
-    if code.is_new:
-        _try(architecture, kept, code)
+    if code.is_new and not (error := _error(architecture, driver, run, TRIED_ROWS if rows else 1)) <= TOLERANCE[kept]:
+        cache.forget(code.key)
+        raise CharRNNError(
+            f"code compiled for {architecture.cell} computes something else than its equations on this processor "
+            f"(logits differ by {error:.2g} of their norm)",
+            "please report it with what `charrnn env` prints",
+        )
     return driver, run, code.note
 
 
@@ -56,37 +62,33 @@ def _compiled(driver: Driver) -> bytes:
     return object_code(source(driver))
 
 
-def _try(architecture: Architecture, kept: str, code: cache.Code) -> None:
-    """Raise CharRNNError where compiled code, which is forgotten then, differs from NumPy by more than rounding."""
-    weights = architecture.initial(TRIED_SEED)
-    compiled, exact = CompiledDecoder(architecture, weights, kept), Decoder(architecture, weights, "numpy")
-    states = [compiled.start(), exact.start()]
-    for id_ in np.arange(TRIED_IDS) * architecture.start // TRIED_IDS:
-        found = []
-        for i, decoder in enumerate((compiled, exact)):
-            logits, states[i] = decoder.step(np.array([id_]), states[i])
-            found.append(logits)
-        refuse_difference(architecture, kept, code, *found)
-
-
-def refuse_difference(
-    architecture: Architecture, kept: str, code: cache.Code, logits: NDArray[Any], expected: NDArray[Any]
-) -> None:
-    """Raise CharRNNError where logits of compiled code, which is forgotten then, are not those that NumPy gives."""
-    exact = expected.astype(np.float64)
-    error = np.linalg.norm(logits.astype(np.float64) - exact) / np.linalg.norm(exact)
-    if not error <= TOLERANCE[kept]:  # NaN differs too
-        cache.forget(code.key)
-        raise CharRNNError(
-            f"code compiled for {architecture.cell} computes something else than its equations on this processor "
-            f"(logits differ by {error:.2g} of their norm)",
-            "please report it with what `charrnn env` prints",
-        )
+def _error(architecture: Architecture, driver: Driver, run: Run, rows: int) -> float:
+    """Return by how much of their norm logits of compiled code differ from those that NumPy gives, at most; or NaN."""
+    weights, V, errors = architecture.initial(TRIED_SEED), architecture.vocabulary, []
+    exact = Decoder(architecture, weights, "numpy")
+    state, work = exact.start(rows), Workspace(driver, Layout(driver, packed(driver, exact, weights), rows))
+    ids = np.zeros((rows, AT_ONCE), np.int64)
+    ids[:, :TRIED_IDS] = (np.arange(rows * TRIED_IDS) * (V + 1) // (rows * TRIED_IDS)).reshape(rows, TRIED_IDS)
+    work.point(given=ids, drawn=np.empty_like(ids))
+    for r in range(rows):
+        work.enter(exact.start(), r)
+    for n in range(TRIED_IDS):
+        run(work.address, 0, n, n + 1, 0, rows, 1)
+        logits, state = exact.step(ids[:, n], state)
+        differences = work.array(LINE["logits"], driver.real)[0, :, :V] - logits.astype(np.float64)
+        errors.append(np.linalg.norm(differences, axis=1) / np.linalg.norm(logits, axis=1))
+    return float(np.max(errors))
 
 
 def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:
     """Tell whether what `prepare` compiles is on disk. Raises CharRNNError where the equations cannot be compiled."""
     return cache.is_kept(drivers.make(architecture, kept).description, drivers.made_by())
+
+
+def packed(driver: Driver, decoder: Decoder, weights: Weights) -> PackedWeights:
+    """Return the weights of a decoder as a driver wants them."""
+    parameters = lambda layer, name: weights[f"layers.{layer}.{name}"]  # noqa: E731
+    return PackedWeights(driver, parameters, decoder.first, decoder.head, decoder.bias)
 
 
 class CompiledDecoder(Decoder):
@@ -106,14 +108,9 @@ class CompiledDecoder(Decoder):
         self.engine, self.kept = "native", kept  # the engine's name in settings and files
         self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
-        self._source = weights
-        self._weights = self.packed(self._driver)
+        self.weights = weights
+        self._weights = packed(self._driver, self, weights)
         self._layout = Layout(self._driver, self._weights, 1)
-
-    def packed(self, driver: Driver) -> PackedWeights:
-        """Return the weights as a driver wants them."""
-        parameters = lambda layer, name: self._source[f"layers.{layer}.{name}"]  # noqa: E731
-        return PackedWeights(driver, parameters, self.first, self.head, self.bias)
 
     @property
     def bytes_per_character(self) -> int:

@@ -12,25 +12,21 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compiler.cache import Code
-from charrnn.compiler.decoding import driver as drivers
 from charrnn.compiler.decoding.driver import LINE
 from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Workspace
 from charrnn.errors import CharRNNError, WrongCodeWarning
-from charrnn.generate.compiled import TRIED_IDS, TRIED_SEED, CompiledDecoder, load, refuse_difference
+from charrnn.generate.compiled import CompiledDecoder, packed, prepare
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
-from charrnn.model.architecture import Architecture
 from charrnn.text.text_stream import TextStream
 from charrnn.text.tokenizer import Tokenizer
 
 STEPS = AT_ONCE  # ids by which every row moves on at a time
-TRIED_ROWS = 5  # by which new code is tried: not a multiple of any tile
 AHEAD = 16 * STEPS  # numbers that are made at a time to draw a row's ids with
 
 
@@ -58,20 +54,36 @@ class Row:
         return taken
 
 
-class SideBySide(Protocol):
+class SideBySide:
     """Rows that come and go. One thread at a time may call."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
         """Add a row that goes on from a state of one row: it reads `given`, (N,) with N of 1 or more, then draws.
 
         completion: its number, which with the seed says what is drawn. noting: whether its logits are wanted.
         """
+        row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
+        self._rows.append(row)
+        self._begin(row)
+        return row
+
+    def _begin(self, row: Row) -> None:
+        """Prepare for a row, the last of all."""
 
     def leave(self, row: Row) -> None:
-        """Take a row out."""
+        """Take a row out; the last one takes its place."""
+        self._rows[self._rows.index(row)] = self._rows[-1]
+        self._rows.pop()
 
     def move_on(self) -> None:
         """Move every row on by STEPS ids, read and then drawn."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -103,16 +115,6 @@ def in_groups(decoder: Decoder, tokenizer: Tokenizer, most: int) -> Groups:
     return Groups([Rows(weights, tokenizer, size, with_costs=False, cores=1) for _ in range(cores)], few)
 
 
-def side_by_side(decoder: Decoder, tokenizer: Tokenizer, most: int, with_costs: bool = True) -> SideBySide:
-    """Return room for up to `most` rows of a decoder: in machine code where it is compiled, else one after the other.
-
-    with_costs: whether the nats of what is drawn are wanted. Where their code is wrong on this processor, that is said,
-    and they are decoded one after the other.
-    """
-    weights = for_rows(decoder) if isinstance(decoder, CompiledDecoder) else None
-    return OneAfterTheOther(decoder, tokenizer) if weights is None else Rows(weights, tokenizer, most, with_costs)
-
-
 def for_rows(decoder: CompiledDecoder) -> "RowsDecoder | None":
     """Return the weights of a decoder as many rows read them; None, with a warning, where their code is wrong here."""
     try:
@@ -129,11 +131,8 @@ class RowsDecoder:
     def __init__(self, decoder: CompiledDecoder):
         """Raises CharRNNError where the equations cannot be compiled or the code is wrong on this processor."""
         self.decoder = decoder
-        self.driver = drivers.make(decoder.architecture, decoder.kept, rows=True)
-        self.run, code = load(self.driver)
-        if code.is_new:
-            _try(decoder.architecture, decoder.kept, code)
-        self.weights = decoder.packed(self.driver)
+        self.driver, self.run, _ = prepare(decoder.architecture, decoder.kept, rows=True)
+        self.weights = packed(self.driver, decoder, decoder.weights)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
@@ -158,52 +157,15 @@ class RowsDecoder:
         return [of(queue) for queue in waiting]
 
 
-class _Automaton(Protocol):
-    """What of a tokenizer says which ids may follow others."""
-
-    @property
-    def allowed(self) -> NDArray[np.bool_]: ...
-    @property
-    def next_state(self) -> NDArray[np.int16]: ...
-
-
-@dataclass(frozen=True)
-class _Free:
-    """The automaton of a text in which every id may follow."""
-
-    allowed: NDArray[np.bool_]
-    next_state: NDArray[np.int16]
-
-
-def _try(architecture: Architecture, kept: str, code: Code) -> None:
-    """Raise CharRNNError where compiled rows, whose code is forgotten then, differ from NumPy by more than rounding."""
-    weights, V = architecture.initial(TRIED_SEED), architecture.vocabulary
-    compiled, exact = CompiledDecoder(architecture, weights, kept), Decoder(architecture, weights, "numpy")
-    together = Rows(RowsDecoder(compiled), _Free(np.ones((1, V), np.bool_), np.zeros((1, V), np.int16)), TRIED_ROWS)
-    firsts = [n * V // TRIED_ROWS for n in range(TRIED_ROWS)]
-    rows = [together.join(exact.start(), np.array([id_]), Sampling(), n, True) for n, id_ in enumerate(firsts)]
-    together.move_on()
-    for row, first in zip(rows, firsts, strict=True):
-        state = exact.start()
-        for id_, logits in zip([first, *row.ids][:TRIED_IDS], row.logits, strict=False):
-            expected, state = exact.step(np.array([id_]), state)
-            refuse_difference(architecture, kept, code, logits, expected[0])
-
-
-class Rows:
+class Rows(SideBySide):
     """As `SideBySide`, in machine code, on all cores."""
 
     def __init__(
-        self,
-        weights: RowsDecoder,
-        tokenizer: _Automaton,
-        most: int,
-        with_costs: bool = True,
-        cores: int | None = None,
+        self, weights: RowsDecoder, tokenizer: Tokenizer, most: int, with_costs: bool = True, cores: int | None = None
     ):
         """most: rows at once. with_costs: whether the nats of what is drawn are wanted. cores: all when None."""
+        super().__init__()
         self._weights, self._with_costs = weights, with_costs
-        self._rows: list[Row] = []
         self._V = weights.decoder.architecture.vocabulary
         self._work = work = Workspace(weights.driver, Layout(weights.driver, weights.weights, most))
         work.give(tokenizer.allowed, tokenizer.next_state)
@@ -223,27 +185,19 @@ class Rows:
         # Threads of a pool end when nobody holds it any more.
         self._pool = ThreadPoolExecutor(self._cores, "rows")
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
-        """As `SideBySide.join`. There are fewer than `most` rows."""
-        row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
-        r = len(self._rows)
-        self._rows.append(row)
-        self._work.enter(state, r)
-        self._position[r], self._filters[r], self._next[r] = 0, filters(sampling, self._V), 0
+    def _begin(self, row: Row) -> None:
+        r = len(self) - 1
+        self._work.enter(row.state, r)
+        self._position[r], self._filters[r], self._next[r] = 0, filters(row.sampling, self._V), 0
         row.source.random(out=self._random[r])
-        return row
 
     def leave(self, row: Row) -> None:
         """As `SideBySide.leave`."""
-        r, last = self._rows.index(row), len(self._rows) - 1
+        r, last = self._rows.index(row), len(self) - 1
         for array in (self._position, self._filters, self._random, self._next):
             array[r] = array[last]
         self._work.move(last, r)
-        self._rows[r] = self._rows[last]
-        self._rows.pop()
+        super().leave(row)
 
     def move_on(self) -> None:
         """As `SideBySide.move_on`."""
@@ -303,54 +257,44 @@ class Rows:
                     row.logits.append(self._logits[r, : self._V].copy())
 
 
-class OneAfterTheOther:
+class OneAfterTheOther(SideBySide):
     """As `SideBySide`, with any decoder: every row is stepped alone, so that it gets what it would get alone."""
 
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer):
+        super().__init__()
         self._decoder, self._tokenizer = decoder, tokenizer
-        self._rows: dict[Row, TextStream] = {}
-        self._following: dict[Row, NDArray[np.float32]] = {}  # the logits after what a row has read
-
-    def join(self, state: State, given: NDArray[Any], sampling: Sampling, completion: int, noting: bool = False) -> Row:
-        """As `SideBySide.join`."""
-        row = Row(state, np.array(given, np.int64), sampling, draws(sampling.seed, completion), noting)
-        self._rows[row] = TextStream(self._tokenizer)
-        return row
+        self._drawing: dict[Row, Iterator[tuple[int, float, NDArray[np.float32]]]] = {}
 
     def leave(self, row: Row) -> None:
         """As `SideBySide.leave`."""
-        del self._rows[row]
-        self._following.pop(row, None)
+        super().leave(row)
+        self._drawing.pop(row, None)
 
     def move_on(self) -> None:
         """As `SideBySide.move_on`."""
-        for row, stream in self._rows.items():
-            taken = row.takes(STEPS)
-            row.ids, row.costs, row.logits = [], [], []
+        for row in self._rows:
+            taken, row.ids, row.costs, row.logits = row.takes(STEPS), [], [], []
+            if len(row.given):
+                row.state = self._decoder.read(taken, row.state)
+                continue
             if len(taken):
                 row.state = self._decoder.read(taken[:-1], row.state)
-                self._read(row, int(taken[-1]))
-            for _ in range(STEPS - len(taken)):
-                if not self._draw(row, stream):
-                    break
+                self._drawing[row] = self._drawn(row, int(taken[-1]))
+            for id_, nats, logits in itertools.islice(self._drawing[row], STEPS - len(taken)):
+                row.ids.append(id_)
+                row.costs.append(nats)
+                if row.is_noting:
+                    row.logits.append(logits)
 
-    def _draw(self, row: Row, stream: TextStream) -> bool:
-        """Draw an id and read it; False where the logits are not finite."""
-        logits = self._following[row]
-        allowed = self._tokenizer.allowed[stream.state]
-        if not np.isfinite(logits[allowed].max()):
-            row.ids.append(-1)
-            row.costs.append(0.0)
-            return False
-        id_ = draw(distribution(logits, allowed, row.sampling), row.source.random())
-        row.ids.append(id_)
-        row.costs.append(cost(logits, id_))
-        if row.is_noting:
-            row.logits.append(logits)
-        stream.push(id_)
-        self._read(row, id_)
-        return True
-
-    def _read(self, row: Row, id_: int) -> None:
-        logits, row.state = self._decoder.step(np.array([id_]), row.state)
-        self._following[row] = logits[0]
+    def _drawn(self, row: Row, id_: int) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
+        """Read an id, then draw others: each with its nats and the logits; -1 where they are not finite."""
+        stream, state = TextStream(self._tokenizer), row.state
+        while True:
+            (logits,), state = self._decoder.step(np.array([id_]), state)
+            allowed = self._tokenizer.allowed[stream.state]
+            if not np.isfinite(logits[allowed].max()):
+                yield -1, 0.0, logits
+                return
+            id_ = draw(distribution(logits, allowed, row.sampling), row.source.random())
+            stream.push(id_)
+            yield id_, cost(logits, id_), logits

@@ -68,11 +68,12 @@ class Weights:
 class Layout:
     """Where the memory of some rows has what. size: bytes. table: as for memory that begins at 0.
 
-    is_inside: 1 for each number of the table that is an address in that memory. real: the dtype of arithmetic.
+    is_inside: 1 for each number of the table that is an address in that memory. real: the dtype of arithmetic. weights:
+    held as long as a table says where they are.
     """
 
     def __init__(self, driver: Driver, weights: Weights, rows: int) -> None:
-        self.rows, self.size, self.real = rows, 0, driver.real
+        self.rows, self.size, self.real, self.weights = rows, 0, driver.real, weights
         self.table = weights.table.copy()
         self.is_inside = np.zeros_like(self.table)
         form, V = driver.form, weights.V
