@@ -4,7 +4,8 @@ A stage runs some rows. Every function gets a table with a line for each buffer:
 the next, bytes from one row to the next, and a mask for slots (-1 all, 1 two that take turns, 0 one).
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -45,13 +46,18 @@ class Stages:
         way = self.plan.forward
         kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(way.stages)]
         function, builder, arguments = define(self.module, name, [I64] * 4)
-        for i, kernel in enumerate(kernels):
-            if way.stages[i]:
-                builder.call(kernel, arguments)
-            for product in way.multiply[i] if i < len(way.multiply) else ():
-                self.emit_multiply(builder, product, *arguments)
+        used = [kernel if stores else None for kernel, stores in zip(kernels, way.stages, strict=True)]
+        self.emit_stages(builder, used, way.multiply, arguments)
         builder.ret_void()
         return function
+
+    def emit_stages(self, builder: Any, kernels: list[Any], multiply: Sequence[Sequence[Product]], at: Any) -> None:
+        """Emit stages, None for what is left out, each with the products that follow it. at: their arguments."""
+        for kernel, products in itertools.zip_longest(kernels, multiply, fillvalue=()):
+            if kernel is not None:
+                builder.call(kernel, at)
+            for product in products:
+                self.emit_multiply(builder, product, *at)
 
     def emit_multiply(self, builder: Any, product: Product, table: Any, t: Any, first: Any, end: Any) -> None:
         """Emit one product of the rows from..to."""

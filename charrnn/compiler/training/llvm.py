@@ -39,35 +39,23 @@ class Machine(Stages):
     # The loop over time
 
     def _emit_way(self, name: str, way: Way) -> None:
-        head, *middle = (f"{name}.{i}" for i in ("head", *range(1, len(way.multiply))))
-        stages = {f"{name}.tail": way.stages[-1]}
-        if way.multiply:
-            stages |= {head: way.stages[0], f"{name}.merged": way.merged}
-            stages |= dict(zip(middle, way.stages[1:-1], strict=True))
-        kernels = {stage: self.emit_kernel(stage, stores) for stage, stores in stages.items()}
+        kernels = [self.emit_kernel(f"{name}.{i}", stores) for i, stores in enumerate(way.stages)]
         _, builder, (table, T, first, end) = define(self.module, name, [I64] * 4)
         # Steps are counted from 0; t runs downwards on the way back.
         last = builder.sub(T, I64(1))
 
-        def run(i: Any, stage: str) -> None:
-            """Emit what precedes the last stage of step i, and then that stage."""
-            t = i if way.step > 0 else builder.sub(last, i)
-            for before, products in zip([None, *middle], way.multiply, strict=False):
-                if before is not None:
-                    builder.call(kernels[before], [table, t, first, end])
-                for product in products:
-                    self.emit_multiply(builder, product, table, t, first, end)
-            builder.call(kernels[f"{name}.{stage}"], [table, t, first, end])
+        def at(i: Any) -> tuple[Any, ...]:
+            return table, i if way.step > 0 else builder.sub(last, i), first, end
 
         if way.multiply:
-            t = I64(0) if way.step > 0 else builder.sub(last, I64(0))
-            builder.call(kernels[head], [table, t, first, end])
+            merged = self.emit_kernel(f"{name}.merged", way.merged)
+            builder.call(kernels[0], at(I64(0)))
             with loop(builder, I64(0), last, 1) as i:
-                run(i, "merged")
-            run(last, "tail")
+                self.emit_stages(builder, [None, *kernels[1:-1], merged], way.multiply, at(i))
+            self.emit_stages(builder, [None, *kernels[1:]], way.multiply, at(last))
         else:
             with loop(builder, I64(0), T, 1) as i:
-                run(i, "tail")
+                builder.call(kernels[0], at(i))
         builder.ret_void()
 
     def _emit_add_rows(self) -> None:
