@@ -20,7 +20,7 @@ from charrnn.compiler import blocks
 from charrnn.compiler.processor import processor
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
-from charrnn.compiler.training.products import Shape
+from charrnn.compiler.training.products import form, pack
 from charrnn.engines import fused
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
@@ -303,8 +303,8 @@ def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
     for rows, columns in ((6, 70), (7, 71)):
         matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
         K, N = (columns, rows) if transposed else (rows, columns)
-        shape = Shape(dtype)
-        packed = shape.pack(matrix, transposed).view(dtype).flatten()
+        shape = form(dtype)
+        packed = pack(matrix, shape, transposed).view(dtype).flatten()
         assert torch.equal(packed[packed != 0].sort().values, matrix[matrix != 0].sort().values)
         rows_packed = K + K % 2 if dtype == torch.bfloat16 else K
         assert packed.numel() == shape.panels(N) * shape.panel * rows_packed

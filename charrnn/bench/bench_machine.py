@@ -144,7 +144,7 @@ class Tile:
         from charrnn.compiler.products import loop
         from charrnn.compiler.training import products
 
-        shape = products.Shape(dtype)
+        shape = products.form(dtype)
         module = new_module()
         product = shape.emit(module)
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "tiles")
@@ -159,7 +159,7 @@ class Tile:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self._arrays = []
         for _ in range(threads):
-            packed = shape.pack(torch.ones(TILE_DEPTH, shape.panel), False)
+            packed = products.pack(torch.ones(TILE_DEPTH, shape.panel, dtype=dtype), shape, False)
             a, c = torch.ones(TILE_ROWS, TILE_DEPTH, dtype=dtype), torch.empty(TILE_ROWS, shape.panel, dtype=wide)
             self._arrays.append((a, packed, c))
         self.operations = 2 * TILE_ROWS * TILE_DEPTH * shape.panel * TILE_TIMES * threads / 1e9

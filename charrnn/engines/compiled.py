@@ -25,12 +25,12 @@ from torch import Tensor
 
 from charrnn.cells.cell import Cell
 from charrnn.compiler import cache
-from charrnn.compiler.blocks import UnsupportedError
+from charrnn.compiler.blocks import Product, UnsupportedError
 from charrnn.compiler.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Place, X, make_plan
 from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.derivative import differentiate, trace
 from charrnn.compiler.training.llvm import Machine
-from charrnn.compiler.training.products import ROWS
+from charrnn.compiler.training.products import ROWS, pack
 from charrnn.engines import agreement, loop
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 from charrnn.errors import WrongCodeWarning
@@ -111,7 +111,7 @@ def _is_right(machine: Machine, cell: Cell, shapes: dict[str, tuple[int, ...]], 
     """
     if not machine.code.is_new:
         return True
-    wrong = agreement.difference(cell, shapes, I, H, machine.shape.dtype, partial(_run, machine))
+    wrong = agreement.difference(cell, shapes, I, H, machine.dtype, partial(_run, machine))
     if wrong is None:
         return True
     cache.forget(machine.code.key)
@@ -144,7 +144,7 @@ class _Layer:
         self.machine, self.plan, self.names = machine, machine.trained, names
         self.index, self.training = index.contiguous(), training
         self.T, self.B = index.shape
-        self.dtype = machine.shape.dtype
+        self.dtype = machine.dtype
         self.wide = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.equations = self.plan.equations
         # bf16 numbers are multiplied in pairs. The last of an odd number is paired with what comes next in its row, of
@@ -163,17 +163,13 @@ class _Layer:
     # Buffers
 
     def _slots(self, buffer: Buffer) -> int:
-        if buffer.place == self.plan.y[0]:
-            return self.T + self.plan.y[1]
-        if buffer.place.kind == "state":
-            return self.T + 1 if self._kept(buffer.place) else 2
-        if buffer.slots == "turns":
-            return 2
-        return (self.T + (buffer.slots == "state")) if self.training and buffer.slots in ("history", "state") else 1
-
-    def _kept(self, state: Place) -> bool:
-        """Tell whether a state is kept for every step, or only the last one."""
-        return self.plan.y[0] == state or (self.training and state.which in self.plan.kept)
+        if buffer.slots not in ("history", "state"):
+            return 2 if buffer.slots == "turns" else 1
+        is_state = buffer.place.kind == "state"
+        is_read = self.training and (not is_state or buffer.place.which in self.plan.kept)
+        if is_read or buffer.place == self.plan.y[0]:
+            return self.T + (buffer.slots == "state")
+        return 2 if is_state else 1
 
     def _allocate(self, forwards: bool) -> None:
         """Make what is still missing of the buffers of one way through time."""
@@ -181,7 +177,7 @@ class _Layer:
             if place not in self.buffers and _is_of_way(place, forwards):
                 width = buffer.width
                 if place.kind == "out":
-                    width = self.machine.shape.panels(width) * self.machine.shape.panel
+                    width = self.machine.form.panels(width) * self.machine.form.panel
                 multiplied = place.kind in ("left", "dout")
                 if multiplied and self.unpaired:
                     width += 2 - width % 2  # so that the last of a row has a neighbour, wherever its product begins
@@ -207,11 +203,9 @@ class _Layer:
                 table[line] = address + (part * tensor.stride(0) * size if place.kind == "dvector" else 0), 0, 0, 0
             elif slots == "rows":
                 table[line] = address, 0, tensor.stride(0) * size, 0
-            elif tensor.ndim == 3:
+            else:
                 mask = 0 if len(tensor) == 1 else 1 if len(tensor) == 2 and slots in ("state", "turns") else -1
                 table[line] = address, tensor.stride(0) * size, tensor.stride(1) * size, mask
-            else:
-                table[line] = address, 0, 0, 0
         table[self.plan.lines[INDEX]] = self.index.data_ptr(), 8 * self.B, 8, -1
         table[self.plan.lines[SCRATCH]] = scratch.data_ptr(), 0, 0, 0
         return table
@@ -233,20 +227,20 @@ class _Layer:
         buffers[X] = x.detach().to(self.dtype).contiguous()
         for product in self.equations.products:
             if product.per_step:
-                buffers[Place.of("packed", product)] = self.machine.shape.pack(self._matrix(product.weight), False)
+                buffers[Place.of("packed", product)] = self._packed(product)
             else:
                 buffers[Place.of("out", product)] = buffers[X] @ self._matrix(product.weight).to(self.dtype)
-        self._give_vectors()
+        for place in plan.buffers:
+            if place.kind == "vector" and isinstance(place.which, tuple):
+                buffers[place] = self._matrix(place.which).to(self.wide).contiguous()
         self._allocate(forwards=True)
         for j, state in enumerate(states):
             buffers[Place("state", j)][0].copy_(state)
         self._in_parts(self.machine.forward)
-        last = [
-            buffers[Place("state", j)][-1 if self._kept(Place("state", j)) else self.T & 1] for j in range(len(states))
-        ]
+        last = [buffers[Place("state", j)] for j in range(len(states))]
         place, slot = plan.y
         y = buffers[place][slot : slot + self.T, :, : sum(e.width for e in self.equations.y)]
-        result = (y, *(s.clone() for s in last))
+        result = (y, *(slots[self.T % len(slots)].clone() for slots in last))
         needed = {X, SAVED, place, *(Place("state", j) for j in plan.kept), *(left for left, _ in plan.lefts.values())}
         self._release(needed | {each for each in buffers if each.kind == "vector"} if self.training else set())
         return result
@@ -255,11 +249,8 @@ class _Layer:
         name, k = weight
         return self.params[name].detach() if k is None else self.params[name].detach()[k]
 
-    def _give_vectors(self) -> None:
-        for place in self.plan.buffers:
-            if place.kind == "vector":
-                assert isinstance(place.which, tuple)
-                self.buffers[place] = self._matrix(place.which).to(self.wide).contiguous()
+    def _packed(self, product: Product) -> Tensor:
+        return pack(self._matrix(product.weight).to(self.dtype), self.machine.form, product.transposed)
 
     def _release(self, keep: set[Place]) -> None:
         """Let go of buffers; those of a size that is worth it are used again by the next run."""
@@ -275,7 +266,7 @@ class _Layer:
         plan, buffers = self.plan, self.buffers
         buffers[DY] = dy.to(self.dtype).contiguous()
         for product in self.plan.derivative.products:
-            buffers[Place.of("packed", product)] = self.machine.shape.pack(self._matrix(product.weight), True)
+            buffers[Place.of("packed", product)] = self._packed(product)
         for buffer in plan.buffers.values():
             if buffer.place.kind == "dvector":
                 buffers[buffer.place] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
@@ -288,12 +279,9 @@ class _Layer:
         for (name, k), place in plan.vectors.items():
             _put(grads, self.params[name], name, k, buffers[place].sum(0))
         before = [buffers[Place("dstate", j)][0].clone() for j in range(len(dstates))]
-        result = (
-            dx,
-            *before,
-            *(None if name not in grads else grads[name].to(self.params[name].dtype) for name in self.names),
-        )
         self._release(set())
+        of_params = ((grads.get(name), param) for name, param in self.params.items())
+        result = (dx, *before, *(None if grad is None else grad.to(param.dtype) for grad, param in of_params))
         return tuple(g if wanted else None for g, wanted in zip(result, needed, strict=True))
 
     def _products(self, grads: dict[str, Tensor], dx_needed: bool) -> Tensor | None:

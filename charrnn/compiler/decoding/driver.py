@@ -71,15 +71,6 @@ class Driver:
         """The dtype of arithmetic."""
         return np.dtype(np.float64 if self.form.kind == "float64" else np.float32)
 
-    def blocks(self, layer: int) -> list[list[tuple[int, int]]]:
-        """List the blocks of each state of a layer: the number and the width of each."""
-        blocks, of_states = list(enumerate(leaf.width for leaf in self.steps[layer].equations.before)), []
-        for width in self.states:
-            n = width // blocks[0][1]
-            of_states.append(blocks[:n])
-            blocks = blocks[n:]
-        return of_states
-
     def line(self, layer: int, place: Place) -> int:
         """Return the line of a layer's buffer."""
         return self.first_line(layer) + self.steps[layer].lines[place]

@@ -111,8 +111,8 @@ class Layout:
 class Workspace:
     """The memory in which some texts are decoded. t: the step that comes next.
 
-    table: for compiled code, and its address. states: of each layer and state the blocks
-    of it, each (2, rows, features); of the two, t & 1 is the one that step t begins with.
+    table: for compiled code, and its address. states: of each layer the blocks of all states, each (2, rows, features);
+    of the two, t & 1 is the one that step t begins with.
     """
 
     def __init__(self, driver: Driver, layout: Layout) -> None:
@@ -123,11 +123,12 @@ class Workspace:
         self.address = self.table.ctypes.data
         self.states = [
             [
-                [self.array(driver.line(layer, Place("state", j)), layout.real)[:, :, :width] for j, width in blocks]
-                for blocks in driver.blocks(layer)
+                self.array(driver.line(layer, Place("state", j)), layout.real)[:, :, : leaf.width]
+                for j, leaf in enumerate(step.equations.before)
             ]
-            for layer in range(len(driver.steps))
+            for layer, step in enumerate(driver.steps)
         ]
+        self._ends = list(accumulate(driver.states))[:-1]
         self._outputs = self.array(driver.line(len(driver.steps) - 1, Y), layout.real)  # what the next logits are of
 
     def array(self, line: int, dtype: Any) -> NDArray[Any]:
@@ -139,21 +140,19 @@ class Workspace:
 
     def enter(self, state: State, r: int = 0) -> None:
         """Put row r in a state of one row."""
-        for blocks, value in zip(chain(*self.states), chain(*state), strict=True):
-            ends = accumulate((block.shape[2] for block in blocks), initial=0)
-            for block, first in zip(blocks, ends, strict=False):
-                block[self.t & 1, r] = value[0, first : first + block.shape[2]]
+        for blocks, states in zip(self.states, state, strict=True):
+            given = np.concatenate([value[0] for value in states])
+            for block in blocks:
+                block[self.t & 1, r], given = given[: block.shape[2]], given[block.shape[2] :]
 
     def state(self) -> State:
         """Return the state of the first row."""
-        return tuple(
-            tuple(np.concatenate([block[self.t & 1, :1] for block in blocks], axis=1) for blocks in layer)
-            for layer in self.states
-        )
+        layers = [np.concatenate([block[self.t & 1, :1] for block in blocks], axis=1) for blocks in self.states]
+        return tuple(tuple(np.split(layer, self._ends, axis=1)) for layer in layers)
 
     def move(self, r: int, to: int) -> None:
         """Let row `to` go on where row r is."""
-        for block in (self._outputs, *chain(*chain(*self.states))):
+        for block in (self._outputs, *chain(*self.states)):
             block[:, to] = block[:, r]
 
     def give(self, allowed: NDArray[np.bool_], following: NDArray[np.int16]) -> None:

@@ -15,7 +15,7 @@ from charrnn.compiler.products import load, loop
 from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import Plan, Way
 from charrnn.compiler.stages import Stages
-from charrnn.compiler.training.products import Shape
+from charrnn.compiler.training.products import form
 
 
 class Machine(Stages):
@@ -27,8 +27,8 @@ class Machine(Stages):
     """
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
-        self.shape, self.trained = Shape(dtype), plan
-        super().__init__(new_module(), plan, self.shape)
+        super().__init__(new_module(), plan, form(dtype))
+        self.trained, self.dtype = plan, dtype
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()
@@ -62,8 +62,8 @@ class Machine(Stages):
         _, builder, (rows, row_bytes, index, n, sums, sum_bytes, first, end) = define(
             self.module, "add_rows", [I64] * 8
         )
-        size, sum_size = 2 if self.shape.dtype == torch.bfloat16 else 8 if self.double else 4, 8 if self.double else 4
-        lanes = self.shape.processor.vector_bytes // sum_size
+        size, sum_size = 2 if self.dtype == torch.bfloat16 else 8 if self.double else 4, 8 if self.double else 4
+        lanes = self.form.processor.vector_bytes // sum_size
         with loop(builder, I64(0), n, 1) as r:
             row = builder.add(rows, builder.mul(r, row_bytes))
             to = load(builder, builder.add(index, builder.mul(r, I64(8))), I64)

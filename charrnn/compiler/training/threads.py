@@ -14,11 +14,12 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
 from charrnn.compiler.arithmetic import I64
+from charrnn.compiler.cache import Code
+from charrnn.compiler.objects import compiled, new_module
 from charrnn.compiler.training.openmp import gomp_parallel
 
 Part = tuple[int, int, int, int]
@@ -34,9 +35,9 @@ def run(address: int, parts: Sequence[Part], threads: int | None = None) -> None
     threads = len(parts) if threads is None else threads
     parallel = gomp_parallel() if min(len(parts), threads) > 1 else None
     if parallel is not None:
-        worker = _worker()  # held until the work is done: the code lives as long as its engine
+        worker = _worker()  # held until the work is done: the code lives as long as it does
         task = np.array([0, len(parts), address, *(n for part in parts for n in part)], np.int64)
-        parallel(worker[1], task.ctypes.data, threads, 0)
+        parallel(worker.address("work"), task.ctypes.data, threads, 0)
         return
     function, left = ctypes.CFUNCTYPE(None, *PART)(address), deque(parts)
 
@@ -52,14 +53,13 @@ def run(address: int, parts: Sequence[Part], threads: int | None = None) -> None
 
 
 @cache
-def _worker() -> tuple[Any, int]:
-    """Compile what every thread of a team runs: it takes parts of a task until none is left. Return it and its address.
+def _worker() -> Code:
+    """Compile what every thread of a team runs, `work` of a task: it takes parts of it until none is left.
 
     A task is int64 numbers: the next part, how many there are, the address to call, and four numbers a part. Parts
     are taken one by one because a team may be smaller than was asked for.
     """
-    module = ir.Module()
-    module.triple = llvm.get_process_triple()
+    module = new_module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "work")
     (task,) = function.args
     entry, take, call, done = (function.append_basic_block(name) for name in ("entry", "take", "call", "done"))
@@ -80,13 +80,7 @@ def _worker() -> tuple[Any, int]:
     builder.branch(take)
     builder.position_at_end(done)
     builder.ret_void()
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    engine = llvm.create_mcjit_compiler(
-        llvm.parse_assembly(str(module)), llvm.Target.from_default_triple().create_target_machine()
-    )
-    engine.finalize_object()
-    return engine, engine.get_function_address("work")
+    return compiled(str(module))
 
 
 @cache
