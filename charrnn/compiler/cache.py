@@ -85,33 +85,35 @@ def code(source: str, made_by: str, compiled: Callable[[], bytes]) -> Code:
 def is_kept(source: str, made_by: str) -> bool:
     """Tell whether `code` of this would find a file, whole or not, and so need not compile before it looks."""
     key = _key(source, made_by)
-    name = f"native-{key}.o"
-    return key in loaded or any((where / name).is_file() for where in (folder(), spare_folder()))
+    return key in loaded or any(path.is_file() for path in _paths(key))
 
 
 def forget(key: str) -> None:
     """Remove the file of some code, which computes what it should not: it is never loaded again."""
     loaded.pop(key, None)
-    for where in (folder(), spare_folder()):
+    for path in _paths(key):
         with suppress(OSError):
-            files.remove(where / f"native-{key}.o")
+            files.remove(path)
+
+
+def _paths(key: str) -> list[Path]:
+    return [where / f"native-{key}.o" for where in (folder(), spare_folder())]
 
 
 def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None, bool]:
     """Return what a file keeps, or else what is compiled, which is kept; a note for the user or None; which of both."""
-    name = f"native-{key}.o"
     notes: list[str] = []
-    for path in (folder() / name, spare_folder() / name):
+    for path in _paths(key):
         found = read(path)
         content = None if found is None else _whole(found)
         if content is not None:
             with suppress(OSError):  # it cannot be written to
                 os.utime(path)
-            return content, None if not notes else "; ".join(notes), False
+            return content, "; ".join(notes) or None, False
         if found is not None:
             notes.append(f"{path} was damaged, and is compiled anew")
     content = compiled()
-    unkept = keep(name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    unkept = keep(path.name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     notes += [unkept] if unkept else []
     return content, "; ".join(notes) or None, True
 
@@ -131,8 +133,9 @@ def spare_folder() -> Path:
 def read(path: Path) -> bytes | None:
     """Read a file of ours; None for one that somebody else may have written, since what it holds will be run."""
     try:
-        # The file that was opened is asked, not its name, which may stand for another by now.
-        with open(path, "rb", opener=_opened_at_once) as stream:
+        # The file that was opened is asked, not its name, which may stand for another by now. A FIFO is not waited for.
+        at_once = getattr(os, "O_NONBLOCK", 0)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as stream:
             if not (_is_ours(os.fstat(stream.fileno()), stat.S_ISREG) and _is_ours(path.parent.stat(), stat.S_ISDIR)):
                 return None
             return stream.read()
@@ -140,16 +143,10 @@ def read(path: Path) -> bytes | None:
         return None
 
 
-def _opened_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting for anybody to write to it, as a FIFO would."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _is_ours(status: os.stat_result, kind: Callable[[int], bool]) -> bool:
     """Tell whether something of this kind is the user's own, and nobody else may write to it."""
-    if not hasattr(os, "getuid"):
-        return kind(status.st_mode)
-    return kind(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    is_own = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+    return kind(status.st_mode) and is_own
 
 
 def _whole(content: bytes) -> bytes | None:

@@ -28,8 +28,9 @@ class Stages:
     """
 
     def __init__(self, module: Any, plan: Step, form: Form, gradual: bool = False) -> None:
-        self.module, self.plan, self.form, self.gradual = module, plan, form, gradual
+        self.module, self.plan, self.form = module, plan, form
         self.double, self.scratch = form.kind == "float64", 0
+        self.maths = partial(Maths, double=self.double, gradual=gradual)
         self._product = form.emit(module)
         self._round = emit_round(module, form) if form.kind == "int8" else None
 
@@ -88,10 +89,6 @@ class Stages:
             left, others = rounded, [matrix[1], steps[0]]
         builder.call(self._product, [*left, matrix[0], *out, n, I64(self.form.steps(K)), panels, *others])
 
-    def maths(self, builder: Any, lanes: int) -> Maths:
-        """Return the arithmetic of a stage."""
-        return Maths(builder, lanes, self.double, self.gradual)
-
     def _row_of(self, builder: Any, table: Any, buffer: Place, t: Any, row: Any) -> tuple[Any, Any]:
         return row_of(builder, table, self.plan.lines[buffer], t, row)
 
@@ -134,7 +131,8 @@ class _Kernel:
     def emit(self) -> None:
         builder = self.builder
         used = {(s.buffer, s.shift) for each in self.passes for s in each.stores}
-        used |= _loaded([expr for each in self.passes for expr in each.expressions])
+        computed = walk([expr for each in self.passes for expr in each.expressions], lambda node: node.args)
+        used |= {(node.data[0], node.data[2]) for node in computed if node.op == "load"}
         used |= {(INDEX, shift) for buffer, shift in used if self._looked_up(buffer)}
         lines = self.stages.plan.lines
         for buffer, shift in sorted(used, key=lambda each: (lines[each[0]], each[1])):  # the same code every time
@@ -218,7 +216,3 @@ def _numbers_of_rows(exprs: list[Node]) -> list[Node]:
     """List what loops over blocks take from outside, in an order that is the same every time."""
     found = walk(exprs, lambda node: () if node.of_row else node.args)
     return sorted((node for node in found if node.of_row), key=lambda node: node.number)
-
-
-def _loaded(exprs: list[Node]) -> set[tuple[Place, int]]:
-    return {(node.data[0], node.data[2]) for node in walk(exprs, lambda node: node.args) if node.op == "load"}

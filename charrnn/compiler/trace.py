@@ -15,6 +15,7 @@ from charrnn.cells.operation import Symbol
 from charrnn.compiler.graph import Graph, Node, reachable
 from charrnn.errors import CharRNNError
 
+UNTRACEABLE = (AttributeError, TypeError, ValueError)  # raised for what a tensor can do and a stand-in cannot
 SMALL = (2, 3, 3)  # I, H, O of a record that is made for its equations alone
 
 
@@ -110,8 +111,12 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
     """
     shapes = {name: tuple(shape) for name, (shape, _) in cell.shapes(I, H, O, **options).items()}
     try:
-        return record(cell, shapes, I, _widths(cell, H, options))
-    except (AttributeError, TypeError, ValueError) as error:
+        states = cell.states(H, **options)
+        for name, shape in states.items():
+            if len(shape) != 1:
+                raise TypeError(f"its state {name} is {cell.state_shapes[name]!r}, and compiled code has rows alone")
+        return record(cell, shapes, I, {name: width for name, (width,) in states.items()})
+    except UNTRACEABLE as error:
         raise CharRNNError(
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
             "write them with charrnn.cells.ops, + - * / and numbers alone",
@@ -121,29 +126,20 @@ def trace(cell: Cell, I: int, H: int, O: int, options: dict[str, int]) -> tuple[
 def record(
     cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, states: Mapping[str, int]
 ) -> tuple[Function, Function]:
-    """Record as `trace` does. shapes: of the parameters, by name. states: the width of each state's place.
+    """Record as `trace` does. shapes: of the parameters, by name. states: the width of each. Raises UNTRACEABLE."""
 
-    Raises AttributeError, TypeError or ValueError for what a tensor can do and a stand-in cannot.
-    """
-    graph = Graph()
-    p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-    z = cell.inputs(named(graph, "x", I), p)
-    inputs = Function({"x": I}, {"z": z.node})
-    graph = Graph()
-    p = cell.pack([Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()])
-    state = tuple(named(graph, name, width) for name, width in states.items())
-    y, after = cell.step(named(graph, "z", z.node.width), state, p)
-    outputs = {"y": y.node} | {name: new.node for name, new in zip(states, after, strict=True)}
-    return inputs, Function({"z": z.node.width, **states}, outputs)
+    def given(inputs: Mapping[str, int]) -> tuple[list[Traced], Any]:
+        graph = Graph()
+        parameters = [Parameter(graph, Leaf(name, (), shape)) for name, shape in shapes.items()]
+        return [named(graph, name, width) for name, width in inputs.items()], cell.pack(parameters)
 
-
-def _widths(cell: Cell, H: int, options: dict[str, int]) -> dict[str, int]:
-    """Return the width of each state's place. Raises TypeError for a state that is not one row of numbers."""
-    shapes = cell.states(H, **options)
-    for name, shape in shapes.items():
-        if len(shape) != 1:
-            raise TypeError(f"its state {name} is {cell.state_shapes[name]!r}, and compiled code has rows alone")
-    return {slot(name): width for name, (width,) in shapes.items()}
+    (x,), p = given({"x": I})
+    z = cell.inputs(x, p).node
+    widths = {"z": z.width} | {slot(name): width for name, width in states.items()}
+    (first, *state), p = given(widths)
+    y, after = cell.step(first, tuple(state), p)
+    outputs = {"y": y.node} | {slot(name): new.node for name, new in zip(states, after, strict=True)}
+    return Function({"x": I}, {"z": z}), Function(widths, outputs)
 
 
 def fingerprint(cell: Cell, options: dict[str, int]) -> str | None:

@@ -7,7 +7,7 @@ from charrnn.cells import ops
 from charrnn.cells.cell import Cell
 from charrnn.compiler.blocks import Across, Array, Equations, Product, UnsupportedError, in_blocks, ordered
 from charrnn.compiler.graph import Graph, Node
-from charrnn.compiler.trace import record, slot
+from charrnn.compiler.trace import UNTRACEABLE, record
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def trace(cell: Cell, shapes: Mapping[str, tuple[int, ...]], I: int, H: int) -> 
     if cell.state_shapes:
         raise UnsupportedError(f"a state that is not of H features, {', '.join(cell.state_shapes)}")
     try:
-        functions = record(cell, shapes, I, {slot(name): H for name in cell.state})
-    except (AttributeError, TypeError, ValueError) as error:  # what a tensor can do and a stand-in cannot
+        functions = record(cell, shapes, I, dict.fromkeys(cell.state, H))
+    except UNTRACEABLE as error:
         raise UnsupportedError(str(error)) from None
     return in_blocks(*functions, H)
 
