@@ -11,11 +11,13 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """Name the processor of this machine."""
+    """Name the processor of this machine, so that others that compute otherwise or faster have other names."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name", "")
+    if name and not any(c.isdigit() for c in name) and "cpu family" in told:  # a virtual machine may hide the model
+        return f"{name}, family {told['cpu family']}, model {told.get('model', '?')}"
+    return name or platform.processor() or platform.machine()

@@ -366,6 +366,39 @@ def test_files_are_documents_and_their_borders_are_part_of_what_a_run_is_made_fo
 # Memory
 
 
+# Prints the MB of its own that it has at the most, after preparing a text and after training on it. How much of a file
+# stays in memory, the system decides.
+OF_A_LARGE_TEXT = """
+import re, sys, threading, time
+from charrnn.text import corpus
+from charrnn.training.settings import Settings
+
+most = 0
+
+def watch():
+    global most
+    while True:
+        with open("/proc/self/status") as status:
+            most = max(most, int(re.search(r"RssAnon:\\s+(\\d+)", status.read())[1]) // 1024)
+        time.sleep(0.005)
+
+threading.Thread(target=watch, daemon=True).start()
+c = Settings(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05))
+text = corpus.open_text(c)
+encoded = corpus.encode(text, corpus.learn_tokenizer(text, "char", c.split), c.split)
+streams = corpus.Streams(encoded.ids("train"), 32, 64, encoded.tokenizer.size, encoded.starts["train"])
+for k in range(500):
+    streams.at(k)
+print(most)
+from charrnn.training import loop  # torch comes with it
+
+c = c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0))
+for _ in loop.new_run(c, loop.open_run(c)):
+    pass
+print(most)
+"""
+
+
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_path: Path, home: Path) -> None:
@@ -373,20 +406,8 @@ def test_a_text_of_200_mb_is_read_encoded_and_trained_on_in_little_memory(tmp_pa
     with (tmp_path / "large.txt").open("wb") as stream:
         for number in range(200_000_000 // len(page) + 1):
             stream.write(b"%d\n" % number + page)
-    code = (
-        "import re, sys; from charrnn.text import corpus; from charrnn.training.settings import Settings;"
-        # Not getrusage: its peak is inherited from the process that started this one.
-        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024;"
-        "c = Settings(corpus=(sys.argv[1],), document=sys.argv[2], split=(0.9, 0.05, 0.05)); t = corpus.open_text(c);"
-        "e = corpus.encode(t, corpus.learn_tokenizer(t, 'char', c.split), c.split);"
-        "s = corpus.Streams(e.ids('train'), 32, 64, e.tokenizer.size, e.starts['train']);"
-        "[s.at(k) for k in range(500)]; print(peak());"
-        "from charrnn.training import loop as training;"
-        "r = training.open_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)));"
-        "[None for _ in training.new_run(c.replace(steps=3, hidden=16, split=(0.9999, 0.0001, 0)), r)]; print(peak())"
-    )
     for document in ("none", "line"):
-        command = [sys.executable, "-c", code, str(tmp_path / "large.txt"), document]
+        command = [sys.executable, "-c", OF_A_LARGE_TEXT, str(tmp_path / "large.txt"), document]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         preparing, training_ = map(int, done.stdout.split())
         assert (preparing < 150, training_ < 500) == (True, True), done.stdout

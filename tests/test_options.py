@@ -5,7 +5,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -75,16 +75,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def compiled_for(architecture: Architecture) -> Callable[..., Decoder]:
+def compiled_for(architecture: Architecture) -> type[Decoder]:
     """A CompiledDecoder that compiles for one architecture and refuses the rest, which would take seconds each."""
-    make = compiled.CompiledDecoder
 
-    def decoder(other: Architecture, weights: Weights, kept: str = "float32") -> Decoder:
-        if (other, kept) != (architecture, "float32"):
-            raise CharRNNError("these tests compile for one model alone")
-        return make(other, weights, kept)
+    class OfOne(compiled.CompiledDecoder):
+        def __init__(self, other: Architecture, weights: Weights, kept: str = "float32") -> None:
+            if (other, kept) != (architecture, "float32"):
+                raise CharRNNError("these tests compile for one model alone")
+            super().__init__(other, weights, kept)
 
-    return decoder
+    return OfOne
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import charrnn
 from charrnn.__main__ import main
@@ -241,6 +242,8 @@ def test_a_stored_run_that_is_complete_can_be_made_longer(say: Say) -> None:
 
 @pytest.mark.parametrize("name", long_but(["char-gru", "lines"], [n for n in RUNS if RUNS[n]["info"]["complete"]]))
 def test_a_stored_configuration_repeats_its_run(name: str, stored: Path, say: Say) -> None:
+    if name == "turned" and torch.backends.cpu.get_cpu_capability() != "AVX2":
+        pytest.skip("its steps are so long that the rounding of another processor decides how it ends")
     result = say("train", "--config", str(stored / name / "config.json"), "--name", "again", "--json")
     end(RUNS[name]["info"]["result"], result)
 

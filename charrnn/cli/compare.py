@@ -165,6 +165,8 @@ class _Printer(EventPrinter["events.Event"]):
         from charrnn.compare import events
 
         match event:
+            case events.Sized():  # runs may begin before it is told
+                self._interruption.at_once("nothing is lost. The same command goes on.")
             case events.Working():
                 self._interruption.can_save()
             case events.Scoring():  # every run is complete

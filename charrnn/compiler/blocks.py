@@ -171,7 +171,9 @@ class _Blocks:
         if not node.elementwise:
             return self._across(node.op, tuple(arguments))
         count = max(len(blocks) for blocks in arguments)
-        columns = [blocks * count if blocks[0].op == "constant" else blocks for blocks in arguments]
+        # A number stands for as many blocks as there are; an array may have become constant in each of its own.
+        alone = [len(blocks) == 1 and blocks[0].op == "constant" for blocks in arguments]
+        columns = [blocks * count if one else blocks for blocks, one in zip(arguments, alone, strict=True)]
         return tuple(self.graph.simplified(node.op, *column) for column in zip(*columns, strict=True))
 
     def _across(self, op: str, arguments: tuple[tuple[Node, ...], ...]) -> tuple[Node, ...]:
