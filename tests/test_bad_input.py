@@ -133,6 +133,8 @@ CASES: dict[str, list[Case]] = {
         ("train --cell lstm --cell-option depth=2", 1, ("no option 'depth'",)),
         ("train text --cell rhn --cell-option depth=9999 --steps 2 --hidden 8", 1, ("depth", "up to 1000")),
         ("train text --engine fused --cell rnn", 1, ("cannot run",)),
+        (f"eval {'a' * 300}", 1, ("File name too long", "name another place")),
+        (f"export rekurentne --to {'a' * 300}", 1, ("File name too long", "name another place")),
         ("train text --device cpu --precision tf32", 2, ("precision is tf32, and this trains on cpu", "use float32")),
         ("train --name a/b", 2, ("'a/b' cannot be the name of a run", "use letters")),
         ("train --name ''", 2, ("'' cannot be the name of a run", "use letters")),

@@ -25,7 +25,10 @@ from charrnn.interruption import HANG_UP, Ended
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
 
 # What no program can help: a full disk or quota, a file too large, a device or a pipe that fails, no rights.
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EROFS, errno.EACCES, errno.EPERM)
+REFUSED = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 COMMANDS = {  # name -> its help in one line, as in its module
     "train": "Learn a text: train a model on CORPUS and keep it as a run.",
