@@ -24,7 +24,8 @@ from charrnn.interruption import HANG_UP, Ended
 
 STARTED = time.monotonic()  # a budget of time counts from here: imports are part of a run
 
-# What no program can help: a full disk or quota, a file too large, a device or a pipe that fails, no rights.
+# What no program can help: a full disk or quota, a file too large, a device or a pipe that fails, no rights, too long a
+# name, links that lead in a circle.
 REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.ENAMETOOLONG, errno.ELOOP,
