@@ -4,7 +4,8 @@
 
 Prints JSON, a line for each network, number of ranks and number of bytes: the median of sums of torch.distributed with
 gloo, and 2 (N - 1) (latency + bytes / (N bandwidth)), as a ring of N ranks takes them. The latency is what the smallest
-sum says, the bandwidth what one connection carries there. Then steps of two ranks that train.
+sum says, the bandwidth what one connection carries there. Then steps of two ranks that train. A network that delays is
+a switch in Python, so it carries less at once than one that does not.
 """
 
 import json
@@ -17,13 +18,19 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from hosts import Host, network
+from hosts import Host, delayed, network
 
 HERE = Path(__file__)
 SIZES = (4, 2_079_512, 14_484_248)  # one number; the gradients of lstm 256 x 1 and of 512 x 2
 TIMES = 9
 PORT = 29600
-NETWORKS = {"as it is": None, "1 Gbit/s": 1_000_000_000}  # bits a second
+NETWORKS = (  # name, bits a second, seconds on the way
+    ("as it is", None, None),
+    ("1 Gbit/s", 1_000_000_000, None),
+    ("switch", None, 0.0),
+    ("switch, 1 ms", None, 0.001),
+    ("switch, 1 ms, 1 Gbit/s", 1_000_000_000, 0.001),
+)
 
 
 def work(rank: int, world: int) -> None:
@@ -122,9 +129,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--send"]:
         send(sys.argv[2])
         return
-    for name, bits in NETWORKS.items():
+    for name, bits, seconds_on_the_way in NETWORKS:
         for count in (2, 4):
-            with network(count) as hosts:
+            with network(count) if seconds_on_the_way is None else delayed(count, seconds_on_the_way) as hosts:
                 for host in hosts if bits is not None else []:
                     host.slow_down(bits)
                 found, carried = sums(hosts), bandwidth(hosts)

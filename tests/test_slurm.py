@@ -123,6 +123,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def test_an_answer_that_comes_late_over_a_network_is_no_lost_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, says in (("sbatch", "Submitted batch job $$"), ("srun", ""), ("squeue", ""), ("scancel", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm_pool, "QUEUE_SECONDS", 0.0)
+    pool = SlurmPool(tmp_path)
+    late, lost = pool.submit("", {}), pool.submit("", {})
+    assert not late.done()
+    late.job.paths.result_pickle.touch()  # type: ignore[attr-defined]
+    assert late.done()
+    assert not lost.done()
+    monkeypatch.setattr(slurm_pool, "LATE_SECONDS", 0.0)
+    assert lost.done()
+
+
 def queued() -> list[str]:
     asked = ["squeue", "--noheader", "--format", "%A"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
@@ -132,6 +150,7 @@ def queued() -> list[str]:
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_trains_what_it_lost_again(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_pool, "QUEUE_SECONDS", 2.0)
+    monkeypatch.setattr(slurm_pool, "LATE_SECONDS", 2.0)
     asked, killed = small(corpus, steps=300), []
 
     def watch() -> bool:
@@ -153,6 +172,7 @@ def test_a_comparison_that_is_stopped_takes_its_jobs_out_of_the_queue(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_pool, "QUEUE_SECONDS", 2.0)
+    monkeypatch.setattr(slurm_pool, "LATE_SECONDS", 2.0)
     asked = small(corpus, steps=100_000, seeds=3)
     asked = dataclasses.replace(asked, config=asked.config.replace(validate_every=10))
 

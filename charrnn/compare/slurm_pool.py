@@ -25,6 +25,7 @@ MINUTES = 60  # of one job; a run that takes longer is queued again, and goes on
 MOST_TIMES = 10_000  # that a run is queued again
 SAID_CHARACTERS = 500
 QUEUE_SECONDS = 10.0  # between two looks at the queue
+LATE_SECONDS = 60.0  # for an answer after its job has left the queue: so long a network's file system may hide it
 # Of sbatch, by its own names: with a number, with a text, with nothing.
 NUMBERS = ("time", "cpus_per_task", "gpus_per_node")
 TEXTS = ("partition", "account", "qos", "constraint", "gres", "mem", "mem_per_cpu", "nodelist", "exclude")
@@ -119,11 +120,12 @@ class SlurmPool:
 
 
 class _Submitted:
-    """A job of the cluster that was sent. It has ended when it has answered, and when no queue knows it any more."""
+    """A job of the cluster that was sent. It has ended when it has answered, or no queue has known it for long."""
 
     def __init__(self, job: Any, pool: SlurmPool) -> None:
         self.job, self._pool = job, pool
         self._since = time.monotonic()
+        self._gone: float | None = None  # since when no queue knows it
 
     def done(self) -> bool:
         """Tell whether it has ended."""
@@ -131,8 +133,12 @@ class _Submitted:
             return True
         if self._pool._cluster == "local":
             return bool(self.job.done())
-        young = time.monotonic() - self._since < 2 * QUEUE_SECONDS
-        return not young and not self._pool.is_queued(self.job.job_id)
+        now = time.monotonic()
+        if now - self._since < 2 * QUEUE_SECONDS or self._pool.is_queued(self.job.job_id):
+            self._gone = None
+            return False
+        self._gone = now if self._gone is None else self._gone
+        return now - self._gone >= LATE_SECONDS
 
     def result(self) -> Any:
         """Return its answer; raise what submitit raises where it failed, and OSError where there is none."""
