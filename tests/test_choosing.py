@@ -28,19 +28,23 @@ WINDOW = 64
 class Scripted:
     """A machine on which a character costs so many seconds by candidate, and a whole step something besides.
 
-    disturbed: gives what a pass takes longer by, by its number.
+    each: seconds that any pass takes besides. disturbed: gives what a pass takes longer by, by its number.
     """
 
     def __init__(
-        self, seconds: dict[Candidate, float], besides: float = 0.0, disturbed: Callable[[int], float] = lambda n: 0.0
+        self,
+        seconds: dict[Candidate, float],
+        besides: float = 0.0,
+        disturbed: Callable[[int], float] = lambda n: 0.0,
+        each: float = 0.0,
     ) -> None:
-        self.seconds, self.besides, self.disturbed = seconds, besides, disturbed
+        self.seconds, self.besides, self.disturbed, self.each = seconds, besides, disturbed, each
         self.now = 0.0
         self.passes: list[tuple[Candidate, int | None]] = []
 
     def timed(self, candidate: Candidate, characters: int | None) -> float:
         took = self.seconds[candidate] * (characters or WINDOW) + (self.besides if characters is None else 0)
-        took += self.disturbed(len(self.passes))
+        took += self.each + self.disturbed(len(self.passes))
         self.passes.append((candidate, characters))
         self.now += took
         return took
@@ -55,8 +59,18 @@ def test_the_fastest_is_found_by_whole_steps_and_far_ones_run_only_a_little() ->
     assert list(found) == [NATIVE, ALONE, LOOP]
     assert found[NATIVE] == pytest.approx(WINDOW * 1e-4 + 1e-3)
     assert {c for c, characters in machine.passes if characters is None} == {NATIVE, ALONE}
-    assert {characters for c, characters in machine.passes if c == LOOP} == {4}
+    assert {characters for c, characters in machine.passes if c == LOOP} == {1, 8}
     assert found[LOOP] == pytest.approx(WINDOW * 1e-3 * found[NATIVE] / (WINDOW * 1e-4))  # left behind stays behind
+
+
+def test_what_every_pass_takes_is_not_taken_for_what_a_character_takes() -> None:
+    costs = {LOOP: 6e-4, Candidate("loop", "float32", 1): 9e-4, ALONE: 3e-4, NATIVE: 1.8e-4, BF16: 1.2e-4}
+    for seconds in (0.05, 0.5):
+        machine = Scripted(costs, each=3.5e-3)
+        found = machine.compared(seconds)
+        assert found[BF16] == pytest.approx(WINDOW * 1.2e-4 + 3.5e-3)
+        assert fastest(found) == BF16
+    assert {c for c, characters in machine.passes if characters is None} == {BF16}
 
 
 def test_rounds_are_interleaved() -> None:
@@ -84,7 +98,7 @@ def test_noise_in_one_round_does_not_change_the_answer(seconds: float) -> None:
 def test_comparing_keeps_within_its_time(character: float, seconds: float) -> None:
     machine = Scripted({LOOP: 1.5 * character, NATIVE: character, ALONE: 1.4 * character, BF16: 1.1 * character})
     found = machine.compared(seconds)
-    assert machine.now <= max(seconds, 5 * character * 4)  # one round of the shortest pieces is run in any case
+    assert machine.now <= max(seconds, 5 * character * (1 + 8))  # one round of the shortest pieces is run in any case
     assert fastest(found) == NATIVE
 
 

@@ -1,8 +1,9 @@
 """Which engine, precision and number of threads train a model fastest, by steps of training as they will run.
 
-Every candidate runs a few characters of a window forwards and backwards, those that are not far behind a longer piece,
-and those still near the fastest whole steps, the optimizer's work included. All of a stage run in short rounds, one
-after the other, and the least of each one's times counts: other work comes and goes.
+Every candidate runs one and a few characters of a window forwards and backwards, those that are not far behind a longer
+piece, and those still near the fastest whole steps, the optimizer's work included. Two lengths tell apart what a
+character takes and what any piece takes. All of a stage run in short rounds, one after the other, and the least of each
+one's times counts: other work comes and goes.
 """
 
 import time
@@ -33,19 +34,19 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Rounds of one kind. characters: of a window, None for a whole step with all that belongs to it.
+    """Rounds of one kind. lengths: of the pieces in a round, in characters; None for a whole step with all of it.
 
     within: so many times the fastest's time before it, and a candidate still runs. share: of the seconds there are in
     all, by which the stage ends; those of its first ROUNDS may take it all.
     """
 
-    characters: int | None
+    lengths: Sequence[int | None]
     within: float
     share: float
 
 
-STAGES = (Stage(4, float("inf"), 0.25), Stage(32, 1.6, 0.5), Stage(None, 1.3, 1.0))
-ON_A_GPU = (Stage(None, float("inf"), 0.5), Stage(None, 1.3, 1.0))  # a recorded step is whole
+STAGES = (Stage((1, 8), float("inf"), 0.25), Stage((32,), 1.6, 0.5), Stage((None,), 1.3, 1.0))
+ON_A_GPU = (Stage((None,), float("inf"), 0.5), Stage((None,), 1.3, 1.0))  # a recorded step is whole
 ROUNDS, MOST_ROUNDS = 2, 12  # of a stage: one may be disturbed, and so many are enough
 RECORDING_STEPS = 3
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
@@ -76,23 +77,40 @@ def compare(
     that comparing may take; no stage begins that would end after them, but one round of the first.
     """
     began, best = clock(), dict.fromkeys(candidates, float("inf"))
+    pieces: dict[Candidate, dict[int, float]] = {c: {} for c in candidates}  # seconds by characters
     for stage in stages:
         left = [c for c in candidates if best[c] <= stage.within * min(best.values())]
-        characters = None if stage.characters is None else min(stage.characters, window)
-        pieces = window / (characters or window)  # in a window
-        found, done, cost = dict.fromkeys(left, float("inf")), 0, sum(best[c] for c in left) / pieces
+        lengths = list(dict.fromkeys(n if n is None else min(n, window) for n in stage.lengths))
+        found = {(c, n): float("inf") for n in lengths for c in left}
+        cost = sum(best[c] if n is None else _line(pieces[c], n) for c, n in found)
+        done = 0
         while done < MOST_ROUNDS:
             there_is = seconds if done < ROUNDS else stage.share * seconds
             to_come = cost * max(1, ROUNDS - done)
             if clock() - began + to_come > there_is and cost < float("inf"):
                 break
             before = clock()
-            for c in left:
-                found[c] = min(found[c], timed(c, characters) * pieces)
+            for c, n in found:
+                found[c, n] = min(found[c, n], timed(c, n))
             cost, done = clock() - before, done + 1
         if done >= ROUNDS or stage is stages[0]:
-            best = _carried(best, found)
+            for (c, n), took in found.items():
+                if n is not None:
+                    pieces[c][n] = took
+            whole = {c: found[c, None] if (c, None) in found else _line(pieces[c], window) for c in left}
+            best = _carried(best, whole)
     return dict(sorted(best.items(), key=lambda item: item[1]))
+
+
+def _line(pieces: Mapping[int, float], characters: int) -> float:
+    """Return the seconds of so many characters, by the shortest and the longest piece; infinity for none."""
+    if not pieces:
+        return float("inf")
+    first, last = min(pieces), max(pieces)
+    if first == last:
+        return pieces[last] * characters / last
+    each = max(0.0, (pieces[last] - pieces[first]) / (last - first))
+    return pieces[last] + each * (characters - last)
 
 
 def _carried(best: Mapping[Candidate, float], found: Mapping[Candidate, float]) -> dict[Candidate, float]:
