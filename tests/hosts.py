@@ -99,7 +99,8 @@ def network(count: int) -> Iterator[list[Host]]:
             ip("-n", host.name, "link", "set", "lo", "up")
         yield hosts
     finally:
-        for host in hosts:
+        for host in hosts:  # its cable first: a namespace stays for as long as a process is in it
+            subprocess.run(["ip", "link", "del", host._cable], capture_output=True)
             subprocess.run(["ip", "netns", "del", host.name], capture_output=True)
         subprocess.run(["ip", "link", "del", bridge], capture_output=True)
 
