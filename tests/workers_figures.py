@@ -18,8 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "corpora" / "rekurentne.txt"
-ASKED = ("--cells", "simple,gru,lstm,nn.GRU", "--seeds", "2", "--lr-trials", "1", "--no-inspect", "--json")
-SIZES = ("--hidden", "128", "--embedding", "32", "--batch", "32", "--window", "64", "--steps", "1500")
+ASKED = ("--cells", "simple,gru,lstm,mingru", "--seeds", "1", "--lr-trials", "1", "--no-inspect", "--json")
+SIZES = ("--hidden", "128", "--embedding", "32", "--batch", "32", "--window", "64", "--steps", "800")
 
 
 def free_port() -> int:
