@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from charrnn.errors import CharRNNError, OptionError
+from charrnn.patterns import pattern
 
 Device = Literal["cpu", "cuda", "mps"]
 KNOWN = ("auto", "cpu", "cuda", "mps")
 OTHERWISE = "use --device cpu or auto"
+NUMBERED = pattern(r"cuda:([0-9]{1,3})")  # as torch names one GPU of several
 
 
 def resolve(device: str) -> Device:
@@ -19,7 +21,7 @@ def resolve(device: str) -> Device:
     torch is imported only where there may be a GPU. Raises CharRNNError for a device that is not here, with the reason.
     """
     if device not in KNOWN:
-        raise OptionError(f"there is no device {device!r} here", OTHERWISE)
+        raise OptionError(f"there is no device {device!r} here", one_of_several(device) or OTHERWISE)
     if device == "cpu" or (device == "auto" and not has_nvidia_driver()):
         return "cpu"
     import torch  # only a GPU needs it here
@@ -36,6 +38,12 @@ def resolve(device: str) -> Device:
         raise CharRNNError(f"there is no device {device!r} here: {why}", hint)
     cuda.prepare()
     return "cuda"
+
+
+def one_of_several(device: str) -> str | None:
+    """Say how one GPU of several is chosen, where a device is named as torch names it: cuda:1."""
+    found = NUMBERED.fullmatch(device)
+    return f"give --device cuda, with CUDA_VISIBLE_DEVICES={found[1]} before the command" if found else None
 
 
 def why_no_cuda() -> tuple[str, str]:

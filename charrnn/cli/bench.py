@@ -18,7 +18,7 @@ from charrnn.training.settings import Settings
 @click.option("--window", type=int, metavar="N", help="In training, characters between two steps.")
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=options.DeviceChoice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
     help="cuda: training and decoding on a GPU.",

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from charrnn import cli, strict_json
+from charrnn import cli, devices, strict_json
 from charrnn.errors import CharRNNError, DamageWarning, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.terminal import harmless as harmless
@@ -31,6 +31,16 @@ device = click.option(
     show_default=True,
     help="Where to compute: cpu, cuda, or auto for CUDA when there is one.",
 )
+
+
+class DeviceChoice(click.Choice[str]):
+    """A choice of devices, which says how one GPU of several is chosen."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take one of them."""
+        if (hint := devices.one_of_several(str(value))) is not None:
+            self.fail(f"there is no device {value!r} here: {hint}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Subcommands(click.Group):
@@ -288,6 +298,8 @@ def _option(knob: "dataclasses.Field[Any]") -> Callable[[F], F]:
         return click.option(f"{name}/--no-{name[2:]}", default=None, help=text)
     if knob.name == "cell":
         return click.option(name, metavar="NAME", shell_complete=complete_cells, help=text)
+    if knob.name == "device":
+        return click.option(name, type=DeviceChoice(data["choices"]), help=text)
     if data["choices"]:
         return click.option(name, type=click.Choice(data["choices"]), help=text)
     if knob.name == "budget":
