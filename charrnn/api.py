@@ -61,7 +61,14 @@ if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
 FROM_TORCH = "a torch module"
 # What a configuration says of a training, for a model whose training nobody knows.
 UNKNOWN: dict[str, Any] = {"dropout": 0.0, "bias_smoothing": 0.0, "batch": 1, "window": 128, "lr": 0.0, "warmup": 0}
-UNKNOWN |= {"unseen": "learned", "patience": 0, "threads": 1, "device": "cpu", "precision": "float32"}
+UNKNOWN |= {
+    "weight_dropout": 0.0,
+    "unseen": "learned",
+    "patience": 0,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "float32",
+}
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def decided(**changes: Any) -> Config:
         "hidden": 8,
         "layers": 1,
         "dropout": 0.0,
+        "weight_dropout": 0.0,
         "bias_smoothing": 0.0,
         "unseen": "learned",
         "batch": 4,

@@ -194,10 +194,10 @@ def test_what_was_measured_is_kept_for_the_same_shape(measured: Measured) -> Non
     ids=str,
 )
 def test_what_was_measured_is_not_used_for_another_shape(measured: Measured, changes: dict[str, Any]) -> None:
-    measured.decided(layers=1, dropout=0.0)
+    measured.decided(layers=1, dropout=0.0, weight_dropout=0.0)
     if "tie" in changes:
         changes = {**changes, "embedding": 24}
-    measured.decided(**{"layers": 1, "dropout": 0.0, **changes})
+    measured.decided(**{"layers": 1, "dropout": 0.0, "weight_dropout": 0.0, **changes})
     assert measured.times == 2
 
 

@@ -101,6 +101,7 @@ def same(a: Weights, b: Weights) -> bool:
     [
         {},
         {"dropout": 0.4, "cell": "gru"},
+        {"weight_dropout": 0.4, "cell": "lstm"},
         {"optimizer": "rmsprop", "dropout": 0.2},
         {"precision": "bf16", "cell": "mingru", "engine": "scan", "residual": True},
         {"clip": None, "cell": "indrnn"},

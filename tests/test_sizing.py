@@ -68,6 +68,10 @@ def test_a_text_that_is_read_again_and_again_is_trained_with_dropout() -> None:
     shares = [decided(characters=n, budget=180.0).dropout for n in (100_000_000, 500_000, 150_000)]
     assert shares == sorted(shares)
     assert shares[0] == 0 < shares[-1]
+    weights = [decided(characters=n, budget=180.0).weight_dropout for n in (100_000_000, 500_000, 150_000)]
+    assert weights == sorted(weights)
+    assert weights[0] == 0 < weights[-1]
+    assert decided(characters=150_000, budget=180.0, cell="mingru").weight_dropout == 0
 
 
 def test_a_short_text_gets_fewer_streams_so_that_an_epoch_has_enough_updates() -> None:

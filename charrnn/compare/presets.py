@@ -54,6 +54,7 @@ def karpathy2015(
         decay_after=round(10 * fraction),
         warmup=0,
         dropout=0.0,
+        weight_dropout=0.0,
         clip=5.0,
         clip_by="value",
         uniform=0.08,

@@ -156,6 +156,26 @@ def fingerprint(cell: Cell, options: dict[str, int]) -> str | None:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def state_matrices(cell: Cell, options: Mapping[str, int]) -> frozenset[str]:
+    """Return the names of the matrices by which a cell's next state is computed from the last one.
+
+    None where no record of its equations is possible. The matrix of an output layer is not among them.
+    """
+    try:
+        _, step = trace(cell, *SMALL, dict(options))
+    except CharRNNError:
+        return frozenset()
+    names = {slot(name) for name in cell.state}
+    of_state: set[Node] = set()
+    found: set[str] = set()
+    for node in reachable(step.outputs[name] for name in names):  # what a node is computed from comes before it
+        if (node.op == "input" and node.data in names) or any(each in of_state for each in node.args):
+            of_state.add(node)
+            if node.op == "matmul":
+                found.add(node.data.name)
+    return frozenset(found)
+
+
 def slot(state: str) -> str:
     """Return the name of a state's place."""
     return f"state_{state}"

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charrnn import engines
+from charrnn.compiler.trace import state_matrices
 from charrnn.engines import Engine
 from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model.architecture import Architecture
+from charrnn.model.settings import ModelSettings
 
 State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, (B, H) or as it declares them
 
@@ -24,6 +26,27 @@ class Part(NamedTuple):
 
     rows: slice
     batch: int
+
+
+class Dropout(NamedTuple):
+    """What is dropped while training: a share of each layer's outputs, and a share of the weights between states.
+
+    per_window: whether a feature that is dropped is missing in all of a window (variational dropout: Gal and
+    Ghahramani, 2016), and not at every character anew. weights: DropConnect, one mask for a window (Merity et al.,
+    2018).
+    """
+
+    outputs: float = 0.0
+    per_window: bool = True
+    weights: float = 0.0
+
+    @classmethod
+    def of(cls, config: ModelSettings) -> "Dropout":
+        """Take it from settings in which it is decided."""
+        return cls(config.dropout or 0.0, config.dropout_per == "window", config.weight_dropout or 0.0)
+
+
+NOTHING = Dropout()
 
 
 class Seen(NamedTuple):
@@ -54,13 +77,14 @@ class CharRNN(nn.Module):
         architecture: Architecture,
         weights: Mapping[str, NDArray[np.float32]],
         engine: str | Engine = "auto",
-        dropout: float = 0.0,
+        dropout: Dropout = NOTHING,
     ) -> None:
         """Copy `weights` (checked against the architecture) into parameters; engine: see `charrnn.engines`."""
         super().__init__()
         architecture.check(weights)
         self.architecture, self.dropout = architecture, dropout
         self.cell = architecture.definition
+        self._dropped = state_matrices(self.cell, architecture.cell_options) if dropout.weights else frozenset()
         self.engine = engine if isinstance(engine, Engine) else engines.choose(self.cell, engine)
         # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside.
         self.weights = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
@@ -97,9 +121,9 @@ class CharRNN(nn.Module):
         (T, B, S + 1): of these ids, and the last one of all others together, by their bias alone.
         """
         x: Tensor | Looked = (self._table(), ids) if seen is None else self._looked(ids, seen)
-        untouched = not cuts and not self.architecture.residual and (generator is None or self.dropout == 0)
+        layers = [self._pack(i, generator) for i in range(self.architecture.layers)]
+        untouched = not cuts and not self.architecture.residual and (generator is None or self.dropout.outputs == 0)
         if ids.is_cuda and untouched:  # a GPU has several layers at work at once
-            layers = [self._pack(i) for i in range(self.architecture.layers)]
             at_once = self.engine.run_layers(self.cell, x, state, layers)
             if at_once is not None:
                 return self._logits(at_once[0], seen), tuple(at_once[1])
@@ -107,9 +131,9 @@ class CharRNN(nn.Module):
         for i in range(self.architecture.layers):
             if cuts:
                 begins = ids == self.architecture.start
-                y, after = run_documents(self.engine, self.cell, x, state[i], self._pack(i), cuts, begins)
+                y, after = run_documents(self.engine, self.cell, x, state[i], layers[i], cuts, begins)
             else:
-                y, after = self.engine.run(self.cell, x, state[i], self._pack(i))
+                y, after = self.engine.run(self.cell, x, state[i], layers[i])
             last.append(after)
             if self.architecture.residual and isinstance(x, Tensor):
                 y = y + x
@@ -137,18 +161,28 @@ class CharRNN(nn.Module):
     def _head(self) -> Tensor:
         return self.weights["embedding"][:-1].t() if self.architecture.tie else self.weights["head.W"]
 
-    def _pack(self, layer: int) -> object:
-        prefix = f"layers.{layer}."
-        return self.cell.pack([self.weights[prefix + name] for name in self.cell.parameter_names])
+    def _pack(self, layer: int, generator: torch.Generator | None) -> object:
+        weights: list[Tensor] = []
+        for name in self.cell.parameter_names:
+            weight: Tensor = self.weights[f"layers.{layer}.{name}"]
+            if generator is not None and name in self._dropped:
+                weight = weight * _mask(weight, weight.shape, self.dropout.weights, generator)
+            weights.append(weight)
+        return self.cell.pack(weights)
 
     def _drop(self, y: Tensor, generator: torch.Generator | None, part: Part | None) -> Tensor:
-        if generator is None or self.dropout == 0:
+        if generator is None or self.dropout.outputs == 0:
             return y
-        keep = 1 - self.dropout
-        shape = y.shape if part is None else (len(y), part.batch, y.shape[2])
-        mask = torch.empty(shape, dtype=y.dtype, device=y.device).bernoulli_(keep, generator=generator)
-        mask = mask if part is None else mask[:, part.rows]
-        return y * mask.div_(keep)
+        T, B, H = y.shape
+        shape = (1 if self.dropout.per_window else T, B if part is None else part.batch, H)
+        mask = _mask(y, shape, self.dropout.outputs, generator)
+        return y * (mask if part is None else mask[:, part.rows])
+
+
+def _mask(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
+    """Draw what numbers are multiplied by: 0 for a share of them, and for the others what keeps their mean."""
+    mask = torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share, generator=generator)
+    return mask.div_(1 - share)
 
 
 def detach(state: State) -> State:

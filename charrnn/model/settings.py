@@ -22,6 +22,18 @@ class ModelSettings(Knobs):
     dropout: float | None = knob(
         None, "share of each layer's outputs dropped while training; by rule", low=0, high=0.95
     )
+    dropout_per: str = knob(
+        "window",
+        "what a mask of dropout is drawn for: a window, in all of which a feature is missing then (variational "
+        "dropout), or each character",
+        choices=("window", "character"),
+    )
+    weight_dropout: float | None = knob(
+        None,
+        "share of the weights between states dropped in each window while training (DropConnect); by rule",
+        low=0,
+        high=0.95,
+    )
     tie: bool = knob(False, "use the embedding as the head's matrix too")
     residual: bool = knob(False, "add a layer's input to its output, from the second layer up")
     uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
@@ -51,6 +63,11 @@ class ModelSettings(Knobs):
 
         if self.tie and self.unseen == "fixed":
             raise OptionError("tied weights learn what they say of every id", "leave out unseen")
+
+    @property
+    def drops(self) -> bool:
+        """Tell whether anything is dropped while training."""
+        return bool(self.dropout or self.weight_dropout)
 
     @property
     def embedding_size(self) -> int | None:

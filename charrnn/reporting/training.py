@@ -92,8 +92,8 @@ class TrainingLines:
             self._lines.say(_begins(event.before))
         self._lines.say(
             f"training  {f'{steps:,} steps' if steps else f'{config.budget:g} s'} of {config.batch} x {config.window} "
-            f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}, "
-            f"seed {config.seed}"
+            f"characters, {config.optimizer} at {config.lr:g}, {config.schedule}, dropout {config.dropout:g}"
+            f"{f' and {config.weight_dropout:g} of weights' if config.weight_dropout else ''}, seed {config.seed}"
         )
         speed = event.expected_chars_per_s
         seconds = (steps - event.step) * config.batch * config.window / speed if steps else config.budget or 0.0

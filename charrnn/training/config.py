@@ -13,7 +13,7 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
 
-FORMAT = 5  # of config.json
+FORMAT = 6  # of config.json
 S = TypeVar("S", bound=Settings)
 
 
@@ -28,6 +28,7 @@ class Config(Settings):
     hidden: int = narrowed(Settings, "hidden")
     layers: int = narrowed(Settings, "layers")
     dropout: float = narrowed(Settings, "dropout")
+    weight_dropout: float = narrowed(Settings, "weight_dropout")
     bias_smoothing: float = narrowed(Settings, "bias_smoothing")
     unseen: str = narrowed(Settings, "unseen")
     batch: int = narrowed(Settings, "batch")
@@ -97,6 +98,8 @@ def read(text: str, source: str) -> dict[str, Any]:
         values = {**values, "bias_smoothing": 0.0}
     if format_ < 5:  # the head learned that ids which never came are unlikely
         values = {**values, "unseen": "learned"}
+    if format_ < 6:  # dropout had a mask for each character, and weights were not dropped
+        values = {**values, "dropout_per": "character", "weight_dropout": 0.0}
     return values
 
 

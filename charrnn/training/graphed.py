@@ -60,7 +60,7 @@ class GraphedSteps:
         self._trainer = trainer
         device = trainer.device
         self._rate, self._loss = torch.zeros((), device=device), torch.zeros((), device=device)
-        self._generator = torch.Generator(device) if trainer.config.dropout else None
+        self._generator = torch.Generator(device) if trainer.config.drops else None
         self._state: State = ()
         self._gradients: dict[str, Tensor] = {}  # where the optimizer's step is not recorded
         self._moments: list[Tensor] = []

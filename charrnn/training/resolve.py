@@ -5,6 +5,7 @@ import math
 import torch
 
 from charrnn import cells, devices, engines
+from charrnn.compiler.trace import state_matrices
 from charrnn.engines import cuda
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.model import evaluation
@@ -27,11 +28,14 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
     """Decide everything that settings leave open, but the steps of a budget, which the run itself will time.
 
     machine: what this machine can do; it measures only what is asked of it.
-    Raises CharRNNError for a model that does not fit into memory, an engine that cannot run the cell, and a precision
-    that the device has not.
+    Raises CharRNNError for a model that does not fit into memory, an engine that cannot run the cell, a precision that
+    the device has not, and weights to be dropped that the cell has not.
     """
     if settings.precision == "tf32":
         refuse_without_tf32(machine.device)
+    if settings.weight_dropout and not state_matrices(cells.get(settings.cell), settings.cell_options):
+        problem = f"cell {settings.cell!r} multiplies its state by no matrix, and weight-dropout is for those"
+        raise OptionError(problem, "leave out --weight-dropout, or use --dropout")
     asked = settings = with_length(settings)
     settings = settings.replace(
         fingerprint=corpus.text.fingerprint,

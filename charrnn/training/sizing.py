@@ -24,6 +24,8 @@ Everything the rule decides is printed, can be set, and is written into config.j
 import dataclasses
 from collections.abc import Callable
 
+from charrnn import cells
+from charrnn.compiler.trace import state_matrices
 from charrnn.model.architecture import Architecture
 from charrnn.training.config import Config
 from charrnn.training.settings import Settings
@@ -35,7 +37,8 @@ MOST_STREAMS, EPOCH_STEPS = 32, 16
 FEW_STEPS = 2000
 RATE, RATE_STEPS, RATE_POWER = 4.5e-3, 2300, 0.4
 PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
-DROPOUT = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # from so many epochs on, this share
+# From so many epochs on, these shares of outputs and of the weights between states.
+DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.1), (8, 0.3, 0.2), (12, 0.3, 0.2))
 MOST_EPOCHS, LEAST_STEPS = 15, 1000
 
 TOO_FEW_CHARS = 10_000
@@ -82,18 +85,23 @@ def decide(
     may_halve = config.batch is None and config.steps is None and batch == MOST_STREAMS
     if may_halve and useful(hidden) < FEW_STEPS * batch * window:
         batch //= 2
-    lr, warmup, dropout = config.lr, config.warmup, config.dropout
+    lr, warmup = config.lr, config.warmup
     if lr is None:
         longer = max(1.0, useful(hidden) / (batch * window) / RATE_STEPS)
         rate = RATE * (min(max(hidden, 384), 512) / hidden) ** 0.5 / longer**RATE_POWER
         lr = float(f"{rate if config.pretrained is None else PRETRAINED_SHARE * rate:.2g}")
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
-    if dropout is None:
-        epochs = read(hidden) / max(1, characters)
-        dropout = max(share for n, share in DROPOUT if epochs >= n)
+    epochs = read(hidden) / max(1, characters)
+    _, outputs, weights = max(row for row in DROPOUT if epochs >= row[0])
+    drops = {
+        "dropout": outputs if config.dropout is None else config.dropout,
+        "weight_dropout": config.weight_dropout,
+    }
+    if config.weight_dropout is None:
+        drops["weight_dropout"] = weights if state_matrices(cells.get(config.cell), config.cell_options) else 0.0
     decided = {"hidden": hidden, "layers": layers, "window": window, "batch": batch}
-    return config.replace(**decided, lr=lr, warmup=warmup, dropout=dropout)
+    return config.replace(**decided, **drops, lr=lr, warmup=warmup)
 
 
 def most_steps(steps_per_epoch: int) -> int:

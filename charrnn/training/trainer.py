@@ -15,7 +15,7 @@ from torch import Tensor
 
 from charrnn import engines
 from charrnn.model.architecture import Architecture, Weights
-from charrnn.model.rnn import CharRNN, Part, Seen, State, detach
+from charrnn.model.rnn import CharRNN, Dropout, Part, Seen, State, detach
 from charrnn.text.corpus import Corpus, Streams
 from charrnn.training.clipping import clip_gradients
 from charrnn.training.config import Config
@@ -53,7 +53,7 @@ class Trainer:
         self.device = torch.device(config.device)
         weights = initial_weights(config, corpus) if weights is None else weights
         engine = engines.choose(self.architecture.definition, config.engine, config.device)
-        self.model = CharRNN(self.architecture, weights, engine, config.dropout).to(self.device)
+        self.model = CharRNN(self.architecture, weights, engine, Dropout.of(config)).to(self.device)
         self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
         self.seen: Seen | None = None
         self.seen = self._seen()
@@ -252,7 +252,7 @@ class Trainer:
 
     def dropout_seed(self) -> int | None:
         """Return what this step's dropout masks begin with: a pure function of the seed and the step."""
-        if self.config.dropout == 0:
+        if not self.config.drops:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
