@@ -116,6 +116,7 @@ def test_a_short_run_warms_up_over_a_tenth_of_it(length: dict[str, Any], steps: 
 
 def test_a_budget_never_becomes_more_passes_than_do_any_good() -> None:
     assert sizing.most_steps(100) == 100 * sizing.MOST_EPOCHS
+    assert sizing.most_steps(100, drops_weights=True) == 100 * sizing.MOST_WITH_DROPPED_WEIGHTS
     assert sizing.most_steps(3) == sizing.LEAST_STEPS
 
 

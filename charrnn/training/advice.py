@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charrnn.training.sizing import CHARS_PER_PARAMETER, MOST_EPOCHS
+from charrnn.training.sizing import CHARS_PER_PARAMETER, MOST_WITH_DROPPED_WEIGHTS
 
 # From so many passes over its text on, more text helps most.
 MANY_PASSES = 6
-TOO_MANY_PASSES = 2 * MOST_EPOCHS
+TOO_MANY_PASSES = MOST_WITH_DROPPED_WEIGHTS
 # A validation that ends so much above its best has passed it.
 PAST_BEST_NATS = 0.005
 

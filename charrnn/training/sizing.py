@@ -13,10 +13,11 @@ warmup     50 steps, or a tenth of the run where that is shorter.
 lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer end times the square root of (its hidden
            size / hidden size): a small model learns more at a higher rate. A run of more than RATE_STEPS steps has a
            lower one, by (RATE_STEPS / steps) to the power of RATE_POWER.
-dropout    by how often the text is read: see DROPOUT.
-length     what fills the budget, but no more than MOST_EPOCHS passes over the text (or LEAST_STEPS steps): after so
-           many a model learns the text by heart, and a rate that falls to zero by then scores better than one that
-           would take longer.
+dropout    of outputs, and of the weights between states where the cell has such, by how often the text is read: see
+           DROPOUT.
+length     what fills the budget, but no more than MOST_EPOCHS passes over the text, MOST_WITH_DROPPED_WEIGHTS where
+           weights are dropped (or LEAST_STEPS steps): after so many a model learns the text by heart, and a rate that
+           falls to zero by then scores better than one that would take longer.
 
 Everything the rule decides is printed, can be set, and is written into config.json. Evidence: docs/results/rule.md.
 """
@@ -38,8 +39,9 @@ FEW_STEPS = 2000
 RATE, RATE_STEPS, RATE_POWER = 4.5e-3, 2300, 0.4
 PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
 # From so many epochs on, these shares of outputs and of the weights between states.
-DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.1), (8, 0.3, 0.2), (12, 0.3, 0.2))
-MOST_EPOCHS, LEAST_STEPS = 15, 1000
+DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.2, 0.1), (12, 0.3, 0.2), (20, 0.4, 0.3))
+WITHOUT_WEIGHTS = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # of outputs alone, where there are no such weights
+MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
 
 TOO_FEW_CHARS = 10_000
 USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
@@ -54,6 +56,8 @@ def decide(
     vocabulary: V. learned: the ids of it that training works with. characters: of the training part. products_per_s:
     gives the multiply-adds a second of this machine in training; it is asked only where something depends on it.
     """
+    may_drop = state_matrices(cells.get(config.cell), config.cell_options)
+    drops_weights = bool(may_drop) if config.weight_dropout is None else config.weight_dropout > 0
     window = config.window or 64
     batch = config.batch or _batch(characters, window)
     layers = config.layers or 1
@@ -70,7 +74,7 @@ def decide(
 
     def useful(hidden: int) -> float:
         """Return the same, but no more passes in a budget than do any good."""
-        return min(read(hidden), MOST_EPOCHS * characters) if config.budget else read(hidden)
+        return min(read(hidden), _most_epochs(drops_weights) * characters) if config.budget else read(hidden)
 
     def sized(hidden: int) -> Architecture:
         return Architecture.of(config.replace(hidden=hidden, layers=layers), vocabulary)
@@ -92,21 +96,33 @@ def decide(
         lr = float(f"{rate if config.pretrained is None else PRETRAINED_SHARE * rate:.2g}")
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
-    epochs = read(hidden) / max(1, characters)
-    _, outputs, weights = max(row for row in DROPOUT if epochs >= row[0])
-    drops = {
-        "dropout": outputs if config.dropout is None else config.dropout,
-        "weight_dropout": config.weight_dropout,
-    }
-    if config.weight_dropout is None:
-        drops["weight_dropout"] = weights if state_matrices(cells.get(config.cell), config.cell_options) else 0.0
-    decided = {"hidden": hidden, "layers": layers, "window": window, "batch": batch}
-    return config.replace(**decided, **drops, lr=lr, warmup=warmup)
+    outputs, weights = _dropout(useful(hidden) / max(1, characters), drops_weights)
+    return config.replace(
+        hidden=hidden,
+        layers=layers,
+        window=window,
+        batch=batch,
+        lr=lr,
+        warmup=warmup,
+        dropout=outputs if config.dropout is None else config.dropout,
+        weight_dropout=weights if config.weight_dropout is None else config.weight_dropout,
+    )
 
 
-def most_steps(steps_per_epoch: int) -> int:
-    """Return the longest run that a budget becomes."""
-    return max(LEAST_STEPS, MOST_EPOCHS * steps_per_epoch)
+def _dropout(epochs: float, drops_weights: bool) -> tuple[float, float]:
+    """Return the shares of outputs and of weights that are dropped in so many passes."""
+    if drops_weights:
+        return max(row for row in DROPOUT if epochs >= row[0])[1:]
+    return max(row for row in WITHOUT_WEIGHTS if epochs >= row[0])[1], 0.0
+
+
+def _most_epochs(drops_weights: bool) -> int:
+    return MOST_WITH_DROPPED_WEIGHTS if drops_weights else MOST_EPOCHS
+
+
+def most_steps(steps_per_epoch: int, drops_weights: bool = False) -> int:
+    """Return the longest run that a budget becomes. drops_weights: whether weights between states are dropped."""
+    return max(LEAST_STEPS, _most_epochs(drops_weights) * steps_per_epoch)
 
 
 def chars_per_s(architecture: Architecture, learned: int, products_per_s: float) -> float:

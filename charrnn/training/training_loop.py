@@ -63,7 +63,7 @@ class TrainingLoop:
         self.record = Record(run, trainer, self.seconds, before)
         # What was planned once is not timed again.
         budget = None if trainer.config.plan else trainer.config.budget
-        most = sizing.most_steps(trainer.streams.steps_per_epoch)
+        most = sizing.most_steps(trainer.streams.steps_per_epoch, trainer.config.weight_dropout > 0)
         self._budget = Budget(budget, trainer, self.pace, self.seconds, most) if budget else None
 
     def seconds(self) -> float:
