@@ -55,14 +55,32 @@ def test_a_feature_is_dropped_for_a_window_or_for_a_character() -> None:
     assert 0.3 < float((of_window[0] == 0).float().mean()) < 0.7
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.95])
+def test_as_large_a_share_is_dropped_as_was_asked_for_and_the_mean_stays(share: float) -> None:
+    dropping = model("lstm", Dropout(share, per_window=False))
+    whole = outputs(dropping)
+    ratios = torch.stack([outputs(dropping, seed) / whole for seed in range(40)])
+    gone = (ratios == 0).float()
+    assert float(gone.mean()) == pytest.approx(share, abs=0.01)
+    assert float(ratios.max()) == pytest.approx(1 / (1 - share), rel=1e-4)
+    for apart in (1, 2, 3, 4):  # features that are drawn by one random number are independent of each other too
+        both = (gone - share)[..., apart:] * (gone - share)[..., :-apart]
+        assert float(both.mean()) == pytest.approx(0, abs=0.01)
+
+
 @pytest.mark.parametrize("engine", ["loop", "fused", "native"])
 def test_weights_between_states_are_dropped_for_a_window(engine: str) -> None:
     dropped = model("nn.GRU", Dropout(weights=SHARE), engine)
-    generator = torch.Generator().manual_seed(4)
-    name = "layers.0.W_hh"
-    mask = torch.empty(H, 3 * H).bernoulli_(1 - SHARE, generator=generator) / (1 - SHARE)
     weights = {n: w.detach().numpy() for n, w in dropped.weights.items()}
-    masked = CharRNN(dropped.architecture, {**weights, name: weights[name] * mask.numpy()}, engine)
+    alone = CharRNN(dropped.architecture, weights, engine, Dropout(weights=SHARE))
+    W = alone.weights["layers.0.W_hh"]
+    ids = torch.arange(T * B).reshape(T, B) % H
+    logits, _ = alone(ids, alone.start(B), torch.Generator().manual_seed(4))
+    torch.autograd.backward(logits.sum())
+    assert W.grad is not None
+    kept = (W.grad != 0).numpy()  # a weight that is dropped has no gradient
+    assert pytest.approx(kept.mean(), abs=0.05) == 1 - SHARE
+    masked = CharRNN(dropped.architecture, {**weights, "layers.0.W_hh": weights["layers.0.W_hh"] * kept * 2}, engine)
     torch.testing.assert_close(outputs(dropped, seed=4), outputs(masked), atol=1e-6, rtol=0)
     assert not torch.equal(outputs(dropped, seed=4), outputs(dropped, seed=5))
     torch.testing.assert_close(outputs(dropped), outputs(model("nn.GRU", Dropout(), engine)), atol=0, rtol=0)

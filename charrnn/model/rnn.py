@@ -3,6 +3,7 @@
 Letters: T time steps, B rows, V vocabulary, E embedding, H hidden, L layers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ class Dropout(NamedTuple):
 
 
 NOTHING = Dropout()
+LANES = 4  # numbers of 16 bits in one of 64
 
 
 class Seen(NamedTuple):
@@ -181,8 +183,14 @@ class CharRNN(nn.Module):
 
 def _mask(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
     """Draw what numbers are multiplied by: 0 for a share of them, and for the others what keeps their mean."""
-    mask = torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - share, generator=generator)
-    return mask.div_(1 - share)
+    keep = 1 - share
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=generator).div_(keep)
+    # A CPU draws a number of 64 bits as fast as one decision, and it decides four times.
+    count = math.prod(shape)
+    words = torch.empty(-(-count // LANES), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    drawn = words.view(torch.int16)[:count].view(shape)
+    return (drawn < round(keep * 2**16) - 2**15).to(like.dtype).mul_(1 / keep)
 
 
 def detach(state: State) -> State:
