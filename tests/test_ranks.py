@@ -160,7 +160,7 @@ def test_ranks_learn_what_one_process_learns(
         state, weights = trainer.whole_state(), trainer.weights()
         assert trainer.train_nats() == pytest.approx(alone.train_nats(), abs=1e-6)
         assert trainer.characters == alone.characters
-    assert losses == pytest.approx(expected, abs=1e-6)
+    assert losses == pytest.approx(expected, rel=1e-6, abs=0)  # what docs/machines promises; float32 has 1e-7 of it
     for name, weight in alone.weights().items():
         np.testing.assert_allclose(weights[name], weight, atol=1e-6, rtol=0)
     for layer, expected_layer in zip(state, alone.state, strict=True):
