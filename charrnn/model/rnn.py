@@ -177,20 +177,26 @@ class CharRNN(nn.Module):
             return y
         T, B, H = y.shape
         shape = (1 if self.dropout.per_window else T, B if part is None else part.batch, H)
-        mask = _mask(y, shape, self.dropout.outputs, generator)
+        draw = _mask if self.dropout.per_window else _mask_as_ever
+        mask = draw(y, shape, self.dropout.outputs, generator)
         return y * (mask if part is None else mask[:, part.rows])
 
 
 def _mask(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
     """Draw what numbers are multiplied by: 0 for a share of them, and for the others what keeps their mean."""
-    keep = 1 - share
     if like.device.type != "cpu":
-        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=generator).div_(keep)
+        return _mask_as_ever(like, shape, share, generator)
     # A CPU draws a number of 64 bits as fast as one decision, and it decides four times.
-    count = math.prod(shape)
+    keep, count = 1 - share, math.prod(shape)
     words = torch.empty(-(-count // LANES), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     drawn = words.view(torch.int16)[:count].view(shape)
     return (drawn < round(keep * 2**16) - 2**15).to(like.dtype).mul_(1 / keep)
+
+
+def _mask_as_ever(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
+    """Draw the same by torch, as runs of older formats have it: they go on to the end that they would have had."""
+    keep = 1 - share
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=generator).div_(keep)
 
 
 def detach(state: State) -> State:
