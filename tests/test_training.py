@@ -26,6 +26,7 @@ from charrnn.training.optimizers import OPTIMIZERS
 from charrnn.training.run import Run
 from charrnn.training.settings import Plan
 from charrnn.training.speed import Machine
+from charrnn.training.start import initial_weights
 from charrnn.training.trainer import Trainer
 
 TrainedRun = Callable[..., Run]
@@ -321,3 +322,18 @@ def _assert_same(a: Run, b: Run) -> None:
     results = [{k: v for k, v in r.about()["result"].items() if k not in timed} for r in (a, b)]
     assert results[0] == results[1]
     assert api.load(a).complete("Re", 40) == api.load(b).complete("Re", 40)
+
+
+def test_the_order_in_which_a_file_gives_weights_changes_nothing(corpus: str) -> None:
+    settings = config(corpus, clip=0.01)
+    text = prepare(settings)
+    decided = resolve.resolve(settings, text, Machine(settings, text))
+    weights = initial_weights(decided, text)
+    found = []
+    for order in (sorted(weights), sorted(weights, reverse=True)):
+        trainer = Trainer(decided, text, {name: weights[name] for name in order})
+        for _ in range(5):
+            trainer.update()
+        assert list(trainer.model.weights) == list(trainer.architecture.shapes())
+        found.append(trainer.weights())
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in weights)
