@@ -88,8 +88,8 @@ class CharRNN(nn.Module):
         self.cell = architecture.definition
         self._dropped = state_matrices(self.cell, architecture.cell_options) if dropout.weights else frozenset()
         self.engine = engine if isinstance(engine, Engine) else engines.choose(self.cell, engine)
-        # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside, in one
-        # order whatever file they came from: sums over all weights depend on it in the last bit.
+        # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside. Its
+        # order is one, whatever file they came from: sums over all weights depend on it in the last bit.
         self.weights = {name: nn.Parameter(torch.tensor(weights[name])) for name in architecture.shapes()}
         for name, parameter in self.weights.items():
             self.register_parameter(name.replace(".", "/"), parameter)
