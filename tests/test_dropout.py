@@ -12,7 +12,7 @@ from charrnn import cells
 from charrnn.compiler.trace import state_matrices
 from charrnn.errors import OptionError
 from charrnn.model.architecture import Architecture
-from charrnn.model.rnn import CharRNN, Dropout
+from charrnn.model.rnn import CharRNN, Dropout, Part
 from charrnn.text.corpus import prepare
 from charrnn.training import events, loop
 from charrnn.training.config import Config
@@ -43,6 +43,18 @@ def outputs(model: CharRNN, seed: int | None = None) -> torch.Tensor:
 def masks(dropout: Dropout) -> torch.Tensor:
     dropped = model("lstm", dropout)
     return outputs(dropped, seed=1) / outputs(dropped)
+
+
+@pytest.mark.parametrize("per_window", [True, False])
+def test_rows_that_are_a_part_have_the_masks_that_they_have_in_all(per_window: bool) -> None:
+    dropping, rows = model("lstm", Dropout(SHARE, per_window, 0.3)), slice(1, 3)
+    ids = torch.arange(T * B).reshape(T, B) % H
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(9)
+        part, _ = dropping(ids[:, rows], dropping.start(2), generator, part=Part(rows, B))
+    whole = outputs(dropping, seed=9)[:, rows]
+    assert torch.equal(part == 0, whole == 0)
+    torch.testing.assert_close(part, whole, atol=1e-6, rtol=0)
 
 
 def test_a_feature_is_dropped_for_a_window_or_for_a_character() -> None:
