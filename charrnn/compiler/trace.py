@@ -159,7 +159,7 @@ def fingerprint(cell: Cell, options: dict[str, int]) -> str | None:
 def state_matrices(cell: Cell, options: Mapping[str, int]) -> frozenset[str]:
     """Return the names of the matrices by which a cell's next state is computed from the last one.
 
-    None where no record of its equations is possible. The matrix of an output layer is not among them.
+    There are none where no record of its equations is possible. The matrix of an output layer is not among them.
     """
     try:
         _, step = trace(cell, *SMALL, dict(options))

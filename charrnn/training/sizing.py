@@ -40,7 +40,7 @@ RATE, RATE_STEPS, RATE_POWER = 4.5e-3, 2300, 0.4
 PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text before: docs/results/fine-tuning.md
 # From so many epochs on, these shares of outputs and of the weights between states.
 DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.2, 0.1), (12, 0.3, 0.2), (20, 0.4, 0.3))
-WITHOUT_WEIGHTS = ((0, 0.0), (5, 0.1), (8, 0.3), (12, 0.5))  # of outputs alone, where there are no such weights
+OF_OUTPUTS_ALONE = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.3, 0.0), (12, 0.5, 0.0))  # where no weights are dropped
 MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
 
 TOO_FEW_CHARS = 10_000
@@ -96,7 +96,9 @@ def decide(
         lr = float(f"{rate if config.pretrained is None else PRETRAINED_SHARE * rate:.2g}")
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
-    outputs, weights = _dropout(useful(hidden) / max(1, characters), drops_weights)
+    epochs = useful(hidden) / max(1, characters)
+    shares = DROPOUT if drops_weights else OF_OUTPUTS_ALONE
+    _, outputs, weights = max(row for row in shares if epochs >= row[0])
     return config.replace(
         hidden=hidden,
         layers=layers,
@@ -107,13 +109,6 @@ def decide(
         dropout=outputs if config.dropout is None else config.dropout,
         weight_dropout=weights if config.weight_dropout is None else config.weight_dropout,
     )
-
-
-def _dropout(epochs: float, drops_weights: bool) -> tuple[float, float]:
-    """Return the shares of outputs and of weights that are dropped in so many passes."""
-    if drops_weights:
-        return max(row for row in DROPOUT if epochs >= row[0])[1:]
-    return max(row for row in WITHOUT_WEIGHTS if epochs >= row[0])[1], 0.0
 
 
 def _most_epochs(drops_weights: bool) -> int:
