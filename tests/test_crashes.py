@@ -744,7 +744,7 @@ corpus = prepare(Settings(corpus=(sys.argv[1],)))
 path, code = cache.folder() / f"native-{'7' * 24}.o", b"code" * 100_000
 seen = {code}
 for _ in range(30):
-    assert cache.keep(path.name, code) is None
+    assert cache.write(path.name, code) is None
     seen.add(cache.read(path))
 assert seen == {code}
 print(json.dumps([corpus.text.fingerprint, int(corpus.ids("train").sum())]))

@@ -307,6 +307,7 @@ ONE = (
     "from charrnn.compiler import cache, objects\n"
     "def one(source, n):\n"
     "    code = objects.compiled(source)\n"
+    "    code = cache.keep(code) if code.is_new else code\n"
     "    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code.address('one'))(n), code.note\n"
 )
 
@@ -314,6 +315,7 @@ ONE = (
 def one(source: str, n: int) -> tuple[int, str | None]:
     """What function `one` of some source gives, and the note that came with its code."""
     code = objects.compiled(source)
+    code = native_cache.keep(code) if code.is_new else code
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code.address("one"))(n), code.note
 
 

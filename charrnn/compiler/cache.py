@@ -4,6 +4,9 @@ A file's name is a hash of everything its content depends on: the source, the ve
 processor. A file is written once, whole, and never changed. So processes that start together may compile the same code
 twice, but they never see half a file. A file holds the SHA-256 of what follows, a line break and an object file.
 
+What was compiled is kept once it was tried (`code`, then `keep`): a process that ends in between leaves nothing behind
+that nobody looked at.
+
 A file that is loaded is marked as used. Where all are too large together, those that were not used for longest go.
 
 Code that is loaded is run. So a file must be this user's own, where nobody else may write, and damage is found by the
@@ -19,7 +22,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +46,19 @@ _loading = threading.Lock()  # of threads that need the same code at once, one c
 class Code:
     """Code in this process.
 
-    engine: of llvmlite. key: of the file that keeps it. note: for the user, or None. is_new: whether it was compiled
-    just now, and is to be tried.
+    engine: of llvmlite. key: of the file that keeps it. note: for the user, or None. content: the object file, where it
+    was compiled just now, and is to be tried.
     """
 
     engine: Any
     key: str
     note: str | None
-    is_new: bool
+    content: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is to be tried, and then kept."""
+        return self.content is not None
 
     def address(self, function: str) -> int:
         """Return where a function begins."""
@@ -69,17 +77,28 @@ def folder() -> Path:
 
 
 def code(source: str, made_by: str, compiled: Callable[[], bytes]) -> Code:
-    """Return some code, which is compiled only the first time.
+    """Return some code, which is compiled only the first time; then it is new, and kept by `keep` alone.
 
     source: what it is made of. made_by: all else that it depends on, but the processor. compiled: gives an object file.
     """
     key = _key(source, made_by)
     with _loading:
-        if key not in loaded:
-            content, note, is_new = _kept(key, compiled)
-            loaded[key] = Code(_linked(content), key, None, False)
-            return replace(loaded[key], note=note, is_new=is_new)
-        return loaded[key]
+        if key in loaded:
+            return loaded[key]
+        content, note = _found(key)
+        if content is not None:
+            loaded[key] = Code(_linked(content), key, None)
+            return replace(loaded[key], note=note)
+        content = compiled()
+        return Code(_linked(content), key, note, content)
+
+
+def keep(code: Code) -> Code:
+    """Keep new code, which was found to compute what it should, on disk and in this process; return it."""
+    assert code.content is not None
+    unkept = write(f"native-{code.key}.o", hashlib.sha256(code.content).hexdigest().encode() + b"\n" + code.content)
+    loaded[code.key] = Code(code.engine, code.key, None)
+    return replace(loaded[code.key], note="; ".join(filter(None, (code.note, unkept))) or None)
 
 
 def is_kept(source: str, made_by: str) -> bool:
@@ -88,34 +107,24 @@ def is_kept(source: str, made_by: str) -> bool:
     return key in loaded or any(path.is_file() for path in _paths(key))
 
 
-def forget(key: str) -> None:
-    """Remove the file of some code, which computes what it should not: it is never loaded again."""
-    loaded.pop(key, None)
-    for path in _paths(key):
-        with suppress(OSError):
-            files.remove(path)
-
-
 def _paths(key: str) -> list[Path]:
     return [where / f"native-{key}.o" for where in (folder(), spare_folder())]
 
 
-def _kept(key: str, compiled: Callable[[], bytes]) -> tuple[bytes, str | None, bool]:
-    """Return what a file keeps, or else what is compiled, which is kept; a note for the user or None; which of both."""
+def _found(key: str) -> tuple[bytes | None, str | None]:
+    """Return what a file keeps, None where there is none, and a note for the user or None."""
     notes: list[str] = []
+    content = None
     for path in _paths(key):
         found = read(path)
         content = None if found is None else _whole(found)
         if content is not None:
             with suppress(OSError):  # it cannot be written to
                 os.utime(path)
-            return content, "; ".join(notes) or None, False
+            break
         if found is not None:
             notes.append(f"{path} was damaged, and is compiled anew")
-    content = compiled()
-    unkept = keep(path.name, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-    notes += [unkept] if unkept else []
-    return content, "; ".join(notes) or None, True
+    return content, "; ".join(notes) or None
 
 
 def _key(source: str, made_by: str) -> str:
@@ -155,7 +164,7 @@ def _whole(content: bytes) -> bytes | None:
     return kept if hashlib.sha256(kept).hexdigest().encode() == digest else None
 
 
-def keep(name: str, content: bytes) -> str | None:
+def write(name: str, content: bytes) -> str | None:
     """Write a file so that it is whole at every moment; return a note where it is not in the user's cache folder."""
     try:
         _write(folder() / name, content)

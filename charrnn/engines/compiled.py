@@ -107,14 +107,14 @@ def _machine(cell: Cell, p: Any, I: int, state: States) -> Machine | None:
 def _is_right(machine: Machine, cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int) -> bool:
     """Tell whether compiled loops compute what the equations say; warn where they do not.
 
-    Code that was kept is right: it was looked at when it was compiled.
+    Code that was kept is right: it was looked at before.
     """
     if not machine.code.is_new:
         return True
     wrong = agreement.difference(cell, shapes, I, H, machine.dtype, partial(_run, machine))
     if wrong is None:
+        cache.keep(machine.code)
         return True
-    cache.forget(machine.code.key)
     warnings.warn(
         f"code compiled for {cell.name} computes something else than its equations on this processor ({wrong}): the "
         "loop runs them, which is slower; please report it with what `charrnn env` prints",

@@ -34,18 +34,20 @@ Run = Callable[..., None]
 def prepare(architecture: Architecture, kept: str = "float32", rows: bool = False) -> tuple[Driver, Run, str | None]:
     """Return the driver, its compiled `run` for models of these sizes, and a note for the user or None.
 
-    rows: as `drivers.make` has it. Compiled once, and then tried against NumPy; later it is loaded from disk. Raises
+    rows: as `drivers.make` has it. Compiled once, tried against NumPy, and kept; later it is loaded from disk. Raises
     CharRNNError where the equations cannot be compiled or the code is wrong on this processor.
     """
     driver = drivers.make(architecture, kept, rows)
     run, code = load(driver)
-    if code.is_new and not (error := _error(architecture, driver, run, TRIED_ROWS if rows else 1)) <= TOLERANCE[kept]:
-        cache.forget(code.key)
-        raise CharRNNError(
-            f"code compiled for {architecture.cell} computes something else than its equations on this processor "
-            f"(logits differ by {error:.2g} of their norm)",
-            "please report it with what `charrnn env` prints",
-        )
+    if code.is_new:
+        error = _error(architecture, driver, run, TRIED_ROWS if rows else 1)
+        if not error <= TOLERANCE[kept]:
+            raise CharRNNError(
+                f"code compiled for {architecture.cell} computes something else than its equations on this processor "
+                f"(logits differ by {error:.2g} of their norm)",
+                "please report it with what `charrnn env` prints",
+            )
+        code = cache.keep(code)
     return driver, run, code.note
 
 
