@@ -1,6 +1,7 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,7 @@ TRIED_ROWS = 5  # where it is for several: not a multiple of any tile
 TOLERANCE = {"float32": 1e-3, "bf16": 0.1, "int8": 0.2}  # of the logits' norm; wrong code is far off
 
 Run = Callable[..., None]
+_preparing = threading.Lock()  # of threads that need the same code at once, one tries it and the others wait
 
 
 def prepare(architecture: Architecture, kept: str = "float32", rows: bool = False) -> tuple[Driver, Run, str | None]:
@@ -38,16 +40,17 @@ def prepare(architecture: Architecture, kept: str = "float32", rows: bool = Fals
     CharRNNError where the equations cannot be compiled or the code is wrong on this processor.
     """
     driver = drivers.make(architecture, kept, rows)
-    run, code = load(driver)
-    if code.is_new:
-        error = _error(architecture, driver, run, TRIED_ROWS if rows else 1)
-        if not error <= TOLERANCE[kept]:
-            raise CharRNNError(
-                f"code compiled for {architecture.cell} computes something else than its equations on this processor "
-                f"(logits differ by {error:.2g} of their norm)",
-                "please report it with what `charrnn env` prints",
-            )
-        code = cache.keep(code)
+    with _preparing:
+        run, code = load(driver)
+        if code.is_new:
+            error = _error(architecture, driver, run, TRIED_ROWS if rows else 1)
+            if not error <= TOLERANCE[kept]:
+                raise CharRNNError(
+                    f"code compiled for {architecture.cell} computes something else than its equations on this "
+                    f"processor (logits differ by {error:.2g} of their norm)",
+                    "please report it with what `charrnn env` prints",
+                )
+            code = cache.keep(code)
     return driver, run, code.note
 
 
