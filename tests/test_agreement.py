@@ -48,7 +48,7 @@ def break_code_of_tanh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ops.TABLE, "tanh", broken)
 
 
-def test_wrong_code_for_training_is_said_and_forgotten_and_the_loop_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_code_for_training_is_said_and_not_kept_and_the_loop_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         break_code_of_tanh(patch)
         with pytest.warns(WrongCodeWarning, match="code compiled for lstm computes something else .* the loop"):
@@ -103,7 +103,7 @@ def test_equations_that_overflow_are_no_difference() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bf16", "int8"])
-def test_wrong_code_for_completing_is_said_and_forgotten_and_torch_completes(
+def test_wrong_code_for_completing_is_said_and_not_kept_and_torch_completes(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture = Architecture("lstm", 40, 12, 1, 6)
@@ -124,7 +124,7 @@ def test_wrong_code_for_completing_is_said_and_forgotten_and_torch_completes(
     assert np.abs(found - expected).max() < (1e-5 if dtype == "float32" else 0.1) * np.abs(expected).max()
 
 
-def test_wrong_code_for_many_rows_is_said_and_forgotten_and_they_are_decoded_alone(
+def test_wrong_code_for_many_rows_is_said_and_not_kept_and_they_are_decoded_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokenizer = Tokenizer.char("abcd ")

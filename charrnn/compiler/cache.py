@@ -39,7 +39,7 @@ MOST_BYTES = 256 * 2**20  # of all files together
 
 loaded: dict[str, "Code"] = {}
 _engines: list[Any] = []
-_loading = threading.Lock()  # of threads that need the same code at once, one compiles it and the others wait
+_loading = threading.Lock()  # so that no code is linked twice; that new code is tried once, who asks for it sees to
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _machine(cell: Cell, p: Any, I: int, state: States) -> Machine | None:
 def _is_right(machine: Machine, cell: Cell, shapes: dict[str, tuple[int, ...]], I: int, H: int) -> bool:
     """Tell whether compiled loops compute what the equations say; warn where they do not.
 
-    Code that was kept is right: it was looked at before.
+    Code that was kept is right: it was tried first.
     """
     if not machine.code.is_new:
         return True
