@@ -43,7 +43,7 @@ from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import identity, runs
-from charrnn.training.config import Config
+from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.run import Run
 
 if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
@@ -62,6 +62,7 @@ FROM_TORCH = "a torch module"
 # What a configuration says of a training, for a model whose training nobody knows.
 UNKNOWN: dict[str, Any] = {"dropout": 0.0, "bias_smoothing": 0.0, "batch": 1, "window": 128, "lr": 0.0, "warmup": 0}
 UNKNOWN |= {
+    **NO_DIRECT,
     "weight_dropout": 0.0,
     "unseen": "learned",
     "patience": 0,

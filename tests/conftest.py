@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from charrnn.interruption import SIGNALS
 from charrnn.training import loop
-from charrnn.training.config import Config
+from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
@@ -124,6 +124,7 @@ def decided(**changes: Any) -> Config:
         "layers": 1,
         "dropout": 0.0,
         "weight_dropout": 0.0,
+        **NO_DIRECT,
         "bias_smoothing": 0.0,
         "unseen": "learned",
         "batch": 4,

@@ -125,7 +125,7 @@ def test_a_stored_run_is_described_as_it_was_and_reads_text_as_it_did(say: Say) 
     for name, facts in RUNS.items():
         found = say("info", name, "--json")
         config = found["config"]
-        assert config["format"] == 6  # which says with every plan how validations are spaced, and how the head begins
+        assert config["format"] == 7  # which says with every plan how validations are spaced, and how the head begins
         assert config["bias_smoothing"] == 0
         assert config["unseen"] == "learned"
         found["config"] = {**config, "format": 1, "plan": [entry[:2] for entry in config["plan"]]}
@@ -296,7 +296,7 @@ def newer(stored: Path) -> Path:
 def test_runs_of_format_2_are_described_scored_and_resumed_as_they_were(newer: Path, say: Say) -> None:
     for name, facts in NEWER["info"].items():
         found = say("info", name, "--json")
-        assert found["config"]["format"] == 6
+        assert found["config"]["format"] == 7
         assert found["config"]["unseen"] == "learned"
         found["config"]["format"] = 3
         assert missing(without(facts, "path", "saved"), found) == [], name

@@ -122,7 +122,7 @@ def test_a_run_cut_off_goes_on_with_the_same_ids(trained: TrainedRun, corpus: st
 
 
 def test_places_among_the_seen() -> None:
-    seen = Seen.among(torch.tensor([False, True, True, False]))
+    seen = Seen.among(torch.tensor([False, True, True, False]), slice(2, 4))
     assert seen.ids.tolist() == [1, 2]
     assert seen.others.tolist() == [0, 3]
     assert seen.place.tolist() == [2, 0, 1, 2, 2]

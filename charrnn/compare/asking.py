@@ -26,12 +26,12 @@ def grid(
 ) -> Grid:
     """Return the grid of a comparison; what is None has its default.
 
-    config: what all runs share. budget: seconds, or a text such as '60s'; the other arguments are those of `Grid`.
+    config: what all runs share; without direct connections, unless it has some: a comparison is about cells. budget: seconds, or a text such as '60s'; the other arguments are those of `Grid`.
     Raises CharRNNError for what cannot be.
     """
     seconds = None if steps is not None and budget is None else parse_seconds(budget or DEFAULT_BUDGET)
     return Grid(
-        config=config,
+        config=config if config.direct is not None else config.replace(direct=0),
         match=match or DEFAULT_MATCH,
         seeds=DEFAULT_SEEDS if seeds is None else seeds,
         lr_trials=DEFAULT_LR_TRIALS if lr_trials is None else lr_trials,

@@ -55,6 +55,7 @@ def karpathy2015(
         warmup=0,
         dropout=0.0,
         weight_dropout=0.0,
+        direct=0,
         clip=5.0,
         clip_by="value",
         uniform=0.08,

@@ -6,9 +6,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.model import direct
 from charrnn.model.architecture import Architecture
 
-State = tuple[tuple[Any, ...], ...]  # per layer, bottom first, the cell's states, (B, H) or as it declares them
+# Per layer, bottom first, the cell's states, (B, H) or as it declares them; then, where direct connections look at more
+# than one id, those before the next one: (B, N - 1), int64, the newest last.
+State = tuple[tuple[Any, ...], ...]
 Library = Literal["numpy", "torch"]
 
 
@@ -36,7 +39,7 @@ class Decoder:
 
     engine: what computes. is_compiled: whether it draws and scores in machine code. notes: what the user should know
     about it. first (V + 1, ...): all that the first layer makes of a character alone. head (H, V), bias (V,): what
-    makes logits of the last layer's output.
+    makes logits of the last layer's output. tables (N R, C): direct connections; None without any.
     """
 
     notes: tuple[str, ...] = ()
@@ -71,12 +74,17 @@ class Decoder:
             self.first = cell.inputs(table, self._p[0])
         self.head = table[:-1].T if architecture.tie else w["head.W"]
         self.bias = w["head.b"]
+        self.tables = w.get("direct")
 
     def start(self, B: int = 1) -> State:
         """Return the state of B rows before any character."""
         shape, options = (B, self.architecture.hidden), self.architecture.cell_options
         one = tuple(self._array(s) for s in self._cell.start(shape, np.float32, **options))
-        return (one,) * self.architecture.layers
+        layers = (one,) * self.architecture.layers
+        if not self.architecture.remembered:
+            return layers
+        before = np.full((B, self.architecture.remembered), self.architecture.start)
+        return (*layers, (self._array(before),))
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Advance every row by one character.
@@ -87,6 +95,8 @@ class Decoder:
         with self._no_grad():
             y, after = self._layers(ids, state)
             logits = y @ self.head + self.bias
+            if self.tables is not None:
+                logits[:, self.architecture.columns] += self._direct(ids, state)
         return (logits.cpu().numpy() if self._torch else logits), after
 
     def read(self, ids: NDArray[Any], state: State) -> State:
@@ -105,14 +115,31 @@ class Decoder:
         return rows, state
 
     def _layers(self, ids: NDArray[Any], state: State) -> tuple[Any, State]:
-        index = ids.astype(np.int64)
-        z = self.first[self._torch.from_numpy(index).to(self._device) if self._torch else index]
+        index = self._index(ids)
+        z = self.first[index]
         after, x = [], None
         for layer, p in enumerate(self._p):
             y, new = self._cell.step(z if x is None else self._cell.inputs(x, p), state[layer], p)
             after.append(new)
             x = y + x if self.architecture.residual and x is not None else y
+        if self.architecture.remembered:
+            after.append((self._join([state[-1][0][:, 1:], index[:, None]]),))
         return x, tuple(after)
+
+    def _direct(self, ids: NDArray[Any], state: State) -> Any:
+        """Return what direct connections say after an id in every row, (B, C)."""
+        assert self.tables is not None
+        architecture, index = self.architecture, self._index(ids)
+        before = state[-1][0] if architecture.remembered else index[:, None][:, :0]
+        past = [index, *(before[:, n] for n in reversed(range(before.shape[1])))]
+        return sum(self.tables[rows] for rows in direct.rows(past, architecture.start, architecture.direct_rows))
+
+    def _index(self, ids: NDArray[Any]) -> Any:
+        index = ids.astype(np.int64)
+        return self._torch.from_numpy(index).to(self._device) if self._torch else index
+
+    def _join(self, columns: list[Any]) -> Any:
+        return self._torch.cat(columns, dim=1) if self._torch else np.concatenate(columns, axis=1)
 
     def _array(self, value: NDArray[Any]) -> Any:
         return self._torch.tensor(value, device=self._device) if self._torch else value

@@ -62,7 +62,7 @@ class Decoders:
         """Tell whether NumPy decodes so many characters before compiled code would be there."""
         if self.device != "cpu" or self.kept != "float32" or "_on_cpu" in vars(self):
             return False
-        return characters * self.architecture.count() <= QUICK_PRODUCTS and not self._is_prepared
+        return characters * self.architecture.count_network() <= QUICK_PRODUCTS and not self._is_prepared
 
     @cached_property
     def _is_prepared(self) -> bool:
@@ -77,7 +77,10 @@ class Decoders:
     @cached_property
     def _by_numpy(self) -> Decoder:
         # In float64, so that it is no further from compiled code, or from torch, than those are from the equations.
-        weights = {name: value.astype(np.float64) for name, value in self.weights.items()}
+        # Tables are looked up alone, so they are as they were.
+        weights = {
+            name: value if name == "direct" else value.astype(np.float64) for name, value in self.weights.items()
+        }
         return Decoder(self.architecture, weights, "numpy")
 
     @cached_property

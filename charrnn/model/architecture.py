@@ -4,8 +4,9 @@
     layers.0.W ...   as the cell declares them, layer 0 nearest the characters
     head.W           (H, V)       absent when tied: then it is the first V rows of the embedding, transposed
     head.b           (V,)
+    direct           (N R, C)     tables of R rows for the last 1..N characters; absent where N is 0
 
-The start token, id V, precedes the first character of a text. It is an input only: the embedding has a row for it, the
+C is the number of characters: ids of bytes have no columns, unless there are no others. The start token, id V, precedes the first character of a text. It is an input only: the embedding has a row for it, the
 head has none, so it is never predicted and never drawn.
 
 Torch-free: training, decoding and comparison all build on this one description.
@@ -25,6 +26,7 @@ from charrnn.cells.initialisation import Init, constant, normal, uniform, zeros
 from charrnn.cells.shapes import drawn
 from charrnn.errors import CharRNNError
 from charrnn.model.settings import ModelSettings
+from charrnn.text.utf8 import BYTES
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -33,7 +35,8 @@ Weights = Mapping[str, NDArray[np.float32]]
 class Architecture:
     """Sizes and options of a model; raises CharRNNError where they contradict each other.
 
-    vocabulary: V, how many ids there are; id V is the start token. embedding: E, None for one-hot input.
+    vocabulary: V, how many ids there are; id V is the start token. embedding: E, None for one-hot input. direct: N, the
+    most last characters that have a table of direct connections; direct_rows: R, the rows of each.
     """
 
     cell: str
@@ -44,6 +47,8 @@ class Architecture:
     tie: bool = False
     residual: bool = False
     cell_options: Mapping[str, int] = field(default_factory=dict)
+    direct: int = 0
+    direct_rows: int = 0
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: int) -> "Architecture":
@@ -59,6 +64,8 @@ class Architecture:
             tie=settings.tie,
             residual=settings.residual,
             cell_options=settings.cell_options,
+            direct=settings.direct or 0,
+            direct_rows=settings.direct_rows or 0,
         )
 
     def __post_init__(self) -> None:
@@ -84,6 +91,16 @@ class Architecture:
         """The id of the start token, which is an input only: no character is drawn as it."""
         return self.vocabulary
 
+    @property
+    def remembered(self) -> int:
+        """N - 1, the ids before the last that direct connections look at: a part of the state, where there are any."""
+        return max(0, self.direct - 1)
+
+    @property
+    def columns(self) -> slice:
+        """The ids that direct connections speak of: the characters."""
+        return slice(BYTES if self.vocabulary > BYTES else 0, self.vocabulary)
+
     def input_size(self, layer: int) -> int:
         """Return I of a layer: E (V + 1 with one-hot input) for the first, H above."""
         if layer > 0:
@@ -105,11 +122,24 @@ class Architecture:
             # Wider than torch's 1 / sqrt(H): the outputs of gated cells are small at first (docs/results/starts.md).
             shapes["head.W"] = Param((H, V), uniform(3 * H**-0.5))
         shapes["head.b"] = Param((V,), zeros)
+        if self.direct:
+            shapes["direct"] = Param((self.direct * self.direct_rows, V - self.columns.start), zeros)
         return shapes
 
     def count(self) -> int:
         """Count the numbers that the weights hold."""
         return sum(math.prod(shape) for shape, _ in self.shapes().values())
+
+    def count_network(self) -> int:
+        """Count them without direct connections, of which a character needs a few rows alone."""
+        return sum(math.prod(shape) for name, (shape, _) in self.shapes().items() if name != "direct")
+
+    def count_in_words(self) -> str:
+        """Say how many numbers the weights hold, and how many of them are in tables of direct connections."""
+        network = self.count_network()
+        tables = self.count() - network
+        more = f", and {tables:,} in {self.direct} tables of the last characters" if tables else ""
+        return f"{network:,} parameters{more}"
 
     def initial(
         self, seed: int, bound: float | None = None, head_bias: NDArray[np.float64] | None = None
@@ -127,7 +157,10 @@ class Architecture:
 
         rule = None if bound is None else uniform(bound) if bound > 0 else constant(0)
         with blas.one_thread():  # which decomposes a matrix
-            weights = {name: draw(name, shape, rule or init) for name, (shape, init) in self.shapes().items()}
+            weights = {
+                name: draw(name, shape, init if rule is None or name == "direct" else rule)
+                for name, (shape, init) in self.shapes().items()
+            }
         return weights if head_bias is None else {**weights, "head.b": head_bias.astype(np.float32)}
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:

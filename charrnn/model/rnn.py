@@ -16,10 +16,13 @@ from charrnn import engines
 from charrnn.compiler.trace import state_matrices
 from charrnn.engines import Engine
 from charrnn.engines.sequence import Looked, run_documents
+from charrnn.model import direct
 from charrnn.model.architecture import Architecture
 from charrnn.model.settings import ModelSettings
 
-State = tuple[tuple[Tensor, ...], ...]  # per layer, bottom first, the cell's states, (B, H) or as it declares them
+# Per layer, bottom first, the cell's states, (B, H) or as it declares them; then, where direct connections look at more
+# than one id, those before the next one: (B, N - 1), int64.
+State = tuple[tuple[Tensor, ...], ...]
 
 
 class Part(NamedTuple):
@@ -30,21 +33,23 @@ class Part(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """What is dropped while training: a share of each layer's outputs, and a share of the weights between states.
+    """What is dropped while training: shares of each layer's outputs, of the weights between states, and of tables.
 
     per_window: whether a feature that is dropped is missing in all of a window (variational dropout: Gal and
     Ghahramani, 2016), and not at every character anew. weights: DropConnect, one mask for a window (Merity et al.,
-    2018).
+    2018). tables: of direct connections, each as a whole in all of a row's window.
     """
 
     outputs: float = 0.0
     per_window: bool = True
     weights: float = 0.0
+    tables: float = 0.0
 
     @classmethod
     def of(cls, config: ModelSettings) -> "Dropout":
         """Take it from settings in which it is decided."""
-        return cls(config.dropout or 0.0, config.dropout_per == "window", config.weight_dropout or 0.0)
+        tables = config.direct_dropout if config.direct else 0.0
+        return cls(config.dropout or 0.0, config.dropout_per == "window", config.weight_dropout or 0.0, tables or 0.0)
 
 
 NOTHING = Dropout()
@@ -55,20 +60,24 @@ class Seen(NamedTuple):
     """The ids that a training text has: only these are looked up and learned, which is quicker than all.
 
     ids: (S,), rising. others: (V - S,). place: (V + 1,), where each id stands among `ids`; S for the start token and
-    for all others.
+    for all others. columns: (S - first,), those of direct connections that are theirs; first: the first of `ids` that
+    has one.
     """
 
     ids: Tensor
     others: Tensor
     place: Tensor
+    columns: Tensor
+    first: int
 
     @classmethod
-    def among(cls, seen: Tensor) -> "Seen":
-        """Make it of which ids (V,) are seen, as truth values."""
+    def among(cls, seen: Tensor, columns: slice) -> "Seen":
+        """Make it of which ids (V,) are seen, as truth values. columns: the ids that direct connections speak of."""
         ids, others = (which.nonzero().flatten() for which in (seen, ~seen))
         place = torch.full((len(seen) + 1,), len(ids), device=seen.device)
         place[ids] = torch.arange(len(ids), device=seen.device)
-        return cls(ids, others, place)
+        of_table = ids[ids >= columns.start] - columns.start
+        return cls(ids, others, place, of_table, len(ids) - len(of_table))
 
 
 class CharRNN(nn.Module):
@@ -87,6 +96,8 @@ class CharRNN(nn.Module):
         self.architecture, self.dropout = architecture, dropout
         self.cell = architecture.definition
         self._dropped = state_matrices(self.cell, architecture.cell_options) if dropout.weights else frozenset()
+        self.read: direct.Read | None = None  # of the last window, where its gradient is to be kept
+        self.keeps_read = False
         self.engine = engine if isinstance(engine, Engine) else engines.choose(self.cell, engine)
         # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside. Its
         # order is one, whatever file they came from: sums over all weights depend on it in the last bit.
@@ -100,10 +111,14 @@ class CharRNN(nn.Module):
     def start(self, B: int) -> State:
         """Return the state of B rows before any character."""
         like, shape = self.weights["head.b"], (B, self.architecture.hidden)
-        return tuple(
+        layers = tuple(
             tuple(torch.tensor(s).to(like) for s in self.cell.start(shape, **self.architecture.cell_options))
             for _ in range(self.architecture.layers)
         )
+        if not self.architecture.remembered:
+            return layers
+        start = torch.full((B, self.architecture.remembered), self.architecture.start, device=like.device)
+        return (*layers, (start,))
 
     def forward(
         self,
@@ -125,11 +140,13 @@ class CharRNN(nn.Module):
         """
         x: Tensor | Looked = (self._table(), ids) if seen is None else self._looked(ids, seen)
         layers = [self._pack(i, generator) for i in range(self.architecture.layers)]
+        state, remembered = self._apart(state, ids)
         untouched = not cuts and not self.architecture.residual and (generator is None or self.dropout.outputs == 0)
         if ids.is_cuda and untouched:  # a GPU has several layers at work at once
             at_once = self.engine.run_layers(self.cell, x, state, layers)
             if at_once is not None:
-                return self._logits(at_once[0], seen), tuple(at_once[1])
+                tables, after_all = self._tables(ids, remembered, generator, part)
+                return self._logits(at_once[0], tables, seen), (*at_once[1], *after_all)
         last = []
         for i in range(self.architecture.layers):
             if cuts:
@@ -142,18 +159,54 @@ class CharRNN(nn.Module):
                 y = y + x
             x = self._drop(y, generator, part)
         assert isinstance(x, Tensor)
-        return self._logits(x, seen), tuple(last)
+        tables, after_all = self._tables(ids, remembered, generator, part)
+        return self._logits(x, tables, seen), (*last, *after_all)
+
+    def _apart(self, state: State, ids: Tensor) -> tuple[State, Tensor]:
+        """Return the layers of a state, and the ids before the next one, (B, N - 1)."""
+        layers, more = state[: self.architecture.layers], state[self.architecture.layers :]
+        return layers, more[0][0] if more else ids.new_empty(ids.shape[1], 0)
+
+    def _tables(
+        self, ids: Tensor, before: Tensor, generator: torch.Generator | None, part: Part | None
+    ) -> tuple[Tensor | None, State]:
+        """Return what direct connections say (T, B, C), None without any, and what the state has of them after."""
+        if not self.architecture.direct:
+            return None, ()
+        table, start, R = self.weights["direct"], self.architecture.start, self.architecture.direct_rows
+        rows, after = direct.rows_of_window(ids, before, start, R, torch)
+        N, T, B = rows.shape
+        shares = None
+        if generator is not None and self.dropout.tables:
+            mask = _mask(table, (N, 1, B if part is None else part.batch), self.dropout.tables, generator)
+            mask = mask if part is None else mask[..., part.rows]
+            shares = mask.expand(N, T, B).flatten(1).t()
+        # A step reads few rows, so their gradient is sparse; a GPU adds to all as fast.
+        summed = nn.functional.embedding_bag(
+            rows.flatten(1).t(), table, mode="sum", sparse=table.device.type == "cpu", per_sample_weights=shares
+        )
+        summed = summed.view(T, B, -1)
+        if self.keeps_read and summed.requires_grad:
+            summed.retain_grad()
+            self.read = direct.Read(rows, None if shares is None else shares.t().view(N, T, B), summed)
+        return summed, ((after.contiguous(),),) if self.architecture.remembered else ()
 
     def _looked(self, ids: Tensor, seen: Seen) -> Looked:
         """Return the rows of the table that are seen, the start token's last, and which of them is read where."""
         start = seen.ids.new_full((1,), self.architecture.start)
         return self._table()[torch.cat([seen.ids, start])], seen.place[ids]
 
-    def _logits(self, x: Tensor, seen: Seen | None) -> Tensor:
+    def _logits(self, x: Tensor, tables: Tensor | None, seen: Seen | None) -> Tensor:
         head, bias = self._head(), self.weights["head.b"]
         if seen is None:
-            return x @ head + bias
+            logits = x @ head + bias
+            if tables is not None:
+                logits[..., self.architecture.columns] += tables
+            return logits
         logits = x @ head[:, seen.ids] + bias[seen.ids]
+        if tables is not None:
+            all_seen = len(seen.columns) == tables.shape[-1]
+            logits[..., seen.first :] += tables if all_seen else tables[..., seen.columns]
         rest = bias.detach()[seen.others].logsumexp(0).to(logits)
         return torch.cat([logits, rest.expand(*logits.shape[:-1], 1)], dim=-1)
 

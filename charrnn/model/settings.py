@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from charrnn.errors import OptionError
 from charrnn.knobs import Knobs, knob
 
+MOST_ROWS = 1 << 24  # of a table of direct connections
 MOST_LAYERS = 1000  # far more than anybody trained: a file may ask for so many that counting them takes for ever
 
 
@@ -34,6 +35,17 @@ class ModelSettings(Knobs):
         low=0,
         high=0.95,
     )
+    direct: int | None = knob(
+        None,
+        "N, direct connections: what the last 1..N characters by themselves say of the next one, in tables beside the "
+        "network; 0 is none; by rule",
+        low=0,
+        high=32,
+    )
+    direct_rows: int | None = knob(None, "R, rows of each table of direct connections; by rule", low=0, high=MOST_ROWS)
+    direct_dropout: float | None = knob(
+        None, "share of these tables left out in each row and window while training; by rule", low=0, high=0.95
+    )
     tie: bool = knob(False, "use the embedding as the head's matrix too")
     residual: bool = knob(False, "add a layer's input to its output, from the second layer up")
     uniform: float | None = knob(None, "start every weight uniformly within +-this instead of by its own rule", low=0)
@@ -61,13 +73,15 @@ class ModelSettings(Knobs):
                 "leave the embedding out",
             )
 
+        if self.direct and self.direct_rows == 0:
+            raise OptionError("direct connections without a row", "leave out direct-rows, or give direct 0")
         if self.tie and self.unseen == "fixed":
             raise OptionError("tied weights learn what they say of every id", "leave out unseen")
 
     @property
     def drops(self) -> bool:
         """Tell whether anything is dropped while training."""
-        return bool(self.dropout or self.weight_dropout)
+        return bool(self.dropout or self.weight_dropout or (self.direct and self.direct_dropout))
 
     @property
     def embedding_size(self) -> int | None:

@@ -85,7 +85,7 @@ class TrainingLines:
         shape = "one-hot" if config.one_hot else f"embedding {config.embedding_size}"
         self._lines.say(
             f"model     {config.cell}, hidden {config.hidden} x {config.layers}, {shape}: "
-            f"{architecture.count():,} parameters"
+            f"{architecture.count_in_words()}"
         )
         steps = config.steps_in_all
         if event.before is not None:

@@ -37,7 +37,7 @@ A character-level recurrent network that completes text, trained with charrnn.
 | | |
 |---|---|
 | learned | {texts}, split {shares} into training, validation and test |
-| model | {_code(shape)}: {architecture.count():,} parameters, float32 |
+| model | {_code(shape)}: {architecture.count_in_words()}, float32 |
 | vocabulary | {characters} |
 | training | {about["step"]:,} steps of {config.batch} x {config.window} characters, {about["characters"]:,} in all |
 {_scores(run, about)}

@@ -13,7 +13,9 @@ from charrnn.errors import CharRNNError
 from charrnn.knobs import narrowed, refuse_unknown
 from charrnn.training.settings import Plan, Settings
 
-FORMAT = 6  # of config.json
+FORMAT = 7  # of config.json
+# What the settings of direct connections are where there are none.
+NO_DIRECT: dict[str, Any] = {"direct": 0, "direct_rows": 0, "direct_rate": 0.0, "direct_dropout": 0.0}
 S = TypeVar("S", bound=Settings)
 
 
@@ -29,6 +31,10 @@ class Config(Settings):
     layers: int = narrowed(Settings, "layers")
     dropout: float = narrowed(Settings, "dropout")
     weight_dropout: float = narrowed(Settings, "weight_dropout")
+    direct: int = narrowed(Settings, "direct")
+    direct_rows: int = narrowed(Settings, "direct_rows")
+    direct_rate: float = narrowed(Settings, "direct_rate")
+    direct_dropout: float = narrowed(Settings, "direct_dropout")
     bias_smoothing: float = narrowed(Settings, "bias_smoothing")
     unseen: str = narrowed(Settings, "unseen")
     batch: int = narrowed(Settings, "batch")
@@ -100,6 +106,8 @@ def read(text: str, source: str) -> dict[str, Any]:
         values = {**values, "unseen": "learned"}
     if format_ < 6:  # dropout had a mask for each character, and weights were not dropped
         values = {**values, "dropout_per": "character", "weight_dropout": 0.0}
+    if format_ < 7:
+        values = {**values, **NO_DIRECT}
     return values
 
 

@@ -16,7 +16,7 @@ Y_AXIS = "bits per character"
 def shape_of(config: Config, architecture: Architecture) -> str:
     """Say which cell a model has, and how large it is."""
     inputs = "one-hot" if config.one_hot else f"embedding {config.embedding_size}"
-    return f"{config.cell}, hidden {config.hidden} x {config.layers}, {inputs}: {architecture.count():,} parameters"
+    return f"{config.cell}, hidden {config.hidden} x {config.layers}, {inputs}: {architecture.count_in_words()}"
 
 
 def of_model(run: Run | None, config: Config, architecture: Architecture) -> str:

@@ -16,12 +16,13 @@ SETTINGS = (
     *("split", "document", "cell", "cell_options", "hidden", "layers"),
     *("embedding", "one_hot", "tie", "residual"),
 )
+DIRECT = ("direct", "direct_rows")  # where there are any
 
 
 def of(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """Say what a run is trained with, as JSON has it: cell, sizes; corpus, vocabulary, equations by their SHA-256."""
     vocabulary = hashlib.sha256(tokenizer.canonical_json().encode()).hexdigest()
-    values = {name: getattr(config, name) for name in SETTINGS}
+    values = {name: getattr(config, name) for name in (*SETTINGS, *(DIRECT if config.direct else ()))}
     known = {CORPUS: config.fingerprint, VOCABULARY: vocabulary, EQUATIONS: equations(config), **values}
     same: dict[str, Any] = strict_json.loads(strict_json.dumps(known))
     return same

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Rate = Any  # a number, or a tensor () on the device
 Moments = Mapping[str, "list[Tensor]"]  # by name, of each weight of a group
+SMALL = 1e-8  # beside the root of a sum of squares, which may be zero
 
 
 class Options(Protocol):
@@ -28,6 +29,8 @@ class Options(Protocol):
     def beta2(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def direct_rate(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Kind:
     """An optimizer.
 
     groups(options, weights by name): the weights in groups. update(options, group, rate, weights, gradients, moments):
-    changes weights and moments by one step. moments: the names of what it remembers, each like a weight; besides, it
-    gets the moment 'step' of every weight: a tensor () that `update` counts up.
+    changes weights and moments by one step. moments: the names of what it remembers, each like a weight, or a number
+    for each of its rows; besides, it gets the moment 'step' of every weight: a tensor () that `update` counts up.
     steps_on_device: whether it counts steps where the weights are, or on the CPU. Then all it needs is there, its rate
     may be a tensor (), and a GPU can be told of its step once for all.
     """
@@ -54,12 +57,17 @@ class Kind:
     update: "Callable[[Options, Group, Rate, list[Tensor], list[Tensor], Moments], None]"
     moments: tuple[str, ...]
     steps_on_device: bool = False
+    by_row: bool = False
 
 
 def _matrices_decay(options: Options, weights: "Mapping[str, Tensor]") -> list[Group]:
     """Weight decay acts on matrices, not on biases or the embedding."""
     matrices, others = _matrices_first(weights)
     return [Group(matrices, options.weight_decay), Group(others)]
+
+
+def _at_own_rate(options: Options, weights: "Mapping[str, Tensor]") -> list[Group]:
+    return [Group(weights, scale=options.direct_rate)]
 
 
 def _one_group(options: Options, weights: "Mapping[str, Tensor]") -> list[Group]:
@@ -119,17 +127,48 @@ def _rmsprop(
     )
 
 
+def _row_adagrad(
+    options: Options, group: Group, rate: Rate, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
+) -> None:
+    """AdaGrad (Duchi et al. 2011) with one sum for each row, of the mean squares of its gradients.
+
+    A row without a gradient stays, so it does not matter whether gradients are sparse.
+    """
+    del options, group
+    for weight, gradient, sums, step in zip(weights, gradients, moments["row_squares"], moments["step"], strict=True):
+        step.add_(1)
+        if not gradient.is_sparse:
+            sums.add_(gradient.square().mean(dim=1))
+            weight.sub_(rate * gradient / (sums.sqrt() + SMALL)[:, None])
+            continue
+        gradient = gradient.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+        own = sums[rows].add_(values.square().mean(dim=1))
+        sums[rows] = own
+        weight.index_add_(0, rows, values / (own.sqrt_() + SMALL)[:, None], alpha=-rate)
+
+
 # By the name in settings. An optimizer is one function above and its row here.
 OPTIMIZERS = {
     "adamw": Kind(_matrices_decay, _adamw, ("exp_avg", "exp_avg_sq"), steps_on_device=True),
     "rmsprop": Kind(_one_group, _rmsprop, ("square_avg",)),
 }
+OF_DIRECT = Kind(_at_own_rate, _row_adagrad, ("row_squares",), steps_on_device=True, by_row=True)
+
+
+def kind_of(options: Options, weight: str) -> Kind:
+    """Return the optimizer of a weight, by its name."""
+    return OF_DIRECT if weight == "direct" else OPTIMIZERS[options.optimizer]
 
 
 def moment_shapes(options: Options, weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Return the shape of everything that is remembered of weights, by name, after the first step."""
-    remembered = ("step", *OPTIMIZERS[options.optimizer].moments)
-    return {f"{key}/{name}": () if key == "step" else shape for name, shape in weights.items() for key in remembered}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in weights.items():
+        kind = kind_of(options, name)
+        shapes[f"step/{name}"] = ()
+        shapes |= {f"{key}/{name}": shape[:1] if kind.by_row else shape for key in kind.moments}
+    return shapes
 
 
 class Optimizer:
@@ -137,14 +176,20 @@ class Optimizer:
 
     def __init__(self, options: Options, weights: "Mapping[str, Tensor]") -> None:
         """Prepare the configuration's optimizer for weights by name, which it will change in place."""
-        self._options, self._weights, self._kind = options, weights, OPTIMIZERS[options.optimizer]
-        self._groups = self._kind.groups(options, weights)
+        self._options, self._weights = options, weights
+        kinds = {name: kind_of(options, name) for name in weights}
+        self._kinds = kinds
+        self._groups = [
+            (kind, group)
+            for kind in dict.fromkeys(kinds.values())
+            for group in kind.groups(options, {name: w for name, w in weights.items() if kinds[name] is kind})
+        ]
         self.moments: dict[str, Tensor] = {}
 
     @property
     def is_on_device(self) -> bool:
         """Whether a step needs nothing but what is where the weights are."""
-        return self._kind.steps_on_device
+        return all(kind.steps_on_device for kind in self._kinds.values())
 
     def forget_gradients(self) -> None:
         """Let go of the gradients of a step."""
@@ -157,11 +202,12 @@ class Optimizer:
 
         self.begin()
         with torch.no_grad():
-            for group in self._groups:
+            for kind, group in self._groups:
                 found = {name: w for name, w in group.weights.items() if w.grad is not None}
-                moments = {key: [self.moments[f"{key}/{name}"] for name in found] for key in self._names()}
+                names = ("step", *kind.moments)
+                moments = {key: [self.moments[f"{key}/{name}"] for name in found] for key in names}
                 weights, gradients = list(found.values()), [w.grad for w in found.values() if w.grad is not None]
-                self._kind.update(self._options, group, rate * group.scale, weights, gradients, moments)
+                kind.update(self._options, group, rate * group.scale, weights, gradients, moments)
 
     def restore(self, saved: "Mapping[str, Tensor]") -> None:
         """Put back what `moments` held."""
@@ -169,11 +215,8 @@ class Optimizer:
             key, name = full_name.split("/", 1)
             weight = self._weights[name]
             # It is changed in place, so it is a copy; a number was stored as a row of one.
-            value = value.to(weight.device if key != "step" or self._kind.steps_on_device else "cpu", copy=True)
+            value = value.to(weight.device if key != "step" or self._kinds[name].steps_on_device else "cpu", copy=True)
             self.moments[full_name] = value.float().reshape(()) if key == "step" else value
-
-    def _names(self) -> tuple[str, ...]:
-        return ("step", *self._kind.moments)
 
     def begin(self) -> None:
         """Begin with moments of zero, where there are none yet."""
@@ -182,8 +225,10 @@ class Optimizer:
         if self.moments:
             return
         for name, weight in self._weights.items():
-            device = weight.device if self._kind.steps_on_device else "cpu"
+            kind = self._kinds[name]
+            device = weight.device if kind.steps_on_device else "cpu"
             self.moments[f"step/{name}"] = torch.zeros((), dtype=torch.float32, device=device)
-            for key in self._kind.moments:
-                zeros = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            for key in kind.moments:
+                like = weight[:, 0] if kind.by_row else weight
+                zeros = torch.zeros_like(like, memory_format=torch.preserve_format)
                 self.moments[f"{key}/{name}"] = zeros.detach()

@@ -23,7 +23,7 @@ from charrnn.training.start import initial_weights
 # Settings that are those of the weights: with others, they would be weights of another model.
 OF_THE_WEIGHTS = (
     *("tokenizer", "normalize", "cell", "cell_options", "hidden", "layers"),
-    *("embedding", "one_hot", "tie", "residual"),
+    *("embedding", "one_hot", "tie", "residual", "direct", "direct_rows"),
 )
 TAKEN_OVER = (*OF_THE_WEIGHTS, "newline")  # where nothing else is asked for
 

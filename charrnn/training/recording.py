@@ -163,7 +163,7 @@ class Record:
             "advice": advice.afterwards(
                 self.rows(),
                 trainer.step / trainer.streams.steps_per_epoch,
-                trainer.characters / trainer.architecture.count(),
+                trainer.characters / trainer.architecture.count_network(),
             ),
         }
 

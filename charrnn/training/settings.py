@@ -36,6 +36,9 @@ class OptimizationSettings(Knobs):
         None, "T, characters between two steps: gradients stop there, the state goes on; by rule", low=1
     )
     lr: float | None = knob(None, "peak learning rate; by rule", low=0)
+    direct_rate: float | None = knob(
+        None, "the learning rate of direct connections, in rates of the network; by rule", low=0
+    )
     optimizer: str = knob("adamw", "how gradients change the weights", choices=tuple(OPTIMIZERS))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)
     beta2: float = knob(0.99, "smoothing of the squared gradient, AdamW's and RMSProp's", low=0, high=0.9999)

@@ -28,7 +28,8 @@ from collections.abc import Callable
 from charrnn import cells
 from charrnn.compiler.trace import state_matrices
 from charrnn.model.architecture import Architecture
-from charrnn.training.config import Config
+from charrnn.text.utf8 import BYTES
+from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.settings import Settings
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -41,8 +42,13 @@ PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text b
 # From so many epochs on, these shares of outputs and of the weights between states.
 DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.2, 0.1), (12, 0.3, 0.2), (20, 0.4, 0.3))
 OF_OUTPUTS_ALONE = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.3, 0.0), (12, 0.5, 0.0))  # where no weights are dropped
+# Direct connections. From so many epochs on: their rate, in rates of the network, and the share of them left out.
+DIRECT, DIRECT_ROWS = 6, 1 << 15
+OF_DIRECT = ((0, 10.0, 0.0), (8, 10.0, 0.2), (12, 5.0, 0.4), (20, 3.0, 0.5))
+FEWEST_FOR_DIRECT, MOST_COLUMNS = 50_000, 500
 MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
 
+TABLES_HELD = 3
 TOO_FEW_CHARS = 10_000
 USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
 START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
@@ -80,7 +86,7 @@ def decide(
         return Architecture.of(config.replace(hidden=hidden, layers=layers), vocabulary)
 
     def deserved(hidden: int) -> bool:
-        parameters = sized(hidden).count()
+        parameters = sized(hidden).count_network()
         enough_time = read(hidden) >= CHARS_PER_PARAMETER * parameters
         return enough_time and parameters <= PARAMETERS_PER_CHAR * characters
 
@@ -97,6 +103,7 @@ def decide(
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
     epochs = useful(hidden) / max(1, characters)
+    config = _with_direct(config, vocabulary, characters, epochs)
     shares = DROPOUT if drops_weights else OF_OUTPUTS_ALONE
     _, outputs, weights = max(row for row in shares if epochs >= row[0])
     return config.replace(
@@ -108,6 +115,23 @@ def decide(
         warmup=warmup,
         dropout=outputs if config.dropout is None else config.dropout,
         weight_dropout=weights if config.weight_dropout is None else config.weight_dropout,
+    )
+
+
+def _with_direct(config: Settings, vocabulary: int, characters: int, epochs: float) -> Settings:
+    """Decide about direct connections. epochs: how often the text will be read."""
+    columns = vocabulary - BYTES if vocabulary > BYTES else vocabulary
+    orders = config.direct
+    if orders is None:
+        orders = DIRECT if characters >= FEWEST_FOR_DIRECT and columns <= MOST_COLUMNS else 0
+    if not orders:
+        return config.replace(**NO_DIRECT)
+    _, rate, left_out = max(row for row in OF_DIRECT if epochs >= row[0])
+    return config.replace(
+        direct=orders,
+        direct_rows=DIRECT_ROWS if config.direct_rows is None else config.direct_rows,
+        direct_rate=rate if config.direct_rate is None else config.direct_rate,
+        direct_dropout=left_out if config.direct_dropout is None else config.direct_dropout,
     )
 
 
@@ -125,17 +149,20 @@ def chars_per_s(architecture: Architecture, learned: int, products_per_s: float)
 
     learned: how many ids have parameters that count.
     """
-    return products_per_s / (3 * dataclasses.replace(architecture, vocabulary=learned).count())
+    return products_per_s / (3 * dataclasses.replace(architecture, vocabulary=learned).count_network())
 
 
 def memory_bytes(config: Config, architecture: Architecture) -> int:
     """Estimate what training holds: weights with gradients and moments, and the activations of one window.
 
+    Of direct connections it holds the last and the best ones, and a copy that is being saved.
+
     A layer keeps about 16 values per character and feature for going backward, the head 4 per character and id.
     """
     H, L, V = architecture.hidden, architecture.layers, architecture.vocabulary
     activations = config.batch * config.window * (16 * H * L + 4 * V)
-    return 4 * (4 * architecture.count() + activations)
+    network, tables = architecture.count_network(), architecture.count() - architecture.count_network()
+    return 4 * (4 * network + TABLES_HELD * tables + activations)
 
 
 def warnings(architecture: Architecture, characters: int) -> list[str]:
@@ -145,7 +172,7 @@ def warnings(architecture: Architecture, characters: int) -> list[str]:
             f"{characters:,} characters are very few: the model will recite them rather than write; "
             f"from about {TOO_FEW_CHARS:,} on it begins to generalise"
         ]
-    share = architecture.count() / characters
+    share = architecture.count_network() / characters
     if share > 5 * PARAMETERS_PER_CHAR:
         return [f"the model has {share:,.0f} parameters for each character of the text: a smaller --hidden will do"]
     return []

@@ -168,7 +168,7 @@ class Machine:
                 times.append(step())
                 waiting.look()
             quiet = waiting.delayed_share() < UNDISTURBED
-        figure: float = 3 * architecture.count() * ids.numel() / min(times)
+        figure: float = 3 * architecture.count_network() * ids.numel() / min(times)
         kept_speeds.keep(self._measured_name, figure)
         if quiet:
             kept_speeds.keep_choice(self._measured_name, {PRODUCTS_PER_S: figure})

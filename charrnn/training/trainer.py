@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charrnn import engines
+from charrnn.model import direct
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN, Dropout, Part, Seen, State, detach
 from charrnn.text.corpus import Corpus, Streams
@@ -24,6 +25,8 @@ from charrnn.training.optimizers import Optimizer
 from charrnn.training.ranks import Order, Ranks
 from charrnn.training.start import initial_weights
 from charrnn.training.tensor_files import Tensors
+
+HALF = 12  # bits of a row's number that are sent apart from the others
 
 
 class Graphed(Protocol):
@@ -54,6 +57,7 @@ class Trainer:
         weights = initial_weights(config, corpus) if weights is None else weights
         engine = engines.choose(self.architecture.definition, config.engine, config.device)
         self.model = CharRNN(self.architecture, weights, engine, Dropout.of(config)).to(self.device)
+        self.model.keeps_read = ranks is not None
         self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
         self.seen: Seen | None = None
         self.seen = self._seen()
@@ -172,13 +176,13 @@ class Trainer:
 
     def whole_state(self) -> State:
         """Return the carried state of all rows: with other ranks, rank 0 asks them for theirs."""
-        if self.ranks is not None and self.architecture.definition.state:
+        if self.ranks is not None and self._carried:
             self.ranks.tell(Order.GATHER)
         return self.gathered_state()
 
     def gathered_state(self) -> State:
         """Return on rank 0 the carried state of all rows; others send that of theirs."""
-        if self.ranks is None or not self.architecture.definition.state:
+        if self.ranks is None or not self._carried:
             return self.state
         return self._apart(self.ranks.gathered_rows(_side_by_side(self.state).cpu(), self.streams.batch))
 
@@ -209,32 +213,70 @@ class Trainer:
                 for each, values in zip(held, torch.split(flat, [each.numel() for each in held]), strict=True):
                     each.copy_(values.view(each.shape))
             self.seen = self._seen()
-        names = self.architecture.definition.state
-        if parts & 2 and names:
-            columns = self.architecture.layers * len(names) * self.architecture.hidden
-            whole = torch.empty(self.streams.batch, columns) if state is None else _side_by_side(state).cpu()
+        if parts & 2 and self._carried:
+            whole = torch.empty(self.streams.batch, self._carried) if state is None else _side_by_side(state).cpu()
             self.ranks.broadcast(whole)
             self.state = self._apart(whole[self.rows])
 
     def _sum(self, loss: Tensor, ranks: Ranks, wish: bool) -> Tensor:
         """Replace the gradients by their sum over the ranks, in one message; return the sum of the losses."""
-        found = [w for w in self.model.weights.values() if w.grad is not None]
+        found = [w for name, w in self.model.weights.items() if w.grad is not None and name != "direct"]
+        read = self._read_of_all()
         more = torch.stack([loss.detach(), torch.full_like(loss, float(wish))])
-        flat = torch.cat([*(w.grad.flatten() for w in found if w.grad is not None), more])
+        flat = torch.cat([*(w.grad.flatten() for w in found if w.grad is not None), read.flatten(), more])
         ranks.sum(flat)
-        for w, gradient in zip(found, torch.split(flat, [*(w.numel() for w in found), 2]), strict=False):
+        *parts, whole, _ = torch.split(flat, [*(w.numel() for w in found), read.numel(), 2])
+        for w, gradient in zip(found, parts, strict=True):
             w.grad = gradient.view(w.shape)
+        if read.numel():
+            self.model.weights["direct"].grad = self._gradient_of(whole.view(read.shape))
         ranks.wished = ranks.wished or bool(flat[-1] > 0)
         return flat[-2].clone()
+
+    def _read_of_all(self) -> Tensor:
+        """Return room for what all ranks read of direct connections, with what this one did: (T, B, C + 3 N).
+
+        Of each character: the gradient at the logits, the rows in two parts, which float32 has exactly, and their
+        shares. It is a small part of the weight, whose gradient every rank makes of it.
+        """
+        read, self.model.read = self.model.read, None
+        if read is None:
+            return torch.empty(0, device=self.device)
+        N, T, _ = read.rows.shape
+        shares = torch.ones_like(read.rows) if read.shares is None else read.shares
+        assert read.summed.grad is not None
+        own = [
+            read.summed.grad,
+            *((each.permute(1, 2, 0)) for each in (read.rows >> HALF, read.rows % (1 << HALF), shares)),
+        ]
+        whole = torch.zeros(T, self.streams.batch, read.summed.shape[-1] + 3 * N, device=self.device)
+        whole[:, self.rows] = torch.cat([each.float() for each in own], dim=-1)
+        return whole
+
+    def _gradient_of(self, read: Tensor) -> Tensor:
+        """Return the gradient of direct connections by what all ranks read, as `_read_of_all` has it."""
+        N, R = self.architecture.direct, len(self.model.weights["direct"])
+        of_sum, *parts = torch.split(read, [read.shape[-1] - 3 * N, N, N, N], dim=-1)
+        high, low, shares = (each.permute(2, 0, 1) for each in parts)
+        return direct.gradient((high.long() << HALF) + low.long(), shares, of_sum, R)
+
+    @property
+    def _carried(self) -> int:
+        """How many numbers of each row are carried from window to window."""
+        own = self.architecture.layers * len(self.architecture.definition.state) * self.architecture.hidden
+        return own + self.architecture.remembered
 
     def _start(self) -> State:
         return self.model.start(self.rows.stop - self.rows.start)
 
     def _apart(self, columns: Tensor) -> State:
         """Take a carried state (rows, N) apart that `_side_by_side` put together."""
-        names, layers = self.architecture.definition.state, self.architecture.layers
-        parts = iter(torch.split(columns.to(self.device), self.architecture.hidden, dim=1))
-        return tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(layers))
+        names, architecture = self.architecture.definition.state, self.architecture
+        remembered = architecture.remembered
+        columns, ids = columns.to(self.device).split([self._carried - remembered, remembered], dim=1)
+        parts = iter(torch.split(columns, architecture.hidden, dim=1))
+        layers = tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(architecture.layers))
+        return (*layers, (ids.long(),)) if remembered else layers
 
     def _seen(self) -> Seen | None:
         """Return the ids that are learned, where others are not: those of the text, and those that have weights."""
@@ -243,7 +285,7 @@ class Trainer:
         learned = self._in_text | (self.model.weights["head.W"] != 0).any(dim=0)
         if bool(learned.all()):
             return None
-        seen, before = Seen.among(learned), self.seen
+        seen, before = Seen.among(learned, self.architecture.columns), self.seen
         # What was recorded for a GPU reads the tensors that there were then.
         return before if before is not None and torch.equal(before.place, seen.place) else seen
 
@@ -259,5 +301,5 @@ class Trainer:
 
 
 def _side_by_side(state: State) -> Tensor:
-    """Put a carried state together in one tensor (rows, N), to be sent at once."""
-    return torch.cat([each for layer in state for each in layer], dim=1)
+    """Put a carried state together in one tensor (rows, N), to be sent at once; ids become numbers as good."""
+    return torch.cat([each.float() for layer in state for each in layer], dim=1)

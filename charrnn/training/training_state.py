@@ -6,6 +6,7 @@ import torch
 
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import State
 from charrnn.training.config import Config
 from charrnn.training.optimizers import moment_shapes
 from charrnn.training.run import Restored
@@ -13,15 +14,20 @@ from charrnn.training.tensor_files import Tensors
 from charrnn.training.trainer import Trainer
 
 ONE = (1,)  # a single number is stored as a row of one
+REMEMBERED = "state/ids"  # the last ids of each row, which direct connections look at
 LISTED = 8  # so many differences are named
 
 
 def tensors_of(trainer: Trainer) -> Tensors:
     """Copy the training state to the CPU, by name; with other ranks, the carried state of all rows."""
     tensors = {f"moments/{name}": value for name, value in trainer.optimizer.moments.items()}
-    for i, layer in enumerate(trainer.whole_state()):
-        for name, value in zip(trainer.architecture.definition.state, layer, strict=True):
+    names = trainer.architecture.definition.state
+    whole = trainer.whole_state()
+    for i in range(trainer.architecture.layers):
+        for name, value in zip(names, whole[i], strict=True):
             tensors[f"state/{i}/{name}"] = value
+    if trainer.architecture.remembered:
+        tensors[REMEMBERED] = whole[-1][0]
     tensors |= {"sums/nats": trainer.sum_nats, "sums/characters": torch.tensor(trainer.sum_characters)}
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -38,10 +44,12 @@ def restore(trainer: Trainer, saved: Restored, run: str) -> None:
     trainer.optimizer.restore(
         {name.removeprefix("moments/"): t for name, t in tensors.items() if name.startswith("moments/")}
     )
-    state = tuple(
+    state: State = tuple(
         tuple(tensors[f"state/{i}/{name}"].to(trainer.device) for name in trainer.architecture.definition.state)
         for i in range(trainer.architecture.layers)
     )
+    if trainer.architecture.remembered:
+        state = (*state, (tensors[REMEMBERED].to(trainer.device),))
     trainer.sum_nats = tensors["sums/nats"].to(trainer.sum_nats.device)
     trainer.sum_characters = int(tensors["sums/characters"])
     trainer.step, trainer.characters = saved.checkpoint.step, saved.checkpoint.characters
@@ -82,6 +90,8 @@ def _expected(config: Config, architecture: Architecture, batch: int) -> dict[st
     for i in range(architecture.layers):
         for name, shape in architecture.states.items():
             expected[f"state/{i}/{name}"] = ((batch, *shape), "float32")
+    if architecture.remembered:
+        expected[REMEMBERED] = ((batch, architecture.remembered), "int64")
     shapes = {name: shape for name, (shape, _) in architecture.shapes().items()}
     for name, shape in moment_shapes(config, shapes).items():
         expected[f"moments/{name}"] = (shape or ONE, "float32")

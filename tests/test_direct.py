@@ -1,0 +1,231 @@
+"""Direct connections: rows found by hashes, what training makes of them, and every form of a model that reads them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import config as small
+from conftest import decided
+from numpy.typing import NDArray
+
+from charrnn.errors import CharRNNError, OptionError
+from charrnn.generate.decoder import Decoder
+from charrnn.model import direct, evaluation
+from charrnn.model.architecture import Architecture
+from charrnn.model.rnn import CharRNN, Dropout, Seen
+from charrnn.text.corpus import Corpus, prepare
+from charrnn.training import sizing
+from charrnn.training.config import settings_from_json
+from charrnn.training.resolve import resolve
+from charrnn.training.settings import Settings
+from charrnn.training.speed import Machine
+from charrnn.training.trainer import Trainer
+
+V, R, N = 260, 97, 4
+SHAPE = Architecture("gru", V, 6, embedding=5, direct=N, direct_rows=R)
+rng = np.random.default_rng(3)
+
+
+def weights(architecture: Architecture = SHAPE) -> dict[str, NDArray[np.float32]]:
+    """Draw weights whose tables say something, as trained ones do."""
+    drawn = architecture.initial(1)
+    drawn["direct"] = np.random.default_rng(4).normal(size=drawn["direct"].shape).astype(np.float32)
+    return drawn
+
+
+def by_hand(ids: list[int]) -> list[int]:
+    """Return the rows for the last of some ids, as the module's docstring says, in Python's whole numbers."""
+    found, h = [], 0
+    for n in range(N):
+        past = ids[: len(ids) - n]
+        begun = V in ids[len(ids) - n :] if n else False
+        c = V if begun or not past else past[-1]
+        h = (direct.A * h + direct.B * (c + 1)) % 2**31
+        found.append(n * R + h * R // 2**31)
+    return found
+
+
+def test_rows_are_those_of_the_definition_in_both_libraries() -> None:
+    text = [V, *rng.integers(250, V, 9).tolist(), V, *rng.integers(250, V, 5).tolist()]
+    ids, before = np.array(text)[:, None], np.full((1, N - 1), V)
+    expected = np.array([by_hand(text[: t + 1]) for t in range(len(text))]).T
+    rows, after = direct.rows_of_window(ids, before, V, R, np)
+    assert (rows[:, :, 0] == expected).all()
+    assert after[0].tolist() == text[-N + 1 :]
+    of_torch, after_torch = direct.rows_of_window(torch.tensor(ids), torch.tensor(before), V, R, torch)
+    assert (of_torch.numpy() == rows).all()
+    assert (after_torch.numpy() == after).all()
+
+
+def test_a_window_shorter_than_what_is_remembered_goes_on_from_the_one_before() -> None:
+    ids = rng.integers(250, V, (7, 2))
+    whole, last = direct.rows_of_window(ids, np.full((2, N - 1), V), V, R, np)
+    before, pieces = np.full((2, N - 1), V), []
+    for id_ in ids:
+        rows, before = direct.rows_of_window(id_[None], before, V, R, np)
+        pieces.append(rows)
+    assert (np.concatenate(pieces, axis=1) == whole).all()
+    assert (before == last).all()
+
+
+def test_rows_are_spread_as_those_of_chance() -> None:
+    contexts = np.unique(rng.integers(256, 320, (40_000, 4)), axis=0)
+    rows = direct.rows(list(contexts.T), V, 1 << 15)[-1]
+    by_chance = (1 << 15) * (1 - np.exp(-len(contexts) / (1 << 15)))
+    assert len(np.unique(rows)) == pytest.approx(by_chance, rel=0.02)
+
+
+def test_logits_are_the_network_s_and_the_rows_of_the_tables() -> None:
+    own = weights()
+    without = Architecture("gru", V, 6, embedding=5)
+    network = CharRNN(without, {name: own[name] for name in without.shapes()}, "loop")
+    model = CharRNN(SHAPE, own, "loop")
+    ids = torch.tensor(rng.integers(250, V, (9, 3)))
+    logits, after = model(ids, model.start(3))
+    plain, _ = network(ids, network.start(3))
+    rows, _ = direct.rows_of_window(ids, model.start(3)[-1][0], V, R, torch)
+    said = torch.tensor(own["direct"])[rows].sum(dim=0)
+    assert torch.allclose(logits[..., 256:], plain[..., 256:] + said, atol=1e-5)
+    assert torch.equal(logits[..., :256], plain[..., :256])
+    assert after[-1][0].tolist() == ids[-N + 1 :].T.tolist()
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_decoder_gives_the_logits_of_the_model(library: Any) -> None:
+    own, ids = weights(), np.array([V, *rng.integers(250, V, 12)])
+    decoder, model = Decoder(SHAPE, own, library), CharRNN(SHAPE, own, "loop")
+    logits, _ = decoder.logits(ids, decoder.start())
+    with torch.no_grad():
+        expected, _ = model(torch.tensor(ids)[:, None], model.start(1))
+    assert np.allclose(logits, expected[:, 0].numpy(), atol=1e-5)
+
+
+def test_a_document_knows_nothing_of_the_one_before_it() -> None:
+    model = CharRNN(SHAPE, weights(), "loop")
+    first, second = rng.integers(256, V, 8), rng.integers(256, V, 8)
+    together = evaluation.stream_costs(model, np.concatenate([first, second]), starts=np.array([8]))
+    alone = [evaluation.stream_costs(model, each) for each in (first, second)]
+    assert np.allclose(together, np.concatenate(alone), atol=1e-6)
+
+
+def test_ids_that_are_seen_get_the_columns_that_are_theirs() -> None:
+    own = weights()
+    model = CharRNN(SHAPE, own, "loop")
+    for known in ([3, 256, 257, 258, 259], [256, 258], [1, 2]):
+        is_seen = torch.zeros(V, dtype=torch.bool)
+        is_seen[known] = True
+        ids = torch.tensor(known)[rng.integers(0, len(known), (7, 2))]
+        with torch.no_grad():
+            whole, _ = model(ids, model.start(2))
+            few, _ = model(ids, model.start(2), seen=Seen.among(is_seen, SHAPE.columns))
+        assert torch.allclose(few[..., :-1], whole[..., known], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    path = tmp_path_factory.mktemp("direct") / "text.txt"
+    path.write_text("the cat sat on the mat and the dog ran to the cat. " * 60)
+    return prepare(small(str(path)))
+
+
+def trainer(corpus: Corpus, **changes: Any) -> Trainer:
+    own = {"dropout": 0.0, "weight_dropout": 0.0, "direct": 3, "direct_rows": 512, **changes}
+    asked = small(corpus.text.source, cell="gru", hidden=8, batch=4, window=16, steps=40, engine="loop", **own)
+    return Trainer(resolve(asked, corpus, Machine(asked, corpus)), corpus)
+
+
+def test_training_changes_the_rows_that_were_read_and_no_others(corpus: Corpus) -> None:
+    one = trainer(corpus)
+    one.update()
+    ids, _, _ = one.streams.at(0)
+    start = np.full((4, 2), one.architecture.start)
+    rows, _ = direct.rows_of_window(ids, start, one.architecture.start, 512, np)
+    changed = np.flatnonzero(np.abs(one.weights()["direct"]).sum(axis=1))
+    assert set(changed.tolist()) == set(rows.ravel().tolist())
+    sums = one.optimizer.moments["row_squares/direct"].numpy()
+    assert set(np.flatnonzero(sums).tolist()) == set(changed.tolist())
+
+
+def test_a_step_is_adagrad_s_with_a_sum_for_each_row_whether_gradients_are_sparse_or_not(corpus: Corpus) -> None:
+    from charrnn.training.optimizers import Optimizer
+
+    options = decided(direct=2, direct_rows=3, direct_rate=10.0)
+    start, gradients = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(3, 6, 4)).astype(np.float32)
+    gradients[:, 2] = 0
+    expected, sums = start.astype(np.float64), np.zeros(6)
+    for g in gradients:
+        sums += (g.astype(np.float64) ** 2).mean(axis=1)
+        expected -= 10 * 0.01 * g / (np.sqrt(sums) + 1e-8)[:, None]
+    for sparse in (False, True):
+        weight = torch.nn.Parameter(torch.tensor(start))
+        optimizer = Optimizer(options, {"direct": weight})
+        for g in gradients:
+            dense = torch.tensor(g)
+            weight.grad = dense.to_sparse(1) if sparse else dense
+            optimizer.update(0.01)
+        assert np.allclose(weight.detach().numpy(), expected, atol=1e-5)
+        assert torch.equal(weight[2].detach(), torch.tensor(start[2]))
+
+
+def test_tables_learn_what_a_small_network_cannot(corpus: Corpus) -> None:
+    nats = []
+    for orders in (0, 3):
+        one = trainer(corpus, direct=orders)
+        for _ in range(40):
+            one.update()
+        nats.append(evaluation.estimate(one.model, corpus.parts["val"], corpus.tokenizer))
+    assert nats[1] < nats[0] - 0.3
+
+
+def test_tables_are_left_out_as_a_whole_for_a_row_of_a_window() -> None:
+    own = weights()
+    model = CharRNN(SHAPE, own, "loop", Dropout(tables=0.5))
+    ids = torch.tensor(rng.integers(256, V, (6, 3)))
+    start = model.start(3)
+    said, _ = model(ids, start, torch.Generator().manual_seed(1))
+    plain = CharRNN(SHAPE, {**own, "direct": np.zeros_like(own["direct"])}, "loop")(ids, start)[0]
+    rows, _ = direct.rows_of_window(ids, start[-1][0], V, R, torch)
+    each = torch.tensor(own["direct"])[rows] * 2  # (N, T, B, C)
+    left = (said - plain)[..., 256:]
+    for b in range(3):
+        kept = [
+            subset
+            for subset in range(1 << N)
+            if torch.allclose(
+                left[:, b], sum((each[n, :, b] for n in range(N) if subset >> n & 1), torch.zeros(6, 4)), atol=1e-4
+            )
+        ]
+        assert len(kept) == 1
+
+
+def test_direct_connections_are_by_rule_and_none_are_where_none_were() -> None:
+    asked = Settings(corpus=("t",), steps=500, hidden=64)
+
+    def by_rule(characters: int = 10**6, vocabulary: int = 320, **changes: Any) -> Settings:
+        return sizing.decide(asked.replace(**changes), vocabulary, 64, characters, lambda: 1e9)
+
+    assert by_rule().direct
+    assert not by_rule(characters=5000).direct
+    assert not by_rule(vocabulary=5000).direct
+    assert by_rule(direct=0).direct_rows == 0
+    assert by_rule(characters=5000, direct=2).direct == 2
+    once, often = by_rule(steps=None, epochs=1.0), by_rule(steps=None, epochs=30.0)
+    assert once.direct_dropout == 0 < often.direct_dropout  # type: ignore[operator]
+    values = decided().to_json().replace('"format": 7', '"format": 6')
+    for name in ("direct", "direct_rows", "direct_rate", "direct_dropout"):
+        values = values.replace(f' "{name}":', f' "gone_{name}":')
+    import json
+
+    older = {name: value for name, value in json.loads(values).items() if not name.startswith("gone_")}
+    assert settings_from_json(json.dumps(older), "old").direct == 0
+
+
+def test_tables_without_a_row_are_refused() -> None:
+    with pytest.raises(OptionError, match="without a row"):
+        Settings(corpus=("t",), direct=3, direct_rows=0)
+
+
+def test_weights_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(CharRNNError, match="direct"):
+        Architecture("gru", V, 6, embedding=5, direct=N, direct_rows=R + 1).check(weights())
