@@ -26,7 +26,8 @@ def grid(
 ) -> Grid:
     """Return the grid of a comparison; what is None has its default.
 
-    config: what all runs share; without direct connections, unless it has some: a comparison is about cells. budget: seconds, or a text such as '60s'; the other arguments are those of `Grid`.
+    config: what all runs share; it has no direct connections, unless it asks for them: a comparison is about cells.
+    budget: seconds, or a text such as '60s'; the other arguments are those of `Grid`.
     Raises CharRNNError for what cannot be.
     """
     seconds = None if steps is not None and budget is None else parse_seconds(budget or DEFAULT_BUDGET)

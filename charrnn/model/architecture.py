@@ -6,7 +6,9 @@
     head.b           (V,)
     direct           (N R, C)     tables of R rows for the last 1..N characters; absent where N is 0
 
-C is the number of characters: ids of bytes have no columns, unless there are no others. The start token, id V, precedes the first character of a text. It is an input only: the embedding has a row for it, the
+C is the number of characters: ids of bytes have no columns, unless there are no others.
+
+The start token, id V, precedes the first character of a text. It is an input only: the embedding has a row for it, the
 head has none, so it is never predicted and never drawn.
 
 Torch-free: training, decoding and comparison all build on this one description.

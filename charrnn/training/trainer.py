@@ -245,12 +245,10 @@ class Trainer:
         N, T, _ = read.rows.shape
         shares = torch.ones_like(read.rows) if read.shares is None else read.shares
         assert read.summed.grad is not None
-        own = [
-            read.summed.grad,
-            *((each.permute(1, 2, 0)) for each in (read.rows >> HALF, read.rows % (1 << HALF), shares)),
-        ]
-        whole = torch.zeros(T, self.streams.batch, read.summed.shape[-1] + 3 * N, device=self.device)
-        whole[:, self.rows] = torch.cat([each.float() for each in own], dim=-1)
+        parts = (read.rows >> HALF, read.rows % (1 << HALF), shares)
+        own = torch.cat([read.summed.grad, *(each.permute(1, 2, 0).float() for each in parts)], dim=-1)
+        whole = torch.zeros(T, self.streams.batch, own.shape[-1], device=self.device)
+        whole[:, self.rows] = own
         return whole
 
     def _gradient_of(self, read: Tensor) -> Tensor:
@@ -273,7 +271,7 @@ class Trainer:
         """Take a carried state (rows, N) apart that `_side_by_side` put together."""
         names, architecture = self.architecture.definition.state, self.architecture
         remembered = architecture.remembered
-        columns, ids = columns.to(self.device).split([self._carried - remembered, remembered], dim=1)
+        columns, ids = torch.split(columns.to(self.device), [self._carried - remembered, remembered], dim=1)
         parts = iter(torch.split(columns, architecture.hidden, dim=1))
         layers = tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(architecture.layers))
         return (*layers, (ids.long(),)) if remembered else layers
