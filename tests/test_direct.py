@@ -1,5 +1,6 @@
 """Direct connections: rows found by hashes, what training makes of them, and every form of a model that reads them."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ from conftest import decided
 from numpy.typing import NDArray
 
 from charrnn.errors import CharRNNError, OptionError
+from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
+from charrnn.generate.rows import for_rows
+from charrnn.generate.sampling import Primed, Sampling, cost, draws
 from charrnn.model import direct, evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, Dropout, Seen
 from charrnn.text.corpus import Corpus, prepare
+from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import sizing
 from charrnn.training.config import settings_from_json
 from charrnn.training.resolve import resolve
@@ -229,3 +234,37 @@ def test_tables_without_a_row_are_refused() -> None:
 def test_weights_of_another_number_of_rows_are_refused() -> None:
     with pytest.raises(CharRNNError, match="direct"):
         Architecture("gru", V, 6, embedding=5, direct=N, direct_rows=R + 1).check(weights())
+
+
+@pytest.mark.parametrize("orders", [1, 2, 6])
+def test_compiled_code_gives_the_logits_of_the_equations(orders: int) -> None:
+    shape = Architecture("gru", V, 40, embedding=5, direct=orders, direct_rows=R)
+    own, ids = weights(shape), np.array([V, *rng.integers(250, V, 12)])
+    exact, compiled = Decoder(shape, own, "numpy"), CompiledDecoder(shape, own)
+    expected, state = exact.logits(ids, exact.start())
+    at_once, after = compiled.logits(ids, compiled.start())
+    assert np.allclose(at_once, expected, atol=1e-5)
+    one_by_one, state_now = [], compiled.start()
+    for id_ in ids:
+        logits, state_now = compiled.step(np.array([id_]), state_now)
+        one_by_one.append(logits[0])
+    assert np.allclose(one_by_one, expected, atol=1e-5)
+    if orders > 1:
+        assert after[-1][0].tolist() == state_now[-1][0].tolist() == state[-1][0].tolist()
+
+
+@pytest.mark.parametrize("kept", ["float32", "bf16", "int8"])
+def test_rows_side_by_side_draw_what_each_draws_alone(kept: Any) -> None:
+    tokenizer = Tokenizer.char("abcdef gh")
+    shape = Architecture("lstm", tokenizer.size, 24, embedding=5, direct=4, direct_rows=R)
+    decoder, sampling = CompiledDecoder(shape, weights(shape), kept), Sampling(temperature=1.0, seed=3)
+    state = decoder.read(np.array([shape.start, 258, 259]), decoder.start())
+    primed = Primed(260, state, "")
+    alone = [list(islice(decoder.drawn(primed, tokenizer, sampling, draws(3, n)), 70)) for n in range(7)]
+    together = for_rows(decoder).drawn(primed, tokenizer, sampling, range(7))  # type: ignore[union-attr]
+    assert [list(islice(row, 70)) for row in together] == alone
+    exact = Decoder(shape, weights(shape), "numpy")
+    if kept == "float32":
+        logits, _ = exact.logits(np.array([shape.start, 258, 259, 260, *(id_ for id_, _ in alone[0])]), exact.start())
+        costs = [cost(logits[3 + n], id_) for n, (id_, _) in enumerate(alone[0])]
+        assert np.allclose(costs, [nats for _, nats in alone[0]], atol=1e-4)

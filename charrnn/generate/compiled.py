@@ -3,6 +3,7 @@
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from charrnn.compiler.decoding.memory import Weights as PackedWeights
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, filters
+from charrnn.model import direct
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.text import documents
 from charrnn.text.documents import Starts
@@ -26,6 +28,7 @@ NOT_GIVEN = np.full(max(CHUNKS), -1)
 WINDOW = 1024
 
 TRIED_SEED, TRIED_IDS = 7, 4  # of the weights, and of the texts, by which new code is tried
+TRIED_TABLE_ROWS = 50
 TRIED_ROWS = 5  # where it is for several: not a multiple of any tile
 TOLERANCE = {"float32": 1e-3, "bf16": 0.1, "int8": 0.2}  # of the logits' norm; wrong code is far off
 
@@ -69,7 +72,11 @@ def _compiled(driver: Driver) -> bytes:
 
 def _error(architecture: Architecture, driver: Driver, run: Run, rows: int) -> float:
     """Return by how much of their norm logits of compiled code differ from those that NumPy gives, at most; or NaN."""
+    # Code does not depend on how many rows tables have.
+    architecture = replace(architecture, direct_rows=min(architecture.direct_rows, TRIED_TABLE_ROWS))
     weights, V, errors = architecture.initial(TRIED_SEED), architecture.vocabulary, []
+    if architecture.direct:
+        weights["direct"] += np.random.default_rng(TRIED_SEED).normal(size=weights["direct"].shape)
     exact = Decoder(architecture, weights, "numpy")
     state, work = exact.start(rows), Workspace(driver, Layout(driver, packed(driver, exact, weights), rows))
     ids = np.zeros((rows, AT_ONCE), np.int64)
@@ -93,7 +100,8 @@ def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:
 def packed(driver: Driver, decoder: Decoder, weights: Weights) -> PackedWeights:
     """Return the weights of a decoder as a driver wants them."""
     parameters = lambda layer, name: weights[f"layers.{layer}.{name}"]  # noqa: E731
-    return PackedWeights(driver, parameters, decoder.first, decoder.head, decoder.bias)
+    rows = decoder.architecture.direct_rows
+    return PackedWeights(driver, parameters, decoder.first, decoder.head, decoder.bias, decoder.tables, rows)
 
 
 class CompiledDecoder(Decoder):
@@ -119,8 +127,9 @@ class CompiledDecoder(Decoder):
 
     @property
     def bytes_per_character(self) -> int:
-        """The bytes of weights that are read for a character: all but the table, of which it is a row."""
-        return sum(array.nbytes for array in self._weights.arrays) + int(self.first[0].nbytes)
+        """The bytes of weights that are read for a character: all but the tables, of which it is a row each."""
+        looked_up = 0 if self.tables is None else self.architecture.direct * int(self.tables[0].nbytes)
+        return sum(array.nbytes for array in self._weights.arrays) + int(self.first[0].nbytes) + looked_up
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """As `Decoder.step`; one row alone runs compiled."""
@@ -143,9 +152,14 @@ class CompiledDecoder(Decoder):
         return self._logits(work, ids), work.state()
 
     def _logits(self, work: Workspace, ids: NDArray[Any]) -> NDArray[np.float32]:
+        architecture, before = self.architecture, work.before()
         outputs = np.empty((len(ids), self._layout.hidden), self._driver.real)
         self._call(work, ids, outputs=outputs)
-        logits: NDArray[np.float32] = outputs[:, : self.architecture.hidden] @ self.head + self.bias
+        logits: NDArray[np.float32] = outputs[:, : architecture.hidden] @ self.head + self.bias
+        if self.tables is not None:
+            given = np.asarray(ids, np.int64)[:, None]
+            rows, _ = direct.rows_of_window(given, before, architecture.start, architecture.direct_rows, np)
+            logits[:, architecture.columns] += sum(self.tables[of_table[:, 0]] for of_table in rows)
         return logits
 
     def drawn(

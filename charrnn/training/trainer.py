@@ -242,7 +242,7 @@ class Trainer:
         read, self.model.read = self.model.read, None
         if read is None:
             return torch.empty(0, device=self.device)
-        N, T, _ = read.rows.shape
+        _, T, _ = read.rows.shape
         shares = torch.ones_like(read.rows) if read.shares is None else read.shares
         assert read.summed.grad is not None
         parts = (read.rows >> HALF, read.rows % (1 << HALF), shares)

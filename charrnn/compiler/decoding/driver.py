@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # drawn: what was read or drawn; costs: its nats; outputs: of the last layer; of each of these a slot a step, and costs
 # and outputs only where they are wanted. following: the next state of the tokenizer's automaton, and allowed: what may
 # follow, a row for each of its states; position: in which of them each row is. numbers: room for a draw; who computes
-# some rows uses the first one's. head: in the second column, how many panels it has.
+# some rows uses the first one's. head: in the second column, how many panels it has. past: the last ids of each row,
+# the newest first. direct: tables of direct connections; then columns, the first id that has one, rows of each table.
 LINES: tuple[str, ...] = (
     "given",
     "us",
@@ -38,13 +39,13 @@ LINES: tuple[str, ...] = (
     "following",
     "allowed",
 )
-LINES = (*LINES, "head", "head scale", "bias")
+LINES = (*LINES, "head", "head scale", "bias", "past", "direct")
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent
 SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "processor", "products", "rounding")
 SOURCES = (*SOURCES, "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights")
-SOURCES = (*SOURCES, "../cells/operation", "../cells/ops")
+SOURCES = (*SOURCES, "../cells/operation", "../cells/ops", "../model/direct")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 
 
@@ -53,13 +54,14 @@ class Driver:
     """A model as completing runs it.
 
     form: of its products. steps: the plan of each layer's step; all above the first are one. states: the width of each
-    state. hidden: H. description: all that its code depends on but this package.
+    state. hidden: H. direct: N, of direct connections. description: all that its code depends on but this package.
     """
 
     form: Any
     steps: tuple[Step, ...]
     states: tuple[int, ...]
     hidden: int
+    direct: int
     description: str
 
     def first_line(self, layer: int) -> int:
@@ -97,10 +99,10 @@ def make(architecture: "Architecture", dtype: Any = "float32", rows: bool = Fals
             f"the equations of cell {cell.name!r} cannot be compiled: {error}",
             "write them with arrays that are cut into fewer parts",
         ) from error
-    sizes = f"{dtype} {rows} {L} {H} {architecture.residual}"
+    sizes = f"{dtype} {rows} {L} {H} {architecture.residual} {architecture.direct}"
     lines = [line for function in (below, *functions) for line in function.lines()]
     states = tuple(width for name, width in below.inputs.items() if name != "z")
-    return Driver(form(dtype, rows), tuple(steps), states, H, "\n".join([sizes, *lines]))
+    return Driver(form(dtype, rows), tuple(steps), states, H, architecture.direct, "\n".join([sizes, *lines]))
 
 
 def in_largest_blocks(inputs: Function | None, step: Function) -> Equations:

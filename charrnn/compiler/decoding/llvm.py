@@ -5,14 +5,15 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I16, I64, Maths, define
+from charrnn.compiler.arithmetic import I16, I64, Maths, Value, define, in_parts
 from charrnn.compiler.decoding.draw import emit_choose, emit_cost
 from charrnn.compiler.decoding.driver import LINE, Driver
 from charrnn.compiler.objects import new_module
-from charrnn.compiler.products import load, loop, store
+from charrnn.compiler.products import FLOAT, load, loop, store
 from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import INDEX, Y
 from charrnn.compiler.stages import COLUMNS, Stages, entry, row_of
+from charrnn.model import direct
 
 FIRST, NOWHERE = I64(0), I64(0)
 
@@ -63,6 +64,7 @@ class _Emitter:
                 id_, (next_at, _) = load(builder, at, I64), row_of(builder, table, ids, I64(0), r)
                 with builder.if_then(builder.icmp_signed(">=", id_, I64(0))):
                     store(builder, id_, next_at)
+                    self._emit_remember(builder, table, r, id_)
             for layer, function in enumerate(self.functions):
                 own = builder.add(table, I64(8 * COLUMNS * self.driver.first_line(layer)))
                 builder.call(function, [own, builder.add(t, n), first, end])
@@ -97,6 +99,41 @@ class _Emitter:
             with loop(builder, I64(0), row, maths.lanes * self.size) as j:
                 at, b = builder.add(to, j), read(maths, builder.add(bias, j), self.size)
                 write(maths, read(maths, at, self.size) + b, at, self.size)
+            if self.driver.direct:
+                self._emit_direct(builder, table, builder.add(first, r), to)
+
+    def _emit_remember(self, builder: Any, table: Any, r: Any, id_: Any) -> None:
+        """Emit what makes an id the newest of row r."""
+        at, _ = row_of(builder, table, LINE["past"], FIRST, r)
+        for n in reversed(range(self.driver.direct)):
+            newer = load(builder, builder.add(at, I64(8 * (n - 1))), I64) if n else id_
+            store(builder, newer, builder.add(at, I64(8 * n)))
+
+    def _emit_direct(self, builder: Any, table: Any, r: Any, logits: Any) -> None:
+        """Emit the sum of what direct connections say in row r, added to its logits; see `charrnn.model.direct`."""
+        tables, columns, first_id, rows = (entry(builder, table, LINE["direct"], n) for n in range(4))
+        past, _ = row_of(builder, table, LINE["past"], FIRST, r)
+        start, row_bytes = builder.add(first_id, columns), builder.mul(columns, I64(4))
+        h, began, found = I64(0), ir.Constant(ir.IntType(1), 0), []
+        for n in range(self.driver.direct):
+            id_ = builder.select(began, start, load(builder, builder.add(past, I64(8 * n)), I64))
+            began = builder.icmp_signed("==", id_, start)
+            mixed = builder.add(builder.mul(h, I64(direct.A)), builder.mul(builder.add(id_, I64(1)), I64(direct.B)))
+            h = builder.and_(mixed, I64(direct.MASK))
+            row = builder.add(builder.mul(I64(n), rows), builder.lshr(builder.mul(h, rows), I64(direct.BITS)))
+            found.append(builder.add(tables, builder.mul(row, row_bytes)))
+        to = builder.add(logits, builder.mul(first_id, I64(self.size)))
+        lanes = self.driver.form.processor.vector_bytes // self.size
+        for maths, begin, end in in_parts(builder, columns, lanes, self.size == 8):
+            with loop(builder, begin, end, maths.lanes) as j:
+                said = [self._number(maths, builder.add(row, builder.mul(j, I64(4)))) for row in found]
+                at = builder.add(to, builder.mul(j, I64(self.size)))
+                write(maths, read(maths, at, self.size) + sum(said[1:], said[0]), at, self.size)
+
+    def _number(self, maths: Maths, at: Any) -> Value:
+        """Emit the load of float32 numbers, as wide as the arithmetic."""
+        numbers = load(maths.builder, at, maths.many(FLOAT))
+        return Value(maths, maths.builder.fpext(numbers, maths.number) if maths.double else numbers)
 
     def _emit_draw(self, builder: Any, table: Any, n: Any, first: Any, r: Any) -> Any:
         """Emit the draw of an id for row r in step n; return it."""

@@ -32,8 +32,13 @@ class Weights:
         first: NDArray[Any],
         head: NDArray[Any],
         bias: NDArray[Any],
+        tables: NDArray[np.float32] | None = None,
+        table_rows: int = 0,
     ) -> None:
-        """of: gives a layer's parameter, by name. first (V + 1, ...), head, bias: as `Decoder` has them."""
+        """of: gives a layer's parameter, by name. first (V + 1, ...), head, bias, tables: as `Decoder` has them.
+
+        table_rows: of each of the tables.
+        """
         self.arrays: list[NDArray[Any]] = []
         self.table = np.zeros((driver.first_line(len(driver.steps)), 4), np.int64)
         self.V = len(bias)
@@ -61,6 +66,10 @@ class Weights:
             keep(LINE[name], array)
         keep(LINE["bias"], aligned(np.pad(bias.astype(driver.real), (0, self.panels * driver.form.panel - self.V))))
         self.table[LINE["head"], 1] = self.panels
+        self.tables = None if tables is None else np.ascontiguousarray(tables)
+        if self.tables is not None:
+            columns = self.tables.shape[1]
+            self.table[LINE["direct"]] = self.tables.ctypes.data, columns, self.V - columns, table_rows
         self.first = aligned(first.astype(driver.real))
         self.table[driver.line(0, X)] = self.first.ctypes.data, 0, self.first.strides[0], 0
 
@@ -84,6 +93,7 @@ class Layout:
         self._place(LINE["logits"], weights.panels * form.panel * self.real.itemsize)
         for name, size in (("position", 8), ("filters", 4 * 8), ("numbers", 2 * V * 8)):
             self._place(LINE[name], size)
+        self._place(LINE["past"], 8 * driver.direct)
         self.table[LINE["allowed"], 2], self.table[LINE["following"], 2] = V, 2 * V
         self._place(driver.line(0, INDEX), 8)
         widest = max([driver.hidden, *(sum(e.width for e in p.left) for step in driver.steps for p in step.products)])
@@ -128,6 +138,7 @@ class Workspace:
             ]
             for layer, step in enumerate(driver.steps)
         ]
+        self._past: NDArray[np.int64] = self.array(LINE["past"], np.int64)[0]
         self._ends = list(accumulate(driver.states))[:-1]
         self._outputs = self.array(driver.line(len(driver.steps) - 1, Y), layout.real)  # what the next logits are of
 
@@ -140,20 +151,28 @@ class Workspace:
 
     def enter(self, state: State, r: int = 0) -> None:
         """Put row r in a state of one row."""
-        for blocks, states in zip(self.states, state, strict=True):
+        for blocks, states in zip(self.states, state, strict=False):
             given = np.concatenate([value[0] for value in states])
             for block in blocks:
                 block[self.t & 1, r], given = given[: block.shape[2]], given[block.shape[2] :]
+        if len(state) > len(self.states):
+            self._past[r, :-1] = state[-1][0][0, ::-1]
 
     def state(self) -> State:
         """Return the state of the first row."""
         layers = [np.concatenate([block[self.t & 1, :1] for block in blocks], axis=1) for blocks in self.states]
-        return tuple(tuple(np.split(layer, self._ends, axis=1)) for layer in layers)
+        whole: State = tuple(tuple(np.split(layer, self._ends, axis=1)) for layer in layers)
+        return (*whole, (self.before(),)) if self._past.shape[1] > 1 else whole
+
+    def before(self) -> NDArray[np.int64]:
+        """Return the last N - 1 ids of the first row, (1, N - 1), the newest last; (1, 0) where there are none."""
+        return self._past[:1, -2::-1].copy() if self._past.shape[1] else self._past[:1].copy()
 
     def move(self, r: int, to: int) -> None:
         """Let row `to` go on where row r is."""
         for block in (self._outputs, *chain(*self.states)):
             block[:, to] = block[:, r]
+        self._past[to] = self._past[r]
 
     def give(self, allowed: NDArray[np.bool_], following: NDArray[np.int16]) -> None:
         """Say what may follow in each state of the tokenizer's automaton, and which state follows then: (states, V)."""
