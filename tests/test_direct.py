@@ -15,9 +15,10 @@ from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.rows import for_rows
 from charrnn.generate.sampling import Primed, Sampling, cost, draws
-from charrnn.model import direct, evaluation
+from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, Dropout, Seen
+from charrnn.text import contexts
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import sizing
@@ -46,7 +47,7 @@ def by_hand(ids: list[int]) -> list[int]:
         past = ids[: len(ids) - n]
         begun = V in ids[len(ids) - n :] if n else False
         c = V if begun or not past else past[-1]
-        h = (direct.A * h + direct.B * (c + 1)) % 2**31
+        h = (contexts.A * h + contexts.B * (c + 1)) % 2**31
         found.append(n * R + h * R // 2**31)
     return found
 
@@ -55,29 +56,29 @@ def test_rows_are_those_of_the_definition_in_both_libraries() -> None:
     text = [V, *rng.integers(250, V, 9).tolist(), V, *rng.integers(250, V, 5).tolist()]
     ids, before = np.array(text)[:, None], np.full((1, N - 1), V)
     expected = np.array([by_hand(text[: t + 1]) for t in range(len(text))]).T
-    rows, after = direct.rows_of_window(ids, before, V, R, np)
+    rows, after = contexts.rows_of_window(ids, before, V, R, np)
     assert (rows[:, :, 0] == expected).all()
     assert after[0].tolist() == text[-N + 1 :]
-    of_torch, after_torch = direct.rows_of_window(torch.tensor(ids), torch.tensor(before), V, R, torch)
+    of_torch, after_torch = contexts.rows_of_window(torch.tensor(ids), torch.tensor(before), V, R, torch)
     assert (of_torch.numpy() == rows).all()
     assert (after_torch.numpy() == after).all()
 
 
 def test_a_window_shorter_than_what_is_remembered_goes_on_from_the_one_before() -> None:
     ids = rng.integers(250, V, (7, 2))
-    whole, last = direct.rows_of_window(ids, np.full((2, N - 1), V), V, R, np)
+    whole, last = contexts.rows_of_window(ids, np.full((2, N - 1), V), V, R, np)
     before, pieces = np.full((2, N - 1), V), []
     for id_ in ids:
-        rows, before = direct.rows_of_window(id_[None], before, V, R, np)
+        rows, before = contexts.rows_of_window(id_[None], before, V, R, np)
         pieces.append(rows)
     assert (np.concatenate(pieces, axis=1) == whole).all()
     assert (before == last).all()
 
 
 def test_rows_are_spread_as_those_of_chance() -> None:
-    contexts = np.unique(rng.integers(256, 320, (40_000, 4)), axis=0)
-    rows = direct.rows(list(contexts.T), V, 1 << 15)[-1]
-    by_chance = (1 << 15) * (1 - np.exp(-len(contexts) / (1 << 15)))
+    different = np.unique(rng.integers(256, 320, (40_000, 4)), axis=0)
+    rows = contexts.rows(list(different.T), V, 1 << 15)[-1]
+    by_chance = (1 << 15) * (1 - np.exp(-len(different) / (1 << 15)))
     assert len(np.unique(rows)) == pytest.approx(by_chance, rel=0.02)
 
 
@@ -89,7 +90,7 @@ def test_logits_are_the_network_s_and_the_rows_of_the_tables() -> None:
     ids = torch.tensor(rng.integers(250, V, (9, 3)))
     logits, after = model(ids, model.start(3))
     plain, _ = network(ids, network.start(3))
-    rows, _ = direct.rows_of_window(ids, model.start(3)[-1][0], V, R, torch)
+    rows, _ = contexts.rows_of_window(ids, model.start(3)[-1][0], V, R, torch)
     said = torch.tensor(own["direct"])[rows].sum(dim=0)
     assert torch.allclose(logits[..., 256:], plain[..., 256:] + said, atol=1e-5)
     assert torch.equal(logits[..., :256], plain[..., :256])
@@ -145,7 +146,7 @@ def test_training_changes_the_rows_that_were_read_and_no_others(corpus: Corpus) 
     one.update()
     ids, _, _ = one.streams.at(0)
     start = np.full((4, 2), one.architecture.start)
-    rows, _ = direct.rows_of_window(ids, start, one.architecture.start, 512, np)
+    rows, _ = contexts.rows_of_window(ids, start, one.architecture.start, 512, np)
     changed = np.flatnonzero(np.abs(one.weights()["direct"]).sum(axis=1))
     assert set(changed.tolist()) == set(rows.ravel().tolist())
     sums = one.optimizer.moments["row_squares/direct"].numpy()
@@ -190,7 +191,7 @@ def test_tables_are_left_out_as_a_whole_for_a_row_of_a_window() -> None:
     start = model.start(3)
     said, _ = model(ids, start, torch.Generator().manual_seed(1))
     plain = CharRNN(SHAPE, {**own, "direct": np.zeros_like(own["direct"])}, "loop")(ids, start)[0]
-    rows, _ = direct.rows_of_window(ids, start[-1][0], V, R, torch)
+    rows, _ = contexts.rows_of_window(ids, start[-1][0], V, R, torch)
     each = torch.tensor(own["direct"])[rows] * 2  # (N, T, B, C)
     left = (said - plain)[..., 256:]
     for b in range(3):

@@ -17,9 +17,8 @@ from charrnn.compiler.decoding.memory import Weights as PackedWeights
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, filters
-from charrnn.model import direct
 from charrnn.model.architecture import Architecture, Weights
-from charrnn.text import documents
+from charrnn.text import contexts, documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
@@ -158,7 +157,7 @@ class CompiledDecoder(Decoder):
         logits: NDArray[np.float32] = outputs[:, : architecture.hidden] @ self.head + self.bias
         if self.tables is not None:
             given = np.asarray(ids, np.int64)[:, None]
-            rows, _ = direct.rows_of_window(given, before, architecture.start, architecture.direct_rows, np)
+            rows, _ = contexts.rows_of_window(given, before, architecture.start, architecture.direct_rows, np)
             logits[:, architecture.columns] += sum(self.tables[of_table[:, 0]] for of_table in rows)
         return logits
 

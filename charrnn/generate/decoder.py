@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.model import direct
 from charrnn.model.architecture import Architecture
+from charrnn.text import contexts
 
 # Per layer, bottom first, the cell's states, (B, H) or as it declares them; then, where direct connections look at more
 # than one id, those before the next one: (B, N - 1), int64, the newest last.
@@ -132,7 +132,7 @@ class Decoder:
         architecture, index = self.architecture, self._index(ids)
         before = state[-1][0] if architecture.remembered else index[:, None][:, :0]
         past = [index, *(before[:, n] for n in reversed(range(before.shape[1])))]
-        return sum(self.tables[rows] for rows in direct.rows(past, architecture.start, architecture.direct_rows))
+        return sum(self.tables[rows] for rows in contexts.rows(past, architecture.start, architecture.direct_rows))
 
     def _index(self, ids: NDArray[Any]) -> Any:
         index = ids.astype(np.int64)

@@ -19,6 +19,7 @@ from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model import direct
 from charrnn.model.architecture import Architecture
 from charrnn.model.settings import ModelSettings
+from charrnn.text import contexts
 
 # Per layer, bottom first, the cell's states, (B, H) or as it declares them; then, where direct connections look at more
 # than one id, those before the next one: (B, N - 1), int64.
@@ -174,7 +175,7 @@ class CharRNN(nn.Module):
         if not self.architecture.direct:
             return None, ()
         table, start, R = self.weights["direct"], self.architecture.start, self.architecture.direct_rows
-        rows, after = direct.rows_of_window(ids, before, start, R, torch)
+        rows, after = contexts.rows_of_window(ids, before, start, R, torch)
         N, T, B = rows.shape
         shares = None
         if generator is not None and self.dropout.tables:

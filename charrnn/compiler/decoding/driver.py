@@ -45,7 +45,7 @@ LINE = {name: i for i, name in enumerate(LINES)}
 PACKAGE = Path(__file__).parent.parent
 SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "processor", "products", "rounding")
 SOURCES = (*SOURCES, "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights")
-SOURCES = (*SOURCES, "../cells/operation", "../cells/ops", "../model/direct")
+SOURCES = (*SOURCES, "../cells/operation", "../cells/ops", "../text/contexts")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 
 

@@ -13,7 +13,7 @@ from charrnn.compiler.products import FLOAT, load, loop, store
 from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import INDEX, Y
 from charrnn.compiler.stages import COLUMNS, Stages, entry, row_of
-from charrnn.model import direct
+from charrnn.text import contexts
 
 FIRST, NOWHERE = I64(0), I64(0)
 
@@ -118,9 +118,9 @@ class _Emitter:
         for n in range(self.driver.direct):
             id_ = builder.select(began, start, load(builder, builder.add(past, I64(8 * n)), I64))
             began = builder.icmp_signed("==", id_, start)
-            mixed = builder.add(builder.mul(h, I64(direct.A)), builder.mul(builder.add(id_, I64(1)), I64(direct.B)))
-            h = builder.and_(mixed, I64(direct.MASK))
-            row = builder.add(builder.mul(I64(n), rows), builder.lshr(builder.mul(h, rows), I64(direct.BITS)))
+            mixed = builder.add(builder.mul(h, I64(contexts.A)), builder.mul(builder.add(id_, I64(1)), I64(contexts.B)))
+            h = builder.and_(mixed, I64(contexts.MASK))
+            row = builder.add(builder.mul(I64(n), rows), builder.lshr(builder.mul(h, rows), I64(contexts.BITS)))
             found.append(builder.add(tables, builder.mul(row, row_bytes)))
         to = builder.add(logits, builder.mul(first_id, I64(self.size)))
         lanes = self.driver.form.processor.vector_bytes // self.size
