@@ -10,6 +10,7 @@ from conftest import config as small
 from conftest import decided
 from numpy.typing import NDArray
 
+from charrnn.compiler.training import row_steps
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
@@ -269,3 +270,22 @@ def test_rows_side_by_side_draw_what_each_draws_alone(kept: Any) -> None:
         logits, _ = exact.logits(np.array([shape.start, 258, 259, 260, *(id_ for id_, _ in alone[0])]), exact.start())
         costs = [cost(logits[3 + n], id_) for n, (id_, _) in enumerate(alone[0])]
         assert np.allclose(costs, [nats for _, nats in alone[0]], atol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [1, 16, 65, 130])
+def test_a_compiled_step_is_torch_s(columns: int) -> None:
+    rows = torch.tensor(rng.integers(0, 40, 100))
+    gradients = torch.tensor(rng.normal(size=(100, columns)).astype(np.float32))
+    start = torch.tensor(rng.normal(size=(60, columns)).astype(np.float32))
+    ways = [(start.clone(), torch.linspace(0, 1, 60)) for _ in range(2)]
+    assert row_steps.take(ways[0][0], rows, gradients, ways[0][1], 0.1, 1e-8)
+    row_steps.by_torch(ways[1][0], rows, gradients, ways[1][1], 0.1, 1e-8)
+    for compiled, by_torch in zip(*ways, strict=True):
+        assert torch.allclose(compiled, by_torch, atol=1e-5)
+    assert torch.equal(ways[0][0][40:], start[40:])
+
+
+def test_what_no_code_is_made_for_is_left_to_torch() -> None:
+    rows, exact = torch.tensor([1, 1]), torch.zeros(3, 4, dtype=torch.float64)
+    assert not row_steps.take(exact, rows, torch.ones(2, 4, dtype=torch.float64), torch.zeros(3).double(), 0.1, 1e-8)
+    assert not exact.any()

@@ -134,6 +134,8 @@ def _row_adagrad(
 
     A row without a gradient stays, so it does not matter whether gradients are sparse.
     """
+    from charrnn.compiler.training import row_steps
+
     del options, group
     for weight, gradient, sums, step in zip(weights, gradients, moments["row_squares"], moments["step"], strict=True):
         step.add_(1)
@@ -141,11 +143,9 @@ def _row_adagrad(
             sums.add_(gradient.square().mean(dim=1))
             weight.sub_(rate * gradient / (sums.sqrt() + SMALL)[:, None])
             continue
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-        own = sums[rows].add_(values.square().mean(dim=1))
-        sums[rows] = own
-        weight.index_add_(0, rows, values / (own.sqrt_() + SMALL)[:, None], alpha=-rate)
+        read = weight, gradient._indices()[0], gradient._values(), sums, rate, SMALL
+        if not row_steps.take(*read):
+            row_steps.by_torch(*read)
 
 
 # By the name in settings. An optimizer is one function above and its row here.
