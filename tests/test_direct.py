@@ -17,6 +17,7 @@ from charrnn.generate.decoder import Decoder
 from charrnn.generate.rows import for_rows
 from charrnn.generate.sampling import Primed, Sampling, cost, draws
 from charrnn.model import evaluation
+from charrnn.model.adaptation import Adaptation, Adapting
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN, Dropout, Seen
 from charrnn.text import contexts
@@ -289,3 +290,19 @@ def test_what_no_code_is_made_for_is_left_to_torch() -> None:
     rows, exact = torch.tensor([1, 1]), torch.zeros(3, 4, dtype=torch.float64)
     assert not row_steps.take(exact, rows, torch.ones(2, 4, dtype=torch.float64), torch.zeros(3).double(), 0.1, 1e-8)
     assert not exact.any()
+
+
+def test_adapting_learns_the_tables_too(corpus: Corpus) -> None:
+    one = trainer(corpus)
+    for _ in range(40):
+        one.update()
+    text = corpus.tokenizer.encode("a zebra ate the oats. " * 30)
+    costs = []
+    for how in (Adaptation(table_rate=0.0), Adaptation()):
+        model = CharRNN(one.architecture, one.weights(), "loop")
+        adapting = Adapting(model, how)
+        costs.append(adapting.costs(text))
+        changed = np.abs(adapting.weights()["direct"] - one.weights()["direct"]).sum(axis=1)
+        assert (np.count_nonzero(changed) > 0) == (how.table_rate > 0)
+    assert np.allclose(costs[0][:32], costs[1][:32])  # scored before it is learned
+    assert costs[1].mean() < costs[0].mean() - 0.02

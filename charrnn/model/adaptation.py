@@ -5,6 +5,9 @@ weight moves against its gradient, divided by the root of the mean of the gradie
 goes a share of the way back to where training left it:
 
     w <- w - rate g / (sqrt(mean of g^2) + 1e-6)        w <- w + decay (trained w - w)
+
+A row of direct connections learns as in training, by one sum of squares. It begins at a number instead of zero, since
+training has seen most contexts; g is that of the sum of a piece's costs.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from charrnn.compiler.training import row_steps
 from charrnn.model.evaluation import windows
 from charrnn.model.rnn import CharRNN
 from charrnn.text import documents
@@ -26,12 +30,16 @@ SMALL = 1e-6
 class Adaptation:
     """How a model learns from what it reads. window: ids between two steps. rate, decay: of a step.
 
+    table_rate, table_squares: of direct connections, the rate and what sums of squares begin at.
+
     The numbers are those that docs/results/adapting.md found on validation parts.
     """
 
     window: int = 32
     rate: float = 2e-4
     decay: float = 1e-3
+    table_rate: float = 0.03
+    table_squares: float = 0.1
 
 
 class Adapting:
@@ -40,8 +48,11 @@ class Adapting:
     def __init__(self, model: CharRNN, how: Adaptation | None = None) -> None:
         """Begin with the weights of `model`; how: the usual way when None."""
         self._model, self._how = model, how or Adaptation()
-        self._trained = {name: weight.detach().clone() for name, weight in model.weights.items()}
+        network = {name: weight for name, weight in model.weights.items() if name != "direct"}
+        self._trained = {name: weight.detach().clone() for name, weight in network.items()}
         self._squares = {name: torch.zeros_like(weight) for name, weight in self._trained.items()}
+        if (tables := model.weights.get("direct")) is not None:
+            self._squares["direct"] = tables.new_full(tables.shape[:1], self._how.table_squares)
         self._steps = 0
 
     def costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
@@ -52,20 +63,23 @@ class Adapting:
         read = [np.empty(0)]
         for costs in windows(self._model, ids[None, :], self._how.window, starts, [0]):
             read.append(costs.detach()[:, 0].double().cpu().numpy())
-            self._learn(costs.mean())
+            self._learn(costs.mean(), len(costs))
         return np.concatenate(read)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Copy the weights as they are now to the CPU."""
         return {name: weight.detach().cpu().numpy().copy() for name, weight in self._model.weights.items()}
 
-    def _learn(self, loss: torch.Tensor) -> None:
+    def _learn(self, loss: torch.Tensor, ids: int) -> None:
         weights = self._model.weights
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         self._steps += 1
         with torch.no_grad():
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                 if gradient is None:
+                    continue
+                if name == "direct":
+                    row_steps.step(weight, gradient * ids, self._squares[name], self._how.table_rate, SMALL)
                     continue
                 squares = self._squares[name].lerp_(gradient.square(), 1 / self._steps)
                 weight.addcdiv_(gradient, squares.sqrt().add_(SMALL), value=-self._how.rate)

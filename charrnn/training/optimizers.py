@@ -130,22 +130,13 @@ def _rmsprop(
 def _row_adagrad(
     options: Options, group: Group, rate: Rate, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
 ) -> None:
-    """AdaGrad (Duchi et al. 2011) with one sum for each row, of the mean squares of its gradients.
-
-    A row without a gradient stays, so it does not matter whether gradients are sparse.
-    """
+    """AdaGrad (Duchi et al. 2011) with one sum for each row, of the mean squares of its gradients."""
     from charrnn.compiler.training import row_steps
 
     del options, group
     for weight, gradient, sums, step in zip(weights, gradients, moments["row_squares"], moments["step"], strict=True):
         step.add_(1)
-        if not gradient.is_sparse:
-            sums.add_(gradient.square().mean(dim=1))
-            weight.sub_(rate * gradient / (sums.sqrt() + SMALL)[:, None])
-            continue
-        read = weight, gradient._indices()[0], gradient._values(), sums, rate, SMALL
-        if not row_steps.take(*read):
-            row_steps.by_torch(*read)
+        row_steps.step(weight, gradient, sums, rate, SMALL)
 
 
 # By the name in settings. An optimizer is one function above and its row here.

@@ -27,6 +27,21 @@ TOLERANCE = 1e-4  # of the norm of what a step changes: wrong code is far off
 _preparing = threading.Lock()
 
 
+def step(weight: Tensor, gradient: Tensor, squares: Tensor, rate: Any, small: float) -> None:
+    """Take a step, of any dtype and on any device. A row without a gradient stays as it is.
+
+    weight: (R, C). gradient: like it, sparse or not. squares: (R,), the sums so far. rate: a number, or a tensor () on
+    the device. Weight and squares change.
+    """
+    if not gradient.is_sparse:
+        squares.add_(gradient.square().mean(dim=1))
+        weight.sub_(rate * gradient / (squares.sqrt() + small)[:, None])
+        return
+    read = weight, gradient._indices()[0], gradient._values(), squares, rate, small
+    if not take(*read):
+        by_torch(*read)
+
+
 def take(weight: Tensor, rows: Tensor, gradients: Tensor, squares: Tensor, rate: float, small: float) -> bool:
     """Take a step; False where nothing was done, since there is no code for such numbers or it is wrong here.
 
