@@ -1,6 +1,7 @@
 """Direct connections: rows found by hashes, what training makes of them, and every form of a model that reads them."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from charrnn.model.rnn import CharRNN, Dropout, Seen
 from charrnn.text import contexts
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import sizing
+from charrnn.training import loop, sizing
 from charrnn.training.config import settings_from_json
+from charrnn.training.pretrained import Pretrained
 from charrnn.training.resolve import resolve
+from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 from charrnn.training.trainer import Trainer
@@ -306,3 +309,35 @@ def test_adapting_learns_the_tables_too(corpus: Corpus) -> None:
         assert (np.count_nonzero(changed) > 0) == (how.table_rate > 0)
     assert np.allclose(costs[0][:32], costs[1][:32])  # scored before it is learned
     assert costs[1].mean() < costs[0].mean() - 0.02
+
+
+DIRECT = {"direct": 3, "direct_rows": 512, "direct_rate": 3.0, "direct_dropout": 0.3}
+
+
+def test_a_run_with_tables_cut_off_goes_on_to_the_last_bit(corpus: Corpus, tmp_path: Path) -> None:
+    asked = small(corpus.text.source, steps=6, validate_every=2, **DIRECT)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    list(loop.new_run(asked, whole))
+    calls = iter(range(100))
+    list(loop.new_run(asked, cut, stop=lambda: next(calls) >= 2))
+    assert cut.about()["step"] < 6
+    list(loop.resume(cut))
+    for name, value in whole.weights("last").items():
+        np.testing.assert_array_equal(value, cut.weights("last")[name], err_msg=name)
+
+
+def test_a_second_text_has_new_columns_and_the_old_ones_of_the_first(corpus: Corpus, tmp_path: Path) -> None:
+    base, text = Run(tmp_path / "base"), tmp_path / "other.txt"
+    list(loop.new_run(small(corpus.text.source, steps=6, **DIRECT), base))
+    text.write_text("THE cat met 2 dogs. " * 99)
+    pretrained = Pretrained.of(base)
+    asked = pretrained.settings({"corpus": (str(text),), "steps": 3})
+    other = prepare(asked, known=pretrained.tokenizer.characters)
+    start = pretrained.start(resolve(asked, other, Machine(asked, other)), other)["direct"]
+    old, known = base.weights("best")["direct"], base.tokenizer().characters
+    assert start.shape[1] > old.shape[1]
+    for column, character in enumerate(other.tokenizer.characters):
+        expected = old[:, known.index(character)] if character in known else np.zeros(len(old), np.float32)
+        np.testing.assert_array_equal(start[:, column], expected, err_msg=character)
+    with pytest.raises(OptionError, match="direct is 2, that of base is 3"):
+        pretrained.settings({"corpus": (str(text),), "direct": 2})

@@ -160,6 +160,13 @@ def test_ranks_drop_what_one_process_drops(world: int, engine: str, cell: str, t
     like_one_process(settled(text, corpus, **changes, lr=1e-3), text, world)
 
 
+@pytest.mark.parametrize("left_out", [0.0, 0.4])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_learn_the_tables_that_one_process_learns(world: int, left_out: float, text: Corpus, corpus: str) -> None:
+    changes = {"direct": 3, "direct_rows": 5000, "direct_rate": 3.0, "direct_dropout": left_out, "layers": 1}
+    like_one_process(settled(text, corpus, **changes, lr=1e-3), text, world)
+
+
 def like_one_process(config: Config, text: Corpus, world: int) -> None:
     """Check that so many ranks learn what one process learns."""
     alone = Trainer(config, text)

@@ -80,7 +80,10 @@ class Pretrained:
     def start(self, config: Config, corpus: Corpus) -> dict[str, NDArray[np.float32]]:
         """Return the weights that the new run starts from: these, with places for new characters."""
         fresh, places = initial_weights(config, corpus), self._places(corpus.tokenizer)
-        weights = {name: aligned(value, fresh[name], places) for name, value in self.weights.items()}
+        weights = {
+            name: aligned(value, fresh[name], places, BYTES if name == "direct" else 0)
+            for name, value in self.weights.items()
+        }
         return weights
 
     def _places(self, tokenizer: Tokenizer) -> NDArray[np.int64]:
@@ -90,13 +93,15 @@ class Pretrained:
         return np.array([*range(BYTES), *known, tokenizer.size])
 
 
-def aligned(old: NDArray[np.float32], fresh: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
+def aligned(
+    old: NDArray[np.float32], fresh: NDArray[np.float32], places: NDArray[np.int64], first: int = 0
+) -> NDArray[np.float32]:
     """Put weights where their characters are in a larger vocabulary; what is new there stays as in `fresh`.
 
-    An axis that has grown is one of ids, with or without the start token.
+    An axis that has grown is one of ids from `first` on, with or without the start token.
     """
     axes = [
-        np.arange(n) if n == fresh.shape[axis] else places[:n]  # the start token is the last
+        np.arange(n) if n == fresh.shape[axis] else places[first : first + n] - first  # the start token is the last
         for axis, n in enumerate(old.shape)
     ]
     result = fresh.copy()
