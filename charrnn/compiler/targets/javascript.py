@@ -12,9 +12,11 @@ from charrnn.cells import ops
 from charrnn.compiler.graph import Node, reachable
 from charrnn.compiler.trace import Function, Leaf, slot, trace
 from charrnn.errors import CharRNNError
+from charrnn.text import contexts
 
 if TYPE_CHECKING:
     from charrnn.generate.decoder import Decoder
+    from charrnn.model.architecture import Architecture
 
 HEAD = """\
 // One step of a recurrent model: {cell}, {layers} x {hidden}, {vocabulary} characters. Written by charrnn.
@@ -58,13 +60,43 @@ function multiply(x, matrix, y) {
 }
 """
 
+DIRECT = """\
+// Direct connections: {N} tables of {R} rows, of which those are kept that are not all zero.
+const A = {A}, B = {B}, MASK = {MASK};
+const N = {N}, R = {R}, first = {first}, columns = {columns};
+
+// Where a row is among those that are kept, whose numbers rise; -1 where it is not.
+function placeOf(row, kept) {{
+  let from = 0, to = kept.length;
+  while (from < to) {{
+    const middle = (from + to) >>> 1;
+    if (kept[middle] < row) from = middle + 1;
+    else to = middle;
+  }}
+  return kept[from] === row ? from : -1;
+}}
+
+// Adds what the last characters by themselves say of the next one. before: the ids before `id`, the newest last.
+function addDirect(table, kept, id, before, logits) {{
+  let h = 0, c = id;
+  for (let n = 0; n < N; n++) {{
+    if (n > 0 && c !== startId) c = before[before.length - n];
+    h = (Math.imul(A, h) + Math.imul(B, c + 1)) & MASK;
+    // floor(h R / 2^31) in two parts: h R may be above 2^53, where numbers are not exact.
+    const row = Math.floor(((h >>> 7) * R + Math.floor((h & 127) * R / 2 ** 7)) / 2 ** 24);
+    const place = placeOf(n * R + row, kept);
+    if (place >= 0) for (let i = 0, k = place * columns; i < columns; i++, k++) logits[first + i] += table[k];
+  }}
+}}
+"""
+
 
 def write(decoder: "Decoder") -> str:
     """Return a module that exports `vocabulary`, `startId`, `start()` and `step(weights, state, id, logits)`.
 
     `step` reads the character `id`, writes the scores of the next one into `logits`, a Float32Array, and changes
-    `state`. `weights` is an object of Float32Arrays, as from `weights`. Raises CharRNNError where the equations cannot
-    be traced.
+    `state`: arrays of numbers, the last of which holds ids where direct connections remember some. `weights` is an
+    object of arrays, as from `weights`. Raises CharRNNError where the equations cannot be traced.
     """
     architecture = decoder.architecture
     H, L, V, cell = architecture.hidden, architecture.layers, architecture.vocabulary, architecture.definition
@@ -88,24 +120,45 @@ def write(decoder: "Decoder") -> str:
         body += [f"{inputs[name]}.set({after[name]});" for name in states]
     bias, head = writer.weight("head.b"), writer.weight("head.W")
     top = writer.room(V)
-    body += [f"multiply({y}, {head}, {top});", f"for (let i = 0; i < {V}; i++) logits[i] = {top}[i] + {bias}[i];"]
+    body.append(f"multiply({y}, {head}, {top});")
     widths = {name: width for name, (width,) in architecture.states.items()}
-    each = [f"[{width}, {_number(cell.state[name])}]" for name, width in widths.items()]
-    starts = ", ".join(each * L)
-    text = HEAD.format(cell=cell.name, layers=L, hidden=H, vocabulary=V, starts=starts)
+    starts = [f"[{width}, {_number(cell.state[name])}]" for name, width in widths.items()] * L
+    functions, before = FUNCTIONS, architecture.remembered
+    if architecture.direct:
+        functions += "\n" + _direct(architecture)
+        table, kept, ids = writer.weight("direct"), writer.weight("direct.rows"), f"state[{len(starts)}]"
+        body.append(f"addDirect({table}, {kept}, id, {ids if before else '[]'}, {top});")
+        if before:
+            body += [f"{ids}.copyWithin(0, 1);", f"{ids}[{before - 1}] = id;"]
+            starts.append(f"[{before}, startId]")
+    body.append(f"for (let i = 0; i < {V}; i++) logits[i] = {top}[i] + {bias}[i];")
+    text = HEAD.format(cell=cell.name, layers=L, hidden=H, vocabulary=V, starts=", ".join(starts))
     rooms = "".join(f"const {name} = new Float64Array({width});\n" for name, width in writer.rooms.items())
     lines = "".join(f"  {line}\n" for line in body)
-    return f"{text}\n{FUNCTIONS}\n{rooms}\nexport function step(weights, state, id, logits) {{\n{lines}}}\n"
+    return f"{text}\n{functions}\n{rooms}\nexport function step(weights, state, id, logits) {{\n{lines}}}\n"
 
 
-def weights(decoder: "Decoder", named: Any) -> dict[str, NDArray[np.float32]]:
+def _direct(architecture: "Architecture") -> str:
+    """Return the function that adds direct connections, with its constants."""
+    hash_ = {"A": contexts.A, "B": contexts.B, "MASK": contexts.MASK}
+    sizes = {"N": architecture.direct, "R": architecture.direct_rows}
+    first = architecture.columns.start
+    return DIRECT.format(**hash_, **sizes, first=first, columns=architecture.vocabulary - first)
+
+
+def weights(decoder: "Decoder", named: Any) -> dict[str, NDArray[Any]]:
     """Return what `step` wants, by name: the look-up table, the parameters of the layers, the head; as float32.
 
+    Of direct connections there are the rows that are not all zero, and their numbers `direct.rows`, int32, rising.
     named: the weights of the run, by name.
     """
     arrays = {name: value for name, value in named.items() if name.startswith("layers.")}
     arrays |= {"table": decoder.first, "head.W": decoder.head, "head.b": decoder.bias}
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+    rows: dict[str, NDArray[Any]] = {}
+    if decoder.tables is not None:  # most rows are of no text that was read
+        kept = np.flatnonzero(decoder.tables.any(axis=1))
+        arrays["direct"], rows["direct.rows"] = decoder.tables[kept], kept.astype(np.int32)
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()} | rows
 
 
 class _Writer:
