@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -13,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import decided
 
 import charrnn
 from charrnn.api import TextModel
 from charrnn.cli import group
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.decoder import Decoder
-from charrnn.generate.sampling import Sampling, distribution, draws, read_prime
+from charrnn.generate.sampling import Sampling, cost, distribution, draws, generate, read_prime
+from charrnn.model.architecture import Architecture
 from charrnn.serve.page import files
 from charrnn.sharing import page_file
+from charrnn.text.tokenizer import Tokenizer
 from charrnn.training.run import Run
 
 TrainedRun = Callable[..., Run]
@@ -178,6 +182,71 @@ def test_texts_are_cleaned_as_the_model_wants_them(trained: TrainedRun, tmp_path
     model = charrnn.load(trained(corpus=str(tmp_path / "nfc.txt"), normalize="nfc", newline="lf"))
     (found,) = asked(model, [("/page/surprise", {"text": "c\u030cas\u030ca\r\nk\r"})], tmp_path)
     assert found["text"] == "čaša\nk\n"
+
+
+def with_tables() -> TextModel:
+    """A model whose direct connections say most of it; every third row is zero, as rows are that no text has."""
+    tokenizer = Tokenizer.char("Rekurntmž: pšć")
+    settings = decided(cell="nn.GRU", direct=4, direct_rows=500, document="line", newline="lf")
+    weights = Architecture.of(settings, tokenizer.size).initial(1)
+    weights["direct"] = np.random.default_rng(2).normal(size=weights["direct"].shape).astype(np.float32)
+    weights["direct"][::3] = 0
+    weights["head.b"][:256] -= 9  # bytes are as rare as they are in texts
+    return TextModel(settings, tokenizer, weights)
+
+
+def shown(model: TextModel, kind: Any) -> Any:
+    """What a model's page is given, as an object."""
+    found = re.search(r'<script type="application/json" id="model">(.*?)</script>', page_file.page(model, kind))
+    assert found is not None
+    return json.loads(found[1])
+
+
+@needs_node
+@pytest.mark.parametrize("kind", ["float32", "bf16", "int8"])
+def test_direct_connections_are_those_of_the_model(kind: Any, tmp_path: Path) -> None:
+    model, text = with_tables(), "Rekurentne mreže: 𝄞 mrm\nRek\npamte"
+    decoder = Decoder(model.architecture, model.weights, "numpy")
+    expected: list[float] = []
+    for document in text.splitlines(keepends=True):
+        ids = model.tokenizer.encode(document)
+        logits, _ = decoder.logits(np.array([model.tokenizer.size, *ids[:-1]]), decoder.start())
+        bits = [cost(row, id_) / np.log(2) for row, id_ in zip(logits, ids, strict=True)]
+        expected += np.bincount(model.tokenizer.character_index(ids), bits).tolist()
+    (found,) = asked(model, [("/page/surprise", {"text": text})], tmp_path, kind)
+    assert found["bits"] == pytest.approx(expected, abs={"float32": 2e-5, "bf16": 0.05, "int8": 0.1}[kind])
+
+
+@needs_node
+def test_what_is_remembered_is_kept_with_the_states(tmp_path: Path) -> None:
+    model, prime = with_tables(), "Rekurentne mreže pamte, " * 3  # longer than what is read between two kept states
+    sampling = Sampling(0.8, seed=3)
+    question = ("stream", {"prompt": prime, "max_tokens": 200, "temperature": 0.8, "seed": 3})
+    answers = asked(model, [question, ("/page/next", {"text": prime + "R"}), question], tmp_path)
+    decoder = Decoder(model.architecture, model.weights, "numpy")
+    source = generate(decoder, model.tokenizer, read_prime(decoder, model.tokenizer, prime), sampling)
+    expected = "".join(drawn.character for drawn in itertools.islice(source, 200)).partition("\n")
+    assert answers[0] == answers[2] == expected[0] + expected[1]
+
+
+def test_a_page_has_the_rows_that_are_not_zero() -> None:
+    model = with_tables()
+    kept = np.flatnonzero(model.weights["direct"].any(axis=1))
+    tables = shown(model, "float32")["weights"]
+    assert tables["direct"]["shape"] == [len(kept), model.architecture.vocabulary - 256]
+    rows = np.frombuffer(base64.b64decode(tables["direct.rows"]["data"]), "<i4")
+    assert rows.tolist() == kept.tolist()
+
+
+def test_rows_have_scales_of_their_own() -> None:
+    model = with_tables()
+    model.weights["direct"][1] *= 1e6  # a scale of a column would leave nothing of the others
+    packed = shown(model, "int8")["weights"]["direct"]
+    wholes = np.frombuffer(base64.b64decode(packed["data"]), np.int8).reshape(packed["shape"])
+    scales = np.frombuffer(base64.b64decode(packed["scale"]), "<f4")
+    kept = model.weights["direct"][model.weights["direct"].any(axis=1)]
+    error = abs(wholes * scales[:, None] - kept).max(axis=1)
+    assert (error <= abs(kept).max(axis=1) / 254 * 1.001).all()
 
 
 def test_the_policy_allows_what_is_in_the_file_and_nothing_else(trained: TrainedRun) -> None:

@@ -158,7 +158,7 @@ def _given(model: "TextModel", decoder: Decoder, step: str, kind: Kind) -> dict[
             "document": model.config.document,
         },
         "automaton": _packed(np.ascontiguousarray(tokenizer.next_state[:, :BYTES]), "int16"),
-        "weights": {name: _packed(value, kind if value.ndim == 2 else "float32") for name, value in needed.items()},
+        "weights": {name: _weight(name, value, kind) for name, value in needed.items()},
     }
 
 
@@ -166,12 +166,21 @@ def _is_in(name: str, step: str) -> bool:
     return f'weights["{name}"]' in step or f"weights.{name}." in step
 
 
-def _packed(value: NDArray[Any], kind: str) -> dict[str, Any]:
-    """Return an array as the page unpacks it: base64 of little-endian numbers, and for int8 a scale per column."""
+def _weight(name: str, value: NDArray[Any], kind: Kind) -> dict[str, Any]:
+    """Return a weight as the page unpacks it: matrices in the kind that was asked for, others as they are."""
+    if value.ndim != 2:
+        return _packed(value, value.dtype.name)
+    # A row of the tables is large where its characters came often: each has a scale of its own.
+    return _packed(value, kind, "row" if name == "direct" else "column")
+
+
+def _packed(value: NDArray[Any], kind: str, per: Literal["column", "row"] = "column") -> dict[str, Any]:
+    """Return an array as the page unpacks it: base64 of little-endian numbers; int8 has a scale per column or row."""
     packed: dict[str, Any] = {"kind": kind, "shape": value.shape}
     if kind == "int8":
-        value, scale = to_int8(value)
-        packed["scale"] = _base64(scale)
+        whole, scale = to_int8(value.T if per == "row" else value)
+        value = whole.T if per == "row" else whole
+        packed |= {"scale": _base64(scale), "per": per}
     elif kind == "bf16":
         value = to_bf16(value)
     return {**packed, "data": _base64(value)}

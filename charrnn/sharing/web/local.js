@@ -21,16 +21,23 @@ const characters = given.characters;
 const idOf = new Map(characters.map((character, i) => [character, BYTES + i]));
 const utf8 = new TextEncoder(), decoder = new TextDecoder();
 
-function unpacked({ kind, data, shape, scale }) {
-  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+function unpacked({ kind, data, shape, scale, per }) {
+  const text = atob(data), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
   if (kind === "float32") return new Float32Array(bytes.buffer);
+  if (kind === "int32") return new Int32Array(bytes.buffer);
   if (kind === "int16") return new Int16Array(bytes.buffer);
   if (kind === "bf16") {
-    const words = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16);
+    const halves = new Uint16Array(bytes.buffer), words = new Uint32Array(halves.length);
+    for (let i = 0; i < words.length; i++) words[i] = halves[i] << 16;
     return new Float32Array(words.buffer);
   }
-  const scales = unpacked({ kind: "float32", data: scale });
-  return Float32Array.from(new Int8Array(bytes.buffer), (whole, i) => whole * scales[i % shape[1]]);
+  const scales = unpacked({ kind: "float32", data: scale }), wholes = new Int8Array(bytes.buffer);
+  const values = new Float32Array(wholes.length), columns = shape[1];
+  for (let i = 0; i < values.length; i++) {
+    values[i] = wholes[i] * scales[per === "row" ? Math.floor(i / columns) : i % columns];
+  }
+  return values;
 }
 
 // Time: what takes long lets the page breathe
