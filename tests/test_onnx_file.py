@@ -16,6 +16,7 @@ import charrnn
 from charrnn.cli import group
 from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder
+from charrnn.generate.sampling import Sampling, generate, read_prime
 from charrnn.sharing import onnx_file
 from charrnn.training.run import Run
 
@@ -45,12 +46,41 @@ def test_the_documented_program_completes_without_this_package(trained: TrainedR
     assert done.stdout.decode().rstrip("\r\n") == prime + model.complete(prime, 40, top_k=1)
 
 
+def test_the_documented_program_knows_of_direct_connections(trained: TrainedRun, tmp_path: Path) -> None:
+    model = charrnn.load(trained(direct=4, direct_rows=500))
+    file = onnx_file.write(model, tmp_path / "model.onnx")
+    (tmp_path / "complete.py").write_text(program().replace("/ 0.7)", "/ 1e-4)"), encoding="utf-8")
+    prime = "the quick \N{GREEK SMALL LETTER ALPHA} "
+    done = subprocess.run(
+        [sys.executable, "complete.py", file.name, prime, "40"],
+        capture_output=True,
+        cwd=tmp_path,
+        timeout=60,
+        env={"PYTHONUTF8": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    decoder = Decoder(model.architecture, model.weights, "numpy")
+    source = generate(decoder, model.tokenizer, read_prime(decoder, model.tokenizer, prime), Sampling(temperature=0))
+    expected = "".join(next(source).character for _ in range(40))
+    assert done.stdout.decode().rstrip("\r\n") == prime + expected
+
+
 def test_the_program_has_no_more_than_thirty_lines() -> None:
     assert len([line for line in program().splitlines() if line.strip()]) <= 30
 
 
-def test_the_file_computes_what_the_model_does_from_its_metadata_alone(trained: TrainedRun, tmp_path: Path) -> None:
-    model = charrnn.load(trained(cell="slstm"))  # of whose states one does not start at zero
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cell": "slstm"},  # of whose states one does not start at zero
+        {"direct": 3, "direct_rows": 300},
+    ],
+    ids=str,
+)
+def test_the_file_computes_what_the_model_does_from_its_metadata_alone(
+    settings: dict[str, Any], trained: TrainedRun, tmp_path: Path
+) -> None:
+    model = charrnn.load(trained(**settings))
     content = onnx_file.write(model, tmp_path / "model.onnx").read_bytes()
     ids = model.tokenizer.encode("over the lazy dog")
     decoder = Decoder(model.architecture, model.weights, "numpy")

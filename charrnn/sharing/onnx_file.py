@@ -1,6 +1,7 @@
 """A finished model as one ONNX file: one step of it, with all that a program needs to complete text by it.
 
-The graph reads an id and every layer's states, and gives logits and the states after. The file's metadata says what
+The graph reads an id and every layer's states, and gives logits and the states after; the ids that direct connections
+look at are a state too. The file's metadata says what
 ids are, in JSON: `vocabulary`, `states` and `options`. docs/sharing.md has a program that completes text by them.
 """
 
@@ -53,15 +54,18 @@ def metadata(model: "TextModel") -> dict[str, str]:
     """Return what the file says of a model, each as JSON.
 
     vocabulary: a list whose place 256 + i, counted on from the bytes, is the i-th character. states: of each layer and
-    state its name in the graph, and the number that every feature of it starts at. options: tokenizer, normalize,
-    newline, document, start (the id that precedes a text), and the cell with its sizes.
+    state its name in the graph, and the number that every feature of it starts at; with direct connections also of the
+    ids before, which are int64 and start as the start token's. options: tokenizer, normalize, newline, document, start
+    (the id that precedes a text), the cell with its sizes, and those of the direct connections.
     """
     architecture = model.architecture
-    states = {
+    states: dict[str, float] = {
         f"{slot(name)}_{layer}": float(value)
         for layer in range(architecture.layers)
         for name, value in architecture.definition.state.items()
     }
+    if architecture.remembered:
+        states[onnx.BEFORE] = architecture.start
     options = {
         "tokenizer": model.tokenizer.kind,
         "normalize": model.tokenizer.normalize,
@@ -72,6 +76,8 @@ def metadata(model: "TextModel") -> dict[str, str]:
         "cell_options": dict(architecture.cell_options),
         "hidden": architecture.hidden,
         "layers": architecture.layers,
+        "direct": architecture.direct,
+        "direct_rows": architecture.direct_rows,
         "first_character": BYTES,
     }
     values = {"vocabulary": list(model.tokenizer.characters), "states": states, "options": options}
@@ -95,9 +101,12 @@ def logits(content: bytes, decoder: Decoder, ids: NDArray[Any]) -> NDArray[np.fl
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    shapes = {given.name: given.shape for given in session.get_inputs()}
+    inputs = {given.name: given for given in session.get_inputs()}
     starts = json.loads(session.get_modelmeta().custom_metadata_map["states"])
-    state = {name: np.full(shapes[name], value, np.float32) for name, value in starts.items()}
+    dtypes = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+    state: dict[str, NDArray[Any]] = {
+        name: np.full(inputs[name].shape, value, dtypes[inputs[name].type]) for name, value in starts.items()
+    }
     outputs = ["logits", *(f"{name}_after" for name in state)]
     rows = []
     for id_ in (decoder.architecture.start, *ids):
