@@ -167,7 +167,7 @@ class TextModel(LanguageModel):
 
         forward(ids (T, B), state=None) gives logits (T, B, V) and the state. A text is preceded by the start token,
         id V, for which the embedding has a row of its own. rnn is torch's nn.LSTM, nn.GRU or nn.RNN where one computes
-        the cell, else the cell's equations.
+        the cell, else the cell's equations. `direct` has the tables of direct connections, where the model has some.
         """
         from charrnn.model import torch_module
 
@@ -274,7 +274,8 @@ def ensemble(
 def from_torch(module: "Module", vocabulary: Tokenizer | str) -> TextModel:
     """Make a model of a torch module that has an nn.Embedding, an nn.LSTM, nn.GRU or nn.RNN, and an nn.Linear.
 
-    module: as `TextModel.torch` gives it, or of your own with the same parts, connected in that order. Of a vocabulary
+    module: as `TextModel.torch` gives it, or of your own with the same parts, connected in that order; direct
+    connections are taken where they are one of its parts. Of a vocabulary
     of V ids the embedding has V + 1 rows, the last for the start token, and the linear part V outputs. Weights are
     copied. vocabulary: the tokenizer, or the characters of one.
     Raises CharRNNError where the module has other parts or sizes that do not fit. The model belongs to no run and knows
@@ -297,7 +298,7 @@ def from_torch(module: "Module", vocabulary: Tokenizer | str) -> TextModel:
         embedding=architecture.embedding,
         residual=architecture.residual,
         engine=engines.choose(architecture.definition, "auto").name,
-        **UNKNOWN,
+        **{**UNKNOWN, "direct": architecture.direct, "direct_rows": architecture.direct_rows},
     )
     return TextModel(config, tokenizer, weights)
 

@@ -15,7 +15,7 @@ from charrnn.api import TextModel
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.model.torch_module import CellLayers
+from charrnn.model.torch_module import CellLayers, DirectConnections
 from charrnn.text.tokenizer import Tokenizer
 
 PAGE = Path(__file__).parent.parent / "docs" / "completing.md"
@@ -25,7 +25,16 @@ V = TOKENIZER.size
 
 def made(**settings: Any) -> TextModel:
     config = decided(**settings)
-    return TextModel(config, TOKENIZER, Architecture.of(config, V).initial(1, bound=0.5))
+    weights = Architecture.of(config, V).initial(1, bound=0.5)
+    if config.direct:  # tables are zeros at first
+        weights["direct"] = np.random.default_rng(2).normal(size=weights["direct"].shape).astype(np.float32)
+    return TextModel(config, TOKENIZER, weights)
+
+
+def tables(vocabulary: int = V, rows: int = 50) -> DirectConnections:
+    """Direct connections of 50 rows, as they say, and of so many as are given."""
+    architecture = Architecture("gru", vocabulary, 5, direct=2, direct_rows=50)
+    return DirectConnections(architecture, torch.zeros(2 * rows, vocabulary - architecture.columns.start))
 
 
 def parts(rnn: nn.Module | None = None, V: int = V, **other: Any) -> nn.ModuleDict:
@@ -46,6 +55,8 @@ def parts(rnn: nn.Module | None = None, V: int = V, **other: Any) -> nn.ModuleDi
         ({"cell": "slstm"}, CellLayers),
         ({"cell": "mogrifier-lstm", "cell_options": {"rounds": 2}}, CellLayers),
         ({"cell": "nn.LSTM", "layers": 3, "residual": True}, CellLayers),
+        ({"cell": "nn.LSTM", "layers": 2, "direct": 4, "direct_rows": 50}, nn.LSTM),
+        ({"cell": "gru", "direct": 1, "direct_rows": 50}, CellLayers),
     ],
 )
 def test_the_module_computes_what_the_model_does_and_comes_back(settings: dict[str, Any], kind: type) -> None:
@@ -73,6 +84,18 @@ def test_the_state_dict_has_torchs_own_names() -> None:
     layer = {f"rnn.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
     assert names == {"embedding.weight", "head.weight", "head.bias"} | layer
     assert {"rnn.layers.0.W", "rnn.layers.1.U"} <= set(made(cell="gru", layers=2).torch().state_dict())
+    with_tables = made(cell="nn.GRU", direct=2, direct_rows=50).torch().state_dict()
+    assert set(with_tables) == names | {"direct.weight"}
+
+
+def test_the_tables_of_a_module_train() -> None:
+    module = made(cell="gru", direct=2, direct_rows=50).torch()
+    ids = torch.tensor(TOKENIZER.encode("Rekurentne").tolist())[:, None]
+    module(ids)[0][..., TOKENIZER.encode("k")[0]].sum().backward()
+    assert module.direct is not None
+    learned = module.direct.weight.grad
+    assert learned is not None
+    assert 0 < np.count_nonzero(learned.any(dim=1)) <= 2 * len(ids)
 
 
 @pytest.mark.parametrize("rnn", [nn.LSTM(6, 5, 2), nn.GRU(6, 5), nn.RNN(6, 5)])
@@ -100,6 +123,9 @@ def test_a_module_of_ones_own_is_taken(rnn: nn.RNNBase) -> None:
         (parts(nn.GRU(7, 5)), "sizes of the parts do not fit"),
         (parts(nn.GRU(6, 4)), "sizes of the parts do not fit"),
         (parts(table=nn.Embedding(V + 1, 6, max_norm=1.0)), "bounds the norm"),
+        (parts(one=tables(), two=tables()), "2 parts with direct connections, expected 1 at most"),
+        (parts(direct=tables(V - 1)), f"direct connections are of a vocabulary of {V - 1} ids, not {V}"),
+        (parts(direct=tables(rows=49)), "sizes of the parts do not fit: weight 'direct' has shape (98, "),
     ],
 )
 def test_what_cannot_be_taken_is_refused(module: nn.Module, said: str) -> None:

@@ -5,6 +5,7 @@ rnn.weight_ih_l0 ...             torch's own nn.RNN, nn.LSTM or nn.GRU, where on
 rnn.layers.0.W ...               else the parameters of the cell, whose equations are run
 head.weight         (V, H)       a copy of the embedding where they were tied
 head.bias           (V,)
+direct.weight       (N R, C)     tables of the last 1..N characters, where the model has direct connections
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from charrnn.engines import loop
 from charrnn.errors import CharRNNError
 from charrnn.model import torch_layers
 from charrnn.model.architecture import Architecture, Weights
+from charrnn.text import contexts
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -58,22 +60,55 @@ class CellLayers(nn.Module):
         return x, tuple(after)
 
 
-class TorchModel(nn.Module):
-    """A character model of three torch modules. embedding: V + 1 rows. rnn: what runs over time. head: V outputs."""
+class DirectConnections(nn.Module):
+    """Tables of rows that a hash of the last 1..N ids chooses: what these ids by themselves say of the next one."""
 
-    def __init__(self, embedding: nn.Embedding, rnn: nn.Module, head: nn.Linear) -> None:
-        """Hold the three modules."""
+    def __init__(self, architecture: Architecture, weight: Tensor) -> None:
+        """Take the weight (N R, C) of all tables. architecture: says what N and R are, and which ids have columns."""
         super().__init__()
-        self.embedding, self.rnn, self.head = embedding, rnn, head
+        self.architecture, self.weight = architecture, nn.Parameter(weight)
+
+    def forward(self, ids: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what is to be added to the logits of the characters, (T, B, C), and the ids before the next one.
+
+        ids: (T, B). before: the last N - 1 ids before them, (B, N - 1), the newest last; None: the start of a text.
+        """
+        start, R = self.architecture.start, self.architecture.direct_rows
+        if before is None:
+            before = ids.new_full((ids.shape[1], self.architecture.remembered), start)
+        rows, after = contexts.rows_of_window(ids, before, start, R, torch)
+        return nn.functional.embedding(rows, self.weight).sum(dim=0), after
+
+
+class TorchModel(nn.Module):
+    """A character model of three torch modules. embedding: V + 1 rows. rnn: what runs over time. head: V outputs.
+
+    direct: tables of the last characters, whose rows are added to what the head gives; None without any.
+    """
+
+    def __init__(
+        self, embedding: nn.Embedding, rnn: nn.Module, head: nn.Linear, direct: DirectConnections | None = None
+    ) -> None:
+        """Hold the modules."""
+        super().__init__()
+        self.embedding, self.rnn, self.head, self.direct = embedding, rnn, head, direct
 
     def forward(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Read T characters in every row.
 
         ids: (T, B), V for the start token, which precedes a text. state: as it was returned; None before a text.
-        Returns logits (T, B, V) in nats, and the state after the last character in the form of `rnn`.
+        Returns logits (T, B, V) in nats, and the state after the last character in the form of `rnn`; with direct
+        connections that state and the last N - 1 ids, (B, N - 1).
         """
-        y, state = self.rnn(self.embedding(ids), state)
-        return self.head(y), state
+        if self.direct is None:
+            y, state = self.rnn(self.embedding(ids), state)
+            return self.head(y), state
+        of_rnn, before = (None, None) if state is None else state
+        y, of_rnn = self.rnn(self.embedding(ids), of_rnn)
+        said, before = self.direct(ids, before)
+        logits = self.head(y)
+        logits[..., self.direct.architecture.columns] += said
+        return logits, (of_rnn, before)
 
 
 def to_module(architecture: Architecture, weights: Weights) -> TorchModel:
@@ -95,18 +130,28 @@ def to_module(architecture: Architecture, weights: Weights) -> TorchModel:
         head.bias.copy_(torch.tensor(weights["head.b"]))
     embedding = nn.Embedding(*table.shape)
     embedding.weight = nn.Parameter(table, requires_grad="embedding" in weights)
-    return TorchModel(embedding, rnn, head)
+    tables = DirectConnections(architecture, torch.tensor(weights["direct"])) if architecture.direct else None
+    return TorchModel(embedding, rnn, head, tables)
 
 
 def from_module(module: nn.Module, vocabulary: int) -> tuple[Architecture, dict[str, NDArray[np.float32]]]:
     """Copy the weights of a module that has one nn.Embedding, one recurrent stack and one nn.Linear, and no other ones.
 
-    vocabulary: V. Raises CharRNNError where it has something else, or sizes that do not fit.
+    It may have the direct connections of a `TorchModel` beside them. vocabulary: V. Raises CharRNNError where it has
+    something else, or sizes that do not fit.
     """
     embedding, head = _only(module, nn.Embedding), _only(module, nn.Linear)
     own = [each for each in module.modules() if isinstance(each, CellLayers)]
     rnn = own[0] if len(own) == 1 else _only(module, nn.RNNBase)
-    known = {id(p) for part in (embedding, rnn, head) for p in part.parameters()}
+    tables = [each for each in module.modules() if isinstance(each, DirectConnections)]
+    if len(tables) > 1:
+        raise CharRNNError(f"the module has {len(tables)} parts with direct connections, expected 1 at most", PARTS)
+    if tables and tables[0].architecture.vocabulary != vocabulary:
+        raise CharRNNError(
+            f"the direct connections are of a vocabulary of {tables[0].architecture.vocabulary} ids, not {vocabulary}",
+            "make them for the vocabulary of the other parts",
+        )
+    known = {id(p) for part in (embedding, rnn, head, *tables) for p in part.parameters()}
     if others := [name for name, p in module.named_parameters() if id(p) not in known]:
         raise CharRNNError(f"the module has parameters beside its three parts: {', '.join(others[:3])}", PARTS)
     if embedding.max_norm is not None or getattr(rnn, "nonlinearity", "tanh") != "tanh":
@@ -125,7 +170,15 @@ def from_module(module: nn.Module, vocabulary: int) -> tuple[Architecture, dict[
         cell, hidden, count, residual, options = _cell_of(rnn), rnn.hidden_size, rnn.num_layers, False, {}
         layers = list(torch_layers.from_torch(cell, rnn))
     architecture = Architecture(
-        cell.name, vocabulary, hidden, count, embedding.embedding_dim, residual=residual, cell_options=options
+        cell.name,
+        vocabulary,
+        hidden,
+        count,
+        embedding.embedding_dim,
+        residual=residual,
+        cell_options=options,
+        direct=tables[0].architecture.direct if tables else 0,
+        direct_rows=tables[0].architecture.direct_rows if tables else 0,
     )
     weights = {
         "embedding": embedding.weight,
@@ -133,6 +186,8 @@ def from_module(module: nn.Module, vocabulary: int) -> tuple[Architecture, dict[
         "head.W": head.weight.T,
         "head.b": torch.zeros(vocabulary) if head.bias is None else head.bias,
     }
+    if tables:
+        weights["direct"] = tables[0].weight
     arrays = {name: np.array(value.detach().cpu().float().numpy(), order="C") for name, value in weights.items()}
     if differences := architecture.differences({name: value.shape for name, value in arrays.items()}):
         raise CharRNNError(
