@@ -53,6 +53,14 @@ def test_every_cell_can_be_looked_at(name: str) -> None:
     assert np.isfinite(shares).all()
 
 
+def test_tables_that_say_nothing_change_nothing_of_how_far_a_network_sees() -> None:
+    plain, ids = model("gru"), np.random.default_rng(0).integers(0, 20, gradients.LEAD + 12)
+    architecture = Architecture("gru", 20, 6, embedding=4, direct=3, direct_rows=9)
+    with_tables = CharRNN(architecture, architecture.initial(3), "loop").double()
+    shares = [gradients.reach(each, ids, back=8, rows=2) for each in (plain, with_tables)]
+    assert shares[1] == pytest.approx(shares[0], rel=1e-9)
+
+
 def test_what_is_to_be_copied_stands_before_the_gap() -> None:
     inputs, said = copy_task.sequences(np.random.default_rng(0), gap=3, rows=5)
     n = copy_task.REMEMBERED
@@ -136,3 +144,11 @@ def test_inspecting_cells_trains_them_and_takes_them_as_they_are_afterwards(corp
     assert first[0].copied == ()
     assert not np.array_equal(first[0].at_start, first[0].trained)
     assert config(corpus).corpus == (corpus,)
+
+
+def test_cells_are_inspected_without_tables_which_would_learn_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspected = []
+    monkeypatch.setattr(inspection, "carry_out", lambda jobs, *_: inspected.extend(jobs) or iter(()))
+    monkeypatch.setattr(inspection, "inspect", lambda *_: None)
+    list(inspection.inspect_cells((), ["gru"], 8, 3, False, lambda: False))
+    assert [job.config.direct for job in inspected] == [0]

@@ -23,7 +23,7 @@ def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int =
     """Return the share (K + 1,) of a step's loss gradient that reaches the state 0, 1 ... K = `back` steps earlier.
 
     A share is a length divided by the length at the step itself. The length is that of the gradient of one character's
-    cost by the whole state (every layer, every part), on average over `rows` places of the text `ids`.
+    cost by the network's whole state (every layer, every part), on average over `rows` places of the text `ids`.
     """
     span = LEAD + back + 2
     rows = max(1, min(rows, len(ids) - span + 1))
@@ -33,12 +33,11 @@ def reach(model: CharRNN, ids: NDArray[Any], back: int = STEPS_BACK, rows: int =
     with torch.no_grad():
         _, state = model(text[:LEAD], model.start(rows))
     passed = []
-    logits = torch.empty(0)
+    logits, layers = torch.empty(0), model.architecture.layers  # what is remembered beside them are ids
     for t in range(LEAD, LEAD + back + 1):
-        state = tuple(tuple(part.requires_grad_() for part in layer) for layer in state)
-        passed.append([part for layer in state for part in layer])
+        passed.append([part.requires_grad_() for layer in state[:layers] for part in layer])
         logits, state = model(text[t : t + 1], state)
-    passed.append([part for layer in state for part in layer])
+    passed.append([part for layer in state[:layers] for part in layer])
     loss = torch.nn.functional.cross_entropy(logits[0], text[LEAD + back + 1], reduction="sum")
     flat = [part for parts in passed[1:] for part in parts]  # the first is before the K-th step back
     gradients = torch.autograd.grad(loss, flat, allow_unused=True, materialize_grads=True)

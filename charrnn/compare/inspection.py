@@ -117,7 +117,8 @@ def inspect_cells(
     """
     for cell in cells:
         config = Settings(corpus=corpus or Settings().corpus, encoding=encoding, cell=cell, hidden=hidden, steps=steps)
-        config = config.replace(fingerprint=prepare(config).text.fingerprint)
+        # It is about cells: what tables of the last characters say, a cell would not learn.
+        config = config.replace(direct=0, fingerprint=prepare(config).text.fingerprint)
         digest = hashlib.sha256(strict_json.dumps(values_of(config)).encode()).hexdigest()[:12]
         job = Job(Run(home() / f"inspect-{cell}-{hidden}-{digest}"), config, scored=True)
         yield f"training {cell} for {steps:,} steps"
