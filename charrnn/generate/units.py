@@ -194,16 +194,17 @@ def _states(
     """Return what the model has before and after the last id of each character, that id with what is before it."""
     ends = np.flatnonzero(np.diff(tokenizer.character_index(ids), append=len(text)))
     begins, wanted = {0, *starts.tolist()}, set(ends.tolist())
+    layers = decoder.architecture.layers  # what is remembered beside them are ids, not units
     before, after = [], []
     state = decoder.start()
     for i in range(len(ids)):
         if i in begins:
             state = decoder.read(np.array([decoder.architecture.start]), decoder.start())
         if i in wanted:
-            before.append(state)
+            before.append(state[:layers])
         state = decoder.read(ids[i : i + 1], state)
         if i in wanted:
-            after.append(state)
+            after.append(state[:layers])
     return (ids[ends], _together(before)), _together(after)
 
 

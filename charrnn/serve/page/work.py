@@ -196,7 +196,7 @@ class UnitReader:
         key = served.name, text
         if key not in self._read:
             model = known(served)
-            layers: Sequence[Any] = model.decoder(1).start()
+            layers: Sequence[Any] = model.decoder(1).start()[: model.architecture.layers]
             size = sum(part.shape[-1] for layer in layers for part in layer) * len(text)
             if size > ACTIVATIONS_MOST:
                 raise CharRNNError(f"{size:,} activations are more than are kept", "give a shorter text")
