@@ -17,7 +17,9 @@ from conftest import config
 from charrnn import engines
 from charrnn.engines import cuda
 from charrnn.errors import NotRecordedWarning
+from charrnn.model import direct
 from charrnn.model.architecture import Weights
+from charrnn.model.direct import summed
 from charrnn.text.corpus import Corpus, prepare
 from charrnn.training import candidates, loop, resolve
 from charrnn.training.candidates import Candidate
@@ -72,6 +74,12 @@ def take_recorded_steps(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Trainer, "__init__", with_graph)
 
 
+@pytest.fixture(autouse=True)
+def dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read tables of direct connections as a GPU does: their gradients have all rows."""
+    monkeypatch.setattr(direct, "summed", lambda table, rows, shares, sparse: summed(table, rows, shares, False))
+
+
 @pytest.fixture
 def graphed(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     take_recorded_steps(recorder, monkeypatch)
@@ -105,6 +113,9 @@ def same(a: Weights, b: Weights) -> bool:
         {"optimizer": "rmsprop", "dropout": 0.2},
         {"precision": "bf16", "cell": "mingru", "engine": "scan", "residual": True},
         {"clip": None, "cell": "indrnn"},
+        {"direct": 4, "direct_rows": 64, "direct_dropout": 0.4},
+        {"direct": 30, "direct_rows": 64, "optimizer": "rmsprop", "dropout": 0.2},
+        {"direct": 1, "direct_rows": 64, "precision": "bf16", "cell": "mingru", "engine": "scan"},
     ],
 )
 def test_recorded_steps_are_those_of_training(
@@ -121,11 +132,16 @@ def test_recorded_steps_are_those_of_training(
     assert same(found_weights, weights)
     for a, b in zip(plain.state, graphed.state, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+        assert all(one.dtype == other.dtype for one, other in zip(a, b, strict=True))
     assert plain.train_nats() == graphed.train_nats()
 
 
-def test_a_run_of_recorded_steps_resumes_to_the_last_bit(corpus: str, tmp_path: Path, graphed: Recorder) -> None:
-    asked = config(corpus, dropout=0.3, engine="loop", layers=2)
+@pytest.mark.parametrize("orders", [0, 3])
+def test_a_run_of_recorded_steps_resumes_to_the_last_bit(
+    orders: int, corpus: str, tmp_path: Path, graphed: Recorder
+) -> None:
+    tables = {"direct": orders, "direct_rows": 64, "direct_dropout": 0.2} if orders else {}
+    asked = config(corpus, dropout=0.3, engine="loop", layers=2, **tables)
     whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
     list(loop.new_run(asked, whole))
     calls = iter(range(1, 100))
@@ -135,6 +151,26 @@ def test_a_run_of_recorded_steps_resumes_to_the_last_bit(corpus: str, tmp_path: 
     files = [{which: file["sha256"] for which, file in run.about()["files"].items()} for run in (whole, parts)]
     assert files[0] == files[1]
     assert (whole.path / "metrics.jsonl").read_bytes() == (parts.path / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("has_shares", [False, True])
+def test_what_a_gpu_reads_of_tables_and_its_gradient_are_those_of_a_cpu(has_shares: bool) -> None:
+    rng = np.random.default_rng(1)
+    rows, values = torch.tensor(rng.integers(0, 40, (3, 9, 5))), rng.standard_normal((60, 7))
+    shares = torch.tensor(rng.integers(0, 3, (3, 1, 5)) / 2).expand(3, 9, 5) if has_shares else None
+    wished, found = torch.tensor(rng.standard_normal((9, 5, 7))), []
+    for sparse in (True, False):
+        table = torch.tensor(values, requires_grad=True)
+        said = summed(table, rows, shares, sparse)
+        torch.autograd.backward((said * wished).sum())
+        assert table.grad is not None
+        assert table.grad.is_sparse == sparse
+        found.append((said.detach(), table.grad.to_dense() if sparse else table.grad))
+    assert torch.allclose(
+        found[0][0], torch.tensor(values)[rows].mul(1 if shares is None else shares[..., None]).sum(0)
+    )
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-13)
 
 
 def test_what_is_put_back_is_what_goes_on(corpus: str, graphed: Recorder) -> None:

@@ -21,6 +21,26 @@ class Read(NamedTuple):
     summed: Tensor
 
 
+def summed(table: Tensor, rows: Tensor, shares: Tensor | None, sparse: bool) -> Tensor:
+    """Return the sum of the rows that were found, each multiplied by its share: (T, B, C).
+
+    rows, shares: as in `Read`. sparse: whether the gradient of the table holds the rows that were read alone.
+    """
+    _, T, B = rows.shape
+    if sparse:
+        weights = None if shares is None else shares.flatten(1).t()
+        bags = torch.nn.functional.embedding_bag(
+            rows.flatten(1).t(), table, mode="sum", sparse=True, per_sample_weights=weights
+        )
+        return bags.view(T, B, -1)
+    # A sparse gradient has another size at each step: no step with one could be recorded for a GPU. This one is dense.
+    # `embedding` goes back by a sort of the rows and sums in its order: the same bits each time, and nothing that the
+    # CPU waits for. Recorded steps rely on it for the first layer too. `embedding_bag` does the same on CUDA, but a
+    # Mac's GPU has no such operation in some versions of torch.
+    found = torch.nn.functional.embedding(rows, table)
+    return (found if shares is None else found * shares[..., None]).sum(dim=0)
+
+
 def gradient(rows: Tensor, shares: Tensor | None, of_sum: Tensor, R: int) -> Tensor:
     """Return the gradient of the weight, sparse, by that of what was added to the logits, (T, B, C).
 

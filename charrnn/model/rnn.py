@@ -180,16 +180,12 @@ class CharRNN(nn.Module):
         shares = None
         if generator is not None and self.dropout.tables:
             mask = _mask(table, (N, 1, B if part is None else part.batch), self.dropout.tables, generator)
-            mask = mask if part is None else mask[..., part.rows]
-            shares = mask.expand(N, T, B).flatten(1).t()
-        # A step reads few rows, so their gradient is sparse; a GPU adds to all as fast.
-        summed = nn.functional.embedding_bag(
-            rows.flatten(1).t(), table, mode="sum", sparse=table.device.type == "cpu", per_sample_weights=shares
-        )
-        summed = summed.view(T, B, -1)
+            shares = (mask if part is None else mask[..., part.rows]).expand(N, T, B)
+        # A step reads few rows, so their gradient is sparse; a GPU passes over all of them as fast.
+        summed = direct.summed(table, rows, shares, sparse=table.device.type == "cpu")
         if self.keeps_read and summed.requires_grad:
             summed.retain_grad()
-            self.read = direct.Read(rows, None if shares is None else shares.t().view(N, T, B), summed)
+            self.read = direct.Read(rows, shares, summed)
         return summed, ((after.contiguous(),),) if self.architecture.remembered else ()
 
     def _looked(self, ids: Tensor, seen: Seen) -> Looked:

@@ -34,8 +34,11 @@ def step(weight: Tensor, gradient: Tensor, squares: Tensor, rate: Any, small: fl
     the device. Weight and squares change.
     """
     if not gradient.is_sparse:
-        squares.add_(gradient.square().mean(dim=1))
-        weight.sub_(rate * gradient / (squares.sqrt() + small)[:, None])
+        # Passes over the whole weight are what it costs on a GPU: there are two, all between is a number a row. To take
+        # the rows that were read alone would need more kernels: how many there are is known there only.
+        norms = torch.linalg.vector_norm(gradient, dim=1)
+        squares.addcmul_(norms, norms, value=1 / gradient.shape[1])
+        weight.addcmul_(gradient, (rate * (squares.sqrt() + small).reciprocal())[:, None], value=-1)
         return
     read = weight, gradient._indices()[0], gradient._values(), squares, rate, small
     if not take(*read):
