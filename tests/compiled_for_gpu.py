@@ -14,6 +14,7 @@ from triton.compiler import ASTSource
 from charrnn import cells
 from charrnn.engines import on_chip
 from charrnn.generate import graphed
+from charrnn.generate.direct_kernel import add_direct
 from charrnn.generate.draw_kernel import draw
 
 H, B, PROCESSORS, SHARED_BYTES = 512, 64, 132, 232_448
@@ -58,6 +59,17 @@ def compile_draw() -> None:
         print(f"draw {constants}: {found.metadata.shared} bytes", flush=True)
 
 
+def compile_direct() -> None:
+    """Compile what adds tables of direct connections to logits, for one table and for several."""
+    types = {"logits": "*fp32", "tables": "*fp32", "ids": "*i64", "before": "*i64", "after": "*i64"}
+    for orders in (1, 6):
+        constants = {"N": orders, "CP": 128}
+        signature = {argument: types.get(argument, "i32") for argument in add_direct.arg_names}
+        signature |= dict.fromkeys(constants, "constexpr")
+        triton.compile(ASTSource(add_direct, signature, constants), target=GPUTarget("cuda", 90, 32))
+        print(f"direct {constants}", flush=True)
+
+
 def compile_steps(name: str) -> None:
     """Compile what makes one time step, with products by others and, for a row alone, with products."""
     cell = cells.get(name)
@@ -73,6 +85,7 @@ def compile_steps(name: str) -> None:
 
 
 compile_draw()
+compile_direct()
 for cell_name in sys.argv[1:]:
     compile_kernels(cell_name)
     compile_steps(cell_name)

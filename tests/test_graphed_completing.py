@@ -18,6 +18,7 @@ from charrnn.generate.decoder import Decoder
 from charrnn.generate.graphed import GraphedDecoder, Place
 from charrnn.generate.request import Request
 from charrnn.generate.sampling import Sampling, distribution, draw, draws, read_prime
+from charrnn.model import direct
 from charrnn.model.architecture import Architecture
 from charrnn.text.tokenizer import Tokenizer
 
@@ -52,6 +53,8 @@ def pair(cell: str, **changes: Any) -> tuple[GraphedDecoder, Decoder]:
     sizes = {"hidden": 20, "layers": 2, "embedding": 20, **changes}
     architecture = Architecture(cell, TOKENIZER.size, **sizes)
     weights = architecture.initial(5)
+    if architecture.direct:  # tables begin as zeros
+        weights["direct"] = np.random.default_rng(6).standard_normal(weights["direct"].shape).astype(np.float32)
     return GraphedDecoder(architecture, weights, "cpu"), Decoder(architecture, weights, "torch")
 
 
@@ -154,6 +157,37 @@ def test_the_draw_alone_is_the_contracts_for_equal_logits() -> None:
         assert Place.of(source) == (seed, n, at + 1)
     assert tensors["position"].tolist() == [at + 1 for _, _, at in places]
     assert tensors["automaton"].tolist() == [1] * R
+
+
+@pytest.mark.parametrize("orders", [1, 2, 6])
+def test_the_rows_and_sums_of_tables_are_numpys_to_the_last_bit(orders: int) -> None:
+    from charrnn.generate.direct_kernel import add_direct
+
+    rng, B, V, first, R = np.random.default_rng(orders), 50, 280, 256, 5003
+    tables = rng.standard_normal((orders * R, V - first)).astype(np.float32)
+    ids, before = rng.integers(250, V + 1, B), rng.integers(250, V + 1, (B, orders - 1))
+    ids[:3] = before[2:9] = V  # texts that begin
+    rows = direct.rows([ids, *(before[:, n] for n in reversed(range(orders - 1)))], V, R)
+    said, after = torch.zeros(B, V), torch.zeros(B, orders - 1, dtype=torch.int64)
+    given = said, torch.tensor(ids), torch.tensor(before), after, torch.tensor(tables)
+    add_direct[(B,)](*given, V, V, first, R, V - first, N=orders, CP=32)
+    assert (said[:, first:].numpy() == sum(tables[r] for r in rows)).all()
+    assert not said[:, :first].any()
+    assert after.tolist() == np.concatenate([before, ids[:, None]], axis=1)[:, 1:].tolist()
+    assert torch.equal(given[2], torch.tensor(before))
+
+
+@pytest.mark.parametrize("orders", [1, 4])
+def test_rows_with_tables_are_drawn_as_the_contract_says_and_begin_anew(orders: int, recordings: list[int]) -> None:
+    fast, plain = pair("indrnn", layers=1, direct=orders, direct_rows=40)
+    how = Sampling(seed=9)
+    for prime in ("ab", "š", ""):
+        rows = fast.drawn_together(read_prime(fast, TOKENIZER, prime), TOKENIZER, how, range(2))
+        for n, row in enumerate(rows):
+            assert_same(row, by_hand(plain, prime, how, n))
+        del rows, row
+        gc.collect()
+    assert len(recordings) == 1
 
 
 def test_rows_side_by_side_are_those_of_one_row_and_recorded_once(recordings: list[int]) -> None:

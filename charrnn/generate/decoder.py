@@ -93,17 +93,18 @@ class Decoder:
         Returns logits (B, V) in nats, a NumPy array, and the new state.
         """
         with self._no_grad():
-            y, after = self._layers(ids, state)
+            index = self._index(ids)
+            y, after = self._layers(index, state)
             logits = y @ self.head + self.bias
             if self.tables is not None:
-                logits[:, self.architecture.columns] += self._direct(ids, state)
+                logits[:, self.architecture.columns] += self._direct(index, state)
         return (logits.cpu().numpy() if self._torch else logits), after
 
     def read(self, ids: NDArray[Any], state: State) -> State:
         """Advance one row through ids (T,) whose logits nobody needs; state: as from `start(1)`."""
         with self._no_grad():
             for i in range(len(ids)):
-                state = self._layers(ids[i : i + 1], state)[1]
+                state = self._layers(self._index(ids[i : i + 1]), state)[1]
         return state
 
     def logits(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
@@ -114,8 +115,7 @@ class Decoder:
             rows[i] = one[0]
         return rows, state
 
-    def _layers(self, ids: NDArray[Any], state: State) -> tuple[Any, State]:
-        index = self._index(ids)
+    def _layers(self, index: Any, state: State) -> tuple[Any, State]:
         z = self.first[index]
         after, x = [], None
         for layer, p in enumerate(self._p):
@@ -126,10 +126,10 @@ class Decoder:
             after.append((self._join([state[-1][0][:, 1:], index[:, None]]),))
         return x, tuple(after)
 
-    def _direct(self, ids: NDArray[Any], state: State) -> Any:
+    def _direct(self, index: Any, state: State) -> Any:
         """Return what direct connections say after an id in every row, (B, C)."""
         assert self.tables is not None
-        architecture, index = self.architecture, self._index(ids)
+        architecture = self.architecture
         before = state[-1][0] if architecture.remembered else index[:, None][:, :0]
         past = [index, *(before[:, n] for n in reversed(range(before.shape[1])))]
         return sum(self.tables[rows] for rows in contexts.rows(past, architecture.start, architecture.direct_rows))

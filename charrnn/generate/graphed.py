@@ -87,7 +87,23 @@ class GraphedDecoder(Decoder):
             y, state[n] = layer.step(self.first[ids] if x is None else x, state[n])
             x = y + x if self.architecture.residual and x is not None else y
         assert x is not None
-        return torch.addmm(self.bias, x, self.head)
+        logits = torch.addmm(self.bias, x, self.head)
+        if self.tables is not None:
+            state[len(self._layers_alone) :] = self._add_direct(logits, ids, state)
+        return logits
+
+    def _add_direct(self, logits: Tensor, ids: Tensor, state: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """Add to logits what direct connections say. Returns what the state has of them after: nothing for one id."""
+        from charrnn.generate.direct_kernel import add_direct  # wakes Triton
+
+        assert self.tables is not None
+        architecture, C = self.architecture, self.tables.shape[1]
+        before = state[-1][0].contiguous() if architecture.remembered else ids.new_empty(len(ids), 0)
+        after = torch.empty_like(before)
+        about = architecture.vocabulary, architecture.start, architecture.columns.start, architecture.direct_rows, C
+        sizes = {"N": architecture.direct, "CP": max(16, 1 << (C - 1).bit_length())}
+        add_direct[(len(ids),)](logits, ids, before, after, self.tables, *about, **sizes)
+        return [(after,)] if architecture.remembered else []
 
     @cached_property
     def _tried(self) -> "_Text":
