@@ -213,7 +213,9 @@ def test_a_macs_gpu_is_taken_if_it_computes_what_the_cpu_does(monkeypatch: pytes
         found = outcome(name, "cpu")
         return found if device == "cpu" else {what: value * changed.get(what, 1) for what, value in found.items()}
 
+    whole_numbers = mps.whole_numbers_on("cpu")
     monkeypatch.setattr(mps, "outcome_on", on)
+    monkeypatch.setattr(mps, "whole_numbers_on", lambda _: whole_numbers)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     mps.difference.cache_clear()
     assert devices.resolve("mps") == "mps"
@@ -221,6 +223,19 @@ def test_a_macs_gpu_is_taken_if_it_computes_what_the_cpu_does(monkeypatch: pytes
     changed["the gradient of U"] = 1.01
     with pytest.raises(CharRNNError, match=r"the gradient of U of .* differs by 0\.01 of its norm; use --device cpu"):
         devices.resolve("mps")
+    mps.difference.cache_clear()
+
+
+def test_a_macs_gpu_that_has_whole_numbers_as_float32_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = mps.whole_numbers_on("cpu")
+    assert int(exact.max()) > 1 << 61
+
+    def on(device: str) -> Tensor:
+        return exact if device == "cpu" else exact.float().long()
+
+    monkeypatch.setattr(mps, "whole_numbers_on", on)
+    mps.difference.cache_clear()
+    assert mps.difference("mps") == "arithmetic of whole numbers of 64 bits differs"
     mps.difference.cache_clear()
 
 
