@@ -32,6 +32,8 @@ from charrnn.compiler.trace import state_matrices
 from charrnn.engines import cuda
 from charrnn.errors import CharRNNError
 from charrnn.generate import fastest
+from charrnn.generate.decoder import Decoder
+from charrnn.generate.sampling import Sampling, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text import corpus as data
@@ -67,12 +69,13 @@ SETTINGS: dict[str, Any] = {
     "validate_every": 5,
     "split": (0.9, 0.1, 0),
 }
+TABLES: dict[str, Any] = {"direct": 4, "direct_rows": 512, "direct_rate": 3.0, "direct_dropout": 0.0}
 EPS = float(torch.finfo(torch.float32).eps)
 FACTOR, ROUNDINGS = 4, 8
 SCORE_NATS = 1e-5
 CUDNN_ROUNDING = 8 * EPS  # its tanh and sigmoid are not rounded correctly; a rounding of TF32 is 4096 EPS
 
-Expected = Callable[..., tuple[NDArray[Any], float]]  # by cell and rounding
+Expected = Callable[..., tuple[NDArray[Any], float]]  # by cell, rounding and whether there are tables
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +138,28 @@ def test_the_first_losses_are_those_of_a_cpu(
     assert difference <= bound
 
 
+@pytest.mark.parametrize(("cell", "engine"), [("nn.GRU", "fused"), ("lstm", "loop"), ("mingru", "scan")])
+def test_tables_learn_what_they_learn_on_a_cpu(cell: str, engine: str, text: Corpus, expected: Expected) -> None:
+    rounding = CUDNN_ROUNDING if engine == "fused" and DEVICE == "cuda" else EPS
+    truth, bound = expected(cell, rounding, True)
+    without, _ = expected(cell, rounding)
+    assert truth[-1] < without[-1] - 0.1  # they do something
+    assert float(np.abs(losses(text, cell, engine, DEVICE, tables=True) - truth).max()) <= bound
+
+
 def losses(
-    text: Corpus, cell: str, engine: str, device: str, nudge: int = 0, rounding: float = EPS, double: bool = False
+    text: Corpus,
+    cell: str,
+    engine: str,
+    device: str,
+    nudge: int = 0,
+    rounding: float = EPS,
+    double: bool = False,
+    tables: bool = False,
 ) -> NDArray[Any]:
     """The losses of a run's steps in nats. nudge: a seed, by which every weight starts up to one rounding away."""
-    asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS)
+    changes = TABLES if tables else {}
+    asked = config("unused", cell=cell, engine=engine, device=device, **SETTINGS, **changes)
     machine = Machine(asked, text)
     settled = resolve.resolve(asked, text, machine)
     trainer = Trainer(settled, text)
@@ -162,9 +182,9 @@ def expected(text: Corpus) -> Expected:
     """
 
     @cache
-    def of(cell: str, rounding: float = EPS) -> tuple[NDArray[Any], float]:
-        truth = losses(text, cell, "loop", "cpu", double=True)
-        nudged = (losses(text, cell, "loop", "cpu", nudge, rounding) for nudge in range(3))
+    def of(cell: str, rounding: float = EPS, tables: bool = False) -> tuple[NDArray[Any], float]:
+        truth = losses(text, cell, "loop", "cpu", double=True, tables=tables)
+        nudged = (losses(text, cell, "loop", "cpu", nudge, rounding, tables=tables) for nudge in range(3))
         own = max(float(np.abs(each - truth).max()) for each in nudged)
         return truth, FACTOR * own + ROUNDINGS * rounding * float(truth.max())
 
@@ -346,6 +366,21 @@ def test_with_dropout_and_any_precision_a_run_resumes_to_the_last_bit(
     assert {str(value.dtype) for value in whole.weights("last").values()} == {"float32"}
 
 
+@pytest.mark.parametrize("orders", [1, 6])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_with_tables_resumes_to_the_last_bit(
+    optimizer: str, orders: int, corpus: str, tmp_path: Path, not_compiled: None
+) -> None:
+    tables = {**TABLES, "direct": orders, "direct_dropout": 0.3}
+    asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS, **tables)
+    whole, parts = (Run(tmp_path / name) for name in ("whole", "parts"))
+    finish(loop.new_run(asked, whole))
+    stopped(asked, parts)
+    finish(loop.resume(parts))
+    assert same(whole, parts)
+    assert np.abs(whole.weights("last")["direct"]).max() > 0
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimizer_goes_on_with_its_moments(optimizer: str, corpus: str, tmp_path: Path) -> None:
     asked = config(corpus, device=DEVICE, optimizer=optimizer, **SETTINGS)
@@ -435,6 +470,22 @@ def test_a_budget_is_kept(corpus: str, figures: Figures, monkeypatch: pytest.Mon
     assert 6 < took < 11
     assert model.run is not None
     assert model.config.plan[-1][1] == model.run.about()["step"]
+
+
+@pytest.mark.parametrize("orders", [1, 6])
+def test_a_model_with_tables_completes_and_scores_as_its_equations_say(
+    orders: int, trained: Callable[..., Run], not_compiled: None
+) -> None:
+    """Letter for letter, in many rows: u would have to lie within a rounding of a border."""
+    model = api.load(trained(device=DEVICE, steps=40, **{**TABLES, "direct": orders}), DEVICE)
+    plain, how = Decoder(model.architecture, model.weights, "numpy"), Sampling(seed=8)
+    primed = read_prime(plain, model.tokenizer, "Re")
+    found = [stream.completion().text for stream in model.completions("Re", 40, how, 64)]
+    for n in (0, 1, 40, 63):
+        drawn = generate(plain, model.tokenizer, primed, how, n)
+        assert "".join(next(drawn).character for _ in range(40)) == found[n], n
+    passage = CORPUS.read_text(encoding="utf-8")[6000:6400]
+    assert abs(model.score(passage).nats - api.load(model.run, "cpu").score(passage).nats) <= SCORE_NATS
 
 
 def test_auto_completes_by_what_is_faster_and_gives_the_same_text(

@@ -7,6 +7,7 @@ tests/test_graphed.py, tests/test_graphed_completing.py.
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from charrnn.engines import agreement, on_chip
 from charrnn.engines.sequence import States
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.graphed import GraphedDecoder
-from charrnn.generate.sampling import Sampling, draws, generate, read_prime
+from charrnn.generate.sampling import Sampling, drawn_step_by_step, draws, generate, read_prime
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import prepare
 from charrnn.text.tokenizer import Tokenizer
@@ -52,9 +53,11 @@ def test_kernels_compute_what_the_equations_say(name: str, H: int) -> None:
         assert agreement.difference(cell, shapes, H, H, dtype, ran, "cuda") is None, tiling
 
 
+@pytest.mark.parametrize("orders", [0, 4])
 @pytest.mark.parametrize("engine", ["triton", "fused", "loop"])
-def test_recorded_steps_are_those_that_are_not(engine: str, corpus: str) -> None:
-    asked = config(corpus, steps=STEPS, layers=2, engine=engine, device="cuda", precision="bf16", dropout=0.3)
+def test_recorded_steps_are_those_that_are_not(engine: str, orders: int, corpus: str) -> None:
+    changes = {"direct": orders, "direct_rows": 4096, "direct_dropout": 0.3} if orders else {"dropout": 0.3}
+    asked = config(corpus, steps=STEPS, layers=2, engine=engine, device="cuda", precision="bf16", **changes)
     text = prepare(asked)
     settled = resolve.resolve(asked, text, Machine(asked, text))
     found = []
@@ -88,6 +91,34 @@ def test_what_a_gpu_draws_is_what_the_contract_says(cell: str, how: Sampling) ->
     ):
         drawn = generate(fast, tokenizer, read_prime(fast, tokenizer, "abc"), how, n % 3, ids=ids)
         assert "".join(next(drawn).character for _ in range(60)) == expected[n % 3]
+
+
+@pytest.mark.parametrize("orders", [1, 6])
+def test_many_rows_with_tables_are_what_the_contract_says(orders: int) -> None:
+    tokenizer, how, rng = Tokenizer.char("abcdefghijklmnopqrstuvwxyz .\n"), Sampling(seed=3), np.random.default_rng(1)
+    architecture = Architecture("gru", tokenizer.size, 64, 2, 32, direct=orders, direct_rows=1 << 15)
+    weights = architecture.initial(5)
+    weights["direct"] = rng.standard_normal(weights["direct"].shape).astype(np.float32)
+    fast, plain = GraphedDecoder(architecture, weights), Decoder(architecture, weights, "numpy")
+    for prime in ("abc", "z"):  # the second one finds the recording of the first
+        rows = fast.drawn_together(read_prime(fast, tokenizer, prime), tokenizer, how, range(1000))
+        found = [[next(row)[0] for row in rows] for _ in range(60)]  # all move on together
+        for n in (0, 1, 500, 999):
+            drawn = plain_ids(plain, tokenizer, prime, how, n)
+            assert [ids[n] for ids in found] == [next(drawn) for _ in range(60)], n
+        del rows
+    ids = rng.integers(0, tokenizer.size + 1, (8, 20))  # a step by itself, with texts that begin
+    states = fast.start(20), plain.start(20)
+    for each in ids:
+        (logits, first), (expected, second) = (d.step(each, s) for d, s in zip((fast, plain), states, strict=True))
+        states = first, second
+        assert np.allclose(logits, expected, atol=1e-4)
+
+
+def plain_ids(decoder: Decoder, tokenizer: Tokenizer, prime: str, how: Sampling, n: int) -> Iterator[int]:
+    primed = read_prime(decoder, tokenizer, prime)
+    drawn = drawn_step_by_step(decoder, primed, tokenizer, how, draws(how.seed, n), None, None)
+    return (id_ for id_, _ in drawn)
 
 
 def test_memory_that_does_not_suffice_is_told_with_a_batch_that_fits(corpus: str) -> None:
