@@ -18,8 +18,8 @@ from charrnn.generate.decoder import Decoder
 from charrnn.generate.graphed import GraphedDecoder, Place
 from charrnn.generate.request import Request
 from charrnn.generate.sampling import Sampling, distribution, draw, draws, read_prime
-from charrnn.model import direct
 from charrnn.model.architecture import Architecture
+from charrnn.text import contexts
 from charrnn.text.tokenizer import Tokenizer
 
 pytest.importorskip("triton", reason="torch for CUDA brings Triton")
@@ -167,7 +167,7 @@ def test_the_rows_and_sums_of_tables_are_numpys_to_the_last_bit(orders: int) -> 
     tables = rng.standard_normal((orders * R, V - first)).astype(np.float32)
     ids, before = rng.integers(250, V + 1, B), rng.integers(250, V + 1, (B, orders - 1))
     ids[:3] = before[2:9] = V  # texts that begin
-    rows = direct.rows([ids, *(before[:, n] for n in reversed(range(orders - 1)))], V, R)
+    rows = contexts.rows([ids, *(before[:, n] for n in reversed(range(orders - 1)))], V, R)
     said, after = torch.zeros(B, V), torch.zeros(B, orders - 1, dtype=torch.int64)
     given = said, torch.tensor(ids), torch.tensor(before), after, torch.tensor(tables)
     add_direct[(B,)](*given, V, V, first, R, V - first, N=orders, CP=32)

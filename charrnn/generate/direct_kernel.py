@@ -7,9 +7,9 @@ sum is float32, in the order of the tables, as a decoder makes it.
 import triton
 import triton.language as tl
 
-from charrnn.model import direct
+from charrnn.text import contexts
 
-A, B, BITS, MASK = (tl.constexpr(value) for value in (direct.A, direct.B, direct.BITS, direct.MASK))
+A, B, BITS, MASK = (tl.constexpr(value) for value in (contexts.A, contexts.B, contexts.BITS, contexts.MASK))
 
 
 @triton.jit
