@@ -232,7 +232,7 @@ CASES: dict[str, list[Case]] = {
         ("train --config list.json", 1, ("list.json holds no settings",)),
         ("train --config deep.json", 1, ("deep.json is not JSON (it is nested too deeply)",)),
         ("train --config misspelt.json", 1, ("there is no setting 'hiden'", "did you mean 'hidden'")),
-        ("train --config newer.json", 1, ("newer.json has format 99, this version reads 1 to 6", "upgrade charrnn")),
+        ("train --config newer.json", 1, ("newer.json has format 99, this version reads 1 to 7", "upgrade charrnn")),
         ("train --config twice.json", 1, ("'hidden' comes twice",)),
         ("train --config text.json", 1, ("text.json: hidden is '3'", "a whole number")),
         ("train --config null.json", 1, ("null.json: seed is null", "a whole number")),
