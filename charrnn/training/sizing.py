@@ -15,10 +15,10 @@ lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer en
            lower one, by (RATE_STEPS / steps) to the power of RATE_POWER.
 dropout    of outputs, and of the weights between states where the cell has such, by how often the text is read: see
            DROPOUT.
-direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters and more, of no more than
-           MOST_COLUMNS different ones. A table has a row for every CHARS_PER_ROW characters of the text, and all of
-           them MOST_NUMBERS numbers at the most. Their rate, and the share that is left out, depend on how often the
-           text is read: see OF_DIRECT.
+direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters and more, if no more than
+           MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters of the text, and all of them
+           MOST_NUMBERS numbers at the most. Their rate, and the share that is left out, depend on how often the text is
+           read: see OF_DIRECT.
 length     what fills the budget, but no more than MOST_EPOCHS passes over the text, MOST_WITH_DROPPED_WEIGHTS where
            weights are dropped (or LEAST_STEPS steps): after so many a model learns the text by heart, and a rate that
            falls to zero by then scores better than one that would take longer.
