@@ -15,7 +15,7 @@ lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer en
            lower one, by (RATE_STEPS / steps) to the power of RATE_POWER.
 dropout    of outputs, and of the weights between states where the cell has such, by how often the text is read: see
            DROPOUT.
-direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters and more, if no more than
+direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters or more, if at most
            MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters of the text, and all of them
            MOST_NUMBERS numbers at the most. Their rate, and the share that is left out, depend on how often the text is
            read: see OF_DIRECT.
