@@ -16,9 +16,10 @@ lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer en
 dropout    of outputs, and of the weights between states where the cell has such, by how often the text is read: see
            DROPOUT.
 direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters or more, if at most
-           MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters of the text, and all of them
-           MOST_NUMBERS numbers at the most. Their rate, and the share that is left out, depend on how often the text is
-           read: see OF_DIRECT.
+           MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters that are read once or more.
+           All tables have NUMBERS_PER_CHAR numbers for each of these at the most, if that is more than FEW_NUMBERS, and
+           no more than MOST_NUMBERS. Their rate, and the share that is left out, depend on how often the text is read:
+           see OF_DIRECT.
 length     what fills the budget, but no more than MOST_EPOCHS passes over the text, MOST_WITH_DROPPED_WEIGHTS where
            weights are dropped (or LEAST_STEPS steps): after so many a model learns the text by heart, and a rate that
            falls to zero by then scores better than one that would take longer.
@@ -47,7 +48,8 @@ PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text b
 DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.2, 0.1), (12, 0.3, 0.2), (20, 0.4, 0.3))
 OF_OUTPUTS_ALONE = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.3, 0.0), (12, 0.5, 0.0))  # where no weights are dropped
 # Direct connections. From so many epochs on: their rate, in rates of the network, and the share of them left out.
-DIRECT, CHARS_PER_ROW, MOST_NUMBERS = 6, 4, 20_000_000
+DIRECT, CHARS_PER_ROW, NUMBERS_PER_CHAR = 6, 4, 4
+FEW_NUMBERS, MOST_NUMBERS = 20_000_000, 64_000_000
 OF_DIRECT = ((0, 10.0, 0.0), (8, 10.0, 0.2), (12, 5.0, 0.4), (20, 3.0, 0.5))
 FEWEST_FOR_DIRECT, MOST_COLUMNS = 20_000, 500
 MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
@@ -130,7 +132,9 @@ def _with_direct(config: Settings, vocabulary: int, characters: int, epochs: flo
         orders = DIRECT if characters >= FEWEST_FOR_DIRECT and columns <= MOST_COLUMNS else 0
     if not orders:
         return config.replace(**NO_DIRECT)
-    rows = max(1, min(characters // CHARS_PER_ROW, MOST_NUMBERS // (orders * columns)))
+    different = round(min(1, epochs) * characters)  # of the text, that will be read
+    numbers = min(MOST_NUMBERS, max(FEW_NUMBERS, NUMBERS_PER_CHAR * different))
+    rows = max(1, min(different // CHARS_PER_ROW, numbers // (orders * columns)))
     _, rate, left_out = max(row for row in OF_DIRECT if epochs >= row[0])
     return config.replace(
         direct=orders,
