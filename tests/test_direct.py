@@ -11,7 +11,8 @@ from conftest import config as small
 from conftest import decided
 from numpy.typing import NDArray
 
-from charrnn.compiler.training import row_steps
+from charrnn.compiler.training import tables
+from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate.compiled import CompiledDecoder
 from charrnn.generate.decoder import Decoder
@@ -277,22 +278,39 @@ def test_rows_side_by_side_draw_what_each_draws_alone(kept: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 16, 65, 130])
-def test_a_compiled_step_is_torch_s(columns: int) -> None:
-    rows = torch.tensor(rng.integers(0, 40, 100))
-    gradients = torch.tensor(rng.normal(size=(100, columns)).astype(np.float32))
+@pytest.mark.parametrize("kind", ["rows", "sparse", "dense"])
+def test_a_compiled_step_is_torch_s(kind: str, columns: int) -> None:
+    rows, shares = torch.tensor(rng.integers(0, 40, (4, 5, 3))), torch.tensor([[1.0, 0.0, 2.0]]).expand(4, 3)
+    of_sum = torch.tensor(rng.normal(size=(5, 3, columns)).astype(np.float32))
     start = torch.tensor(rng.normal(size=(60, columns)).astype(np.float32))
-    ways = [(start.clone(), torch.linspace(0, 1, 60)) for _ in range(2)]
-    assert row_steps.take(ways[0][0], rows, gradients, ways[0][1], 0.1, 1e-8)
-    row_steps.by_torch(ways[1][0], rows, gradients, ways[1][1], 0.1, 1e-8)
-    for compiled, by_torch in zip(*ways, strict=True):
-        assert torch.allclose(compiled, by_torch, atol=1e-5)
-    assert torch.equal(ways[0][0][40:], start[40:])
+    by_rows = RowGradient(rows, shares, of_sum)
+    flat = by_rows.flat()
+    sparse = torch.sparse_coo_tensor(flat[0][None], flat[1], start.shape, check_invariants=True)
+    gradient = {"rows": by_rows, "sparse": sparse, "dense": sparse.to_dense()}[kind]
+    for _ in range(2):  # room for a step is used again
+        ways = [(start.clone(), torch.linspace(0, 1, 60)) for _ in range(2)]
+        tables.step(ways[0][0], gradient, ways[0][1], 0.1, 1e-8)
+        tables.by_torch(ways[1][0], *flat, ways[1][1], 0.1, 1e-8)
+        for compiled, by_torch in zip(*ways, strict=True):
+            assert torch.allclose(compiled, by_torch, atol=1e-5)
+        assert torch.equal(ways[0][0][40:], start[40:])
 
 
-def test_what_no_code_is_made_for_is_left_to_torch() -> None:
-    rows, exact = torch.tensor([1, 1]), torch.zeros(3, 4, dtype=torch.float64)
-    assert not row_steps.take(exact, rows, torch.ones(2, 4, dtype=torch.float64), torch.zeros(3).double(), 0.1, 1e-8)
-    assert not exact.any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("orders", [1, 2, 5])
+def test_what_is_looked_up_is_the_sum_of_the_rows(orders: int, dtype: torch.dtype) -> None:
+    table = torch.tensor(rng.normal(size=(orders * R, 21)), dtype=dtype)
+    ids, before = (
+        torch.tensor(rng.integers(250, V + 1, (3, 7))),
+        torch.tensor(rng.integers(250, V + 1, (7, orders - 1))),
+    )
+    shares = torch.tensor(rng.random((orders, 7)), dtype=dtype)
+    expected, _ = contexts.rows_of_window(ids, before, V, R, torch)
+    for given in (None, shares):
+        rows, summed = tables.look_up(table, ids, before, given, V, R)
+        assert torch.equal(rows, expected)
+        each = table[expected] if given is None else table[expected] * given[:, None, :, None]
+        assert torch.allclose(summed, each.sum(dim=0), atol=1e-5)
 
 
 def test_adapting_learns_the_tables_too(corpus: Corpus) -> None:

@@ -20,6 +20,7 @@ from charrnn.compiler.processor import Processor, processor
 
 I8, FLOAT = ir.IntType(8), ir.FloatType()
 PAIRS_AT_ONCE = 256  # pairs of int8 rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32
+CACHE_LINE = 64  # bytes
 AHEAD = 2048  # bytes between what is multiplied and what is prefetched: docs/results/completing-speed.md
 
 # What is multiplied. float64 and float32: both factors. pairs: bf16 numbers of both, two rows of B side by side. bf16:
@@ -252,9 +253,14 @@ class Form:
 
 def _prefetch(builder: Any, at: Any, size: int) -> None:
     """Ask for as many bytes as a row of a panel has, AHEAD of it."""
-    for line in range(0, size, 64):
-        place = builder.inttoptr(builder.add(at, I64(AHEAD + line)), I8.as_pointer())
-        call(builder, "llvm.prefetch.p0", VOID, [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
+    for line in range(0, size, CACHE_LINE):
+        prefetch(builder, builder.add(at, I64(AHEAD + line)))
+
+
+def prefetch(builder: Any, at: Any) -> None:
+    """Ask for the cache line in which an address is."""
+    place = builder.inttoptr(at, I8.as_pointer())
+    call(builder, "llvm.prefetch.p0", VOID, [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
 
 
 class loop:  # noqa: N801  # used as a statement

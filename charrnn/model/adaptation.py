@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charrnn.compiler.training import row_steps
+from charrnn.compiler.training import tables
 from charrnn.model.evaluation import windows
 from charrnn.model.rnn import CharRNN
 from charrnn.text import documents
@@ -51,8 +51,8 @@ class Adapting:
         network = {name: weight for name, weight in model.weights.items() if name != "direct"}
         self._trained = {name: weight.detach().clone() for name, weight in network.items()}
         self._squares = {name: torch.zeros_like(weight) for name, weight in self._trained.items()}
-        if (tables := model.weights.get("direct")) is not None:
-            self._squares["direct"] = tables.new_full(tables.shape[:1], self._how.table_squares)
+        if (held := model.weights.get("direct")) is not None:
+            self._squares["direct"] = held.new_full(held.shape[:1], self._how.table_squares)
         self._steps = 0
 
     def costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ class Adapting:
                 if gradient is None:
                     continue
                 if name == "direct":
-                    row_steps.step(weight, gradient * ids, self._squares[name], self._how.table_rate, SMALL)
+                    tables.step(weight, gradient * ids, self._squares[name], self._how.table_rate, SMALL)
                     continue
                 squares = self._squares[name].lerp_(gradient.square(), 1 / self._steps)
                 weight.addcdiv_(gradient, squares.sqrt().add_(SMALL), value=-self._how.rate)

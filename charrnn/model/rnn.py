@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from charrnn import engines
 from charrnn.compiler.trace import state_matrices
+from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.engines import Engine
 from charrnn.engines.sequence import Looked, run_documents
 from charrnn.model import direct
@@ -97,8 +98,9 @@ class CharRNN(nn.Module):
         self.architecture, self.dropout = architecture, dropout
         self.cell = architecture.definition
         self._dropped = state_matrices(self.cell, architecture.cell_options) if dropout.weights else frozenset()
-        self.read: direct.Read | None = None  # of the last window, where its gradient is to be kept
+        # Whether tables get no gradient; `row_gradient` says then what it would be.
         self.keeps_read = False
+        self._read: RowGradient | None = None
         self.engine = engine if isinstance(engine, Engine) else engines.choose(self.cell, engine)
         # A parameter's name must not hold a dot in torch; ours do, so they are kept in a plain dictionary beside. Its
         # order is one, whatever file they came from: sums over all weights depend on it in the last bit.
@@ -163,6 +165,14 @@ class CharRNN(nn.Module):
         tables, after_all = self._tables(ids, remembered, generator, part)
         return self._logits(x, tables, seen), (*last, *after_all)
 
+    def row_gradient(self) -> RowGradient | None:
+        """Return the gradient of direct connections after a way back, once, where they get none; None without any."""
+        read, self._read = self._read, None
+        if read is None:
+            return None
+        assert read.of_sum.grad is not None
+        return read._replace(of_sum=read.of_sum.grad)
+
     def _apart(self, state: State, ids: Tensor) -> tuple[State, Tensor]:
         """Return the layers of a state, and the ids before the next one, (B, N - 1)."""
         layers, more = state[: self.architecture.layers], state[self.architecture.layers :]
@@ -174,18 +184,23 @@ class CharRNN(nn.Module):
         """Return what direct connections say (T, B, C), None without any, and what the state has of them after."""
         if not self.architecture.direct:
             return None, ()
+        from charrnn.compiler.training import tables  # models without any need none of it
+
         table, start, R = self.weights["direct"], self.architecture.start, self.architecture.direct_rows
-        rows, after = contexts.rows_of_window(ids, before, start, R, torch)
-        N, T, B = rows.shape
-        shares = None
+        N, B, shares = self.architecture.direct, ids.shape[1], None
         if generator is not None and self.dropout.tables:
-            mask = _mask(table, (N, 1, B if part is None else part.batch), self.dropout.tables, generator)
-            shares = (mask if part is None else mask[..., part.rows]).expand(N, T, B)
-        # A step reads few rows, so their gradient is sparse; a GPU passes over all of them as fast.
-        summed = direct.summed(table, rows, shares, sparse=table.device.type == "cpu")
-        if self.keeps_read and summed.requires_grad:
-            summed.retain_grad()
-            self.read = direct.Read(rows, shares, summed)
+            shares = _mask(table, (N, B if part is None else part.batch), self.dropout.tables, generator)
+            shares = shares if part is None else shares[:, part.rows]
+        learns = torch.is_grad_enabled() and table.requires_grad
+        if learns and not self.keeps_read:
+            rows, _ = contexts.rows_of_window(ids, before, start, R, torch)
+            # A window reads few rows, so their gradient is sparse; a GPU passes over all of them as fast.
+            summed = direct.summed(table, rows, shares, sparse=table.device.type == "cpu")
+        else:
+            rows, summed = tables.look_up(table, ids, before, shares, start, R)
+            if learns:
+                self._read = RowGradient(rows, shares, summed.requires_grad_())
+        after = torch.cat([before, ids.t()], dim=1)[:, len(ids) :]
         return summed, ((after.contiguous(),),) if self.architecture.remembered else ()
 
     def _looked(self, ids: Tensor, seen: Seen) -> Looked:

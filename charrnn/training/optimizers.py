@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from charrnn.compiler.training.row_gradient import RowGradient
+
 Rate = Any  # a number, or a tensor () on the device
 Moments = Mapping[str, "list[Tensor]"]  # by name, of each weight of a group
 SMALL = 1e-8  # beside the root of a sum of squares, which may be zero
@@ -131,12 +133,12 @@ def _row_adagrad(
     options: Options, group: Group, rate: Rate, weights: "list[Tensor]", gradients: "list[Tensor]", moments: Moments
 ) -> None:
     """AdaGrad (Duchi et al. 2011) with one sum for each row, of the mean squares of its gradients."""
-    from charrnn.compiler.training import row_steps
+    from charrnn.compiler.training import tables
 
     del options, group
     for weight, gradient, sums, step in zip(weights, gradients, moments["row_squares"], moments["step"], strict=True):
         step.add_(1)
-        row_steps.step(weight, gradient, sums, rate, SMALL)
+        tables.step(weight, gradient, sums, rate, SMALL)
 
 
 # By the name in settings. An optimizer is one function above and its row here.
@@ -187,18 +189,25 @@ class Optimizer:
         for weight in self._weights.values():
             weight.grad = None
 
-    def update(self, rate: Rate) -> None:
-        """Change the weights by their gradients. rate: the schedule's; a group gets it times its scale."""
+    def update(self, rate: Rate, tables: "RowGradient | None" = None) -> None:
+        """Change the weights by their gradients.
+
+        rate: the schedule's; a group gets it times its scale. tables: the gradient of direct connections, where it is
+        not that of the weight.
+        """
         import torch
 
         self.begin()
         with torch.no_grad():
             for kind, group in self._groups:
-                found = {name: w for name, w in group.weights.items() if w.grad is not None}
+                given: dict[str, Any] = {name: w.grad for name, w in group.weights.items()}
+                if "direct" in given and tables is not None:
+                    given["direct"] = tables
+                found = {name: gradient for name, gradient in given.items() if gradient is not None}
                 names = ("step", *kind.moments)
                 moments = {key: [self.moments[f"{key}/{name}"] for name in found] for key in names}
-                weights, gradients = list(found.values()), [w.grad for w in found.values() if w.grad is not None]
-                kind.update(self._options, group, rate * group.scale, weights, gradients, moments)
+                weights = [group.weights[name] for name in found]
+                kind.update(self._options, group, rate * group.scale, weights, list(found.values()), moments)
 
     def restore(self, saved: "Mapping[str, Tensor]") -> None:
         """Put back what `moments` held."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charrnn import engines
-from charrnn.model import direct
+from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.model.architecture import Architecture, Weights
 from charrnn.model.rnn import CharRNN, Dropout, Part, Seen, State, detach
 from charrnn.text.corpus import Corpus, Streams
@@ -57,7 +57,8 @@ class Trainer:
         weights = initial_weights(config, corpus) if weights is None else weights
         engine = engines.choose(self.architecture.definition, config.engine, config.device)
         self.model = CharRNN(self.architecture, weights, engine, Dropout.of(config)).to(self.device)
-        self.model.keeps_read = ranks is not None
+        # On a GPU alone a step is recorded: there the gradient of tables is one like all others.
+        self.model.keeps_read = self.device.type == "cpu" or ranks is not None
         self._in_text = torch.from_numpy(corpus.counts("train") > 0).to(self.device)
         self.seen: Seen | None = None
         self.seen = self._seen()
@@ -120,14 +121,14 @@ class Trainer:
         loss, state = self.loss(ids, wanted, self.state, generator, self.streams.cuts(inputs))
         self.state = detach(state)  # truncate: gradients stop at the window
         self.optimizer.forget_gradients()
-        if self.ranks is None:
-            torch.autograd.backward(loss)
-        else:
+        if self.ranks is not None:
             loss = loss * (targets.size / count)  # so that the sum over ranks is the mean over all rows
-            torch.autograd.backward(loss)
-            loss = self._sum(loss, self.ranks, wish)
+        torch.autograd.backward(loss)
+        tables = self.model.row_gradient()
+        if self.ranks is not None:
+            loss, tables = self._sum(loss, tables, self.ranks, wish)
         clip_gradients(self.config, self.model.weights)
-        self.optimizer.update(rate)
+        self.optimizer.update(rate, tables)
         return loss
 
     def loss(
@@ -218,45 +219,44 @@ class Trainer:
             self.ranks.broadcast(whole)
             self.state = self._apart(whole[self.rows])
 
-    def _sum(self, loss: Tensor, ranks: Ranks, wish: bool) -> Tensor:
-        """Replace the gradients by their sum over the ranks, in one message; return the sum of the losses."""
-        found = [w for name, w in self.model.weights.items() if w.grad is not None and name != "direct"]
-        read = self._read_of_all()
+    def _sum(
+        self, loss: Tensor, tables: RowGradient | None, ranks: Ranks, wish: bool
+    ) -> tuple[Tensor, RowGradient | None]:
+        """Replace the gradients by their sum over the ranks, in one message.
+
+        tables: the gradient of direct connections. Returns the sum of the losses, and that gradient of all ranks.
+        """
+        found = [w for w in self.model.weights.values() if w.grad is not None]
+        read = loss.new_empty(0) if tables is None else self._of_all(tables)
         more = torch.stack([loss.detach(), torch.full_like(loss, float(wish))])
         flat = torch.cat([*(w.grad.flatten() for w in found if w.grad is not None), read.flatten(), more])
         ranks.sum(flat)
         *parts, whole, _ = torch.split(flat, [*(w.numel() for w in found), read.numel(), 2])
         for w, gradient in zip(found, parts, strict=True):
             w.grad = gradient.view(w.shape)
-        if read.numel():
-            self.model.weights["direct"].grad = self._gradient_of(whole.view(read.shape))
         ranks.wished = ranks.wished or bool(flat[-1] > 0)
-        return flat[-2].clone()
+        return flat[-2].clone(), None if tables is None else self._taken_apart(whole.view(read.shape))
 
-    def _read_of_all(self) -> Tensor:
+    def _of_all(self, own: RowGradient) -> Tensor:
         """Return room for what all ranks read of direct connections, with what this one did: (T, B, C + 3 N).
 
         Of each character: the gradient at the logits, the rows in two parts, which float32 has exactly, and their
         shares. It is a small part of the weight, whose gradient every rank makes of it.
         """
-        read, self.model.read = self.model.read, None
-        if read is None:
-            return torch.empty(0, device=self.device)
-        _, T, _ = read.rows.shape
-        shares = torch.ones_like(read.rows) if read.shares is None else read.shares
-        assert read.summed.grad is not None
-        parts = (read.rows >> HALF, read.rows % (1 << HALF), shares)
-        own = torch.cat([read.summed.grad, *(each.permute(1, 2, 0).float() for each in parts)], dim=-1)
-        whole = torch.zeros(T, self.streams.batch, own.shape[-1], device=self.device)
-        whole[:, self.rows] = own
+        rows = own.rows.permute(1, 2, 0)
+        shares = torch.ones_like(rows[0]) if own.shares is None else own.shares.t()
+        parts = (own.of_sum, rows >> HALF, rows % (1 << HALF), shares.expand(rows.shape))
+        numbers = torch.cat([each.float() for each in parts], dim=-1)
+        whole = torch.zeros(len(rows), self.streams.batch, numbers.shape[-1], device=self.device)
+        whole[:, self.rows] = numbers
         return whole
 
-    def _gradient_of(self, read: Tensor) -> Tensor:
-        """Return the gradient of direct connections by what all ranks read, as `_read_of_all` has it."""
-        N, R = self.architecture.direct, len(self.model.weights["direct"])
-        of_sum, *parts = torch.split(read, [read.shape[-1] - 3 * N, N, N, N], dim=-1)
+    def _taken_apart(self, whole: Tensor) -> RowGradient:
+        """Return what all ranks read, as `_of_all` has it."""
+        N = self.architecture.direct
+        of_sum, *parts = torch.split(whole, [whole.shape[-1] - 3 * N, N, N, N], dim=-1)
         high, low, shares = (each.permute(2, 0, 1) for each in parts)
-        return direct.gradient((high.long() << HALF) + low.long(), shares, of_sum, R)
+        return RowGradient((high.long() << HALF) + low.long(), shares[:, 0], of_sum.contiguous())
 
     @property
     def _carried(self) -> int:

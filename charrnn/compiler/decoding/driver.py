@@ -43,8 +43,9 @@ LINES = (*LINES, "head", "head scale", "bias", "past", "direct")
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent
-SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "objects", "passes", "processor", "products", "rounding")
-SOURCES = (*SOURCES, "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights")
+SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "lookups", "objects", "passes", "processor", "products")
+SOURCES = (*SOURCES, "rounding", "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm")
+SOURCES = (*SOURCES, "decoding/weights")
 SOURCES = (*SOURCES, "../cells/operation", "../cells/ops", "../text/contexts")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 

@@ -8,12 +8,12 @@ from llvmlite import ir
 from charrnn.compiler.arithmetic import I16, I64, Maths, Value, define, in_parts
 from charrnn.compiler.decoding.draw import emit_choose, emit_cost
 from charrnn.compiler.decoding.driver import LINE, Driver
+from charrnn.compiler.lookups import emit_rows
 from charrnn.compiler.objects import new_module
 from charrnn.compiler.products import FLOAT, load, loop, store
 from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import INDEX, Y
 from charrnn.compiler.stages import COLUMNS, Stages, entry, row_of
-from charrnn.text import contexts
 
 FIRST, NOWHERE = I64(0), I64(0)
 
@@ -114,14 +114,8 @@ class _Emitter:
         tables, columns, first_id, rows = (entry(builder, table, LINE["direct"], n) for n in range(4))
         past, _ = row_of(builder, table, LINE["past"], FIRST, r)
         start, row_bytes = builder.add(first_id, columns), builder.mul(columns, I64(4))
-        h, began, found = I64(0), ir.Constant(ir.IntType(1), 0), []
-        for n in range(self.driver.direct):
-            id_ = builder.select(began, start, load(builder, builder.add(past, I64(8 * n)), I64))
-            began = builder.icmp_signed("==", id_, start)
-            mixed = builder.add(builder.mul(h, I64(contexts.A)), builder.mul(builder.add(id_, I64(1)), I64(contexts.B)))
-            h = builder.and_(mixed, I64(contexts.MASK))
-            row = builder.add(builder.mul(I64(n), rows), builder.lshr(builder.mul(h, rows), I64(contexts.BITS)))
-            found.append(builder.add(tables, builder.mul(row, row_bytes)))
+        ids = [load(builder, builder.add(past, I64(8 * n)), I64) for n in range(self.driver.direct)]
+        found = [builder.add(tables, builder.mul(row, row_bytes)) for row in emit_rows(builder, ids, start, rows)]
         to = builder.add(logits, builder.mul(first_id, I64(self.size)))
         lanes = self.driver.form.processor.vector_bytes // self.size
         for maths, begin, end in in_parts(builder, columns, lanes, self.size == 8):
