@@ -11,6 +11,7 @@ from conftest import config as small
 from conftest import decided
 from numpy.typing import NDArray
 
+from charrnn.compare import asking, grid
 from charrnn.compiler.training import tables
 from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.errors import CharRNNError, OptionError
@@ -27,6 +28,7 @@ from charrnn.text.corpus import Corpus, prepare
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import loop, sizing
 from charrnn.training.config import settings_from_json
+from charrnn.training.events import Started
 from charrnn.training.pretrained import Pretrained
 from charrnn.training.resolve import resolve
 from charrnn.training.run import Run
@@ -53,7 +55,7 @@ def by_hand(ids: list[int]) -> list[int]:
         past = ids[: len(ids) - n]
         begun = V in ids[len(ids) - n :] if n else False
         c = V if begun or not past else past[-1]
-        h = (contexts.A * h + contexts.B * (c + 1)) % 2**31
+        h = (contexts.P * h + contexts.Q * (c + 1)) % 2**31
         found.append(n * R + h * R // 2**31)
     return found
 
@@ -62,21 +64,24 @@ def test_rows_are_those_of_the_definition_in_both_libraries() -> None:
     text = [V, *rng.integers(250, V, 9).tolist(), V, *rng.integers(250, V, 5).tolist()]
     ids, before = np.array(text)[:, None], np.full((1, N - 1), V)
     expected = np.array([by_hand(text[: t + 1]) for t in range(len(text))]).T
-    rows, after = contexts.rows_of_window(ids, before, V, R, np)
+    rows, after = contexts.rows_of_window(ids, before, V, R, np), contexts.after_window(ids, before, np)
     assert (rows[:, :, 0] == expected).all()
     assert after[0].tolist() == text[-N + 1 :]
-    of_torch, after_torch = contexts.rows_of_window(torch.tensor(ids), torch.tensor(before), V, R, torch)
+    tensors = torch.tensor(ids), torch.tensor(before)
+    of_torch = contexts.rows_of_window(*tensors, V, R, torch)
+    after_torch = contexts.after_window(*tensors, torch)
     assert (of_torch.numpy() == rows).all()
     assert (after_torch.numpy() == after).all()
 
 
 def test_a_window_shorter_than_what_is_remembered_goes_on_from_the_one_before() -> None:
     ids = rng.integers(250, V, (7, 2))
-    whole, last = contexts.rows_of_window(ids, np.full((2, N - 1), V), V, R, np)
+    start = np.full((2, N - 1), V)
+    whole, last = contexts.rows_of_window(ids, start, V, R, np), contexts.after_window(ids, start, np)
     before, pieces = np.full((2, N - 1), V), []
     for id_ in ids:
-        rows, before = contexts.rows_of_window(id_[None], before, V, R, np)
-        pieces.append(rows)
+        pieces.append(contexts.rows_of_window(id_[None], before, V, R, np))
+        before = contexts.after_window(id_[None], before, np)
     assert (np.concatenate(pieces, axis=1) == whole).all()
     assert (before == last).all()
 
@@ -96,7 +101,7 @@ def test_logits_are_the_network_s_and_the_rows_of_the_tables() -> None:
     ids = torch.tensor(rng.integers(250, V, (9, 3)))
     logits, after = model(ids, model.start(3))
     plain, _ = network(ids, network.start(3))
-    rows, _ = contexts.rows_of_window(ids, model.start(3)[-1][0], V, R, torch)
+    rows = contexts.rows_of_window(ids, model.start(3)[-1][0], V, R, torch)
     said = torch.tensor(own["direct"])[rows].sum(dim=0)
     assert torch.allclose(logits[..., 256:], plain[..., 256:] + said, atol=1e-5)
     assert torch.equal(logits[..., :256], plain[..., :256])
@@ -152,7 +157,7 @@ def test_training_changes_the_rows_that_were_read_and_no_others(corpus: Corpus) 
     one.update()
     ids, _, _ = one.streams.at(0)
     start = np.full((4, 2), one.architecture.start)
-    rows, _ = contexts.rows_of_window(ids, start, one.architecture.start, 512, np)
+    rows = contexts.rows_of_window(ids, start, one.architecture.start, 512, np)
     changed = np.flatnonzero(np.abs(one.weights()["direct"]).sum(axis=1))
     assert set(changed.tolist()) == set(rows.ravel().tolist())
     sums = one.optimizer.moments["row_squares/direct"].numpy()
@@ -183,7 +188,7 @@ def test_a_step_is_adagrad_s_with_a_sum_for_each_row_whether_gradients_are_spars
 def test_tables_learn_what_a_small_network_cannot(corpus: Corpus) -> None:
     nats = []
     for orders in (0, 3):
-        one = trainer(corpus, direct=orders)
+        one = trainer(corpus, direct=orders, direct_rows=512 if orders else 0)
         for _ in range(40):
             one.update()
         nats.append(evaluation.estimate(one.model, corpus.parts["val"], corpus.tokenizer))
@@ -197,7 +202,7 @@ def test_tables_are_left_out_as_a_whole_for_a_row_of_a_window() -> None:
     start = model.start(3)
     said, _ = model(ids, start, torch.Generator().manual_seed(1))
     plain = CharRNN(SHAPE, {**own, "direct": np.zeros_like(own["direct"])}, "loop")(ids, start)[0]
-    rows, _ = contexts.rows_of_window(ids, start[-1][0], V, R, torch)
+    rows = contexts.rows_of_window(ids, start[-1][0], V, R, torch)
     each = torch.tensor(own["direct"])[rows] * 2  # (N, T, B, C)
     left = (said - plain)[..., 256:]
     for b in range(3):
@@ -234,8 +239,55 @@ def test_direct_connections_are_by_rule_and_none_are_where_none_were() -> None:
 
 
 def test_tables_without_a_row_are_refused() -> None:
-    with pytest.raises(OptionError, match="without a row"):
-        Settings(corpus=("t",), direct=3, direct_rows=0)
+    with pytest.raises(CharRNNError, match="3 tables of direct connections, of 0 rows"):
+        Architecture("gru", V, 6, direct=3)
+    with pytest.raises(OptionError, match="no direct connections, and 5 rows"):
+        Settings(corpus=("t",), direct=0, direct_rows=5)
+
+
+def test_tables_asked_for_beside_a_configuration_without_any_learn(corpus: Corpus) -> None:
+    old = settings_from_json(trainer(corpus, direct=0, direct_rows=0).config.to_json(), "old")
+    for asked in (old.replace(direct=3), old.replace(direct=3, steps=9)):
+        one = Trainer(resolve(asked, corpus, Machine(asked, corpus)), corpus)
+        assert one.config.direct_rows > 0
+        one.update()
+        assert one.weights()["direct"].any()
+
+
+def test_a_width_is_decided_beside_tables_that_were_asked_for(corpus: Corpus) -> None:
+    asked = small(corpus.text.source, hidden=None, budget=5, direct=4)
+    config = resolve(asked, corpus, Machine(asked, corpus))
+    assert config.hidden == resolve(asked.replace(direct=0), corpus, Machine(asked, corpus)).hidden
+    assert config.direct == 4
+
+
+def test_rows_that_were_asked_for_are_of_tables(corpus: Corpus) -> None:
+    asked = small(corpus.text.source, direct_rows=50)
+    config = resolve(asked, corpus, Machine(asked, corpus))
+    assert (config.direct > 0, config.direct_rows) == (True, 50)
+    assert asking.grid(asked).config.direct is None
+    assert asking.grid(small(corpus.text.source)).config.direct == 0
+
+
+def test_a_comparison_counts_the_parameters_of_networks(corpus: Corpus) -> None:
+    with_tables = small(corpus.text.source, cell="gru", layers=1, direct=3, direct_rows=50)
+    without = small(corpus.text.source, cell="gru", layers=1, direct=0)
+    assert grid.parameters(with_tables, corpus.tokenizer, 9) == grid.parameters(without, corpus.tokenizer, 9)
+
+
+def test_bytes_alone_have_columns_where_there_are_no_characters(corpus: Corpus) -> None:
+    asked = small(corpus.text.source, tokenizer="byte", steps=9, direct=2, direct_rows=60, direct_rate=5.0)
+    text = prepare(asked)
+    one = Trainer(resolve(asked, text, Machine(asked, text)), text)
+    losses = [float(one.update()) for _ in range(9)]
+    assert one.weights()["direct"].shape == (120, 256)
+    assert losses[-1] < losses[0] - 1
+
+
+def test_memory_that_tables_fill_is_said_to_be_theirs() -> None:
+    config, shape = decided(direct=6, direct_rows=10**6), Architecture("gru", V, 8, direct=6, direct_rows=10**6)
+    assert "--direct-rows" in sizing.smaller(config, shape, "other")
+    assert sizing.smaller(decided(), Architecture("gru", V, 8), "other") == "other"
 
 
 def test_weights_of_another_number_of_rows_are_refused() -> None:
@@ -246,7 +298,7 @@ def test_weights_of_another_number_of_rows_are_refused() -> None:
 @pytest.mark.parametrize("orders", [1, 2, 6])
 def test_compiled_code_gives_the_logits_of_the_equations(orders: int) -> None:
     shape = Architecture("gru", V, 40, embedding=5, direct=orders, direct_rows=R)
-    own, ids = weights(shape), np.array([V, *rng.integers(250, V, 12)])
+    own, ids = weights(shape), np.array([V, *rng.integers(250, V, 6), V, *rng.integers(250, V, 5)])
     exact, compiled = Decoder(shape, own, "numpy"), CompiledDecoder(shape, own)
     expected, state = exact.logits(ids, exact.start())
     at_once, after = compiled.logits(ids, compiled.start())
@@ -277,6 +329,19 @@ def test_rows_side_by_side_draw_what_each_draws_alone(kept: Any) -> None:
         assert np.allclose(costs, [nats for _, nats in alone[0]], atol=1e-4)
 
 
+def test_tables_begin_anew_where_a_second_text_moves_ids(corpus: Corpus, tmp_path: Path) -> None:
+    base, text = Run(tmp_path / "base"), tmp_path / "other.txt"
+    list(loop.new_run(small(corpus.text.source, steps=6, **DIRECT), base))
+    text.write_text("THE cat met 2 dogs. " * 99)  # whose capitals are before all that were known
+    pretrained = Pretrained.of(base)
+    asked = pretrained.settings({"corpus": (str(text),), "steps": 3})
+    said = list(loop.new_run(asked, Run(tmp_path / "two"), pretrained=pretrained))
+    notes = next(event.notes for event in said if isinstance(event, Started))
+    assert any("begin anew" in note for note in notes)
+    other = prepare(asked, known=pretrained.tokenizer.characters)
+    assert not pretrained.start(resolve(asked, other, Machine(asked, other)), other)["direct"].any()
+
+
 @pytest.mark.parametrize("columns", [1, 16, 65, 130])
 @pytest.mark.parametrize("kind", ["rows", "sparse", "dense"])
 def test_a_compiled_step_is_torch_s(kind: str, columns: int) -> None:
@@ -305,7 +370,7 @@ def test_what_is_looked_up_is_the_sum_of_the_rows(orders: int, dtype: torch.dtyp
         torch.tensor(rng.integers(250, V + 1, (7, orders - 1))),
     )
     shares = torch.tensor(rng.random((orders, 7)), dtype=dtype)
-    expected, _ = contexts.rows_of_window(ids, before, V, R, torch)
+    expected = contexts.rows_of_window(ids, before, V, R, torch)
     for given in (None, shares):
         rows, summed = tables.look_up(table, ids, before, given, V, R)
         assert torch.equal(rows, expected)
@@ -347,7 +412,7 @@ def test_a_run_with_tables_cut_off_goes_on_to_the_last_bit(corpus: Corpus, tmp_p
 def test_a_second_text_has_new_columns_and_the_old_ones_of_the_first(corpus: Corpus, tmp_path: Path) -> None:
     base, text = Run(tmp_path / "base"), tmp_path / "other.txt"
     list(loop.new_run(small(corpus.text.source, steps=6, **DIRECT), base))
-    text.write_text("THE cat met 2 dogs. " * 99)
+    text.write_text("the cat {sat} on čž. " * 99)  # of which the new letters are after all others
     pretrained = Pretrained.of(base)
     asked = pretrained.settings({"corpus": (str(text),), "steps": 3})
     other = prepare(asked, known=pretrained.tokenizer.characters)
@@ -357,5 +422,6 @@ def test_a_second_text_has_new_columns_and_the_old_ones_of_the_first(corpus: Cor
     for column, character in enumerate(other.tokenizer.characters):
         expected = old[:, known.index(character)] if character in known else np.zeros(len(old), np.float32)
         np.testing.assert_array_equal(start[:, column], expected, err_msg=character)
+    assert not pretrained.notes(other.tokenizer)
     with pytest.raises(OptionError, match="direct is 2, that of base is 3"):
         pretrained.settings({"corpus": (str(text),), "direct": 2})

@@ -32,7 +32,7 @@ def grid(
     """
     seconds = None if steps is not None and budget is None else parse_seconds(budget or DEFAULT_BUDGET)
     return Grid(
-        config=config if config.direct is not None else config.replace(direct=0),
+        config=config if config.direct is not None or config.direct_rows else config.replace(direct=0),
         match=match or DEFAULT_MATCH,
         seeds=DEFAULT_SEEDS if seeds is None else seeds,
         lr_trials=DEFAULT_LR_TRIALS if lr_trials is None else lr_trials,

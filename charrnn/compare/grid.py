@@ -221,8 +221,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parameters(config: Settings, tokenizer: Tokenizer, hidden: int) -> int:
-    """Count the parameters of the configured cell's model at a hidden size, embedding and head included."""
-    return Architecture.of(config.replace(hidden=hidden), tokenizer.size).count()
+    """Count the parameters of the configured cell's model at a hidden size, embedding and head included.
+
+    Not those of direct connections, of which all cells have the same ones.
+    """
+    return Architecture.of(config.replace(hidden=hidden, direct=0, direct_rows=0), tokenizer.size).count()
 
 
 def matching_hidden(config: Settings, tokenizer: Tokenizer, target: int) -> int:

@@ -18,7 +18,7 @@ def emit_rows(builder: Any, ids: Sequence[Any], start: Any, R: Any) -> list[Any]
     for n, id_ in enumerate(ids):
         c = builder.select(began, start, id_)
         began = builder.icmp_signed("==", c, start)
-        mixed = builder.add(builder.mul(h, I64(contexts.A)), builder.mul(builder.add(c, I64(1)), I64(contexts.B)))
+        mixed = builder.add(builder.mul(h, I64(contexts.P)), builder.mul(builder.add(c, I64(1)), I64(contexts.Q)))
         h = builder.and_(mixed, I64(contexts.MASK))
         row = builder.lshr(builder.mul(h, R), I64(contexts.BITS))
         found.append(builder.add(builder.mul(I64(n), R), row))

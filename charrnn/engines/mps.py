@@ -9,6 +9,7 @@ from torch import Tensor
 
 from charrnn import cells
 from charrnn.engines import loop
+from charrnn.text import contexts
 
 T, B, H = 7, 5, 48
 TOLERANCE = 1e-4  # of an array's norm: float32 rounds, and sums are in another order
@@ -34,8 +35,8 @@ def difference(device: str = "mps") -> str | None:
 def whole_numbers_on(device: str) -> Tensor:
     """Return what products, sums, masks and shifts make of whole numbers below 2^63."""
     n = torch.arange(1, 1000, device=device) * 2_000_003 + 1  # below 2^31
-    product = n * 1_294_757_373 + n * 789_269_575
-    return torch.stack([product, product & ((1 << 31) - 1), product >> 31, (n == n[7]) * product])
+    product = n * contexts.P + n * contexts.Q
+    return torch.stack([product, product & contexts.MASK, product >> contexts.BITS, (n == n[7]) * product])
 
 
 def outcome_on(name: str, device: str) -> dict[str, Tensor]:

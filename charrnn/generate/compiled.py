@@ -80,6 +80,7 @@ def _error(architecture: Architecture, driver: Driver, run: Run, rows: int) -> f
     state, work = exact.start(rows), Workspace(driver, Layout(driver, packed(driver, exact, weights), rows))
     ids = np.zeros((rows, AT_ONCE), np.int64)
     ids[:, :TRIED_IDS] = (np.arange(rows * TRIED_IDS) * (V + 1) // (rows * TRIED_IDS)).reshape(rows, TRIED_IDS)
+    ids[0, 1] = V  # what stands before a start token is another thing to direct connections
     work.point(given=ids, drawn=np.empty_like(ids))
     for r in range(rows):
         work.enter(exact.start(), r)
@@ -157,7 +158,7 @@ class CompiledDecoder(Decoder):
         logits: NDArray[np.float32] = outputs[:, : architecture.hidden] @ self.head + self.bias
         if self.tables is not None:
             given = np.asarray(ids, np.int64)[:, None]
-            rows, _ = contexts.rows_of_window(given, before, architecture.start, architecture.direct_rows, np)
+            rows = contexts.rows_of_window(given, before, architecture.start, architecture.direct_rows, np)
             logits[:, architecture.columns] += sum(self.tables[of_table[:, 0]] for of_table in rows)
         return logits
 

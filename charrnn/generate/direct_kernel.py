@@ -9,7 +9,7 @@ import triton.language as tl
 
 from charrnn.text import contexts
 
-A, B, BITS, MASK = (tl.constexpr(value) for value in (contexts.A, contexts.B, contexts.BITS, contexts.MASK))
+P, Q, BITS, MASK = (tl.constexpr(value) for value in (contexts.P, contexts.Q, contexts.BITS, contexts.MASK))
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def add_direct(
         if n < N - 1:
             tl.store(after + row * (N - 1) + N - 2 - n, id_)
         c = tl.where(c == start, c, id_)  # before a start token there are start tokens
-        h = (h * A + (c + 1) * B) & MASK
+        h = (h * P + (c + 1) * Q) & MASK
         said += tl.load(tables + (n * R + ((h * R) >> BITS)) * C + i, inside, 0.0)
     here = logits + row * V + first + i
     tl.store(here, tl.load(here, inside, 0.0) + said, inside)

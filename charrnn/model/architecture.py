@@ -76,6 +76,11 @@ class Architecture:
                 f"tied weights with embedding {self.embedding or 'one-hot'} and hidden {self.hidden}",
                 "they share one matrix: give both the same size",
             )
+        if self.direct < 0 or (self.direct and self.direct_rows < 1):
+            raise CharRNNError(
+                f"{self.direct} tables of direct connections, of {self.direct_rows} rows each",
+                "give direct-rows of 1 or more, or direct 0",
+            )
         self.shapes()  # an unknown cell or option is refused here, before any work
 
     @property
@@ -159,10 +164,11 @@ class Architecture:
 
         rule = None if bound is None else uniform(bound) if bound > 0 else constant(0)
         with blas.one_thread():  # which decomposes a matrix
-            weights = {
-                name: draw(name, shape, init if rule is None or name == "direct" else rule)
-                for name, (shape, init) in self.shapes().items()
-            }
+            shapes = self.shapes()
+            tables = shapes.pop("direct", None)
+            weights = {name: draw(name, shape, rule or init) for name, (shape, init) in shapes.items()}
+        if tables is not None:  # zeros by any rule, and memory that is not touched yet
+            weights["direct"] = np.zeros(tables.shape, np.float32)
         return weights if head_bias is None else {**weights, "head.b": head_bias.astype(np.float32)}
 
     def check(self, weights: Mapping[str, NDArray[np.float32]]) -> None:

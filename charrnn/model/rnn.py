@@ -193,15 +193,15 @@ class CharRNN(nn.Module):
             shares = shares if part is None else shares[:, part.rows]
         learns = torch.is_grad_enabled() and table.requires_grad
         if learns and not self.keeps_read:
-            rows, _ = contexts.rows_of_window(ids, before, start, R, torch)
+            rows = contexts.rows_of_window(ids, before, start, R, torch)
             # A window reads few rows, so their gradient is sparse; a GPU passes over all of them as fast.
             summed = direct.summed(table, rows, shares, sparse=table.device.type == "cpu")
         else:
             rows, summed = tables.look_up(table, ids, before, shares, start, R)
             if learns:
                 self._read = RowGradient(rows, shares, summed.requires_grad_())
-        after = torch.cat([before, ids.t()], dim=1)[:, len(ids) :]
-        return summed, ((after.contiguous(),),) if self.architecture.remembered else ()
+        after = contexts.after_window(ids, before, torch).contiguous()
+        return summed, ((after,),) if self.architecture.remembered else ()
 
     def _looked(self, ids: Tensor, seen: Seen) -> Looked:
         """Return the rows of the table that are seen, the start token's last, and which of them is read where."""

@@ -73,8 +73,8 @@ class ModelSettings(Knobs):
                 "leave the embedding out",
             )
 
-        if self.direct and self.direct_rows == 0:
-            raise OptionError("direct connections without a row", "leave out direct-rows, or give direct 0")
+        if self.direct == 0 and self.direct_rows:
+            raise OptionError(f"no direct connections, and {self.direct_rows} rows of them", "leave out direct-rows")
         if self.tie and self.unseen == "fixed":
             raise OptionError("tied weights learn what they say of every id", "leave out unseen")
 

@@ -76,8 +76,8 @@ class DirectConnections(nn.Module):
         start, R = self.architecture.start, self.architecture.direct_rows
         if before is None:
             before = ids.new_full((ids.shape[1], self.architecture.remembered), start)
-        rows, after = contexts.rows_of_window(ids, before, start, R, torch)
-        return nn.functional.embedding(rows, self.weight).sum(dim=0), after
+        rows = contexts.rows_of_window(ids, before, start, R, torch)
+        return nn.functional.embedding(rows, self.weight).sum(dim=0), contexts.after_window(ids, before, torch)
 
 
 class TorchModel(nn.Module):

@@ -65,7 +65,7 @@ def new_run(
     notes = followers.begin(ranks, run, config, corpus)
     with memory.explained(config, corpus):
         trainer = Trainer(config, corpus, pretrained.start(config, corpus) if pretrained else None, ranks)
-        notes += (pretrained.note,) if pretrained and pretrained.note else ()
+        notes += pretrained.notes(corpus.tokenizer) if pretrained else ()
         with threads_of(config):
             before = Before.of(trainer.model, corpus, pretrained) if pretrained else None
         loop = TrainingLoop(run, trainer, machine, began, notes=notes, before=before)

@@ -38,8 +38,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _hint(config: Config, corpus: Corpus, began_anew: bool) -> str:
-    batch = fitting_batch(config, Architecture.of(config, corpus.tokenizer.size), memory_bytes(config.device))
-    less = "choose a smaller --hidden or --window" if batch is None else f"--batch {batch} would fit"
+    architecture = Architecture.of(config, corpus.tokenizer.size)
+    batch = fitting_batch(config, architecture, memory_bytes(config.device))
+    narrower = sizing.smaller(config, architecture, "choose a smaller --hidden or --window")
+    less = narrower if batch is None else f"--batch {batch} would fit"
     if began_anew:
         return less
     return f"end other programs, or resume it where there is more memory; in a new run, {less}"

@@ -80,11 +80,24 @@ class Pretrained:
     def start(self, config: Config, corpus: Corpus) -> dict[str, NDArray[np.float32]]:
         """Return the weights that the new run starts from: these, with places for new characters."""
         fresh, places = initial_weights(config, corpus), self._places(corpus.tokenizer)
-        weights = {
-            name: aligned(value, fresh[name], places, BYTES if name == "direct" else 0)
-            for name, value in self.weights.items()
+        kept = {name: value for name, value in self.weights.items() if name != "direct" or self._keeps_ids(places)}
+        own = {
+            name: aligned(value, fresh[name], places, BYTES if name == "direct" else 0) for name, value in kept.items()
         }
-        return weights
+        return {name: own.get(name, value) for name, value in fresh.items()}
+
+    def notes(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Say what the user should know before such weights learn a text of a vocabulary."""
+        notes = () if self.note is None else (self.note,)
+        if "direct" not in self.weights or self._keeps_ids(self._places(tokenizer)):
+            return notes
+        told = "the tables of direct connections begin anew: with the new characters, those known before have other ids"
+        return (*notes, told)
+
+    @staticmethod
+    def _keeps_ids(places: NDArray[np.int64]) -> bool:
+        """Whether ids stay what they are: rows of direct connections are found by them. The start token's may not."""
+        return bool((places[:-1] == np.arange(len(places) - 1)).all())
 
     def _places(self, tokenizer: Tokenizer) -> NDArray[np.int64]:
         """Return the new id of every id of these weights and of their start token: (V + 1,)."""

@@ -56,6 +56,9 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
             corpus.characters("train"),
             lambda: machine.quiet_products_per_s,
         )
+    elif settings.direct and not settings.direct_rows:  # asked for beside a plan that was made without any
+        epochs = settings.plan[-1].steps / steps_per_epoch(settings, corpus)
+        settings = sizing.with_direct(settings, corpus.tokenizer.size, corpus.characters("train"), epochs)
     if settings.patience is None:
         settings = settings.replace(patience=PATIENCE if settings.budget else 0)
     config = Config.decided(settings)
@@ -163,5 +166,9 @@ def refuse_what_does_not_fit(config: Config, corpus: Corpus, machine: Machine) -
         raise CharRNNError(
             f"training hidden {config.hidden} x {config.layers}, batch {config.batch}, window {config.window} needs "
             f"about {needed / 2**30:,.0f} GB of memory; there are {there / 2**30:,.0f} GB",
-            "choose a smaller --hidden, --batch or --window",
+            sizing.smaller(
+                config,
+                Architecture.of(config, corpus.tokenizer.size),
+                "choose a smaller --hidden, --batch or --window",
+            ),
         )

@@ -37,7 +37,7 @@ class OptimizationSettings(Knobs):
     )
     lr: float | None = knob(None, "peak learning rate; by rule", low=0)
     direct_rate: float | None = knob(
-        None, "the learning rate of direct connections, in rates of the network; by rule", low=0
+        None, "the learning rate of direct connections, as a multiple of the network's; by rule", low=0
     )
     optimizer: str = knob("adamw", "how gradients change the weights", choices=tuple(OPTIMIZERS))
     beta1: float = knob(0.9, "AdamW's smoothing of the gradient", low=0, high=0.9999)

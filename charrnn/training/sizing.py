@@ -17,9 +17,9 @@ dropout    of outputs, and of the weights between states where the cell has such
            DROPOUT.
 direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters or more, if at most
            MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters that are read once or more.
-           All tables have NUMBERS_PER_CHAR numbers for each of these at the most, if that is more than FEW_NUMBERS, and
-           no more than MOST_NUMBERS. Their rate, and the share that is left out, depend on how often the text is read:
-           see OF_DIRECT.
+           All together have at most FEW_NUMBERS numbers, or NUMBERS_PER_CHAR for each of these characters where that is
+           more, and never more than MOST_NUMBERS. Their rate, and the share that is left out, depend on how often the
+           text is read: see OF_DIRECT.
 length     what fills the budget, but no more than MOST_EPOCHS passes over the text, MOST_WITH_DROPPED_WEIGHTS where
            weights are dropped (or LEAST_STEPS steps): after so many a model learns the text by heart, and a rate that
            falls to zero by then scores better than one that would take longer.
@@ -89,7 +89,8 @@ def decide(
         return min(read(hidden), _most_epochs(drops_weights) * characters) if config.budget else read(hidden)
 
     def sized(hidden: int) -> Architecture:
-        return Architecture.of(config.replace(hidden=hidden, layers=layers), vocabulary)
+        network = config.replace(hidden=hidden, layers=layers, direct=0, direct_rows=0)
+        return Architecture.of(network, vocabulary)
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count_network()
@@ -109,7 +110,7 @@ def decide(
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
     epochs = useful(hidden) / max(1, characters)
-    config = _with_direct(config, vocabulary, characters, epochs)
+    config = with_direct(config, vocabulary, characters, epochs)
     shares = DROPOUT if drops_weights else OF_OUTPUTS_ALONE
     _, outputs, weights = max(row for row in shares if epochs >= row[0])
     return config.replace(
@@ -124,23 +125,25 @@ def decide(
     )
 
 
-def _with_direct(config: Settings, vocabulary: int, characters: int, epochs: float) -> Settings:
-    """Decide about direct connections. epochs: how often the text will be read."""
-    columns = vocabulary - BYTES if vocabulary > BYTES else vocabulary
-    orders = config.direct
+def with_direct(config: Settings, vocabulary: int, characters: int, epochs: float) -> Settings:
+    """Decide about direct connections. epochs: how often the text will be read.
+
+    A configuration without any has no rows, and then nothing else that it says of them was meant.
+    """
+    columns, orders = (vocabulary - BYTES if vocabulary > BYTES else vocabulary), config.direct
     if orders is None:
-        orders = DIRECT if characters >= FEWEST_FOR_DIRECT and columns <= MOST_COLUMNS else 0
+        is_wished = bool(config.direct_rows) or (characters >= FEWEST_FOR_DIRECT and columns <= MOST_COLUMNS)
+        orders = DIRECT if is_wished else 0
     if not orders:
         return config.replace(**NO_DIRECT)
     different = round(min(1, epochs) * characters)  # of the text, that will be read
     numbers = min(MOST_NUMBERS, max(FEW_NUMBERS, NUMBERS_PER_CHAR * different))
     rows = max(1, min(different // CHARS_PER_ROW, numbers // (orders * columns)))
     _, rate, left_out = max(row for row in OF_DIRECT if epochs >= row[0])
+    decided = {"direct": orders, "direct_rows": rows, "direct_rate": rate, "direct_dropout": left_out}
+    given = {} if config.direct_rows == 0 else {name: getattr(config, name) for name in decided}
     return config.replace(
-        direct=orders,
-        direct_rows=rows if config.direct_rows is None else config.direct_rows,
-        direct_rate=rate if config.direct_rate is None else config.direct_rate,
-        direct_dropout=left_out if config.direct_dropout is None else config.direct_dropout,
+        **{name: value if given.get(name) is None else given[name] for name, value in decided.items()}
     )
 
 
@@ -172,6 +175,13 @@ def memory_bytes(config: Config, architecture: Architecture) -> int:
     activations = config.batch * config.window * (16 * H * L + 4 * V)
     network, tables = architecture.count_network(), architecture.count() - architecture.count_network()
     return 4 * (4 * network + TABLES_HELD * tables + activations)
+
+
+def smaller(config: Config, architecture: Architecture, otherwise: str) -> str:
+    """Say what needs less memory: fewer rows of tables, where these are most of it, or else what is given."""
+    tables = 4 * TABLES_HELD * (architecture.count() - architecture.count_network())
+    is_most = tables > memory_bytes(config, architecture) / 2
+    return "choose fewer --direct-rows, or --direct 0" if is_most else otherwise
 
 
 def warnings(architecture: Architecture, characters: int) -> list[str]:

@@ -133,7 +133,7 @@ class Machine:
     @property
     def _small(self) -> Settings:
         hidden = min(self._settings.hidden or self._probe[0], 512)
-        return self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False)
+        return self._settings.replace(hidden=hidden, layers=1, embedding=None, tie=False, direct=0, direct_rows=0)
 
     @property
     def _probe(self) -> tuple[int, int]:

@@ -66,7 +66,7 @@ class Weights:
             keep(LINE[name], array)
         keep(LINE["bias"], aligned(np.pad(bias.astype(driver.real), (0, self.panels * driver.form.panel - self.V))))
         self.table[LINE["head"], 1] = self.panels
-        self.tables = None if tables is None else np.ascontiguousarray(tables)
+        self.tables = None if tables is None else np.ascontiguousarray(tables, np.float32)
         if self.tables is not None:
             columns = self.tables.shape[1]
             self.table[LINE["direct"]] = self.tables.ctypes.data, columns, self.V - columns, table_rows

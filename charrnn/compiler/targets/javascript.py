@@ -62,7 +62,7 @@ function multiply(x, matrix, y) {
 
 DIRECT = """\
 // Direct connections: {N} tables of {R} rows, of which those are kept that are not all zero.
-const A = {A}, B = {B}, MASK = {MASK};
+const P = {P}, Q = {Q}, MASK = {MASK};
 const N = {N}, R = {R}, first = {first}, columns = {columns};
 
 // Where a row is among those that are kept, whose numbers rise; -1 where it is not.
@@ -81,7 +81,7 @@ function addDirect(table, kept, id, before, logits) {{
   let h = 0, c = id;
   for (let n = 0; n < N; n++) {{
     if (n > 0 && c !== startId) c = before[before.length - n];
-    h = (Math.imul(A, h) + Math.imul(B, c + 1)) & MASK;
+    h = (Math.imul(P, h) + Math.imul(Q, c + 1)) & MASK;
     // floor(h R / 2^31) in two parts: h R may be above 2^53, where numbers are not exact.
     const row = Math.floor(((h >>> 7) * R + Math.floor((h & 127) * R / 2 ** 7)) / 2 ** 24);
     const place = placeOf(n * R + row, kept);
@@ -140,7 +140,7 @@ def write(decoder: "Decoder") -> str:
 
 def _direct(architecture: "Architecture") -> str:
     """Return the function that adds direct connections, with its constants."""
-    hash_ = {"A": contexts.A, "B": contexts.B, "MASK": contexts.MASK}
+    hash_ = {"P": contexts.P, "Q": contexts.Q, "MASK": contexts.MASK}
     sizes = {"N": architecture.direct, "R": architecture.direct_rows}
     first = architecture.columns.start
     return DIRECT.format(**hash_, **sizes, first=first, columns=architecture.vocabulary - first)

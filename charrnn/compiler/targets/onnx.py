@@ -76,8 +76,8 @@ def _direct(graph: "OnnxGraph", architecture: "Architecture", tables: Any) -> st
         if n > 0:  # what stands before a start token counts as start tokens
             older = graph.add("Gather", past, graph.constant(N - 1 - n), axis=1)
             c = graph.add("Where", graph.add("Equal", c, start), start, older)
-        of_id = graph.add("Mul", graph.whole(contexts.B), graph.add("Add", c, graph.whole(1)))
-        h = graph.add("Mod", graph.add("Add", graph.add("Mul", graph.whole(contexts.A), h), of_id), modulus)
+        of_id = graph.add("Mul", graph.whole(contexts.Q), graph.add("Add", c, graph.whole(1)))
+        h = graph.add("Mod", graph.add("Add", graph.add("Mul", graph.whole(contexts.P), h), of_id), modulus)
         row = graph.add("Div", graph.add("Mul", h, graph.whole(R)), modulus)
         found.append(graph.add("Add", row, graph.whole(n * R)))
     # Most rows are of no text that was read: one row stands for all that are zero.

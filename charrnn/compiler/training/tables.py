@@ -43,7 +43,7 @@ def look_up(
     N, (T, B), C = before.shape[1] + 1, ids.shape, table.shape[1]
     code = _code(N) if _is_plain(table) else None
     if code is None:
-        rows, _ = contexts.rows_of_window(ids, before, start, R, torch)
+        rows = contexts.rows_of_window(ids, before, start, R, torch)
         found = torch.nn.functional.embedding(rows, table.detach())
         return rows, (found if shares is None else found * shares[:, None, :, None]).sum(dim=0)
     rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
@@ -69,7 +69,9 @@ def step(weight: Tensor, gradient: Tensor | RowGradient, squares: Tensor, rate: 
     if isinstance(gradient, Tensor):
         rows, values = gradient._indices()[0], gradient._values()
         gradient = RowGradient(rows[None, :, None], None, values[:, None])
-    code = _code(1) if _is_plain(weight) and _is_plain(squares) and _is_plain(gradient.of_sum) else None
+    code = (
+        _code(len(gradient.rows)) if _is_plain(weight) and _is_plain(squares) and _is_plain(gradient.of_sum) else None
+    )
     if code is None:
         rows, values = gradient.flat()
         by_torch(weight, rows, values, squares, rate, small)
@@ -147,7 +149,7 @@ def _is_right(code: _Code, N: int) -> bool:
     rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
     given = table, ids, before, shares, rows, summed
     code.read(*(each.data_ptr() for each in given), T, B, C, start, R)
-    expected, _ = contexts.rows_of_window(ids, before, start, R, torch)
+    expected = contexts.rows_of_window(ids, before, start, R, torch)
     exact = (table[expected] * shares[:, None, :, None]).sum(dim=0)
     ways = [(table.clone(), squares.clone()) for _ in range(2)]
     gradient = RowGradient(expected, shares, of_sum)
