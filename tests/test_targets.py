@@ -120,8 +120,8 @@ def test_javascript_adds_the_rows_of_direct_connections(N: int, V: int, tmp_path
 @needs_node
 def test_javascript_finds_the_row_where_its_numbers_are_not_exact(tmp_path: Path) -> None:
     # R rows with h R = -1 modulo 2^31: a double of a product so large is that of the row that follows.
-    V, modulus, B = 257, contexts.MASK + 1, contexts.B
-    hashes = {(a, b): (contexts.A * (B * (b + 1)) + B * (a + 1)) % modulus for a in range(V) for b in range(V)}
+    V, modulus, P, Q = 257, contexts.MASK + 1, contexts.P, contexts.Q
+    hashes = {(a, b): (P * (Q * (b + 1)) + Q * (a + 1)) % modulus for a in range(V) for b in range(V)}
     each = ((pow(-h, -1, modulus), h, ids) for ids, h in hashes.items() if h % 2)
     R, h, (before, last) = min((R, h, (a, b)) for R, h, (a, b) in each if h * R > 1 << 53)
     assert float(h * R) // modulus == h * R // modulus + 1
