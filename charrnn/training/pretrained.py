@@ -96,7 +96,7 @@ class Pretrained:
 
     @staticmethod
     def _keeps_ids(places: NDArray[np.int64]) -> bool:
-        """Whether ids stay what they are: rows of direct connections are found by them. The start token's may not."""
+        """Tell whether ids stay what they are, by which rows are found; that of the start token may be another."""
         return bool((places[:-1] == np.arange(len(places) - 1)).all())
 
     def _places(self, tokenizer: Tokenizer) -> NDArray[np.int64]:
