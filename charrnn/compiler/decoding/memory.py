@@ -151,7 +151,7 @@ class Workspace:
 
     def enter(self, state: State, r: int = 0) -> None:
         """Put row r in a state of one row."""
-        for blocks, states in zip(self.states, state, strict=False):
+        for blocks, states in zip(self.states, state[: len(self.states)], strict=True):
             given = np.concatenate([value[0] for value in states])
             for block in blocks:
                 block[self.t & 1, r], given = given[: block.shape[2]], given[block.shape[2] :]
