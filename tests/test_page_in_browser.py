@@ -338,6 +338,24 @@ def test_a_file_of_one_long_line_is_learned_and_an_error_is_the_commands(
         page.get_by_role("button", name="Stop and save").click()
 
 
+def test_a_slow_click_is_not_lost_while_figures_change(browser: Any, models: list[TextModel]) -> None:
+    with serving(*models) as server, opened(browser, server, "train") as page:
+        page.get_by_label("Text", exact=True).fill("Rekurentne mreže pamte ono što su pročitale. " * 400)
+        page.get_by_label("Minutes").fill("5")
+        page.get_by_role("button", name="Train", exact=True).click()
+        figures = page.locator(".run .figures", has_text="Time")
+        figures.wait_for()
+        for held in (page.locator(".runs [aria-pressed=true]"), page.get_by_role("button", name="Stop and save")):
+            before = figures.inner_text()
+            held.hover()
+            page.mouse.down()
+            page.wait_for_function(
+                "(before) => document.querySelector('.run .figures').innerText !== before", arg=before
+            )
+            page.mouse.up()
+        page.locator(".run .state", has_text="stopped").wait_for()
+
+
 def test_a_training_from_elsewhere_is_shown(browser: Any, server: Server, home: Path, corpus: str) -> None:
     """One of this process stands for a terminal: it holds its run, and writes its files."""
     asked = config(corpus, steps=100_000, validate_every=50)

@@ -21,6 +21,19 @@ function filled(element, attributes, children) {
   return element;
 }
 
+const showing = new WeakMap();
+
+// Fill a place with the children that `make` gives, where what they show is other than before: a click under way would
+// be lost with its button. The focus goes to the child of the same "data-key".
+export function renew(place, shows, make) {
+  const now = JSON.stringify(shows);
+  if (showing.get(place) === now) return;
+  showing.set(place, now);
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  place.replaceChildren(...make());
+  if (focused) [...place.querySelectorAll("[data-key]")].find((each) => each.dataset.key === focused)?.focus();
+}
+
 // Characters that no font shows or that turn the text around them: controls, formats, separators, half surrogate pairs.
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}]/u;
 

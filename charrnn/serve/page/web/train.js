@@ -1,6 +1,6 @@
 // Train: a text is learned by the ordinary command; what its run's files say is shown while it learns.
 
-import { choice, el, field, figures, shown } from "/page/web/dom.js";
+import { choice, el, field, figures, renew, shown } from "/page/web/dom.js";
 import { lines } from "/page/web/chart.js";
 import { get, post, Refused } from "/page/web/server.js";
 import { number, t } from "/page/web/words.js";
@@ -15,6 +15,7 @@ export function mount(root, app) {
   kept.cell ??= app.about.default_cell;
   kept.corpus ??= app.about.corpora[0];
   let timer = 0;
+  let polls = 0; // an answer to one that is not the last comes too late
   let gone = false;
   let drawn = ""; // what the picture shows, so that it is drawn again only when that changes
   let joined = null; // the run that was made a model
@@ -38,7 +39,8 @@ export function mount(root, app) {
   const picture = el("div", {});
   const sample = el("div", { class: "sample" });
   const head = el("div", {});
-  const detail = el("section", { class: "run", "aria-label": t("train.run") }, head, picture, sample);
+  const buttons = el("div", { class: "actions" });
+  const detail = el("section", { class: "run", "aria-label": t("train.run") }, head, buttons, picture, sample);
   if (!may) {
     root.append(el("p", { class: "notice" }, t("train.not.allowed")));
     return null;
@@ -100,18 +102,21 @@ export function mount(root, app) {
 
   async function poll() {
     clearTimeout(timer);
+    const turn = ++polls;
+    const late = () => gone || turn !== polls;
     try {
       const { runs, training } = await get("/page/runs");
-      if (gone) return;
+      if (late()) return;
       if (kept.run === null) kept.run = training.run ?? runs[0]?.run ?? null;
       showList(runs, training);
       showSaid(training);
-      await showRun(runs, training);
+      await showRun(runs, training, late);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      notice.show(error);
+      if (!late()) notice.show(error);
+    } finally {
+      if (!late()) timer = setTimeout(poll, EVERY_MS);
     }
-    if (!gone) timer = setTimeout(poll, EVERY_MS);
   }
 
   function showSaid(training) {
@@ -127,16 +132,17 @@ export function mount(root, app) {
   function showList(runs, training) {
     const names = new Set(runs.map((run) => run.run));
     const begun = training.running && !names.has(training.run) ? [{ run: training.run, state: "begins", cell: "" }] : [];
-    const focused = document.activeElement?.dataset?.run;
-    const rows = [...begun, ...runs].map((run) => el("li", {}, el("button", {
-      type: "button", "data-run": run.run, "aria-pressed": String(run.run === kept.run),
-      click: () => { kept.run = run.run; drawn = ""; poll(); },
-    }, el("span", { class: "run-name" }, shown(run.run)), el("span", { class: `state ${run.state}` }, t(`state.${run.state}`)))));
-    list.replaceChildren(...(rows.length ? rows : [el("li", { class: "empty" }, t("train.no.runs"))]));
-    if (focused) [...list.querySelectorAll("button")].find((button) => button.dataset.run === focused)?.focus();
+    const shows = [...begun, ...runs].map(({ run, state }) => [run, state, run === kept.run]);
+    renew(list, shows, () => {
+      const rows = shows.map(([name, state, pressed]) => el("li", {}, el("button", {
+        type: "button", "data-key": name, "aria-pressed": String(pressed),
+        click: () => { kept.run = name; drawn = ""; poll(); },
+      }, el("span", { class: "run-name" }, shown(name)), el("span", { class: `state ${state}` }, t(`state.${state}`)))));
+      return rows.length ? rows : [el("li", { class: "empty" }, t("train.no.runs"))];
+    });
   }
 
-  async function showRun(runs, training) {
+  async function showRun(runs, training, late) {
     const about = runs.find((run) => run.run === kept.run);
     if (!about || about.state === "damaged") {
       const mine = training.run === kept.run;
@@ -144,19 +150,19 @@ export function mount(root, app) {
         : mine && training.code > 128 ? t("train.unsaved") : t("train.nothing");
       if (drawn !== text) head.replaceChildren(el("p", { class: "empty" }, text));
       drawn = text;
+      renew(buttons, null, () => []);
       picture.replaceChildren();
       sample.replaceChildren();
       return;
     }
     const run = await post("/page/run", { run: kept.run });
-    if (gone || run.run !== kept.run) return;
+    if (late() || run.run !== kept.run) return;
     const served = app.about.models.some((model) => model.id === run.run);
     const mine = training.running && training.run === run.run;
     const stamp = JSON.stringify([run.run, run.rows.length, run.state, run.sample?.step, served, mine]);
     if (stamp === drawn) return;
     drawn = stamp;
     const last = run.rows.at(-1);
-    const focused = head.contains(document.activeElement) ? document.activeElement.dataset.act : null;
     head.replaceChildren(
       el("div", { class: "heading" }, el("h2", {}, shown(run.run)), el("span", { class: `state ${run.state}` }, t(`state.${run.state}`))),
       figures([
@@ -168,9 +174,8 @@ export function mount(root, app) {
         ...(run.val_bits !== null ? [[t("validation"), number(run.val_bits, 3), t("bits.per.char")]] : []),
         ...(run.test_bits !== null ? [[t("test"), number(run.test_bits, 3), t("bits.per.char")]] : []),
       ]),
-      el("div", { class: "actions" }, actions(run, mine, served)),
     );
-    if (focused) head.querySelector(`[data-act=${focused}]`)?.focus();
+    renew(buttons, [run.run, run.state, run.bundled, run.step !== null, served, mine], () => actions(run, mine, served));
     const points = (name) => run.rows.filter((row) => row[name] !== null && row.step > 0).map((row) => [row.characters, row[name]]);
     const enough = run.rows.filter((row) => row.step > 0).length > 1;
     picture.replaceChildren(enough
@@ -192,7 +197,7 @@ export function mount(root, app) {
 
   function actions(run, mine, served) {
     const button = (name, work, primary = false) => el("button", {
-      type: "button", "data-act": name, class: primary ? "primary" : null, click: (event) => act(event.currentTarget, work),
+      type: "button", "data-key": name, class: primary ? "primary" : null, click: (event) => act(event.currentTarget, work),
     }, t(`train.${name}`));
     if (mine) return [button("stop", () => post("/page/stop", { run: run.run }))];
     if (run.state === "training") return [el("span", { class: "note" }, t("train.elsewhere"))];
