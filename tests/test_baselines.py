@@ -12,7 +12,8 @@ from conftest import CORPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn.compare import baselines, ngram
+from charrnn.compare import baselines
+from charrnn.text import ngram
 from charrnn.text.corpus import Corpus, encode, learn_tokenizer, open_text
 from charrnn.training.run import Run
 from charrnn.training.settings import Settings

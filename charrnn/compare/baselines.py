@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.compare import ngram
 from charrnn.errors import how_to_install
+from charrnn.text import ngram
 from charrnn.text.corpus import Corpus, Part
 
 HIGHEST_ORDER = 9

@@ -41,7 +41,7 @@ def costs_by_order(
         wider = _numbered(longer * (vocabulary + 1) + ids)
         here, after = grams[scored], context[scored]
         yield np.split(-np.log(_interpolated(grams[learned], context[learned], here, after, below)), cuts)
-        kinds = np.unique(wider[learned], return_index=True)[1]  # one position of each longer n-gram
+        kinds = _firsts(wider[learned])
         below = _interpolated(grams[learned][kinds], context[learned][kinds], here, after, below)
         context, grams = longer, wider
 
@@ -52,9 +52,10 @@ def _interpolated(
     """Return P (N,) of n-grams `here` after contexts `after`, from those counted and probabilities one order below."""
     n = np.bincount(grams, minlength=int(here.max(initial=0)) + 1)
     total = np.bincount(contexts, minlength=int(after.max(initial=0)) + 1)
-    seen, first = np.unique(grams, return_index=True)
-    discount = _discounts(n[seen])
-    taken = np.bincount(contexts[first], weights=discount[np.minimum(n[seen], 3)], minlength=len(total))
+    first = _firsts(grams)
+    seen = n[grams[first]]
+    discount = _discounts(seen)
+    taken = np.bincount(contexts[first], weights=discount[np.minimum(seen, 3)], minlength=len(total))
     known = total[after] > 0
     within = np.maximum(total[after], 1)
     p = (np.maximum(n[here] - discount[np.minimum(n[here], 3)], 0) + taken[after] * below) / within
@@ -76,3 +77,11 @@ def _numbered(keys: Numbers) -> Numbers:
     """Number keys from 0 in ascending order; equal ones alike."""
     numbers: Numbers = np.unique(keys, return_inverse=True)[1]
     return numbers.reshape(keys.shape)
+
+
+def _firsts(numbers: Numbers) -> Numbers:
+    """Return where each number stands first, numbers ascending. They are small: no sorting is needed."""
+    first = np.full(int(numbers.max(initial=-1)) + 1, -1)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of several, the last one that is written stays
+    found: Numbers = first[first >= 0]
+    return found
