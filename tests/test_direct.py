@@ -220,13 +220,12 @@ def test_direct_connections_are_by_rule_and_none_are_where_none_were() -> None:
     asked = Settings(corpus=("t",), steps=500, hidden=64)
 
     def by_rule(characters: int = 10**6, vocabulary: int = 320, **changes: Any) -> Settings:
-        return sizing.decide(asked.replace(**changes), vocabulary, 64, characters, lambda: 1e9)
+        return sizing.decide(asked.replace(**changes), sizing.Extent(characters, vocabulary, 64, 20.0), lambda: 1e9)
 
     assert by_rule().direct
-    assert not by_rule(characters=5000).direct
-    assert not by_rule(vocabulary=5000).direct
+    assert not by_rule(vocabulary=20_000).direct
     assert by_rule(direct=0).direct_rows == 0
-    assert by_rule(characters=5000, direct=2).direct == 2
+    assert by_rule(vocabulary=20_000, direct=2).direct == 2
     once, often = by_rule(steps=None, epochs=1.0), by_rule(steps=None, epochs=30.0)
     assert once.direct_dropout == 0 < often.direct_dropout  # type: ignore[operator]
     values = decided().to_json().replace('"format": 7', '"format": 6')

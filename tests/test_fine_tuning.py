@@ -205,7 +205,7 @@ def test_the_rate_by_rule_is_lower_than_that_of_a_run_that_begins_anew(trained: 
     settings = pretrained.settings({"corpus": (other,), "steps": 50})
 
     def rate(asked: charrnn.Settings) -> float | None:
-        return sizing.decide(asked, 259, 259, 10_000, lambda: 1e9).lr
+        return sizing.decide(asked, sizing.Extent(10_000, 259, 259, 20.0), lambda: 1e9).lr
 
     anew = rate(settings.replace(pretrained=None))
     assert anew is not None

@@ -13,7 +13,7 @@ from charrnn.compiler import cache
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import prepare
 from charrnn.text.tokenizer import Tokenizer
-from charrnn.training import kept_speeds, sizing
+from charrnn.training import kept_speeds, resolve, sizing
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 
@@ -23,7 +23,8 @@ TOKENIZER = Tokenizer(tuple(" ,.abcdefghijklmnopqrstuvwxyz"))
 def decided(
     characters: int = 1_000_000, products_per_s: float = 3e10, learned: int = TOKENIZER.size, **settings: Any
 ) -> Settings:
-    return sizing.decide(Settings(**settings), TOKENIZER.size, learned, characters, lambda: products_per_s)
+    text = sizing.Extent(characters, TOKENIZER.size, learned, 20.0)
+    return sizing.decide(Settings(**settings), text, lambda: products_per_s)
 
 
 @given(st.integers(1, 10**9), st.floats(1e6, 1e15), st.floats(1, 1e6), st.sampled_from(cells.names()), st.booleans())
@@ -142,9 +143,28 @@ def test_tables_grow_with_the_text_that_is_read_and_no_further() -> None:
     def rows(characters: int, **changes: Any) -> int:
         return decided(characters, **{"budget": 180.0, **changes}).direct_rows or 0
 
-    assert rows(10_000) == 0 < rows(50_000) < rows(500_000)
+    assert 0 < rows(1000) < rows(50_000) < rows(500_000)
     assert (
         rows(10**8, budget=2.0) < rows(10**8) < rows(10**8, budget=36_000.0)
     )  # of a text that is hardly begun, or read
     columns = TOKENIZER.size - 256
     assert 60_000_000 < 6 * columns * rows(10**9, budget=10**6) <= 64_000_000
+
+
+def test_large_alphabets_get_fewer_tables() -> None:
+    def orders(columns: int, variety: float) -> int | None:
+        text = sizing.Extent(1_000_000, 256 + columns, columns, variety)
+        return sizing.decide(Settings(budget=180.0), text, lambda: 3e10).direct
+
+    found = [orders(65, 27.0), orders(300, 24.0), orders(300, 208.0), orders(1000, 550.0), orders(4000, 1308.0)]
+    assert found == [6, 6, 4, 2, 2]
+    assert orders(20_000, 3000.0) == 0
+
+
+def test_the_variety_of_a_text_is_of_its_common_characters(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcd" * 250, encoding="utf-8")
+    settings = Settings(corpus=(str(text),), bias_smoothing=1.0)
+    found = resolve.extent(settings, prepare(settings))
+    assert (found.characters, found.vocabulary, found.learned) == (800, 260, 4)
+    assert found.variety == pytest.approx(4)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from charrnn import cells, devices, engines
@@ -49,16 +50,10 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
         settings = settings.replace(bias_smoothing=float(f"{smoothing:.3g}"))
     settings = settings.replace(unseen=unseen.rule(settings))
     if not settings.plan:
-        settings = sizing.decide(
-            settings,
-            corpus.tokenizer.size,
-            unseen.learned_ids(settings, corpus),
-            corpus.characters("train"),
-            lambda: machine.quiet_products_per_s,
-        )
+        settings = sizing.decide(settings, extent(settings, corpus), lambda: machine.quiet_products_per_s)
     elif settings.direct and not settings.direct_rows:  # asked for beside a plan that was made without any
         epochs = settings.plan[-1].steps / steps_per_epoch(settings, corpus)
-        settings = sizing.with_direct(settings, corpus.tokenizer.size, corpus.characters("train"), epochs)
+        settings = sizing.with_direct(settings, extent(settings, corpus), epochs)
     if settings.patience is None:
         settings = settings.replace(patience=PATIENCE if settings.budget else 0)
     config = Config.decided(settings)
@@ -73,6 +68,15 @@ def resolve(settings: Settings, corpus: Corpus, machine: Machine) -> Config:
         steps = max(1, round(config.epochs * steps_per_epoch(config, corpus)))
     assert steps is not None
     return planned(config, corpus, since=0, steps=steps)
+
+
+def extent(settings: Settings, corpus: Corpus) -> sizing.Extent:
+    """Measure what the rule has to know of a corpus."""
+    counts = corpus.counts("train")
+    shares = counts[counts > 0] / counts.sum()
+    variety = math.exp(-float((shares * np.log(shares)).sum()))
+    learned = unseen.learned_ids(settings, corpus)
+    return sizing.Extent(corpus.characters("train"), corpus.tokenizer.size, learned, variety)
 
 
 def refuse_without_tf32(device: str) -> None:

@@ -15,8 +15,8 @@ lr         4.5e-3 at hidden sizes of 384 to 512, otherwise that of the nearer en
            lower one, by (RATE_STEPS / steps) to the power of RATE_POWER.
 dropout    of outputs, and of the weights between states where the cell has such, by how often the text is read: see
            DROPOUT.
-direct     tables of the last 1 to DIRECT characters, for texts of FEWEST_FOR_DIRECT characters or more, if at most
-           MOST_COLUMNS are different. A table has a row for every CHARS_PER_ROW characters that are read once or more.
+direct     tables of the last 1 to N characters, N by how many different ones are common: see DIRECT. Alphabets of more
+           than MOST_COLUMNS have none. A table has a row for every CHARS_PER_ROW characters that are read once or more.
            All together have at most FEW_NUMBERS numbers, or NUMBERS_PER_CHAR for each of these characters where that is
            more, and never more than MOST_NUMBERS. Their rate, and the share that is left out, depend on how often the
            text is read: see OF_DIRECT.
@@ -29,6 +29,7 @@ Everything the rule decides is printed, can be set, and is written into config.j
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 from charrnn import cells
 from charrnn.compiler.trace import state_matrices
@@ -37,7 +38,7 @@ from charrnn.text.utf8 import BYTES
 from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.settings import Settings
 
-WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 20
 MOST_STREAMS, EPOCH_STEPS = 32, 16
@@ -47,11 +48,13 @@ PRETRAINED_SHARE = 1 / 3  # of the rate, for weights that learned another text b
 # From so many epochs on, these shares of outputs and of the weights between states.
 DROPOUT = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.2, 0.1), (12, 0.3, 0.2), (20, 0.4, 0.3))
 OF_OUTPUTS_ALONE = ((0, 0.0, 0.0), (5, 0.1, 0.0), (8, 0.3, 0.0), (12, 0.5, 0.0))  # where no weights are dropped
-# Direct connections. From so many epochs on: their rate, in rates of the network, and the share of them left out.
-DIRECT, CHARS_PER_ROW, NUMBERS_PER_CHAR = 6, 4, 4
+# Direct connections. From such a variety of characters on, so many tables.
+DIRECT = ((0, 6), (80, 4), (350, 2))
+CHARS_PER_ROW, NUMBERS_PER_CHAR = 4, 4
 FEW_NUMBERS, MOST_NUMBERS = 20_000_000, 64_000_000
+# From so many epochs on: their rate, in rates of the network, and the share of them left out.
 OF_DIRECT = ((0, 10.0, 0.0), (8, 10.0, 0.2), (12, 5.0, 0.4), (20, 3.0, 0.5))
-FEWEST_FOR_DIRECT, MOST_COLUMNS = 20_000, 500
+MOST_COLUMNS = 5000
 MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
 
 TABLES_HELD = 3
@@ -60,14 +63,24 @@ USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
 START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
 
 
-def decide(
-    config: Settings, vocabulary: int, learned: int, characters: int, products_per_s: Callable[[], float]
-) -> Settings:
+class Extent(NamedTuple):
+    """What the rule has to know of a text. characters: of the training part. vocabulary: V. learned: the ids of it that
+    training works with. variety: e to the entropy of a single id, so many there would be if all were as common.
+    """
+
+    characters: int
+    vocabulary: int
+    learned: int
+    variety: float
+
+
+def decide(config: Settings, text: Extent, products_per_s: Callable[[], float]) -> Settings:
     """Fill in every setting that the rule is about; those that were given stay as they are.
 
-    vocabulary: V. learned: the ids of it that training works with. characters: of the training part. products_per_s:
-    gives the multiply-adds a second of this machine in training; it is asked only where something depends on it.
+    products_per_s: gives the multiply-adds a second of this machine in training; it is asked only where something
+    depends on it.
     """
+    characters = text.characters
     may_drop = state_matrices(cells.get(config.cell), config.cell_options)
     drops_weights = bool(may_drop) if config.weight_dropout is None else config.weight_dropout > 0
     window = config.window or 64
@@ -81,16 +94,15 @@ def decide(
             return config.steps * batch * window
         if config.epochs is not None:
             return config.epochs * characters
-        seconds = max(USABLE_SHARE * budget - START_SECONDS, 0.2 * budget)
-        return seconds * chars_per_s(sized(hidden), learned, products_per_s())
+        return read_in(budget, sized(hidden), text.learned, products_per_s())
 
     def useful(hidden: int) -> float:
         """Return the same, but no more passes in a budget than do any good."""
-        return min(read(hidden), _most_epochs(drops_weights) * characters) if config.budget else read(hidden)
+        return min(read(hidden), most_epochs(drops_weights) * characters) if config.budget else read(hidden)
 
     def sized(hidden: int) -> Architecture:
         network = config.replace(hidden=hidden, layers=layers, direct=0, direct_rows=0)
-        return Architecture.of(network, vocabulary)
+        return Architecture.of(network, text.vocabulary)
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count_network()
@@ -110,7 +122,7 @@ def decide(
     if warmup is None:
         warmup = int(min(50, read(hidden) / (batch * window) / 10))
     epochs = useful(hidden) / max(1, characters)
-    config = with_direct(config, vocabulary, characters, epochs)
+    config = with_direct(config, text, epochs)
     shares = DROPOUT if drops_weights else OF_OUTPUTS_ALONE
     _, outputs, weights = max(row for row in shares if epochs >= row[0])
     return config.replace(
@@ -125,18 +137,18 @@ def decide(
     )
 
 
-def with_direct(config: Settings, vocabulary: int, characters: int, epochs: float) -> Settings:
+def with_direct(config: Settings, text: Extent, epochs: float) -> Settings:
     """Decide about direct connections. epochs: how often the text will be read.
 
     A configuration without any has no rows, and then nothing else that it says of them was meant.
     """
-    columns, orders = (vocabulary - BYTES if vocabulary > BYTES else vocabulary), config.direct
+    columns, orders = (text.vocabulary - BYTES if text.vocabulary > BYTES else text.vocabulary), config.direct
     if orders is None:
-        is_wished = bool(config.direct_rows) or (characters >= FEWEST_FOR_DIRECT and columns <= MOST_COLUMNS)
-        orders = DIRECT if is_wished else 0
+        is_wished = bool(config.direct_rows) or columns <= MOST_COLUMNS
+        orders = max(row for row in DIRECT if text.variety >= row[0])[1] if is_wished else 0
     if not orders:
         return config.replace(**NO_DIRECT)
-    different = round(min(1, epochs) * characters)  # of the text, that will be read
+    different = round(min(1, epochs) * text.characters)  # that will be read
     numbers = min(MOST_NUMBERS, max(FEW_NUMBERS, NUMBERS_PER_CHAR * different))
     rows = max(1, min(different // CHARS_PER_ROW, numbers // (orders * columns)))
     _, rate, left_out = max(row for row in OF_DIRECT if epochs >= row[0])
@@ -147,13 +159,20 @@ def with_direct(config: Settings, vocabulary: int, characters: int, epochs: floa
     )
 
 
-def _most_epochs(drops_weights: bool) -> int:
+def most_epochs(drops_weights: bool) -> int:
+    """Return the passes over a text that do any good. drops_weights: whether weights between states are dropped."""
     return MOST_WITH_DROPPED_WEIGHTS if drops_weights else MOST_EPOCHS
 
 
 def most_steps(steps_per_epoch: int, drops_weights: bool = False) -> int:
     """Return the longest run that a budget becomes. drops_weights: whether weights between states are dropped."""
-    return max(LEAST_STEPS, _most_epochs(drops_weights) * steps_per_epoch)
+    return max(LEAST_STEPS, most_epochs(drops_weights) * steps_per_epoch)
+
+
+def read_in(seconds: float, architecture: Architecture, learned: int, products_per_s: float) -> float:
+    """Return how many characters a budget of so many seconds is expected to be enough to be trained on."""
+    left = max(USABLE_SHARE * seconds - START_SECONDS, 0.2 * seconds)
+    return left * chars_per_s(architecture, learned, products_per_s)
 
 
 def chars_per_s(architecture: Architecture, learned: int, products_per_s: float) -> float:
