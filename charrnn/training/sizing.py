@@ -40,7 +40,7 @@ from charrnn.training.settings import Settings
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 CHARS_PER_PARAMETER = 3
-PARAMETERS_PER_CHAR = 20
+PARAMETERS_PER_CHAR = 9
 MOST_STREAMS, EPOCH_STEPS = 32, 16
 FEW_STEPS = 2000
 RATE, RATE_STEPS, RATE_POWER = 4.5e-3, 2300, 0.4
@@ -58,7 +58,7 @@ MOST_COLUMNS = 5000
 MOST_EPOCHS, MOST_WITH_DROPPED_WEIGHTS, LEAST_STEPS = 15, 30, 1000
 
 TABLES_HELD = 3
-TOO_FEW_CHARS = 10_000
+TOO_FEW_CHARS, TOO_MANY_PER_CHAR = 10_000, 100  # characters, and parameters for each: a person is told
 USABLE_SHARE = 0.95  # of a budget: the rest goes to validating and saving
 START_SECONDS = 8  # before the first step: importing torch, compiling, comparing engines
 
@@ -211,7 +211,7 @@ def warnings(architecture: Architecture, characters: int) -> list[str]:
             f"from about {TOO_FEW_CHARS:,} on it begins to generalise"
         ]
     share = architecture.count_network() / characters
-    if share > 5 * PARAMETERS_PER_CHAR:
+    if share > TOO_MANY_PER_CHAR:
         return [f"the model has {share:,.0f} parameters for each character of the text: a smaller --hidden will do"]
     return []
 
