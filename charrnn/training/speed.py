@@ -218,7 +218,8 @@ class Machine:
     def _choice_name(self, config: Config, known: list[Candidate]) -> str:
         """All that the seconds of candidates depend on, in words."""
         architecture = Architecture.of(config, self._vocabulary)
-        sizes = f"batch {config.batch}, window {config.window}, {config.optimizer}, dropout {config.drops}"
+        drops = [share > 0 for share in (config.dropout, config.weight_dropout, config.direct_dropout)]
+        sizes = f"batch {config.batch}, window {config.window}, {config.optimizer}, dropout {drops}"
         where = f"{__version__} {torch.__version__} {self._processor} {cores()} cores"
         return f"{where} {architecture} {sizes}: {', '.join(map(str, known))}"
 
