@@ -27,6 +27,7 @@ MODULES = {
     "charrnn.completing.transliteration": "charrnn.generate.transliteration",
     "charrnn.cli.terminal": "charrnn.terminal",
     "charrnn.cli.progress": "charrnn.reporting.bars",
+    "charrnn.compare.ngram": "charrnn.text.ngram",
 }
 
 

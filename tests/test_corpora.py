@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from charrnn import cli
 from charrnn.errors import CharRNNError
 from charrnn.generate.transliteration import to_cyrillic
-from charrnn.text import catalogue, corpora, named_corpora, python_corpora, repeats, statistics
+from charrnn.text import catalogue, corpora, named_corpora, ngram, python_corpora, repeats, statistics
 from charrnn.text.catalogue import Download, Entry
 from charrnn.text.corpus import read
+from charrnn.training.speed import Machine
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -278,19 +279,11 @@ def test_entropies_are_those_of_counting_contexts(home: Path) -> None:
 def test_the_model_to_beat_never_saw_what_it_is_tested_on(home: Path) -> None:
     text = CORPUS.read_text(encoding="utf-8")[:3000]
     stats = measure(text, home)
-    split = 2700
-    probability = [1 / len(set(text))] * 300
-    for k in range(statistics.ORDERS):
-        seen: dict[str, Counter[str]] = {}
-        for i in range(k, split):
-            seen.setdefault(text[i - k : i], Counter())[text[i]] += 1
-        for j in range(300):
-            after = seen.get(text[split + j - k : split + j])
-            if after is not None:
-                n, t = after.total(), len(after)
-                probability[j] = (after[text[split + j]] + t * probability[j]) / (n + t)
-        bits = -np.log2(probability).mean()
-        assert stats.orders[k].held_out_bits == pytest.approx(bits, abs=1e-9)
+    alphabet = sorted(set(text))
+    learned, held_out = (np.array([alphabet.index(c) for c in part]) for part in (text[:2700], text[2700:]))
+    models = ngram.costs_by_order(learned, [held_out], len(alphabet), statistics.ORDERS - 1)
+    bits = [cost.mean() / math.log(2) for (cost,) in models]
+    assert [order.held_out_bits for order in stats.orders] == pytest.approx(bits, abs=1e-9)
     assert stats.beat_bits == min(*(order.held_out_bits for order in stats.orders), stats.xz_bits)
 
 
@@ -348,7 +341,7 @@ def test_repeats_are_ordered_by_their_characters_not_their_bytes(home: Path) -> 
     ("text", "to_beat"),
     [
         ("a", "to beat    0.000 bits (0.000 nats) per character: how often each character occurs"),
-        ("ab" * 500, "nats) per character: a model of the last 5 characters"),
+        ("ab" * 500, "nats) per character: a model of the last 6 characters"),
     ],
 )
 def test_the_smallest_texts_are_described_in_plain_words(text: str, to_beat: str, run: Run, tmp_path: Path) -> None:
@@ -391,7 +384,21 @@ def test_corpora_list_and_stats_say_what_the_library_found(
     assert all(name in table for name in names)
     code, out, _ = run("corpora", "stats", corpus, "--json")
     measured = json.loads(out)
-    assert (code, measured["characters"], len(measured["orders"])) == (0, 6000, 6)
+    assert (code, measured["characters"], len(measured["orders"])) == (0, 6000, 7)
     code, out, _ = run("corpora", "stats", corpus)
     assert code == 0
     assert f"{measured['beat_bits']:.3f} bits" in out
+
+
+def test_a_forecast_says_what_each_budget_comes_to(run: Run, corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "products_per_s", 1e9)
+    code, out, _ = run("corpora", "stats", corpus, "--forecast", "--json")
+    rows = json.loads(out)["forecast"]
+    assert (code, [row["budget"] for row in rows]) == (0, [60, 180, 600, 3600])
+    table = run("corpora", "stats", corpus, "--forecast")[1].splitlines()[-4:]
+    for row, line in zip(rows, table, strict=True):
+        assert line.split()[:2] == [f"{row['budget'] / 60:g}", "min"]
+        assert f"{row['cell']} {row['hidden']} x {row['layers']}" in line
+        assert f"{row['read']:,}" in line
+        assert f"{row['nats']:.3f}" in line
+    assert "forecast" not in json.loads(run("corpora", "stats", corpus, "--json")[1])

@@ -10,7 +10,9 @@ from charrnn.cli import options
 from charrnn.reporting import bars
 
 if TYPE_CHECKING:
+    from charrnn.text.copies import Progress, Text
     from charrnn.text.statistics import Stats
+    from charrnn.training.forecast import Forecast
 
 
 def _complete_catalogue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -71,8 +73,11 @@ def fetch(name: str, as_json: bool) -> None:
 @command.command()
 @click.argument("file", nargs=-1, required=True, shell_complete=options.complete_corpora)
 @click.option("--encoding", metavar="NAME", help="How the files are encoded, as Python names it.  [default: utf-8]")
+@click.option(
+    "--forecast", is_flag=True, help="Say too what `train` would come to in 1, 3, 10 and 60 minutes on this machine."
+)
 @options.as_json
-def stats(file: tuple[str, ...], encoding: str | None, as_json: bool) -> None:
+def stats(file: tuple[str, ...], encoding: str | None, forecast: bool, as_json: bool) -> None:
     """Measure a text: alphabet, entropies, repeats, and what a model of it should beat.
 
     FILE is what `train` takes: files, folders, patterns, - or a name.
@@ -87,12 +92,40 @@ def stats(file: tuple[str, ...], encoding: str | None, as_json: bool) -> None:
     with bars.bars() as show:
         text = read(file, home() / ".corpora", cleaning, progress=show)
         measured = statistics.measure(text, show)
+        forecasts = _forecasts(text, show) if forecast else []
     if as_json:
-        options.print_json({"corpus": text.source, **measured.as_dict(), "notes": list(text.notes)})
+        foreseen = {"forecast": [each.as_dict() for each in forecasts]} if forecast else {}
+        options.print_json({"corpus": text.source, **measured.as_dict(), **foreseen, "notes": list(text.notes)})
         return
     click.echo(_report(text.source, measured))
+    if forecasts:
+        click.echo(_foreseen(forecasts))
     for note in text.notes:
         cli.note(note)
+
+
+def _forecasts(text: "Text", show: "Progress") -> "list[Forecast]":
+    from charrnn.text.corpus import encode, learn_tokenizer
+    from charrnn.training.forecast import forecasts
+    from charrnn.training.settings import Settings
+
+    settings = Settings()
+    tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, progress=show)
+    corpus = encode(text, tokenizer, settings.split, show)
+    return list(forecasts(settings, corpus))
+
+
+def _foreseen(forecasts: "list[Forecast]") -> str:
+    lines = [
+        "\nforecast   of the validation part, at the speed of this machine when it is quiet",
+        f"{'budget':<11}{'model':<16}{'characters read':>16}{'passes':>8}{'bits':>8}{'nats':>8}",
+    ]
+    for f in forecasts:
+        model = f"{f.cell} {f.hidden} x {f.layers}"
+        budget = f"{f.budget / 60:g} min"
+        bits = f.nats / math.log(2)
+        lines.append(f"{budget:<11}{model:<16}{f.read:>16,}{f.passes:>8.1f}{bits:>8.3f}{f.nats:>8.3f}")
+    return "\n".join(lines)
 
 
 def _report(source: str, m: "Stats") -> str:

@@ -2,11 +2,12 @@
 
 Entropies are in bits per character. The conditional entropy of a character given the k before it, counted on the text
 itself, falls as k grows for a reason that is not the text's: contexts seen once seem to foretell their character with
-certainty. So two figures stand beside it: how many such contexts there are, and the cost of the last tenth for a model
-made of the counts of the first nine tenths. The last tenth is new to it; its cost is what a trained model should beat.
+certainty. So two figures stand beside it: how many such contexts there are, and what the last tenth costs an n-gram
+model of the first nine tenths. The last tenth is new to it; its cost is what a trained model should beat.
 """
 
 import lzma
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from charrnn.text import repeats
 from charrnn.text.code_points import count_characters
 from charrnn.text.copies import Progress, Text, silent
+from charrnn.text.ngram import costs_by_order
 from charrnn.text.repeats import Repeat
 
 Codes = NDArray[np.uint32]
 
-ORDERS = 6  # contexts of 0 to 5 characters
+ORDERS = 7  # contexts of 0 to 6 characters
 RARE = 3  # characters that occur less often are spelled in bytes
 # From a longer text so many characters are looked at, in so many blocks spread evenly over it.
 SAMPLE_CHARACTERS, BLOCKS = 1 << 21, 16
@@ -133,24 +135,23 @@ def _ranks(text: str) -> NDArray[np.int64]:
 
 def _orders(ranks: NDArray[np.int64]) -> list[Order]:
     """Measure contexts of 0 to ORDERS - 1 characters: counts of the text, and a model's cost on its last tenth."""
-    alphabet = int(ranks.max()) + 1
-    split = len(ranks) - max(1, round(HELD_OUT * len(ranks)))
-    cost = np.full(len(ranks) - split, 1 / alphabet)  # before any counting every character is as likely
+    alphabet, highest = int(ranks.max()) + 1, min(ORDERS, len(ranks)) - 1
+    learned, held_out = np.split(ranks, [len(ranks) - max(1, round(HELD_OUT * len(ranks)))])
+    costs = costs_by_order(learned, [held_out], alphabet, highest)
     context = np.zeros(len(ranks), np.int64)  # of the characters before each, numbered; none are all alike
     orders = []
-    for k in range(min(ORDERS, len(ranks))):
+    for k, (cost,) in enumerate(costs):
         whole = context[k:] * alphabet + ranks[k:]
         distinct, gram = np.unique(whole, return_inverse=True)
         seen = np.bincount(context[k:])
         of_gram = np.bincount(gram)
         bits = np.log2(seen[distinct // alphabet] / of_gram)
-        cost = _witten_bell(context, gram, distinct // alphabet, split, k, cost)
         orders.append(
             Order(
                 context=k,
                 empirical_bits=float((bits * of_gram).sum() / len(gram)),
                 once=float(np.count_nonzero(seen == 1) / len(gram)),
-                held_out_bits=float(-np.log2(cost).mean()) + 0.0,  # never -0.0
+                held_out_bits=float(cost.mean() / math.log(2)) + 0.0,  # never -0.0
             )
         )
         # The context of the next character is this one's, with the character itself; numbers stay below N.
@@ -158,29 +159,3 @@ def _orders(ranks: NDArray[np.int64]) -> list[Order]:
         following[k + 1 :] = gram[:-1]
         context = following
     return orders
-
-
-def _witten_bell(
-    context: NDArray[np.int64],
-    gram: NDArray[np.int64],
-    context_of_gram: NDArray[np.int64],
-    split: int,
-    k: int,
-    lower: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return probabilities of characters from `split` on, by counts before it, mixed with a shorter context's.
-
-    Witten and Bell (1991): a context seen n times with t different characters after it trusts the shorter one t / (n
-    + t). context, gram: of every character, the latter from the k-th on. lower: the shorter context's probabilities.
-    """
-    before = max(split - k, 0)
-    n_gram = np.bincount(gram[:before], minlength=len(context_of_gram))
-    n = np.bincount(context[k : k + before], minlength=int(context.max()) + 1)
-    t = np.bincount(context_of_gram[n_gram > 0], minlength=len(n))
-    begin = max(k, split)
-    here, seen = context[begin:], n_gram[gram[begin - k :]]
-    mixed = lower.copy()
-    known = n[here] > 0
-    tail = mixed[begin - split :]
-    tail[known] = (seen + t[here] * tail)[known] / (n[here] + t[here])[known]
-    return mixed

@@ -1,0 +1,98 @@
+"""What training would come to, before it begins: how much is read in a budget, and what validation will cost then.
+
+An n-gram model is counted in seconds, and says how predictable a text is. A network that has direct connections costs
+less than it, by a share that grows with what is read; more so where it reads more of the text than was counted:
+
+    nats = counted (A + B / sqrt(read / 1 M) - C ln(different / counted ids)), the last term where it lowers the cost
+
+A, B and C were fitted to runs of several texts and budgets: docs/results/forecast.md has them, and how far they are
+off for texts that they were not fitted to.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from charrnn import cells
+from charrnn.compiler.trace import state_matrices
+from charrnn.model.architecture import Architecture
+from charrnn.text.corpus import Corpus
+from charrnn.text.ngram import costs_by_order
+from charrnn.training import resolve, sizing
+from charrnn.training.settings import Settings
+from charrnn.training.speed import Machine
+
+BUDGETS = (60.0, 180.0, 600.0, 3600.0)  # seconds
+A, B, C = 0.89, 0.086, 0.053
+MILLION = 1_000_000
+# The n-gram model is counted on so many ids at the most, the last ones of the training part. It pays for so many of the
+# validation part, in so many blocks spread evenly over it.
+COUNTED_IDS, SCORED_IDS, BLOCKS = 1 << 20, 1 << 17, 16
+HIGHEST_ORDER = 6
+OF_FEWER_STREAMS = 0.75  # of the speed that the rule expects, is reached where it takes fewer streams than it may
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a budget of so many seconds is expected to come to. read: characters that are trained on.
+
+    nats: a character of the validation part costs.
+    """
+
+    budget: float
+    cell: str
+    hidden: int
+    layers: int
+    read: int
+    passes: float
+    nats: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, as JSON takes it."""
+        return asdict(self)
+
+
+def forecasts(settings: Settings, corpus: Corpus, budgets: Sequence[float] = BUDGETS) -> Iterator[Forecast]:
+    """Say what each budget would come to with these settings.
+
+    Raises CharRNNError where there is no validation part.
+    """
+    text, counted = resolve.extent(settings, corpus), counted_nats(corpus)
+    drops_weights = bool(state_matrices(cells.get(settings.cell), settings.cell_options))
+    most = sizing.most_epochs(drops_weights) * text.characters
+    for budget in budgets:
+        asked = settings.replace(budget=budget)
+        products_per_s = Machine(asked, corpus).quiet_products_per_s
+        decided = sizing.decide(asked, text, repeat(products_per_s).__next__)
+        network = Architecture.of(decided.replace(direct=0, direct_rows=0), text.vocabulary)
+        speed = 1.0 if decided.batch == sizing.MOST_STREAMS else OF_FEWER_STREAMS
+        read = min(most, speed * sizing.read_in(budget, network, text.learned, products_per_s))
+        nats = expected_nats(counted, text.characters, read)
+        yield Forecast(budget, decided.cell, network.hidden, network.layers, round(read), read / text.characters, nats)
+
+
+def expected_nats(counted: float, characters: int, read: float) -> float:
+    """Return what a character of the validation part is expected to cost.
+
+    counted: what it costs by the best n-gram model. characters: of the training part. read: that are trained on.
+    """
+    more = max(1.0, min(characters, read) / COUNTED_IDS)
+    return counted * (A + B / math.sqrt(read / MILLION) - C * math.log(more))
+
+
+def counted_nats(corpus: Corpus) -> float:
+    """Return what a character of the validation part costs by the best n-gram model of the training part.
+
+    Raises CharRNNError where there is no validation part.
+    """
+    learned, new = corpus.ids("train")[-COUNTED_IDS:], corpus.ids("val")
+    length = min(len(new), SCORED_IDS) // BLOCKS or len(new)
+    begins = np.linspace(0, len(new) - length, BLOCKS if length < len(new) else 1, dtype=np.int64)
+    blocks = [new[begin : begin + length] for begin in begins]
+    models = costs_by_order(learned, blocks, corpus.tokenizer.size, HIGHEST_ORDER)
+    ids_per_char = len(new) / max(1, corpus.characters("val"))
+    return min(float(np.concatenate(costs).mean()) for costs in models) * ids_per_char
