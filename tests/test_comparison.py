@@ -30,7 +30,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def grid(corpus: str, **changes: Any) -> Grid:
     settings: dict[str, Any] = {"match": "parameters", "seeds": 2, "lr_trials": 2, "budget": None, "steps": 10}
-    return Grid(config=Settings(corpus=(corpus,), **TINY), prime="Re", **{**settings, **changes})
+    return Grid(config=Settings(corpus=(corpus,), direct=0, **TINY), prime="Re", **{**settings, **changes})
 
 
 def compared(asked: Grid, models: Sequence[Any], path: Path, **options: Any) -> comparison.Compared:

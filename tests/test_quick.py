@@ -46,7 +46,7 @@ def test_many_characters_are_worth_compiling(trained: TrainedRun, tmp_path: Path
     run = trained(steps=2)
     with nothing_compiled(tmp_path):
         model = api.load(run, device="cpu")
-        most = decoders.QUICK_PRODUCTS // model.architecture.count()
+        most = decoders.QUICK_PRODUCTS // model.architecture.count_network()
         assert model.decoder(most).engine == "numpy"
         for few_bits in ("bf16", "int8"):
             with pytest.raises(AssertionError, match="it was compiled"):

@@ -179,6 +179,7 @@ def test_rows_that_begin_anew_have_the_start_state(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_resumes_exactly_and_completes(name: str, trained: Any, corpus: str) -> None:
     settings = {"cell": name, "engine": "loop", "hidden": 10, "layers": 2, "batch": 4, "window": 8}
+    settings |= {"direct": 2, "direct_rows": 50, "direct_rate": 5.0, "direct_dropout": 0.1}
     whole = trained("whole", steps=8, **settings)
     half = trained("half", steps=4, **settings)
     list(loop.resume(half, steps=8))

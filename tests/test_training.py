@@ -148,6 +148,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, c
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lengthening_a_run_equals_a_longer_run(optimizer: str, trained: TrainedRun) -> None:
     settings = {"schedule": "constant", "optimizer": optimizer, "clip_by": "value", "clip": 0.5, "dropout": 0.2}
+    settings |= {"direct": 3, "direct_rows": 50, "direct_rate": 5.0, "direct_dropout": 0.2}
     longer = trained("longer", steps=15, **settings)
     short = trained("short", steps=10, **settings)
     list(loop.resume(short, steps=15))

@@ -38,7 +38,7 @@ OTHER_MODELS = [{}, {"layers": 2}, {"one_hot": True, "embedding": None}, {"cell"
 
 @pytest.mark.parametrize("settings", OTHER_MODELS)
 def test_a_step_is_that_of_all_ids(corpus: str, settings: dict[str, Any]) -> None:
-    few, all_ids = trainer(corpus, **settings), trainer(corpus, **settings)
+    few, all_ids = (trainer(corpus, direct=0, **settings) for _ in range(2))
     assert few.seen is not None
     assert len(few.seen.ids) < 100 < few.architecture.vocabulary
     all_ids.seen = None
