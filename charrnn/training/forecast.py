@@ -1,12 +1,13 @@
 """What training would come to, before it begins: how much is read in a budget, and what validation will cost then.
 
 An n-gram model is counted in seconds, and says how predictable a text is. A network that has direct connections costs
-less than it, by a share that grows with what is read; more so where it reads more of the text than was counted:
+less than it, by a share that grows with what is read, and with the length of the text:
 
-    nats = counted (A + B / sqrt(read / 1 M) - C ln(different / counted ids)), the last term where it lowers the cost
+    nats = counted (A + B / sqrt(read (1 + SHORT / characters)) - C ln(more) - D ln(counted characters))
 
-A, B and C were fitted to runs of several texts and budgets: docs/results/forecast.md has them, and how far they are
-off for texts that they were not fitted to.
+in millions of characters. SHORT: a text of fewer needs less reading. more: how many times as many different characters
+are read as were counted, 1 at the least. The numbers were fitted to runs of several texts and budgets:
+docs/results/forecast.md has them, and how far they are off for texts that they were not fitted to.
 """
 
 import math
@@ -27,7 +28,7 @@ from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 
 BUDGETS = (60.0, 180.0, 600.0, 3600.0)  # seconds
-A, B, C = 0.89, 0.086, 0.053
+A, B, C, D, SHORT = 0.9, 0.09, 0.058, 0.007, 0.3
 MILLION = 1_000_000
 # The n-gram model is counted on so many ids at the most, the last ones of the training part. It pays for so many of the
 # validation part, in so many blocks spread evenly over it.
@@ -81,7 +82,8 @@ def expected_nats(counted: float, characters: int, read: float) -> float:
     counted: what it costs by the best n-gram model. characters: of the training part. read: that are trained on.
     """
     more = max(1.0, min(characters, read) / COUNTED_IDS)
-    return counted * (A + B / math.sqrt(read / MILLION) - C * math.log(more))
+    reading = B / math.sqrt(read / MILLION * (1 + SHORT * MILLION / characters))
+    return counted * (A + reading - C * math.log(more) - D * math.log(min(characters, COUNTED_IDS) / MILLION))
 
 
 def counted_nats(corpus: Corpus) -> float:
