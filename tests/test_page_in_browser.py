@@ -341,7 +341,8 @@ def test_a_file_of_one_long_line_is_learned_and_an_error_is_the_commands(
 
 def test_a_slow_click_is_not_lost_while_figures_change(browser: Any, models: list[TextModel]) -> None:
     with serving(*models) as server, opened(browser, server, "train") as page:
-        page.get_by_label("Text", exact=True).fill("Rekurentne mreže pamte ono što su pročitale. " * 400)
+        page.get_by_text("Named corpus").click()
+        page.get_by_label("Corpus", exact=True).select_option("rekurentne")
         page.get_by_label("Minutes").fill("5")
         page.get_by_role("button", name="Train", exact=True).click()
         figures = page.locator(".run .figures", has_text=STEPS)
