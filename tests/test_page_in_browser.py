@@ -158,7 +158,7 @@ def test_settings_change_what_is_drawn(browser: Any, server: Server, models: lis
 def test_a_click_takes_one_of_the_likeliest_characters(browser: Any, server: Server, models: list[TextModel]) -> None:
     with opened(browser, server) as page:
         field = page.get_by_label("Text to be completed")
-        field.press_sequentially("Rekurentn")
+        field.fill("Rekurentn")
         (likeliest, p), *_ = models[0].next("Rekurentn", 5)
         button = page.locator(".next button").first
         page.wait_for_function("(c) => document.querySelector('.next button').textContent === c", arg=likeliest)
@@ -345,6 +345,7 @@ def test_a_slow_click_is_not_lost_while_figures_change(browser: Any, models: lis
         page.get_by_label("Corpus", exact=True).select_option("rekurentne")
         page.get_by_label("Minutes").fill("5")
         page.get_by_role("button", name="Train", exact=True).click()
+        page.get_by_role("button", name="Stop and save").wait_for()  # before, another run is shown
         figures = page.locator(".run .figures", has_text=STEPS)
         figures.wait_for()
         for held in (page.locator(".runs [aria-pressed=true]"), page.get_by_role("button", name="Stop and save")):

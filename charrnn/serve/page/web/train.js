@@ -175,7 +175,8 @@ export function mount(root, app) {
         ...(run.test_bits !== null ? [[t("test"), number(run.test_bits, 3), t("bits.per.char")]] : []),
       ]),
     );
-    renew(buttons, [run.run, run.state, run.bundled, run.step !== null, served, mine], () => actions(run, mine, served));
+    const offered = actions(run, mine, served);
+    renew(buttons, [run.run, offered], () => offered.map((name) => action(run.run, name)));
     const points = (name) => run.rows.filter((row) => row[name] !== null && row.step > 0).map((row) => [row.characters, row[name]]);
     const enough = run.rows.filter((row) => row.step > 0).length > 1;
     picture.replaceChildren(enough
@@ -195,17 +196,22 @@ export function mount(root, app) {
     }
   }
 
+  // Return the names of what can be done with a run.
   function actions(run, mine, served) {
-    const button = (name, work, primary = false) => el("button", {
-      type: "button", "data-key": name, class: primary ? "primary" : null, click: (event) => act(event.currentTarget, work),
+    if (mine) return ["stop"];
+    if (run.state === "training") return ["elsewhere"];
+    const names = run.state === "stopped" && !run.bundled ? ["resume"] : [];
+    if (served) return [...names, "complete"];
+    return run.step !== null && run.state !== "diverged" ? [...names, "open"] : names;
+  }
+
+  function action(run, name) {
+    if (name === "elsewhere") return el("span", { class: "note" }, t("train.elsewhere"));
+    if (name === "complete") return el("a", { class: "button", href: "#complete", click: () => { app.model = run; } }, t("train.complete"));
+    const work = { stop: () => post("/page/stop", { run }), resume: () => post("/page/resume", { run }), open: () => open(run) }[name];
+    return el("button", {
+      type: "button", "data-key": name, class: name === "resume" ? "primary" : null, click: (event) => act(event.currentTarget, work),
     }, t(`train.${name}`));
-    if (mine) return [button("stop", () => post("/page/stop", { run: run.run }))];
-    if (run.state === "training") return [el("span", { class: "note" }, t("train.elsewhere"))];
-    const made = [];
-    if (run.state === "stopped" && !run.bundled) made.push(button("resume", () => post("/page/resume", { run: run.run }), true));
-    if (served) made.push(el("a", { class: "button", href: "#complete", click: () => { app.model = run.run; } }, t("train.complete")));
-    else if (run.step !== null && run.state !== "diverged") made.push(button("open", () => open(run.run)));
-    return made;
   }
 
   async function open(name) {
