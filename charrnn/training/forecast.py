@@ -92,9 +92,9 @@ def counted_nats(corpus: Corpus) -> float:
     Raises CharRNNError where there is no validation part.
     """
     learned, new = corpus.ids("train")[-COUNTED_IDS:], corpus.ids("val")
-    length = min(len(new), SCORED_IDS) // BLOCKS or len(new)
-    begins = np.linspace(0, len(new) - length, BLOCKS if length < len(new) else 1, dtype=np.int64)
-    blocks = [new[begin : begin + length] for begin in begins]
+    length, blocks = SCORED_IDS // BLOCKS, [new]
+    if len(new) > SCORED_IDS:  # each block begins without context: of a short part they would be too short
+        blocks = [new[begin : begin + length] for begin in np.linspace(0, len(new) - length, BLOCKS, dtype=np.int64)]
     models = costs_by_order(learned, blocks, corpus.tokenizer.size, HIGHEST_ORDER)
     ids_per_char = len(new) / max(1, corpus.characters("val"))
     return min(float(np.concatenate(costs).mean()) for costs in models) * ids_per_char
