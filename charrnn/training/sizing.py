@@ -38,7 +38,7 @@ from charrnn.text.utf8 import BYTES
 from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.settings import Settings
 
-WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CHARS_PER_PARAMETER = 3
 PARAMETERS_PER_CHAR = 9
 MOST_STREAMS, EPOCH_STEPS = 32, 16
