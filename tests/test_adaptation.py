@@ -91,7 +91,7 @@ def test_a_step_is_the_one_of_the_page(model: TextModel, decay: float) -> None:
 def test_without_a_rate_it_is_the_plain_score_also_of_documents(model: TextModel) -> None:
     ids = model.tokenizer.encode(SAID)
     starts = np.array([44, 100, 101, 500])
-    learner = Adapting(network(model), Adaptation(rate=0.0, table_rate=0.0))
+    learner = Adapting(network(model), Adaptation(rate=0.0))
     assert learner.costs(ids, starts) == pytest.approx(stream_costs(network(model), ids, starts=starts), abs=1e-5)
     assert learner.costs(ids, documents.NONE) == pytest.approx(stream_costs(network(model), ids), abs=1e-5)
 

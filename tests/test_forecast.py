@@ -26,8 +26,8 @@ def test_a_forecast_is_of_the_model_that_a_run_would_have(monkeypatch: pytest.Mo
 def test_the_count_is_of_the_validation_part_by_what_the_training_part_has(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = prepare(Settings(corpus=(str(CORPUS),)))
     models = ngram.costs_by_order(corpus.ids("train"), [corpus.ids("val")], corpus.tokenizer.size, 6)
-    whole = min(costs.mean() for (costs,) in models)
-    assert forecast.counted_nats(corpus) == pytest.approx(whole, rel=0.01)
+    whole = min(costs.sum() for (costs,) in models) / corpus.characters("val")
+    assert forecast.counted_nats(corpus) == pytest.approx(whole, rel=1e-12)
     monkeypatch.setattr(forecast, "SCORED_IDS", 8000)
     assert forecast.counted_nats(corpus) == pytest.approx(whole, rel=0.05)
     monkeypatch.setattr(forecast, "COUNTED_IDS", 20_000)

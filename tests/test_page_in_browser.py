@@ -26,7 +26,6 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MS = 60_000  # after which a test that waits has failed
-STEPS = re.compile(r"Steps\s*[1-9]")
 VIEWS = ("complete", "surprise", "inside", "train", "compare")
 # Markup, what turns a line around, what hides, what ends a line elsewhere, a character of two halves, a combining one.
 HOSTILE = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1> &amp; ž 𝄞 e\u0301"
@@ -300,14 +299,21 @@ def test_a_pasted_text_is_learned_to_the_end_and_joins_the_models(browser: Any, 
         assert drawn(page) == api.load("mine").complete("Re", 80, seed=0)
 
 
+def begun(page: Any) -> Any:
+    """The figures of a training of minutes, once it has made a step: before, nothing of it is kept."""
+    page.get_by_text("Named corpus").click()
+    page.get_by_label("Corpus", exact=True).select_option("rekurentne")
+    page.get_by_label("Minutes").fill("5")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_role("button", name="Stop and save").wait_for()  # before, another run is shown
+    figures = page.locator(".run .figures", has_text=re.compile(r"Steps\s*[1-9]"))
+    figures.wait_for()
+    return figures
+
+
 def test_a_training_is_stopped_and_resumed(browser: Any, models: list[TextModel]) -> None:
     with serving(*models) as server, opened(browser, server, "train") as page:
-        page.get_by_text("Named corpus").click()
-        page.get_by_label("Corpus", exact=True).select_option("rekurentne")
-        page.get_by_label("Minutes").fill("5")
-        page.get_by_role("button", name="Train", exact=True).click()
-        page.get_by_role("button", name="Stop and save").wait_for()
-        page.locator(".run .figures", has_text=STEPS).wait_for()  # before its first step nothing is kept
+        begun(page)
         page.get_by_role("button", name="Stop and save").click()
         page.locator(".run .state", has_text="stopped").wait_for()
         page.get_by_role("button", name="Resume").click()
@@ -341,13 +347,7 @@ def test_a_file_of_one_long_line_is_learned_and_an_error_is_the_commands(
 
 def test_a_slow_click_is_not_lost_while_figures_change(browser: Any, models: list[TextModel]) -> None:
     with serving(*models) as server, opened(browser, server, "train") as page:
-        page.get_by_text("Named corpus").click()
-        page.get_by_label("Corpus", exact=True).select_option("rekurentne")
-        page.get_by_label("Minutes").fill("5")
-        page.get_by_role("button", name="Train", exact=True).click()
-        page.get_by_role("button", name="Stop and save").wait_for()  # before, another run is shown
-        figures = page.locator(".run .figures", has_text=STEPS)
-        figures.wait_for()
+        figures = begun(page)
         for held in (page.locator(".runs [aria-pressed=true]"), page.get_by_role("button", name="Stop and save")):
             before = figures.inner_text()
             held.hover()

@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import cells
-from charrnn.compiler.trace import state_matrices
 from charrnn.model.architecture import Architecture
 from charrnn.text.corpus import Corpus
 from charrnn.text.ngram import costs_by_order
@@ -63,8 +61,7 @@ def forecasts(settings: Settings, corpus: Corpus, budgets: Sequence[float] = BUD
     Raises CharRNNError where there is no validation part.
     """
     text, counted = resolve.extent(settings, corpus), counted_nats(corpus)
-    drops_weights = bool(state_matrices(cells.get(settings.cell), settings.cell_options))
-    most = sizing.most_epochs(drops_weights) * text.characters
+    most = sizing.most_epochs(sizing.may_drop_weights(settings)) * text.characters
     for budget in budgets:
         asked = settings.replace(budget=budget)
         products_per_s = Machine(asked, corpus).quiet_products_per_s

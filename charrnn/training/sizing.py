@@ -81,8 +81,7 @@ def decide(config: Settings, text: Extent, products_per_s: Callable[[], float]) 
     depends on it.
     """
     characters = text.characters
-    may_drop = state_matrices(cells.get(config.cell), config.cell_options)
-    drops_weights = bool(may_drop) if config.weight_dropout is None else config.weight_dropout > 0
+    drops_weights = may_drop_weights(config)
     window = config.window or 64
     batch = config.batch or _batch(characters, window)
     layers = config.layers or 1
@@ -157,6 +156,13 @@ def with_direct(config: Settings, text: Extent, epochs: float) -> Settings:
     return config.replace(
         **{name: value if given.get(name) is None else given[name] for name, value in decided.items()}
     )
+
+
+def may_drop_weights(config: Settings) -> bool:
+    """Tell whether weights between states are dropped, where the text is read often enough."""
+    if config.weight_dropout is not None:
+        return config.weight_dropout > 0
+    return bool(state_matrices(cells.get(config.cell), config.cell_options))
 
 
 def most_epochs(drops_weights: bool) -> int:

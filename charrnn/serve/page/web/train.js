@@ -131,7 +131,7 @@ export function mount(root, app) {
 
   function showList(runs, training) {
     const names = new Set(runs.map((run) => run.run));
-    const begun = training.running && !names.has(training.run) ? [{ run: training.run, state: "begins", cell: "" }] : [];
+    const begun = training.running && !names.has(training.run) ? [{ run: training.run, state: "begins" }] : [];
     const shows = [...begun, ...runs].map(({ run, state }) => [run, state, run === kept.run]);
     renew(list, shows, () => {
       const rows = shows.map(([name, state, pressed]) => el("li", {}, el("button", {
