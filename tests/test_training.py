@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Streams, prepare
-from charrnn.training import events, loop, resolve
+from charrnn.training import events, final_scores, loop, resolve
 from charrnn.training.config import Config
 from charrnn.training.early_stopping import PAST_BEST_NATS
 from charrnn.training.learning_rate import learning_rate
@@ -194,6 +194,25 @@ def test_a_budget_is_kept(corpus: str) -> None:
     api.train(corpus, hidden=32, budget="6s")
     took = time.monotonic() - began
     assert 4 < took < 6.6  # longer budgets are measured, not tested
+
+
+def test_a_short_budget_is_not_spent_on_scores(tmp_path: Path) -> None:
+    """Of a text of any length: so many characters of a part are scored as a budget has room for."""
+    assert [final_scores.most_ids(seconds) for seconds in (3, 60, 180, 3600, None)] == [
+        20_000,
+        120_000,
+        360_000,
+        1_000_000,
+        1_000_000,
+    ]
+    text = "".join(f"{n} bottles stood on the wall, and {n // 7} fell.\n" for n in range(20_000))
+    (tmp_path / "long.txt").write_text(text)
+    run = api.train(tmp_path / "long.txt", out=tmp_path / "run", hidden=32, direct=0, budget="3s").run
+    assert run is not None
+    assert len(text) > 800_000  # a tenth of it is longer than what is scored
+    assert len(run.losses()["test"]) == pytest.approx(20_000, rel=0.01)
+    whole = api.load(run).score(text[len(text) * 9 // 10 :]).nats
+    assert run.about()["result"]["test_nats"] == pytest.approx(whole, rel=0.05)
 
 
 def test_a_run_with_a_budget_ends_where_its_plan_says(corpus: str) -> None:

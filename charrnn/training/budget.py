@@ -54,4 +54,5 @@ class Budget:
                 evaluation.stream_costs(trainer.model, ids)
                 self._stream_seconds_per_id = (time.monotonic() - began) / len(ids)
         trained = self._pace.step_seconds() / (trainer.streams.batch * trainer.config.window)
-        return final_scores.expected_seconds(trainer.corpus, self._stream_seconds_per_id, trained)
+        most = final_scores.most_ids(trainer.config.budget)
+        return final_scores.expected_seconds(trainer.corpus, most, self._stream_seconds_per_id, trained)

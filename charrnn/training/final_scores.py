@@ -1,4 +1,7 @@
-"""Scoring the parts a model was not trained on, at the end of training: exact where that is quick enough."""
+"""Scoring the parts a model was not trained on, at the end of training: exact where that is quick enough.
+
+What is scored depends on the length of a part and the budget that was given, never on how fast a machine is.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +16,10 @@ from charrnn.text.corpus import Corpus, Part
 EXACT_IDS = 200_000
 # And of one longer than this, so many ids spread evenly over it: a gigabyte would take longer to score than to learn.
 SAMPLED_IDS = 1_000_000
+# A second of a budget is enough for so many ids of each part, or scoring would take the time of many steps.
+SCORED_A_SECOND, LEAST_IDS = 2000, 20_000
 STREAMS, LEAD = 64, 1024
+SCORED_COST = 0.65  # of an id in parallel streams, in ids that are trained on
 PARTS: tuple[Part, ...] = ("val", "test")
 
 
@@ -21,28 +27,38 @@ class AskedToStopError(Exception):
     """The run was asked to stop while it was scored; it was saved before."""
 
 
-def scores(model: CharRNN, corpus: Corpus, stop: Callable[[], bool]) -> dict[Part, Score | None]:
-    """Score the validation and test parts; None for one that is empty.
+def most_ids(budget: float | None) -> int:
+    """Return how many ids of a part are scored at the most, of a run with this budget of seconds or with none."""
+    return SAMPLED_IDS if budget is None else int(min(SAMPLED_IDS, max(LEAST_IDS, SCORED_A_SECOND * budget)))
+
+
+def scores(model: CharRNN, corpus: Corpus, most: int, stop: Callable[[], bool]) -> dict[Part, Score | None]:
+    """Score the validation and test parts; None for one that is empty. most: ids of each, of `most_ids`.
 
     stop() is asked before every pass of the model, since scoring may take long.
     Raises AskedToStopError when it is true.
     """
     with _asking(model, stop):
-        return {part: score(model, corpus, part) for part in PARTS}
+        return {part: score(model, corpus, part, most) for part in PARTS}
 
 
-def score(model: CharRNN, corpus: Corpus, part: Part) -> Score | None:
-    """Score a part of a corpus, exactly where it is short enough; None for an empty one."""
+def score(model: CharRNN, corpus: Corpus, part: Part, most: int) -> Score | None:
+    """Score a part of a corpus, exactly where it is short enough; None for an empty one. most: ids, of `most_ids`."""
     ids, starts = corpus.parts[part], corpus.starts[part]
     if len(ids) == 0:
         return None
-    if len(ids) > SAMPLED_IDS:
-        return evaluation.sampled(model, ids, corpus.tokenizer, SAMPLED_IDS, lead=LEAD, starts=starts)
+    if len(ids) > most:
+        return evaluation.sampled(model, ids, corpus.tokenizer, most, lead=_lead(most), starts=starts)
     if len(ids) <= EXACT_IDS:
         costs = evaluation.stream_costs(model, ids, starts=starts)
     else:
         costs = evaluation.parallel_costs(model, ids, streams=STREAMS, lead=LEAD, starts=starts)
     return evaluation.score(costs, ids, corpus.tokenizer)
+
+
+def _lead(most: int) -> int:
+    """Return how many ids lead in each of the segments that a sample consists of."""
+    return min(LEAD, most // STREAMS)
 
 
 @contextmanager
@@ -58,21 +74,25 @@ def _asking(model: CharRNN, stop: Callable[[], bool]) -> Iterator[None]:
         hook.remove()
 
 
-def expected_seconds(corpus: Corpus, stream_seconds_per_id: float, trained_seconds_per_id: float) -> float:
-    """Return what `scores` will take: one exact stream is far slower than many side by side.
+def expected_seconds(corpus: Corpus, most: int, stream_seconds_per_id: float, trained_seconds_per_id: float) -> float:
+    """Return what `scores` will take: an id of one exact stream takes longer than one of many side by side.
 
     stream_seconds_per_id: of one stream. trained_seconds_per_id: of a training step, for each of its ids.
     """
-    lengths = [len(corpus.parts[part]) for part in PARTS]
-    exact = sum(n for n in lengths if n <= EXACT_IDS) * stream_seconds_per_id
-    return exact + sum(min(n, SAMPLED_IDS) for n in lengths if n > EXACT_IDS) * trained_seconds_per_id / 2 + 0.5
+    seconds = 0.5
+    for n in (len(corpus.parts[part]) for part in PARTS):
+        if n <= min(EXACT_IDS, most):
+            seconds += n * stream_seconds_per_id
+        else:
+            seconds += (min(n, most) + STREAMS * _lead(most)) * SCORED_COST * trained_seconds_per_id
+    return seconds
 
 
-def notes(corpus: Corpus) -> list[str]:
-    """Say where the scores will not be exact."""
+def notes(corpus: Corpus, most: int) -> list[str]:
+    """Say where the scores will not be exact. most: as of `score`."""
     longest = max(len(corpus.parts[part]) for part in PARTS)
-    if longest > SAMPLED_IDS:
-        return [f"at the end {SAMPLED_IDS:,} characters of each long part are scored; `eval` reads all of it"]
+    if longest > most:
+        return [f"at the end {most:,} characters of each long part are scored; `eval` reads all of it"]
     if longest > EXACT_IDS:
         return [f"long parts are scored in {STREAMS} parallel streams at the end; `eval` reads them as one"]
     return []

@@ -53,9 +53,9 @@ class Before:
     old_settings: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, model: CharRNN, corpus: Corpus, pretrained: Pretrained) -> "Before":
-        """Score a model that has learned nothing of `corpus` yet."""
-        new = {part: _nats(model, corpus, part) for part in final_scores.PARTS}
+    def of(cls, model: CharRNN, corpus: Corpus, pretrained: Pretrained, most: int) -> "Before":
+        """Score a model that has learned nothing of `corpus` yet. most: ids of a part, of `final_scores.most_ids`."""
+        new = {part: _nats(model, corpus, part, most) for part in final_scores.PARTS}
         characters = len(pretrained.new_characters(corpus.tokenizer))
         before = cls(pretrained.name, characters, new["val"], new["test"])
         settings = {name: getattr(pretrained.config, name) for name in TEXT_SETTINGS}
@@ -63,7 +63,7 @@ class Before:
         if old is None:
             return before
         part: Part = "test" if len(old.parts["test"]) else "val" if len(old.parts["val"]) else "train"
-        values = {"old_text": old.text.source, "old_part": part, "old_nats": _nats(model, old, part)}
+        values = {"old_text": old.text.source, "old_part": part, "old_nats": _nats(model, old, part, most)}
         return cls(**{**asdict(before), **values, "old_settings": settings})
 
     @classmethod
@@ -80,10 +80,10 @@ class Before:
         """Return it as run.json has it."""
         return asdict(self)
 
-    def after(self, model: CharRNN, tokenizer: Tokenizer) -> dict[str, Any]:
-        """Return what the result of a run says of it, now that training is over."""
+    def after(self, model: CharRNN, tokenizer: Tokenizer, most: int) -> dict[str, Any]:
+        """Return what the result of a run says of it, now that training is over. most: as of `of`."""
         old = None if self.old_settings is None else _old(self.old_settings, tokenizer)
-        after = None if old is None or self.old_part is None else _nats(model, old, self.old_part)
+        after = None if old is None or self.old_part is None else _nats(model, old, self.old_part, most)
         return {
             "from": self.base,
             "new_characters": self.new_characters,
@@ -103,6 +103,6 @@ def _old(settings: Mapping[str, Any], tokenizer: Tokenizer) -> Corpus | None:
         return None
 
 
-def _nats(model: CharRNN, corpus: Corpus, part: Part) -> float | None:
-    score = final_scores.score(model, corpus, part)
+def _nats(model: CharRNN, corpus: Corpus, part: Part, most: int) -> float | None:
+    score = final_scores.score(model, corpus, part, most)
     return score.nats if score is not None and math.isfinite(score.nats) else None

@@ -15,7 +15,7 @@ from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
 from charrnn.text.copies import Progress, silent
 from charrnn.text.corpus import prepare
-from charrnn.training import followers, identity, memory, resolve, run_json, training_state
+from charrnn.training import final_scores, followers, identity, memory, resolve, run_json, training_state
 from charrnn.training.config import Config
 from charrnn.training.events import Event
 from charrnn.training.forgetting import Before
@@ -67,7 +67,8 @@ def new_run(
         trainer = Trainer(config, corpus, pretrained.start(config, corpus) if pretrained else None, ranks)
         notes += pretrained.notes(corpus.tokenizer) if pretrained else ()
         with threads_of(config):
-            before = Before.of(trainer.model, corpus, pretrained) if pretrained else None
+            most = final_scores.most_ids(config.budget)
+            before = Before.of(trainer.model, corpus, pretrained, most) if pretrained else None
         loop = TrainingLoop(run, trainer, machine, began, notes=notes, before=before)
     with run.held():
         run.create(config, corpus.tokenizer)

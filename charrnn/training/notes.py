@@ -25,4 +25,4 @@ def notes_of(trainer: Trainer) -> list[str]:
         notes.append(f"training of {config.cell} is not compiled: {reason}; the {config.engine} engine runs it")
     if len(corpus.parts["val"]) == 0:
         notes.append("no validation part: the last weights are kept, not the best")
-    return [*notes, *final_scores.notes(corpus)]
+    return [*notes, *final_scores.notes(corpus, final_scores.most_ids(config.budget))]

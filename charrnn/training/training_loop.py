@@ -227,9 +227,10 @@ class TrainingLoop:
         """Score the best weights and complete the run, or leave that to resuming when stop() is true."""
         trainer = self.trainer
         trainer.take(self.run.weights("best"))
+        most = final_scores.most_ids(trainer.config.budget)
         try:
-            scores = final_scores.scores(trainer.model, trainer.corpus, stop)
+            scores = final_scores.scores(trainer.model, trainer.corpus, most, stop)
         except final_scores.AskedToStopError:
             return Stopped(self.run, trainer.step)
-        after = {} if self._before is None else self._before.after(trainer.model, trainer.corpus.tokenizer)
+        after = {} if self._before is None else self._before.after(trainer.model, trainer.corpus.tokenizer, most)
         return Finished(self.run, self.record.finish(scores["val"], scores["test"], after))
