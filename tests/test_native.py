@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from charrnn.compiler.decoding import weights as native_weights
 from charrnn.compiler.decoding.driver import LINE
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
-from charrnn.generate.compiled import NativeDecoder, load
+from charrnn.generate.compiled import NativeDecoder, load, packed
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Primed, Sampling, draws
 from charrnn.model.architecture import Architecture
@@ -194,6 +195,20 @@ def test_forced_text_has_the_same_logits_compiled() -> None:
 def test_forced_text_has_the_same_logits_compiled_in_every_cell(name: str) -> None:
     worst, bound = worst_difference(name, 2000)
     assert worst < bound
+
+
+def test_what_code_writes_to_lives_as_long_as_the_memory_that_names_it() -> None:
+    architecture = Architecture("lstm", 70, 16)
+    weights, driver = architecture.initial(seed=1), native_driver.make(architecture)
+    read = packed(driver, Decoder(architecture, weights, "numpy"), weights)
+    work = memory.Workspace(driver, memory.Layout(driver, read, 1))
+    drawn = np.empty(1000, np.int64)
+    is_there = weakref.ref(drawn)
+    work.point(drawn=drawn)
+    del drawn
+    assert is_there() is not None
+    work.point(drawn=np.empty(10, np.int64))
+    assert is_there() is None
 
 
 # The draw

@@ -127,6 +127,7 @@ class Workspace:
 
     def __init__(self, driver: Driver, layout: Layout) -> None:
         self._layout, self.t = layout, 0
+        self._held: dict[str, NDArray[Any]] = {}
         self._memory = room(layout.size, np.uint8)
         self._memory[:] = 0  # what is beyond a row's numbers must be finite
         self.table = layout.table + layout.is_inside * self._memory.ctypes.data
@@ -176,10 +177,10 @@ class Workspace:
 
     def give(self, allowed: NDArray[np.bool_], following: NDArray[np.int16]) -> None:
         """Say what may follow in each state of the tokenizer's automaton, and which state follows then: (states, V)."""
-        self._held = allowed, following
         self.point(allowed=allowed, following=following)
 
     def point(self, **arrays: NDArray[Any]) -> None:
-        """Say where what is given and wanted is, by the names of lines; whoever calls keeps these arrays."""
+        """Say where what is given and wanted is, by the names of lines. The arrays are held: code writes to them."""
+        self._held.update(arrays)
         for name, array in arrays.items():
             self.table[LINE[name], 0] = array.ctypes.data
