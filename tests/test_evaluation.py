@@ -103,6 +103,22 @@ def test_cold_windows_each_start_from_nothing(trained: TrainedRun) -> None:
     assert not np.allclose(cold, evaluation.stream_costs(network, ids), atol=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["stream", "cold", "adapt"])
+@pytest.mark.parametrize("characters", [50, 9000])
+def test_scoring_tells_how_far_it_has_come(mode: evaluation.Mode, characters: int, trained: TrainedRun) -> None:
+    """Whatever scores: a long part takes an hour."""
+    model = api.load(trained())
+    ids = model.tokenizer.encode((TEXT * 200)[:characters])
+    for scoring in (model, api.Ensemble((model, model))):
+        told: list[tuple[str, int, int | None]] = []
+        scoring.score_ids(ids, mode, progress=lambda *of: told.append(of))
+        assert {(what, total) for what, _, total in told} == {("adapting" if mode == "adapt" else "scoring", len(ids))}
+        done = [n for _, n, _ in told]
+        assert done.count(len(ids)) == (1 if scoring is model else 2)
+        assert done[-1] == len(ids)
+        assert len(done) > 2 or characters < 1000 or mode == "cold"
+
+
 def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
     run = trained(steps=60, lr=1e-2)
     model = api.load(run)

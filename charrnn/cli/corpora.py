@@ -10,7 +10,8 @@ from charrnn.cli import options
 from charrnn.reporting import bars
 
 if TYPE_CHECKING:
-    from charrnn.text.copies import Progress, Text
+    from charrnn.progress import Progress
+    from charrnn.text.copies import Text
     from charrnn.text.statistics import Stats
     from charrnn.training.forecast import Forecast
 

@@ -9,6 +9,7 @@ from charrnn import cli
 from charrnn.cli import options
 from charrnn.errors import CharRNNError
 from charrnn.errors import command as command_line
+from charrnn.reporting import bars
 
 
 @click.command()
@@ -82,10 +83,11 @@ def command(
     model = options.reading(loaded, encoding)
     findings = Findings()
     what, ids, starts = text_to_score(model, file, part, findings)  # type: ignore[arg-type]
-    score = model.score_ids(ids, mode, starts)
     for note in findings.others:
         cli.note(note)
-    adapted = model.score_ids(ids, "adapt", starts) if adapt else None
+    with bars.bars() as show:
+        score = model.score_ids(ids, mode, starts, show)
+        adapted = model.score_ids(ids, "adapt", starts, show) if adapt else None
     if out is not None:
         import numpy as np
 

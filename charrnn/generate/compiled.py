@@ -18,6 +18,7 @@ from charrnn.errors import CharRNNError
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, filters
 from charrnn.model.architecture import Architecture, Weights
+from charrnn.progress import SCORING, Progress, silent
 from charrnn.text import contexts, documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
@@ -175,23 +176,31 @@ class CompiledDecoder(Decoder):
             self._call(work, NOT_GIVEN[:n], us=us.random(n), drawn=drawn, costs=costs)
             yield from zip(drawn.tolist(), costs.tolist(), strict=True)
 
-    def stream_costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
+    def stream_costs(
+        self, ids: NDArray[Any], starts: Starts = documents.NONE, progress: Progress = silent
+    ) -> NDArray[np.float64]:
         """Nats of every id of a text (N,), read as one stream from its first character.
 
         starts: the positions of documents, each of which is read from nothing.
         """
         ends = [*starts[(starts > 0) & (starts < len(ids))].tolist(), len(ids)]
-        return np.concatenate([self._costs(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
+        costs, done = np.empty(len(ids)), 0
+        for begin, end in zip([0, *ends], ends, strict=False):
+            for of_window in self._costs(ids[begin:end]):
+                done += len(of_window)
+                costs[done - len(of_window) : done] = of_window
+                progress(SCORING, done, len(ids))
+        return costs
 
-    def _costs(self, ids: NDArray[Any]) -> NDArray[np.float64]:
-        work, costs = self._enter(self.start()), [np.empty(0)]
+    def _costs(self, ids: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+        """Yield the nats of the ids of a text that is read from nothing, window by window."""
+        work = self._enter(self.start())
         before = np.concatenate([[self.architecture.start], ids[:-1]])[: len(ids)]
         for i in range(0, len(ids), WINDOW):
             logits = self._logits(work, before[i : i + WINDOW]).astype(np.float64)
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
-            costs.append(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target)
-        return np.concatenate(costs)
+            yield np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target
 
     @staticmethod
     def _chunks() -> Iterator[int]:

@@ -14,6 +14,7 @@ from charrnn.generate.likeliest import NextCharacters
 from charrnn.generate.picking import Picking
 from charrnn.generate.request import DEFAULT_CHARS, DEFAULT_SEED, DEFAULT_TEMPERATURE, Choices, Filters, Request
 from charrnn.generate.sampling import Sampling
+from charrnn.progress import Progress, silent
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
@@ -115,11 +116,17 @@ class LanguageModel(ABC):
         return dataclasses.replace(self.score_ids(ids, "adapt" if adapt else "stream", starts), text=text)
 
     @abstractmethod
-    def score_ids(self, ids: NDArray[Any], mode: "Mode" = "stream", starts: Starts = documents.NONE) -> "Score":
+    def score_ids(
+        self,
+        ids: NDArray[Any],
+        mode: "Mode" = "stream",
+        starts: Starts = documents.NONE,
+        progress: Progress = silent,
+    ) -> "Score":
         """Do as `score`, for text that is encoded already.
 
         mode: 'cold' starts every training window from nothing, 'adapt' goes on learning. starts: the positions at which
-        documents begin, each of which is read from nothing too.
+        documents begin, each of which is read from nothing too. progress: called with how much of it was scored.
         """
 
     @abstractmethod

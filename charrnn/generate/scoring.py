@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from charrnn.generate import fastest
 from charrnn.generate.decoders import Decoders
+from charrnn.progress import Progress, silent
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 
@@ -24,12 +25,18 @@ PIECE_IDS = 512  # by which a CPU and a GPU are compared
 class StreamScoring(Protocol):
     """A decoder that scores texts by itself."""
 
-    def stream_costs(self, ids: NDArray[Any], starts: Starts) -> NDArray[np.float64]:
+    def stream_costs(self, ids: NDArray[Any], starts: Starts, progress: Progress = silent) -> NDArray[np.float64]:
         """As `charrnn.model.evaluation.stream_costs`."""
 
 
 def costs(
-    decoders: Decoders, engine: str, window: int, ids: NDArray[Any], mode: "Mode", starts: Starts
+    decoders: Decoders,
+    engine: str,
+    window: int,
+    ids: NDArray[Any],
+    mode: "Mode",
+    starts: Starts,
+    progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """Return the nats of every id of a text (N,).
 
@@ -40,15 +47,15 @@ def costs(
     from charrnn.model import evaluation
 
     if mode == "adapt":
-        return adapting(decoders, engine).costs(ids, starts)
+        return adapting(decoders, engine).costs(ids, starts, progress)
     if mode == "stream" and len(ids) >= COMPILE_IDS and decoders.device not in ("cuda", "mps"):
         decoder = decoders.on_cpu()
         if isinstance(decoder, StreamScoring) and _is_faster(decoder, decoders, engine, ids):
-            return decoder.stream_costs(ids, starts)
+            return decoder.stream_costs(ids, starts, progress)
     model = _network(decoders, engine)
     if mode == "stream":
-        return evaluation.stream_costs(model, ids, starts=starts)
-    return evaluation.cold_costs(model, ids, window, starts)
+        return evaluation.stream_costs(model, ids, starts=starts, progress=progress)
+    return evaluation.cold_costs(model, ids, window, starts, progress)
 
 
 def adapting(decoders: Decoders, engine: str) -> "Adapting":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from charrnn.compiler.training import tables
 from charrnn.model.evaluation import windows
 from charrnn.model.rnn import CharRNN
+from charrnn.progress import ADAPTING, Progress, silent
 from charrnn.text import documents
 from charrnn.text.documents import Starts
 
@@ -55,16 +56,20 @@ class Adapting:
             self._squares["direct"] = held.new_full(held.shape[:1], self._how.table_squares)
         self._steps = 0
 
-    def costs(self, ids: NDArray[Any], starts: Starts = documents.NONE) -> NDArray[np.float64]:
+    def costs(
+        self, ids: NDArray[Any], starts: Starts = documents.NONE, progress: Progress = silent
+    ) -> NDArray[np.float64]:
         """Read a text (N,) as one stream and learn from it. Returns the nats of every id, scored before it was learned.
 
         starts: the positions of documents, each of which is read from nothing; what was learned stays.
         """
-        read = [np.empty(0)]
+        read, done = np.empty(len(ids)), 0
         for costs in windows(self._model, ids[None, :], self._how.window, starts, [0]):
-            read.append(costs.detach()[:, 0].double().cpu().numpy())
+            done += len(costs)
+            read[done - len(costs) : done] = costs.detach()[:, 0].double().cpu().numpy()
             self._learn(costs.mean(), len(costs))
-        return np.concatenate(read)
+            progress(ADAPTING, done, len(ids))
+        return read
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """Copy the weights as they are now to the CPU."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from charrnn import figures, frames
 from charrnn.engines import cuda
 from charrnn.model.rnn import CharRNN, detach
+from charrnn.progress import SCORING, Progress, silent
 from charrnn.terminal import visible
 from charrnn.text import documents
 from charrnn.text.documents import Starts
@@ -101,20 +102,27 @@ def score(costs: NDArray[np.float64], ids: NDArray[Any], tokenizer: Tokenizer) -
 
 
 def stream_costs(
-    model: CharRNN, ids: NDArray[Any], window: int = 1024, starts: Starts = documents.NONE
+    model: CharRNN,
+    ids: NDArray[Any],
+    window: int = 1024,
+    starts: Starts = documents.NONE,
+    progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """Return the nats of every id of a text (N,), read as one stream from its first character; nothing is dropped.
 
     The state is carried from window to window, so the window changes speed and memory alone. starts: the positions of
     documents. Each of them is read from nothing: the costs are those of the documents one by one.
     """
-    pieces = _windows(model, ids[None, :], window, starts, [0])
-    costs: NDArray[np.float64] = np.concatenate([*pieces, np.empty((1, 0))], axis=1)
-    whole: NDArray[np.float64] = costs[0]
-    return whole
+    costs = np.empty(len(ids))
+    for n, piece in enumerate(_windows(model, ids[None, :], window, starts, [0])):
+        costs[n * window : (n + 1) * window] = piece[0]
+        progress(SCORING, min(len(ids), (n + 1) * window), len(ids))
+    return costs
 
 
-def cold_costs(model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = documents.NONE) -> NDArray[np.float64]:
+def cold_costs(
+    model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = documents.NONE, progress: Progress = silent
+) -> NDArray[np.float64]:
     """Return the nats of every id where each `window` ids start from nothing, to compare with models that must."""
     whole = len(ids) // window * window
     costs: list[NDArray[np.float64]] = []
@@ -122,8 +130,10 @@ def cold_costs(model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = 
         begins = range(group, min(group + 64 * window, whole), window)
         rows = np.stack([ids[begin : begin + window] for begin in begins])
         costs.extend(np.concatenate(list(_windows(model, rows, window, starts, begins)), axis=1))
+        progress(SCORING, begins[-1] + window, len(ids))
     if whole < len(ids):
         costs.extend(np.concatenate(list(_windows(model, ids[None, whole:], window, starts, [whole])), axis=1))
+        progress(SCORING, len(ids), len(ids))
     return np.concatenate([*costs, np.empty(0)])
 
 

@@ -7,7 +7,7 @@ are documents, with a byte 0xFF, which no text has, between them.
 import hashlib
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from charrnn import files, strict_json
 from charrnn.errors import CharRNNError, command
 from charrnn.home import home
+from charrnn.progress import Progress, silent
 from charrnn.text import corpora, documents
 from charrnn.text.cleaning import Cleaning, Findings, text_of
 from charrnn.text.documents import Starts
@@ -30,21 +31,12 @@ CHUNK_CHARACTERS = 1 << 20
 # A part that would begin inside a document begins with the next one instead, where that is within this share of it all.
 SNAP_SHARE = 0.01
 
-# Called while a corpus is prepared: what is done ('reading', 'counting', 'encoding'), how much of it, and of how much
-# where that is known; reading in bytes, the others in characters.
-Progress = Callable[[str, int, int | None], None]
-
-
 AS_IT_IS = Cleaning()
 TEXT = "text.utf8"
 # What a copy is made of, besides the folder that is called by its fingerprint; its ids are a folder.
 OWN_FILES = re.compile(r"text\.utf8|text\.json|\w+-starts|ids-[0-9a-f]{16}")
 LONG_LINE = 10_000  # characters
 SHOWN = 60  # characters of a line
-
-
-def silent(what: str, done: int, total: int | None) -> None:
-    """Show no progress."""
 
 
 def let_go(mapped: NDArray[Any]) -> None:

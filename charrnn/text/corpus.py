@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from charrnn import files
 from charrnn.errors import CharRNNError
 from charrnn.home import home as home
+from charrnn.progress import Progress, silent
 from charrnn.text import documents
 from charrnn.text.cleaning import Cleaning, Findings, text_of
-from charrnn.text.copies import OWN_FILES, Progress, silent, sources
+from charrnn.text.copies import OWN_FILES, sources
 from charrnn.text.copies import PARTS as PARTS
 from charrnn.text.copies import Part as Part
 from charrnn.text.copies import Text as Text

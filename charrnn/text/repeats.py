@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.text.copies import Progress, let_go, silent
+from charrnn.progress import Progress, silent
+from charrnn.text.copies import let_go
 
 SEED_BYTES = 32
 MAX_SEEDS = 1 << 21

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.progress import Progress, silent
 from charrnn.text import repeats
 from charrnn.text.code_points import count_characters
-from charrnn.text.copies import Progress, Text, silent
+from charrnn.text.copies import Text
 from charrnn.text.ngram import costs_by_order
 from charrnn.text.repeats import Repeat
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from charrnn import files
 from charrnn.errors import CharRNNError, OptionError
 from charrnn.model.architecture import Architecture
-from charrnn.text.copies import Progress, silent
+from charrnn.progress import Progress, silent
 from charrnn.text.corpus import prepare
 from charrnn.training import final_scores, followers, identity, memory, resolve, run_json, training_state
 from charrnn.training.config import Config
