@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -200,6 +201,18 @@ def test_the_start_token_gives_the_first_character_its_logprob(client: Client, m
     assert len(numbers) == len(ids) + 1
     assert -sum(numbers[1:-1]) == pytest.approx(model.score("Rekurentne").per_char.sum(), abs=1e-4)
     assert told["text"].startswith("Rekurentne")
+
+
+@pytest.mark.parametrize("document", ["line", "blank"])
+def test_documents_of_a_prompt_are_echoed_each_from_nothing(model: TextModel, document: str) -> None:
+    reads = dataclasses.replace(model, config=dataclasses.replace(model.config, document=document))
+    with serving(reads) as server:
+        for prompt in ("", "Re", "Re\n", "Re\n\nku\n"):
+            asked = {"prompt": prompt, "max_tokens": 2, "echo": True, "logprobs": 1, "seed": 1}
+            told = Client(server).complete(**asked)["choices"][0]["logprobs"]["token_logprobs"]
+            assert len(told) == len(prompt) + 2
+            costs = -np.array(told[1 : len(prompt)])
+            assert costs == pytest.approx(reads.score(prompt).per_char[1:], abs=1e-5), prompt
 
 
 def test_nothing_drawn_is_a_prompt_that_is_scored(client: Client) -> None:

@@ -60,7 +60,9 @@ def _token(id_: int, nats: NDArray[np.float64], k: int) -> Token:
 
 def _starts(served: Served, prompt: Prompt) -> NDArray[np.int64]:
     """Return where documents begin, in ids."""
+    if not len(prompt.ids):  # an empty text is a document too, but nothing of it is read
+        return np.zeros(0, np.int64)
     characters = documents.all_starts(prompt.text, served.document)
     if not len(characters):
-        return np.zeros(1 if len(prompt.ids) else 0, np.int64)
+        return np.zeros(1, np.int64)
     return np.searchsorted(served.tokenizer.character_index(prompt.ids), characters)
