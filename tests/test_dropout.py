@@ -81,6 +81,14 @@ def test_as_large_a_share_is_dropped_as_was_asked_for_and_the_mean_stays(share: 
         assert float(both.mean()) == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.parametrize("share", [1e-4, 1e-5, 1e-6, 1e-9])
+def test_the_smallest_share_drops_next_to_nothing(share: float) -> None:
+    dropping = model("lstm", Dropout(share, weights=share))
+    logits = torch.stack([outputs(dropping, seed) for seed in range(20)])
+    assert float((logits == 0).float().mean()) < 0.01
+    assert float((logits - outputs(dropping)).abs().mean()) < 0.01 * float(outputs(dropping).abs().mean())
+
+
 @pytest.mark.parametrize("engine", ["loop", "fused", "native"])
 def test_weights_between_states_are_dropped_for_a_window(engine: str) -> None:
     dropped = model("nn.GRU", Dropout(weights=SHARE), engine)

@@ -254,9 +254,10 @@ def _mask(like: Tensor, shape: Sequence[int], share: float, generator: torch.Gen
         return _mask_as_ever(like, shape, share, generator)
     # A CPU draws a number of 64 bits as fast as one decision, and it decides four times.
     keep, count = 1 - share, math.prod(shape)
+    kept = min(round(keep * 2**16), 2**16 - 1)  # of 2^16 numbers: all of them would be no number of 16 bits
     words = torch.empty(-(-count // LANES), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     drawn = words.view(torch.int16)[:count].view(shape)
-    return (drawn < round(keep * 2**16) - 2**15).to(like.dtype).mul_(1 / keep)
+    return (drawn < kept - 2**15).to(like.dtype).mul_(1 / keep)
 
 
 def _mask_as_ever(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
