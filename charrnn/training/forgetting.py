@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charrnn.errors import CharRNNError
+from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus, Part, prepare
 from charrnn.text.settings import TextSettings
@@ -59,11 +60,13 @@ class Before:
         characters = len(pretrained.new_characters(corpus.tokenizer))
         before = cls(pretrained.name, characters, new["val"], new["test"])
         settings = {name: getattr(pretrained.config, name) for name in TEXT_SETTINGS}
-        old = _old(settings, corpus.tokenizer)
+        # Tables that begin anew are forgotten too: then that text is scored by the model that learned it.
+        knew = model if pretrained.keeps_tables(corpus.tokenizer) else _as_it_was(pretrained, model)
+        old = _old(settings, corpus.tokenizer if knew is model else pretrained.tokenizer)
         if old is None:
             return before
         part: Part = "test" if len(old.parts["test"]) else "val" if len(old.parts["val"]) else "train"
-        values = {"old_text": old.text.source, "old_part": part, "old_nats": _nats(model, old, part, most)}
+        values = {"old_text": old.text.source, "old_part": part, "old_nats": _nats(knew, old, part, most)}
         return cls(**{**asdict(before), **values, "old_settings": settings})
 
     @classmethod
@@ -93,6 +96,12 @@ class Before:
             "old_nats_before": self.old_nats,
             "old_nats": after,
         }
+
+
+def _as_it_was(pretrained: Pretrained, like: CharRNN) -> CharRNN:
+    """Return the model of weights to learn on from as they are. like: one whose engine and device it gets."""
+    architecture = Architecture.of(pretrained.config, pretrained.tokenizer.size)
+    return CharRNN(architecture, pretrained.weights, like.engine).to(like.weights["head.b"].device)
 
 
 def _old(settings: Mapping[str, Any], tokenizer: Tokenizer) -> Corpus | None:

@@ -86,10 +86,14 @@ class Pretrained:
         }
         return {name: own.get(name, value) for name, value in fresh.items()}
 
+    def keeps_tables(self, tokenizer: Tokenizer) -> bool:
+        """Tell whether a run of this vocabulary begins with all that these weights hold, tables included."""
+        return "direct" not in self.weights or self._keeps_ids(self._places(tokenizer))
+
     def notes(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Say what the user should know before such weights learn a text of a vocabulary."""
         notes = () if self.note is None else (self.note,)
-        if "direct" not in self.weights or self._keeps_ids(self._places(tokenizer)):
+        if self.keeps_tables(tokenizer):
             return notes
         told = "the tables of direct connections begin anew: with the new characters, those known before have other ids"
         return (*notes, told)
