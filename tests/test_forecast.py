@@ -1,12 +1,14 @@
 """Forecasts: the model and the length that a run of the budget would have, and a cost that falls as it should."""
 
+from pathlib import Path
+
 import pytest
 from conftest import CORPUS
 
 from charrnn.errors import CharRNNError
 from charrnn.text import ngram
 from charrnn.text.corpus import prepare
-from charrnn.training import forecast, resolve
+from charrnn.training import forecast, resolve, sizing
 from charrnn.training.settings import Settings
 from charrnn.training.speed import Machine
 
@@ -21,6 +23,23 @@ def test_a_forecast_is_of_the_model_that_a_run_would_have(monkeypatch: pytest.Mo
         assert (foreseen.cell, foreseen.hidden, foreseen.layers) == (decided.cell, decided.hidden, decided.layers)
         assert foreseen.passes == pytest.approx(foreseen.read / corpus.characters("train"), rel=1e-3)
         assert foreseen.passes <= 30
+
+
+def test_a_short_text_is_read_as_often_as_a_run_of_it_reads_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Machine, "products_per_s", 1e12)
+    (tmp_path / "short.txt").write_text(CORPUS.read_text(encoding="utf-8")[:20_000], "utf-8")
+    settings = Settings(corpus=(str(tmp_path / "short.txt"),), engine="fused", precision="float32", threads=1)
+    corpus = prepare(settings)
+    counted = forecast.counted_nats(corpus)
+    for foreseen in forecast.forecasts(settings, corpus, (600.0, 3600.0)):
+        asked = settings.replace(budget=foreseen.budget)
+        decided = resolve.resolve(asked, corpus, Machine(asked, corpus))
+        steps_per_epoch = resolve.steps_per_epoch(decided.as_settings(), corpus)
+        steps = sizing.most_steps(steps_per_epoch, decided.weight_dropout > 0)
+        assert steps == sizing.LEAST_STEPS
+        assert foreseen.passes == pytest.approx(steps / steps_per_epoch)
+        thirty = sizing.MOST_WITH_DROPPED_WEIGHTS * corpus.characters("train")
+        assert foreseen.nats == pytest.approx(forecast.expected_nats(counted, corpus.characters("train"), thirty))
 
 
 def test_the_count_is_of_the_validation_part_by_what_the_training_part_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,15 +61,20 @@ def forecasts(settings: Settings, corpus: Corpus, budgets: Sequence[float] = BUD
     Raises CharRNNError where there is no validation part.
     """
     text, counted = resolve.extent(settings, corpus), counted_nats(corpus)
-    most = sizing.most_epochs(sizing.may_drop_weights(settings)) * text.characters
+    drops_weights = sizing.may_drop_weights(settings)
+    useful = sizing.most_epochs(drops_weights) * text.characters
     for budget in budgets:
         asked = settings.replace(budget=budget)
         products_per_s = Machine(asked, corpus).quiet_products_per_s
         decided = sizing.decide(asked, text, repeat(products_per_s).__next__)
         network = Architecture.of(decided.replace(direct=0, direct_rows=0), text.vocabulary)
         speed = 1.0 if decided.batch == sizing.MOST_STREAMS else OF_FEWER_STREAMS
-        read = min(most, speed * sizing.read_in(budget, network, text.learned, products_per_s))
-        nats = expected_nats(counted, text.characters, read)
+        read = speed * sizing.read_in(budget, network, text.learned, products_per_s)
+        nats = expected_nats(counted, text.characters, min(useful, read))
+        # A run of a short text has a least number of steps; what it reads beyond the useful passes gains it nothing.
+        steps_per_epoch = resolve.steps_per_epoch(decided, corpus)
+        passes = sizing.most_steps(steps_per_epoch, drops_weights) / steps_per_epoch
+        read = min(read, passes * text.characters)
         yield Forecast(budget, decided.cell, network.hidden, network.layers, round(read), read / text.characters, nats)
 
 
