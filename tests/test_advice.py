@@ -23,6 +23,7 @@ def rows(*val: float | None, train: float = 1.5) -> list[dict[str, Any]]:
         ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 1.0, ("more time", "2.6 times")),
         ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 7.0, ("a larger model", "7 characters", "2.6 times")),
         ((5.0, 2.0, 1.8, 1.7, 1.6), 30.0, 7.0, ("more text", "30 times", "0.100 nats above training")),
+        ((5.0, 2.0, 1.8, 1.5, 1.4), 30.0, 7.0, ("more text", "30 times", "validation is 0.100 nats below training")),
         ((5.0, 2.0, 1.6, 1.7, 1.8), 30.0, 1.0, ("more text", "0.200 nats lower")),
         ((5.0, 2.0, 1.6, 1.7, 1.8), 3.0, 1.0, ("more text", "0.200 nats lower")),
     ],

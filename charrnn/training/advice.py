@@ -41,10 +41,15 @@ def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | N
         return f"more text: validation was {risen:.3f} nats lower before the end, then the text was learned by heart"
     if passes >= MANY_PASSES:
         train = rows[-1]["train_nats"]
-        gap = "" if train is None else f", and validation is {curve[-1] - train:.3f} nats above training"
+        gap = "" if train is None else f", and validation is {_apart(curve[-1] - train)} training"
         return f"more text: it was read {times}{gap}"
     if chars_per_parameter < CHARS_PER_PARAMETER:
-        halved = curve[len(curve) // 2 - 1] - curve[-1]
+        halved = max(0.0, curve[len(curve) // 2 - 1] - curve[-1])
         return f"more time: the text was read {times}, and the second half of the run brought {halved:.3f} nats"
     each = f"{chars_per_parameter:.2g} characters were read for each parameter"
     return f"a larger model: {each}, {CHARS_PER_PARAMETER} are enough, and the text was read {times}"
+
+
+def _apart(nats: float) -> str:
+    """Say how far a loss is above another one, or below it: in training some outputs and weights are dropped."""
+    return f"{abs(nats):.3f} nats {'below' if nats < 0 else 'above'}"
