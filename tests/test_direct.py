@@ -244,6 +244,14 @@ def test_tables_without_a_row_are_refused() -> None:
         Settings(corpus=("t",), direct=0, direct_rows=5)
 
 
+def test_tables_are_left_out_of_a_configuration_that_has_them_by_one_word(corpus: Corpus) -> None:
+    asked = decided(direct=3, direct_rows=50).as_settings().replace(direct=0, corpus=(corpus.text.source,))
+    config = resolve(asked, corpus, Machine(asked, corpus))
+    assert (config.direct, config.direct_rows) == (0, 0)
+    with pytest.raises(OptionError, match="no direct connections, and 5 rows"):
+        asked.replace(direct=0, direct_rows=5)
+
+
 def test_tables_asked_for_beside_a_configuration_without_any_learn(corpus: Corpus) -> None:
     old = settings_from_json(trainer(corpus, direct=0, direct_rows=0).config.to_json(), "old")
     for asked in (old.replace(direct=3), old.replace(direct=3, steps=9)):

@@ -112,10 +112,15 @@ class Settings(RunSettings, OptimizationSettings, ModelSettings, TextSettings):
         return cls(**values)
 
     def replace(self, **changes: Any) -> Self:
-        """Copy with some settings changed; a length or text given anew forgets what was decided for the old one."""
+        """Copy with some settings changed; a length or text given anew forgets what was decided for the old one.
+
+        Without direct connections there are no rows of them.
+        """
         if set(LENGTHS) & set(changes):
             changes = {**dict.fromkeys(LENGTHS), "plan": (), **changes}
         if set(DEFINING) & set(changes):
             changes = {"fingerprint": None, **changes}
+        if changes.get("direct") == 0:
+            changes = {"direct_rows": 0, **changes}
         refuse_unknown(type(self), changes)
         return dataclasses.replace(self, **changes)
