@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from charrnn import cells
 from charrnn.cells.cell import State
 from charrnn.compiler import objects
-from charrnn.compiler.arithmetic import I64
 from charrnn.compiler.decoding import weights
 from charrnn.compiler.decoding.draw import emit_choose, emit_cost
 from charrnn.compiler.decoding.driver import in_largest_blocks
+from charrnn.compiler.emitting import I64
 from charrnn.compiler.passes import scratch_of
 from charrnn.compiler.rounding import emit_round
 from charrnn.compiler.schedule import SCRATCH, Place, X, Y, make_step
@@ -103,7 +103,7 @@ def product(kept: str, rows: bool) -> Callable[..., NDArray[np.float32]]:
     """A product as completing makes it: of x (B, I), rows of an array, by a matrix as `weights.pack` packs it."""
     form = weights.form(kept, rows)
     module = objects.new_module()
-    inner, round_ = form.emit(module), emit_round(module, form)
+    inner, round_ = form.emit(module), emit_round(module)
     round_.linkage = "external"
     function = ir.Function(module, inner.ftype, "outer")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -145,9 +145,8 @@ def drawing() -> tuple[Callable[..., int], Callable[..., float]]:
 
 def map_of(emit: Callable[[Any, Any], Any], x: NDArray[np.float32], lanes: int = 8) -> NDArray[np.float32]:
     """What code computes of each float32 number. emit(maths, value): emits it."""
-    from charrnn.compiler.arithmetic import Maths
-    from charrnn.compiler.products import loop
-    from charrnn.compiler.rounding import read, write
+    from charrnn.compiler.arithmetic import Maths, read, write
+    from charrnn.compiler.emitting import loop
 
     module = objects.new_module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 3), "map")

@@ -65,10 +65,10 @@ def _plain_read() -> Any:
     """Compile a read of n words, whole turns of REGISTERS, so many times over: (words, n, times, where a sum goes)."""
     from llvmlite import ir
 
-    from charrnn.compiler.arithmetic import I64, Maths, splat
+    from charrnn.compiler.arithmetic import Maths
+    from charrnn.compiler.emitting import I64, load, loop, splat, store
     from charrnn.compiler.objects import compiled, new_module
     from charrnn.compiler.processor import processor
-    from charrnn.compiler.products import load, loop, store
 
     module = new_module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "read")
@@ -96,8 +96,8 @@ def _product_of_a_row(dtype: str) -> Any:
     """Compile a product of one row as completing makes it: (x, panels, y, steps, number of panels, scales, step)."""
     from llvmlite import ir
 
-    from charrnn.compiler.arithmetic import I64
     from charrnn.compiler.decoding import weights
+    from charrnn.compiler.emitting import I64
     from charrnn.compiler.objects import compiled, new_module
 
     module = new_module()
@@ -139,9 +139,8 @@ class Tile:
         import torch
         from llvmlite import ir
 
-        from charrnn.compiler.arithmetic import I64
+        from charrnn.compiler.emitting import I64, loop
         from charrnn.compiler.objects import compiled, new_module
-        from charrnn.compiler.products import loop
         from charrnn.compiler.training import products
 
         shape = products.form(dtype)

@@ -9,54 +9,20 @@ others of float64 are there to be exact, and call the C library.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
 
 from charrnn.cells import ops
 from charrnn.cells.operation import Symbol
+from charrnn.compiler.emitting import DOUBLE, FLOAT, I16, I32, I64, BFloat, call, load, loop, splat, store
+from charrnn.compiler.processor import processor
 
-I16, I32, I64, VOID = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.VoidType()
 # The upper part of ln 2 = 0.693147180559945309417232... has few bits, so that a whole number of it is exact.
 LN2 = {False: (0.693359375, math.log(2) - 0.693359375), True: (0.6931471803691238, 1.9082149292705877e-10)}
 TERMS = {False: 7, True: 13}  # of the series of e^r: the last one is a tenth of an ulp
 LIMITS = {False: (-104, 89), True: (-746, 710)}  # beyond them exp is 0 and infinity
-
-
-class BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is not typed
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BFloat)
-
-    def __hash__(self) -> int:
-        return hash(BFloat)
-
-
-def define(module: Any, name: str, kinds: Sequence[Any], result: Any = VOID, linkage: str = "") -> tuple[Any, Any, Any]:
-    """Define a function; return it, what emits into it, and its arguments."""
-    function = ir.Function(module, ir.FunctionType(result, kinds), name)
-    function.linkage = linkage
-    return function, ir.IRBuilder(function.append_basic_block("entry")), function.args
-
-
-def call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
-    """Call a function that is defined elsewhere: LLVM's own, or one of the C library."""
-    kind = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), args)
-
-
-def splat(builder: Any, number: Any, lanes: int) -> Any:
-    """Return a number in every lane."""
-    if lanes == 1:
-        return number
-    nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
-    first = builder.insert_element(nothing, number, I32(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
 
 
 class Maths:
@@ -67,7 +33,7 @@ class Maths:
 
     def __init__(self, builder: Any, lanes: int, double: bool = False, gradual: bool = False) -> None:
         self.builder, self.lanes, self.double, self.gradual = builder, lanes, double, gradual or double
-        self.number, self.integer = self.many(ir.DoubleType() if double else ir.FloatType()), I64 if double else I32
+        self.number, self.integer = self.many(DOUBLE if double else FLOAT), I64 if double else I32
         self.mantissa = 52 if double else 23  # its bits
 
     def many(self, kind: Any) -> Any:
@@ -230,7 +196,57 @@ class Value(Symbol):
         return self.maths.builder.bitcast(self.ir, self.maths.many(self.maths.integer))
 
 
-def in_parts(builder: Any, n: Any, lanes: int, double: bool = False) -> list[tuple[Maths, Any, Any]]:
+def read(maths: Maths, address: Any, size: int) -> Value:
+    """Load numbers of some bytes from an address; bf16 ones, and float32 ones for float64 arithmetic, are widened."""
+    builder = maths.builder
+    if maths.double and size == 4:
+        return Value(maths, builder.fpext(load(builder, address, maths.many(FLOAT)), maths.number))
+    if size != 2:
+        return Value(maths, load(builder, address, maths.number))
+    bits = builder.zext(load(builder, address, maths.many(I16)), maths.many(I32))
+    return Value(maths, builder.bitcast(builder.shl(bits, maths.whole(16)), maths.number))
+
+
+def write(maths: Maths, value: Value, address: Any, size: int) -> None:
+    """Store numbers, rounded to the nearest bf16 ones where they have 2 bytes."""
+    builder, result = maths.builder, value.ir
+    if size == 2 and processor().multiplies_bf16:
+        result = builder.bitcast(builder.fptrunc(result, maths.many(BFloat())), maths.many(I16))
+    elif size == 2:  # to nearest, ties to even; LLVM would call a function that may not be there
+        bits = value.bits()
+        odd = builder.and_(builder.lshr(bits, maths.whole(16)), maths.whole(1))
+        rounded = builder.add(builder.add(bits, maths.whole(0x7FFF)), odd)
+        number = builder.select(value.compare("==", value), rounded, maths.whole(0x7FC00000))  # NaN stays NaN
+        result = builder.trunc(builder.lshr(number, maths.whole(16)), maths.many(I16))
+    store(builder, result, address)
+
+
+def in_parts(builder: Any, n: Any, double: bool = False) -> list[tuple[Maths, Any, Any]]:
     """Cut n numbers into whole registers and the rest: what computes each part, and where it begins and ends."""
+    lanes = processor().vector_bytes // (8 if double else 4)
     whole = builder.and_(n, I64(-lanes))
     return [(Maths(builder, lanes, double), I64(0), whole), (Maths(builder, 1, double), whole, n)]
+
+
+def registers(builder: Any, n: Any, double: bool = False) -> Iterator[tuple[Maths, Any]]:
+    """Emit loops over n numbers, a register of them at a time and then one by one; a `for` emits what is in them.
+
+    Gives what computes, and the number that its first lane is of.
+    """
+    for maths, begin, end in in_parts(builder, n, double):
+        with loop(builder, begin, end, maths.lanes) as j:
+            yield maths, j
+
+
+def reduced(
+    builder: Any, n: Any, op: str, start: float, emit: Callable[[Maths, Any], Value], double: bool = False
+) -> Value:
+    """Reduce n numbers by an operation of the table, in any order. start: what changes no result."""
+    one = Maths(builder, 1, double)
+    result = one.constant(start)
+    for maths, begin, end in in_parts(builder, n, double):
+        turns = loop(builder, begin, end, maths.lanes, [maths.constant(start).ir])
+        with turns as j:
+            turns.carry([maths.apply(op, Value(maths, turns.carried[0]), emit(maths, j)).ir])
+        result = one.apply(op, result, maths.reduce(op, Value(maths, turns.carried[0])))
+    return result

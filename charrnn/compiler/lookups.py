@@ -5,7 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64
+from charrnn.compiler.emitting import I64
 from charrnn.text import contexts
 
 

@@ -15,12 +15,28 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I16, I32, I64, VOID, BFloat, call, define, splat
+from charrnn.compiler.emitting import (
+    CACHE_LINE,
+    DOUBLE,
+    FLOAT,
+    I8,
+    I16,
+    I32,
+    I64,
+    BFloat,
+    call,
+    define,
+    load,
+    loop,
+    nth,
+    prefetch,
+    size_of,
+    splat,
+    store,
+)
 from charrnn.compiler.processor import Processor, processor
 
-I8, FLOAT = ir.IntType(8), ir.FloatType()
 PAIRS_AT_ONCE = 256  # pairs of int8 rows whose products, 2 x 127 x 32767 each at most, cannot overflow an int32
-CACHE_LINE = 64  # bytes
 AHEAD = 2048  # bytes between what is multiplied and what is prefetched: docs/results/completing-speed.md
 
 # What is multiplied. float64 and float32: both factors. pairs: bf16 numbers of both, two rows of B side by side. bf16:
@@ -85,7 +101,7 @@ class Form:
         of_panel = builder.mul(steps, I64(panel_bytes // by))
         with loop(builder, I64(0), panels, 1) as p, loop(builder, I64(0), I64(self.tiles), 1) as n:
             at = builder.mul(n, I64(tile_bytes))
-            b = builder.add(builder.add(B, builder.mul(p, of_panel)), builder.udiv(at, I64(by)))
+            b = builder.add(nth(builder, B, p, of_panel), builder.udiv(at, I64(by)))
             columns = builder.add(builder.mul(p, I64(panel_bytes)), at)
             c = builder.add(C, columns)
 
@@ -93,7 +109,7 @@ class Form:
                 """Emit a loop over tiles of a height; return the first row that is left."""
                 turns = loop(builder, begin, end, height)
                 with turns as r:
-                    a_at, c_at = (builder.add(x, builder.mul(r, row)) for x, row in ((A, a_row), (c, c_row)))
+                    a_at, c_at = (nth(builder, x, r, row) for x, row in ((A, a_row), (c, c_row)))
                     of_scales = [columns, builder.mul(r, I64(4))] if is_int8 else []
                     scales_at = [builder.add(*each) for each in zip(scales, of_scales, strict=True)]
                     builder.call(tiles[height], [a_at, a_row, b, c_at, c_row, steps, *scales_at])
@@ -169,21 +185,22 @@ class Form:
 
         halves: which numbers of bf16 pairs are summed, each apart, as one sum would wait for its last product.
         """
-        number = {"float64": ir.DoubleType(), "int8": I32}.get(self.kind, FLOAT)
+        number = {"float64": DOUBLE, "int8": I32}.get(self.kind, FLOAT)
         zero = ir.Constant(ir.VectorType(number, self.lanes), [0] * self.lanes)
-        word = {"float64": ir.DoubleType(), "float32": FLOAT, "int8": I16}.get(self.kind, I32)
+        word = {"float64": DOUBLE, "float32": FLOAT, "int8": I16}.get(self.kind, I32)
         words, a_bytes = ir.VectorType(word, self.lanes), 8 if self.kind in ("float64", "bf16") else 4
-        size = self.lanes * _size(words)
+        size = self.lanes * size_of(words)
         steps = loop(builder, first, end, 1, [zero] * (len(starts) * self.registers * len(halves)))
         with steps as k:
-            b_at = builder.add(B, builder.mul(k, I64(self.tiles * self.registers * size)))
+            b_at = nth(builder, B, k, self.tiles * self.registers * size)
             if self.is_read_once and self.processor.vector_bytes < 64:
-                _prefetch(builder, b_at, self.registers * size)
+                for line in range(0, self.registers * size, CACHE_LINE):
+                    prefetch(builder, builder.add(b_at, I64(AHEAD + line)))
             panel = [load(builder, builder.add(b_at, I64(i * size)), words) for i in range(self.registers)]
             columns = [self._columns(builder, each, halves) for each in panel]
             sums, after = iter(steps.carried), []
             for start in starts:
-                factors = self._factors(builder, builder.add(start, builder.mul(k, I64(a_bytes))), halves)
+                factors = self._factors(builder, nth(builder, start, k, a_bytes), halves)
                 for column in columns:
                     after += self._added(builder, list(itertools.islice(sums, len(halves))), factors, column)
             steps.carry(after)
@@ -193,7 +210,7 @@ class Form:
         """Load what a step takes of a row of A, each in every lane."""
         if self.kind == "bf16":
             return [splat(builder, load(builder, builder.add(at, I64(4 * k)), FLOAT), self.lanes) for k in halves]
-        word = {"float64": ir.DoubleType(), "float32": FLOAT}.get(self.kind, I32)
+        word = {"float64": DOUBLE, "float32": FLOAT}.get(self.kind, I32)
         return [splat(builder, load(builder, at, word, 2 if self.kind == "pairs" else None), self.lanes)]
 
     def _columns(self, builder: Any, words: Any, halves: Sequence[int]) -> list[Any]:
@@ -249,67 +266,3 @@ class Form:
             factors = [builder.sext(builder.shuffle_vector(v, v, lanes), sums.type) for v in (a, b)]
             sums = builder.add(sums, builder.mul(*factors))
         return sums
-
-
-def _prefetch(builder: Any, at: Any, size: int) -> None:
-    """Ask for as many bytes as a row of a panel has, AHEAD of it."""
-    for line in range(0, size, CACHE_LINE):
-        prefetch(builder, builder.add(at, I64(AHEAD + line)))
-
-
-def prefetch(builder: Any, at: Any) -> None:
-    """Ask for the cache line in which an address is."""
-    place = builder.inttoptr(at, I8.as_pointer())
-    call(builder, "llvm.prefetch.p0", VOID, [place, I32(0), I32(3), I32(1)])  # to read, to keep, data
-
-
-class loop:  # noqa: N801  # used as a statement
-    """`with loop(builder, begin, end, step) as i:` emits what is inside as a loop while i + step <= end (step > 0).
-
-    starts: of values that go from each turn to the next, as `carried`; `carry` says which the next turn gets. After
-    the loop, `carried` is what the last turn gave.
-    """
-
-    def __init__(self, builder: Any, begin: Any, end: Any, step: int, starts: Sequence[Any] = ()) -> None:
-        self.builder, self.begin, self.end, self.step, self.starts = builder, begin, end, step, starts
-
-    def __enter__(self) -> Any:
-        builder = self.builder
-        before = builder.block
-        self.test, body, self.after = (builder.append_basic_block(name) for name in ("test", "body", "after"))
-        builder.branch(self.test)
-        builder.position_at_end(self.test)
-        self.i = builder.phi(I64)
-        self.i.add_incoming(self.begin, before)
-        self.carried = [builder.phi(start.type) for start in self.starts]
-        for value, start in zip(self.carried, self.starts, strict=True):
-            value.add_incoming(start, before)
-        self.following = builder.add(self.i, I64(self.step))
-        builder.cbranch(builder.icmp_signed("<=", self.following, self.end), body, self.after)
-        builder.position_at_end(body)
-        return self.i
-
-    def carry(self, values: Sequence[Any]) -> None:
-        """Say, at the end of the loop's body, what the next turn gets."""
-        for carried, value in zip(self.carried, values, strict=True):
-            carried.add_incoming(value, self.builder.block)
-
-    def __exit__(self, *exception: object) -> None:
-        self.i.add_incoming(self.following, self.builder.block)
-        self.builder.branch(self.test)
-        self.builder.position_at_end(self.after)
-
-
-def load(builder: Any, address: Any, kind: Any, align: int | None = None) -> Any:
-    """Load what stands at an address, aligned as a number is if nothing else is said."""
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align or _size(kind), typ=kind)
-
-
-def store(builder: Any, value: Any, address: Any) -> None:
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=_size(value.type))
-
-
-def _size(kind: Any) -> int:
-    """Return the bytes of a number, of a vector of them too."""
-    number = kind.element if isinstance(kind, ir.VectorType) else kind
-    return 8 if isinstance(number, ir.DoubleType) else 4 if number == FLOAT else int(number.width) // 8

@@ -10,12 +10,13 @@ from functools import partial, reduce
 from typing import Any
 
 from charrnn.cells import ops
-from charrnn.compiler.arithmetic import I64, Maths, Value, define
+from charrnn.compiler.arithmetic import Maths, Value, read, write
 from charrnn.compiler.blocks import Product
+from charrnn.compiler.emitting import I64, define, load, loop, nth, store
 from charrnn.compiler.graph import Node, walk
 from charrnn.compiler.passes import Pass, in_passes
-from charrnn.compiler.products import Form, load, loop, store
-from charrnn.compiler.rounding import emit_round, read, write
+from charrnn.compiler.products import Form
+from charrnn.compiler.rounding import emit_round
 from charrnn.compiler.schedule import INDEX, MATRIX, ROUNDED, ROUNDING, SCRATCH, Place, Step, Store
 
 COLUMNS = 4  # of the table
@@ -32,7 +33,7 @@ class Stages:
         self.double, self.scratch = form.kind == "float64", 0
         self.maths = partial(Maths, double=self.double, gradual=gradual)
         self._product = form.emit(module)
-        self._round = emit_round(module, form) if form.kind == "int8" else None
+        self._round = emit_round(module) if form.kind == "int8" else None
 
     def emit_kernel(self, name: str, stores: Iterable[Store]) -> Any:
         """Emit the function of a stage, of (table's address, time step, first row, row after the last)."""
@@ -84,7 +85,7 @@ class Stages:
         if self._round:
             rounded, steps = (self._row_of(builder, table, place, I64(0), first) for place in (ROUNDED, ROUNDING))
             with loop(builder, I64(0), n, 1) as r:
-                x, to, step = (builder.add(at, builder.mul(r, row)) for at, row in (left, rounded, steps))
+                x, to, step = (nth(builder, at, r, row) for at, row in (left, rounded, steps))
                 store(builder, builder.call(self._round, [x, I64(K), to]), step)
             left, others = rounded, [matrix[1], steps[0]]
         builder.call(self._product, [*left, matrix[0], *out, n, I64(self.form.steps(K)), panels, *others])
@@ -108,13 +109,13 @@ def entry(builder: Any, table: Any, line: int, column: int) -> Any:
 def slot(builder: Any, table: Any, line: int, t: Any) -> Any:
     """Return the address of slot t of a buffer, by its line in the table."""
     t = builder.and_(t, entry(builder, table, line, 3))
-    return builder.add(entry(builder, table, line, 0), builder.mul(t, entry(builder, table, line, 1)))
+    return nth(builder, entry(builder, table, line, 0), t, entry(builder, table, line, 1))
 
 
 def row_of(builder: Any, table: Any, line: int, t: Any, row: Any) -> tuple[Any, Any]:
     """Return the address of a row in slot t, and bytes from one row to the next."""
     row_bytes = entry(builder, table, line, 2)
-    return builder.add(slot(builder, table, line, t), builder.mul(row, row_bytes)), row_bytes
+    return nth(builder, slot(builder, table, line, t), row, row_bytes), row_bytes
 
 
 class _Kernel:
@@ -146,8 +147,8 @@ class _Kernel:
                 row = r
                 if self._looked_up(buffer):
                     index, index_bytes = self.bases[INDEX, shift]
-                    row = load(builder, builder.add(index, builder.mul(r, index_bytes)), I64)
-                self.rows[buffer, shift] = builder.add(base, builder.mul(row, row_bytes))
+                    row = load(builder, nth(builder, index, r, index_bytes), I64)
+                self.rows[buffer, shift] = nth(builder, base, row, row_bytes)
             for each in self.passes:
                 self._emit_pass(each)
         builder.ret_void()
@@ -208,8 +209,7 @@ class _Kernel:
 
     def _address(self, buffer: Place, column: int, shift: int, j: Any) -> tuple[Any, int]:
         size = self.stages.size(buffer)
-        offset = self.builder.mul(self.builder.add(j, I64(column)), I64(size))
-        return self.builder.add(self.rows[buffer, shift], offset), size
+        return nth(self.builder, self.rows[buffer, shift], self.builder.add(j, I64(column)), size), size
 
 
 def _numbers_of_rows(exprs: list[Node]) -> list[Node]:

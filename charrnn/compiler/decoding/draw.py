@@ -9,39 +9,29 @@ from typing import Any
 
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64, Maths, Value, define, in_parts, splat
-from charrnn.compiler.processor import processor
-from charrnn.compiler.products import FLOAT, I8, load, loop, store
+from charrnn.compiler.arithmetic import Maths, Value, in_parts, read, reduced, registers, write
+from charrnn.compiler.emitting import DOUBLE, I8, I64, define, load, loop, nth, splat
 
-DOUBLE = ir.DoubleType()
 Each = Callable[[Maths, Any], Value]
 
 
 class _Numbers:
-    """Emits loops over V numbers, a register of them at a time and then one by one."""
+    """Emits arithmetic on V float64 numbers: by their address, or float32 logits widened."""
 
     def __init__(self, builder: Any, V: Any) -> None:
         self.builder, self.V = builder, V
         self.one = Maths(builder, 1, double=True)
 
     def parts(self) -> list[tuple[Maths, Any, Any]]:
-        return in_parts(self.builder, self.V, processor().vector_bytes // 8, double=True)
+        return in_parts(self.builder, self.V, double=True)
 
     def each(self, emit: Each) -> None:
         """Do something with each number."""
-        for maths, begin, end in self.parts():
-            with loop(self.builder, begin, end, maths.lanes) as j:
-                emit(maths, j)
+        for maths, j in registers(self.builder, self.V, double=True):
+            emit(maths, j)
 
     def reduced(self, op: str, start: float, emit: Each) -> Value:
-        """Reduce numbers by an operation of the table, in any order. start: what changes no result."""
-        result = self.one.constant(start)
-        for maths, begin, end in self.parts():
-            turns = loop(self.builder, begin, end, maths.lanes, [maths.constant(start).ir])
-            with turns as j:
-                turns.carry([maths.apply(op, Value(maths, turns.carried[0]), emit(maths, j)).ir])
-            result = self.one.apply(op, result, maths.reduce(op, Value(maths, turns.carried[0])))
-        return result
+        return reduced(self.builder, self.V, op, start, emit, double=True)
 
     def total(self, emit: Each) -> Value:
         """Add numbers up from the first to the last, one after the other."""
@@ -56,21 +46,15 @@ class _Numbers:
             result = Value(self.one, turns.carried[0])
         return result
 
-    def at(self, numbers: Any, j: Any) -> Any:
-        """Return the address of number j of some float64 ones."""
-        return self.builder.add(numbers, self.builder.mul(j, I64(8)))
-
     def read(self, maths: Maths, numbers: Any, j: Any) -> Value:
-        return Value(maths, load(self.builder, self.at(numbers, j), maths.number))
+        return read(maths, nth(self.builder, numbers, j, 8), 8)
 
     def write(self, value: Value, numbers: Any, j: Any) -> Value:
-        store(self.builder, value.ir, self.at(numbers, j))
+        write(value.maths, value, nth(self.builder, numbers, j, 8), 8)
         return value
 
     def logits(self, maths: Maths, logits: Any, j: Any) -> Value:
-        """Read float32 numbers."""
-        found = load(self.builder, self.builder.add(logits, self.builder.mul(j, I64(4))), maths.many(FLOAT))
-        return Value(maths, self.builder.fpext(found, maths.number))
+        return read(maths, nth(self.builder, logits, j, 4), 4)
 
     def normalise(self, numbers: Any, total: Value) -> None:
         """Divide numbers by their sum."""
@@ -137,7 +121,7 @@ def _emit_keep(module: Any) -> Any:
     settle = _emit_settle(module)
     function, builder, (p, V, count, mass) = define(module, "keep", [I64, I64, I64, DOUBLE])
     numbers, one = _Numbers(builder, V), Maths(builder, 1, double=True)
-    kept = numbers.at(p, V)
+    kept = nth(builder, p, V, 8)
     numbers.each(lambda m, j: numbers.write(m.constant(0), kept, j))
     turns = loop(builder, I64(0), count, 1, [one.constant(math.inf).ir, I64(-1), one.constant(0).ir])
     with turns:
@@ -183,7 +167,7 @@ def _emit_settle(module: Any) -> Any:
     """Emit the function that takes what was kept behind p (V,) as p, and normalises it."""
     function, builder, (p, V) = define(module, "settle", [I64, I64])
     numbers = _Numbers(builder, V)
-    kept = numbers.at(p, V)
+    kept = nth(builder, p, V, 8)
     numbers.normalise(p, numbers.total(lambda m, j: numbers.write(numbers.read(m, kept, j), p, j)))
     builder.ret_void()
     return function

@@ -43,10 +43,9 @@ LINES = (*LINES, "head", "head scale", "bias", "past", "direct")
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent
-SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "graph", "lookups", "objects", "passes", "processor", "products")
-SOURCES = (*SOURCES, "rounding", "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm")
-SOURCES = (*SOURCES, "decoding/weights")
-SOURCES = (*SOURCES, "../cells/operation", "../cells/ops", "../text/contexts")
+SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "emitting", "graph", "lookups", "objects", "passes", "processor")
+SOURCES = (*SOURCES, "products", "rounding", "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm")
+SOURCES = (*SOURCES, "decoding/weights", "../cells/operation", "../cells/ops", "../text/contexts")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 
 

@@ -3,15 +3,12 @@
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-
-from charrnn.compiler.arithmetic import I16, I64, Maths, Value, define, in_parts
+from charrnn.compiler.arithmetic import Maths, read, registers, write
 from charrnn.compiler.decoding.draw import emit_choose, emit_cost
 from charrnn.compiler.decoding.driver import LINE, Driver
+from charrnn.compiler.emitting import DOUBLE, I16, I64, define, load, loop, nth, store
 from charrnn.compiler.lookups import emit_rows
 from charrnn.compiler.objects import new_module
-from charrnn.compiler.products import FLOAT, load, loop, store
-from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import INDEX, Y
 from charrnn.compiler.stages import COLUMNS, Stages, entry, row_of
 
@@ -52,13 +49,13 @@ class _Emitter:
             (given_at, given_row), (drawn_at, drawn_row) = given(n, FIRST), drawn(n, FIRST)
             some = loop(builder, first, end, 1, [I64(0)])
             with some as r:
-                id_ = load(builder, builder.add(given_at, builder.mul(r, given_row)), I64)
-                store(builder, id_, builder.add(drawn_at, builder.mul(r, drawn_row)))
+                id_ = load(builder, nth(builder, given_at, r, given_row), I64)
+                store(builder, id_, nth(builder, drawn_at, r, drawn_row))
                 some.carry([builder.or_(some.carried[0], id_)])
             with builder.if_then(builder.icmp_signed("<", some.carried[0], I64(0))):
                 self._emit_score(builder, table, first, end)
             with loop(builder, first, end, 1) as r:
-                at = builder.add(drawn_at, builder.mul(r, drawn_row))
+                at = nth(builder, drawn_at, r, drawn_row)
                 with builder.if_then(builder.icmp_signed("<", load(builder, at, I64), I64(0))):
                     store(builder, self._emit_draw(builder, table, n, first, r), at)
                 id_, (next_at, _) = load(builder, at, I64), row_of(builder, table, ids, I64(0), r)
@@ -79,7 +76,7 @@ class _Emitter:
         maths = Maths(builder, self.driver.form.processor.vector_bytes // self.size, self.size == 8)
         y, y_row = row_of(builder, table, self.driver.line(len(self.functions) - 1, Y), I64(0), first)
         with loop(builder, I64(0), builder.sub(end, first), 1) as r:
-            a, b = builder.add(y, builder.mul(r, y_row)), builder.add(to, builder.mul(r, to_row))
+            a, b = nth(builder, y, r, y_row), nth(builder, to, r, to_row)
             with loop(builder, I64(0), y_row, maths.lanes * self.size) as at:
                 write(maths, read(maths, builder.add(a, at), self.size), builder.add(b, at), self.size)
 
@@ -95,7 +92,7 @@ class _Emitter:
         maths = Maths(builder, self.driver.form.lanes, self.size == 8)
         row = builder.mul(panels, I64(self.driver.form.panel * self.size))
         with loop(builder, I64(0), builder.sub(end, first), 1) as r:
-            to = builder.add(logits[0], builder.mul(r, logits[1]))
+            to = nth(builder, logits[0], r, logits[1])
             with loop(builder, I64(0), row, maths.lanes * self.size) as j:
                 at, b = builder.add(to, j), read(maths, builder.add(bias, j), self.size)
                 write(maths, read(maths, at, self.size) + b, at, self.size)
@@ -115,19 +112,12 @@ class _Emitter:
         past, _ = row_of(builder, table, LINE["past"], FIRST, r)
         start, row_bytes = builder.add(first_id, columns), builder.mul(columns, I64(4))
         ids = [load(builder, builder.add(past, I64(8 * n)), I64) for n in range(self.driver.direct)]
-        found = [builder.add(tables, builder.mul(row, row_bytes)) for row in emit_rows(builder, ids, start, rows)]
-        to = builder.add(logits, builder.mul(first_id, I64(self.size)))
-        lanes = self.driver.form.processor.vector_bytes // self.size
-        for maths, begin, end in in_parts(builder, columns, lanes, self.size == 8):
-            with loop(builder, begin, end, maths.lanes) as j:
-                said = [self._number(maths, builder.add(row, builder.mul(j, I64(4)))) for row in found]
-                at = builder.add(to, builder.mul(j, I64(self.size)))
-                write(maths, read(maths, at, self.size) + sum(said[1:], said[0]), at, self.size)
-
-    def _number(self, maths: Maths, at: Any) -> Value:
-        """Emit the load of float32 numbers, as wide as the arithmetic."""
-        numbers = load(maths.builder, at, maths.many(FLOAT))
-        return Value(maths, maths.builder.fpext(numbers, maths.number) if maths.double else numbers)
+        found = [nth(builder, tables, row, row_bytes) for row in emit_rows(builder, ids, start, rows)]
+        to = nth(builder, logits, first_id, self.size)
+        for maths, j in registers(builder, columns, self.size == 8):
+            said = [read(maths, nth(builder, row, j, 4), 4) for row in found]
+            at = nth(builder, to, j, self.size)
+            write(maths, read(maths, at, self.size) + sum(said[1:], said[0]), at, self.size)
 
     def _emit_draw(self, builder: Any, table: Any, n: Any, first: Any, r: Any) -> Any:
         """Emit the draw of an id for row r in step n; return it."""
@@ -137,12 +127,12 @@ class _Emitter:
 
         V, position_at = entry(builder, table, LINE["allowed"], 2), at("position", r)
         position, logits = load(builder, position_at, I64), at("logits", r)
-        u = load(builder, at("us", r, n), ir.DoubleType())
+        u = load(builder, at("us", r, n), DOUBLE)
         allowed, filters, numbers = at("allowed", position), at("filters", r), at("numbers", first)
         id_ = builder.call(self.choose, [logits, V, allowed, filters, u, numbers])
         is_id = builder.icmp_signed(">=", id_, I64(0))
         with builder.if_then(is_id):
-            following = builder.add(at("following", position), builder.mul(id_, I64(2)))
+            following = nth(builder, at("following", position), id_, 2)
             store(builder, builder.sext(load(builder, following, I16), I64), position_at)
         with builder.if_then(builder.icmp_signed("!=", entry(builder, table, LINE["costs"], 0), NOWHERE)):
             of = builder.select(is_id, id_, I64(0))

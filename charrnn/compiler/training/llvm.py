@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from charrnn.compiler.arithmetic import I64, Maths, define
+from charrnn.compiler.arithmetic import Maths, read, write
+from charrnn.compiler.emitting import I64, define, load, loop, nth
 from charrnn.compiler.objects import compiled, new_module
-from charrnn.compiler.products import load, loop
-from charrnn.compiler.rounding import read, write
 from charrnn.compiler.schedule import Plan, Way
 from charrnn.compiler.stages import Stages
 from charrnn.compiler.training.products import form
@@ -65,14 +64,14 @@ class Machine(Stages):
         size, sum_size = 2 if self.dtype == torch.bfloat16 else 8 if self.double else 4, 8 if self.double else 4
         lanes = self.form.processor.vector_bytes // sum_size
         with loop(builder, I64(0), n, 1) as r:
-            row = builder.add(rows, builder.mul(r, row_bytes))
-            to = load(builder, builder.add(index, builder.mul(r, I64(8))), I64)
-            sum_ = builder.add(sums, builder.mul(to, sum_bytes))
+            row = nth(builder, rows, r, row_bytes)
+            to = load(builder, nth(builder, index, r, 8), I64)
+            sum_ = nth(builder, sums, to, sum_bytes)
             whole = builder.add(first, builder.and_(builder.sub(end, first), I64(-lanes)))
             for step, begin, stop in ((lanes, first, whole), (1, whole, end)):
                 maths = Maths(builder, step, self.double)
                 with loop(builder, begin, stop, step) as j:
-                    at = builder.add(sum_, builder.mul(j, I64(sum_size)))
-                    value = read(maths, builder.add(row, builder.mul(j, I64(size))), size)
+                    at = nth(builder, sum_, j, sum_size)
+                    value = read(maths, nth(builder, row, j, size), size)
                     write(maths, value + read(maths, at, sum_size), at, sum_size)
         builder.ret_void()

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from charrnn.compiler import cache as disk
-from charrnn.compiler.arithmetic import I32, I64, Maths, Value, define, in_parts
+from charrnn.compiler.arithmetic import Maths, Value, read, reduced, registers, write
+from charrnn.compiler.emitting import CACHE_LINE, FLOAT, I32, I64, define, load, loop, nth, prefetch, store
 from charrnn.compiler.lookups import emit_rows
 from charrnn.compiler.objects import compiled, new_module
-from charrnn.compiler.processor import processor
-from charrnn.compiler.products import CACHE_LINE, FLOAT, load, loop, prefetch, store
-from charrnn.compiler.rounding import read, write
 from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.errors import WrongCodeWarning
 from charrnn.text import contexts
@@ -176,10 +174,6 @@ def _source(N: int) -> str:
     return str(module)
 
 
-def _at(builder: Any, base: Any, i: Any, size: Any) -> Any:
-    return builder.add(base, builder.mul(i, size if hasattr(size, "type") else I64(size)))
-
-
 def _ask(builder: Any, row: Any, row_bytes: Any) -> None:
     """Emit a prefetch of a row."""
     with loop(builder, I64(0), row_bytes, CACHE_LINE) as at:
@@ -189,20 +183,19 @@ def _ask(builder: Any, row: Any, row_bytes: Any) -> None:
 
 def _emit_read(module: Any, N: int) -> None:
     _, builder, (table, ids, before, shares, rows, sums, T, B, C, start, R) = define(module, "read", [I64] * 11)
-    row_bytes, lanes = builder.mul(C, I64(4)), processor().vector_bytes // 4
-    one, places = Maths(builder, 1), builder.mul(T, B)
+    row_bytes, one, places = builder.mul(C, I64(4)), Maths(builder, 1), builder.mul(T, B)
 
     def row_at(n: int, place: Any) -> Any:
-        return _at(builder, rows, builder.add(builder.mul(I64(n), places), place), 8)
+        return nth(builder, rows, builder.add(builder.mul(I64(n), places), place), 8)
 
     with loop(builder, I64(0), T, 1) as t, loop(builder, I64(0), B, 1) as b:
         place, past = builder.add(builder.mul(t, B), b), []
         for n in range(N):
-            at = _at(builder, ids, builder.sub(place, builder.mul(I64(n), B)), 8)
+            at = nth(builder, ids, builder.sub(place, builder.mul(I64(n), B)), 8)
             if n:
                 older = builder.add(builder.mul(b, I64(N - 1)), builder.add(t, I64(N - 1 - n)))
                 is_inside = builder.icmp_signed(">=", t, I64(n))
-                at = builder.select(is_inside, at, _at(builder, before, older, 8))
+                at = builder.select(is_inside, at, nth(builder, before, older, 8))
             past.append(load(builder, at, I64))
         for n, row in enumerate(emit_rows(builder, past, start, R)):
             store(builder, row, row_at(n, place))
@@ -210,19 +203,18 @@ def _emit_read(module: Any, N: int) -> None:
         next_place = builder.add(place, I64(AHEAD))
         with builder.if_then(builder.icmp_signed("<", next_place, places)):
             for n in range(N):
-                _ask(builder, _at(builder, table, load(builder, row_at(n, next_place), I64), row_bytes), row_bytes)
+                _ask(builder, nth(builder, table, load(builder, row_at(n, next_place), I64), row_bytes), row_bytes)
         b, factors, at_rows = builder.urem(place, B), [], []
         for n in range(N):
-            share = _at(builder, shares, builder.add(builder.mul(I64(n), B), b), 4)
+            share = nth(builder, shares, builder.add(builder.mul(I64(n), B), b), 4)
             factors.append(read(one, share, 4))
-            at_rows.append(_at(builder, table, load(builder, row_at(n, place), I64), row_bytes))
-        to = _at(builder, sums, place, row_bytes)
-        for maths, begin, end in in_parts(builder, C, lanes):
-            with loop(builder, begin, end, maths.lanes) as j:
-                total = maths.constant(0)
-                for row, factor in zip(at_rows, factors, strict=True):
-                    total = total + read(maths, _at(builder, row, j, 4), 4) * maths.splat(factor)
-                write(maths, total, _at(builder, to, j, 4), 4)
+            at_rows.append(nth(builder, table, load(builder, row_at(n, place), I64), row_bytes))
+        to = nth(builder, sums, place, row_bytes)
+        for maths, j in registers(builder, C):
+            total = maths.constant(0)
+            for row, factor in zip(at_rows, factors, strict=True):
+                total = total + read(maths, nth(builder, row, j, 4), 4) * maths.splat(factor)
+            write(maths, total, nth(builder, to, j, 4), 4)
     builder.ret_void()
 
 
@@ -231,8 +223,7 @@ def _emit_learn(module: Any) -> None:
     _, builder, (weight, squares, rows, gradients, shares, slots, found, sums, tables, T, B, C, rate, small) = define(
         module, "learn", kinds
     )
-    row_bytes, lanes = builder.mul(C, I64(4)), processor().vector_bytes // 4
-    one, places = Maths(builder, 1), builder.mul(T, B)
+    row_bytes, one, places = builder.mul(C, I64(4)), Maths(builder, 1), builder.mul(T, B)
     of_tables = loop(builder, I64(0), tables, 1, [I64(0)])
     with of_tables as n:  # add up what is of one row
         of_places = loop(builder, I64(0), places, 1, [of_tables.carried[0]])
@@ -241,52 +232,45 @@ def _emit_learn(module: Any) -> None:
             at = builder.add(builder.mul(n, places), p)
             later = builder.add(at, I64(AHEAD))
             with builder.if_then(builder.icmp_signed("<", later, builder.mul(tables, places))):
-                prefetch(builder, _at(builder, slots, load(builder, _at(builder, rows, later, 8), I64), 4))
-            row = load(builder, _at(builder, rows, at, 8), I64)
-            slot_at = _at(builder, slots, row, 4)
+                prefetch(builder, nth(builder, slots, load(builder, nth(builder, rows, later, 8), I64), 4))
+            row = load(builder, nth(builder, rows, at, 8), I64)
+            slot_at = nth(builder, slots, row, 4)
             known = builder.zext(load(builder, slot_at, I32), I64)
             is_new = builder.icmp_signed("==", known, I64(0))
             slot = builder.select(is_new, count, builder.sub(known, I64(1)))
             after = builder.select(is_new, builder.add(count, I64(1)), count)
             with builder.if_then(is_new):
                 store(builder, builder.trunc(after, I32), slot_at)
-                store(builder, row, _at(builder, found, slot, 8))
+                store(builder, row, nth(builder, found, slot, 8))
             b = builder.urem(p, B)
-            share = read(one, _at(builder, shares, builder.add(builder.mul(n, B), b), 4), 4)
-            own, to = _at(builder, gradients, p, row_bytes), _at(builder, sums, slot, row_bytes)
-            for maths, begin, end in in_parts(builder, C, lanes):
-                with loop(builder, begin, end, maths.lanes) as j:
-                    value = read(maths, _at(builder, own, j, 4), 4) * maths.splat(share)
-                    sum_at = _at(builder, to, j, 4)
-                    # Where nothing was added before, there may be any number, but it is not taken.
-                    total = builder.select(is_new, value.ir, (value + read(maths, sum_at, 4)).ir)
-                    write(maths, Value(maths, total), sum_at, 4)
+            share = read(one, nth(builder, shares, builder.add(builder.mul(n, B), b), 4), 4)
+            own, to = nth(builder, gradients, p, row_bytes), nth(builder, sums, slot, row_bytes)
+            for maths, j in registers(builder, C):
+                value, sum_at = read(maths, nth(builder, own, j, 4), 4) * maths.splat(share), nth(builder, to, j, 4)
+                # Where nothing was added before, there may be any number, but it is not taken.
+                write(maths, maths.choose(is_new, value, value + read(maths, sum_at, 4)), sum_at, 4)
             of_places.carry([after])
         of_tables.carry([of_places.carried[0]])
     count = of_tables.carried[0]
     with loop(builder, I64(0), count, 1) as slot:
         later = builder.add(slot, I64(AHEAD))
         with builder.if_then(builder.icmp_signed("<", later, count)):
-            next_row = load(builder, _at(builder, found, later, 8), I64)
-            prefetch(builder, _at(builder, squares, next_row, 4))
-            _ask(builder, _at(builder, weight, next_row, row_bytes), row_bytes)
-        row, own = load(builder, _at(builder, found, slot, 8), I64), _at(builder, sums, slot, row_bytes)
-        store(builder, I32(0), _at(builder, slots, row, 4))
-        total = one.constant(0)
-        for maths, begin, end in in_parts(builder, C, lanes):
-            squared = loop(builder, begin, end, maths.lanes, [maths.constant(0).ir])
-            with squared as j:
-                value = read(maths, _at(builder, own, j, 4), 4)
-                squared.carry([(Value(maths, squared.carried[0]) + value * value).ir])
-            total = total + maths.reduce("total", Value(maths, squared.carried[0]))
-        square_at = _at(builder, squares, row, 4)
+            next_row = load(builder, nth(builder, found, later, 8), I64)
+            prefetch(builder, nth(builder, squares, next_row, 4))
+            _ask(builder, nth(builder, weight, next_row, row_bytes), row_bytes)
+        row, own = load(builder, nth(builder, found, slot, 8), I64), nth(builder, sums, slot, row_bytes)
+        store(builder, I32(0), nth(builder, slots, row, 4))
+
+        def square(maths: Maths, j: Any, own: Any = own) -> Value:
+            value = read(maths, nth(builder, own, j, 4), 4)
+            return value * value
+
+        total, square_at = reduced(builder, C, "total", 0, square), nth(builder, squares, row, 4)
         sum_ = read(one, square_at, 4) + total / Value(one, builder.sitofp(C, FLOAT))
         write(one, sum_, square_at, 4)
         change = Value(one, rate) / (one.intrinsic("sqrt", sum_) + Value(one, small))
-        to = _at(builder, weight, row, row_bytes)
-        for maths, begin, end in in_parts(builder, C, lanes):
-            with loop(builder, begin, end, maths.lanes) as j:
-                less = read(maths, _at(builder, own, j, 4), 4) * maths.splat(change)
-                at = _at(builder, to, j, 4)
-                write(maths, read(maths, at, 4) - less, at, 4)
+        to = nth(builder, weight, row, row_bytes)
+        for maths, j in registers(builder, C):
+            less, at = read(maths, nth(builder, own, j, 4), 4) * maths.splat(change), nth(builder, to, j, 4)
+            write(maths, read(maths, at, 4) - less, at, 4)
     builder.ret_void()

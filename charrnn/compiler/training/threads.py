@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from charrnn.compiler.arithmetic import I64
 from charrnn.compiler.cache import Code
+from charrnn.compiler.emitting import I64, VOID
 from charrnn.compiler.objects import compiled, new_module
 from charrnn.compiler.training.openmp import gomp_parallel
 
@@ -60,7 +60,7 @@ def _worker() -> Code:
     are taken one by one because a team may be smaller than was asked for.
     """
     module = new_module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64.as_pointer()]), "work")
+    function = ir.Function(module, ir.FunctionType(VOID, [I64.as_pointer()]), "work")
     (task,) = function.args
     entry, take, call, done = (function.append_basic_block(name) for name in ("entry", "take", "call", "done"))
     builder = ir.IRBuilder(entry)
@@ -74,7 +74,7 @@ def _worker() -> Code:
     builder.cbranch(builder.icmp_signed("<", i, number(I64(1))), call, done)
     builder.position_at_end(call)
     first = builder.add(builder.mul(i, I64(len(PART))), I64(3))
-    kind = ir.FunctionType(ir.VoidType(), [I64] * len(PART)).as_pointer()
+    kind = ir.FunctionType(VOID, [I64] * len(PART)).as_pointer()
     arguments = [number(builder.add(first, I64(k))) for k in range(len(PART))]
     builder.call(builder.inttoptr(number(I64(2)), kind), arguments)
     builder.branch(take)
