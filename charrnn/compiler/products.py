@@ -42,6 +42,9 @@ AHEAD = 2048  # bytes between what is multiplied and what is prefetched: docs/re
 # What is multiplied. float64 and float32: both factors. pairs: bf16 numbers of both, two rows of B side by side. bf16:
 # float32 numbers of A, bf16 ones of B in such pairs. int8: whole numbers, of A int16 ones, in pairs too.
 Kind = Literal["float64", "float32", "pairs", "bf16", "int8"]
+# Of each kind: what sums are, what is loaded of B, and the bytes that a step takes of a row of A.
+NUMBERS = {"float64": (DOUBLE, DOUBLE, 8), "float32": (FLOAT, FLOAT, 4), "pairs": (FLOAT, I32, 4)}
+NUMBERS |= {"bf16": (FLOAT, I32, 8), "int8": (I32, I16, 4)}
 
 
 @dataclass(frozen=True)
@@ -185,11 +188,9 @@ class Form:
 
         halves: which numbers of bf16 pairs are summed, each apart, as one sum would wait for its last product.
         """
-        number = {"float64": DOUBLE, "int8": I32}.get(self.kind, FLOAT)
+        number, word, a_bytes = NUMBERS[self.kind]
         zero = ir.Constant(ir.VectorType(number, self.lanes), [0] * self.lanes)
-        word = {"float64": DOUBLE, "float32": FLOAT, "int8": I16}.get(self.kind, I32)
-        words, a_bytes = ir.VectorType(word, self.lanes), 8 if self.kind in ("float64", "bf16") else 4
-        size = self.lanes * size_of(words)
+        words, size = ir.VectorType(word, self.lanes), self.lanes * size_of(word)
         steps = loop(builder, first, end, 1, [zero] * (len(starts) * self.registers * len(halves)))
         with steps as k:
             b_at = nth(builder, B, k, self.tiles * self.registers * size)

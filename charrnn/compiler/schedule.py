@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from charrnn.compiler.training.derivative import Derivative
 
 Outer = Literal["x", "y", "dy", "dx", "state", "dstate", "vector", "dvector"]
-Kind = (
-    Outer
-    | Literal["left", "dout", "out", "packed", "saved", "between", "scratch", "index", "scale", "rounded", "steps"]
-)
+OfProduct = Literal["left", "dout", "out", "packed", "scale"]
+Kind = Outer | OfProduct | Literal["saved", "between", "scratch", "index", "rounded", "steps"]
 Slots = Literal["history", "state", "turns", "one", "rows", "fixed"]
 Stored = dict[Node, tuple[Node, int]]  # of results, the load that reads each, and the stage that stores it
 CHEAP = 3  # so many operations are recomputed in a later stage rather than stored

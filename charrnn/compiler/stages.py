@@ -138,10 +138,8 @@ class _Kernel:
         lines = self.stages.plan.lines
         for buffer, shift in sorted(used, key=lambda each: (lines[each[0]], each[1])):  # the same code every time
             t = I64(0) if self._looked_up(buffer) else builder.add(self.t, I64(shift))
-            self.bases[buffer, shift] = (
-                slot(builder, self.table, lines[buffer], t),
-                entry(builder, self.table, lines[buffer], 2),
-            )
+            base = slot(builder, self.table, lines[buffer], t)
+            self.bases[buffer, shift] = base, entry(builder, self.table, lines[buffer], 2)
         with loop(builder, self.first, self.end, 1) as r:
             for (buffer, shift), (base, row_bytes) in self.bases.items():
                 row = r
@@ -165,9 +163,8 @@ class _Kernel:
         return buffer in self.stages.plan.buffers and self.stages.plan.buffers[buffer].slots == "rows"
 
     def _emit_blocks(self, width: int, of: Pass) -> None:
-        lanes = (
-            1 if self.stages.double else self.stages.form.processor.vector_bytes // 4
-        )  # float64 calls the C library, number by number
+        # float64 calls the C library, number by number.
+        lanes = 1 if self.stages.double else self.stages.form.lanes
         whole = width // lanes * lanes
         for step, begin, end in ((lanes, 0, whole), (width - whole, whole, width)):  # the rest is a shorter vector
             if begin == end:

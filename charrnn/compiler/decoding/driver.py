@@ -26,20 +26,8 @@ if TYPE_CHECKING:
 # follow, a row for each of its states; position: in which of them each row is. numbers: room for a draw; who computes
 # some rows uses the first one's. head: in the second column, how many panels it has. past: the last ids of each row,
 # the newest first. direct: tables of direct connections; then columns, the first id that has one, rows of each table.
-LINES: tuple[str, ...] = (
-    "given",
-    "us",
-    "drawn",
-    "costs",
-    "outputs",
-    "logits",
-    "position",
-    "filters",
-    "numbers",
-    "following",
-    "allowed",
-)
-LINES = (*LINES, "head", "head scale", "bias", "past", "direct")
+LINES = ["given", "us", "drawn", "costs", "outputs", "logits", "position", "filters", "numbers", "following", "allowed"]
+LINES += ["head", "head_scale", "bias", "past", "direct"]
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent

@@ -85,7 +85,7 @@ class _Emitter:
         top = len(self.functions) - 1
         y = row_of(builder, table, self.driver.line(top, Y), I64(0), first)
         logits = row_of(builder, table, LINE["logits"], I64(0), first)
-        matrix = [entry(builder, table, LINE[name], 0) for name in ("head", "head scale")]
+        matrix = [entry(builder, table, LINE[name], 0) for name in ("head", "head_scale")]
         own = builder.add(table, I64(8 * COLUMNS * self.driver.first_line(top)))
         panels, bias = entry(builder, table, LINE["head"], 1), entry(builder, table, LINE["bias"], 0)
         self.stages[top].multiply(builder, own, (first, end), y, self.driver.hidden, matrix, logits, panels)

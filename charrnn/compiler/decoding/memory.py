@@ -62,7 +62,7 @@ class Weights:
                 if isinstance(place.which, tuple):
                     keep(driver.line(layer, place), aligned(part(layer, place.which).astype(driver.real)))
         self.panels = driver.form.panels(self.V)
-        for name, array in zip(("head", "head scale"), pack(head, driver.form), strict=False):
+        for name, array in zip(("head", "head_scale"), pack(head, driver.form), strict=False):
             keep(LINE[name], array)
         keep(LINE["bias"], aligned(np.pad(bias.astype(driver.real), (0, self.panels * driver.form.panel - self.V))))
         self.table[LINE["head"], 1] = self.panels
