@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -207,13 +207,14 @@ class Rows(SideBySide):
         size = -(-n // self._cores)
         parts = [(first, min(first + size, n)) for first in range(0, n, size)]
         self._given[:n] = -1
-        self._us[:n] = self._random[np.arange(n)[:, None], self._next[:n, None] + np.arange(STEPS)]
-        lengths: dict[int, int] = {}
+        lengths = np.zeros(n, np.int64)  # of what is given: no number is needed to draw it with
         for r, row in enumerate(rows):
             if len(row.given):
-                taken, first = row.takes(STEPS), int(self._next[r])
-                k = lengths[r] = len(taken)
-                self._given[r, :k], self._us[r, k:] = taken, self._random[r, first : first + STEPS - k]
+                taken = row.takes(STEPS)
+                lengths[r] = len(taken)
+                self._given[r, : len(taken)] = taken
+        first = self._next[:n] - lengths
+        self._us[:n] = self._random[np.arange(n)[:, None], first[:, None] + np.arange(STEPS)]
         others = [self._pool.submit(self._move_part, *part, lengths) for part in parts[1:]]
         try:
             self._move_part(*parts[0], lengths)
@@ -222,16 +223,15 @@ class Rows(SideBySide):
                 wait(others)  # nobody changes rows that move
         for each in others:
             each.result()
-        self._next[:n] += STEPS
-        for r, k in lengths.items():
-            self._next[r] -= k
+        self._next[:n] = first + STEPS
         for r in np.flatnonzero(self._next[:n] > AHEAD - STEPS).tolist():
             self._draw_ahead(r)
         ids = self._drawn[:n].tolist()
         costs = self._costs[:n].tolist() if self._with_costs else itertools.repeat([])
         for row, own, nats in zip(rows, ids, costs, strict=False):
             row.ids, row.costs = own, nats
-        for r, k in lengths.items():
+        for r in np.flatnonzero(lengths).tolist():
+            k = lengths[r]
             rows[r].ids, rows[r].costs = rows[r].ids[k:], rows[r].costs[k:]
 
     def _draw_ahead(self, r: int) -> None:
@@ -242,9 +242,9 @@ class Rows(SideBySide):
         self._rows[r].source.random(out=numbers[left:])
         self._next[r] = 0
 
-    def _move_part(self, first: int, end: int, read: Mapping[int, int]) -> None:
-        """Move the rows from..to on. read: how many ids are given, of those rows that are given any."""
-        noting = [(r, read.get(r, 0), self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
+    def _move_part(self, first: int, end: int, read: NDArray[np.int64]) -> None:
+        """Move the rows from..to on. read: how many ids each is given."""
+        noting = [(r, int(read[r]), self._rows[r]) for r in range(first, end) if self._rows[r].is_noting]
         if not noting:
             self._weights.run(self._work.address, 0, 0, STEPS, first, end, 0)
             return
