@@ -3,7 +3,6 @@
 A limit is the best that anything does here: torch or the compiled code of this package, whichever is faster.
 """
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -88,7 +87,7 @@ def _plain_read() -> Any:
     total = reduce(builder.add, over.carried)
     store(builder, reduce(builder.add, [builder.extract_element(total, I64(i)) for i in range(register.lanes)]), to)
     builder.ret_void()
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(compiled(str(module)).address("read"))
+    return compiled(str(module)).function("read", 4)
 
 
 @cache
@@ -108,7 +107,7 @@ def _product_of_a_row(dtype: str) -> Any:
     scales = others if dtype == "int8" else []
     builder.call(product, [x, I64(0), panels, y, I64(0), I64(1), steps, count, *scales])
     builder.ret_void()
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(compiled(str(module)).address("read"))
+    return compiled(str(module)).function("read", 7)
 
 
 def panel_reader(size: int, dtype: str) -> Work:

@@ -13,6 +13,7 @@ Code that is loaded is run. So a file must be this user's own, where nobody else
 SHA-256: a damaged object file would end the process. It is compiled anew, and that is said.
 """
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -63,6 +64,10 @@ class Code:
     def address(self, function: str) -> int:
         """Return where a function begins."""
         return int(self.engine.get_function_address(function))
+
+    def function(self, name: str, whole: int, real: int = 0) -> Callable[..., None]:
+        """Return a function of so many whole numbers, and then of so many float32 ones, as Python calls it."""
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * whole, *[ctypes.c_float] * real)(self.address(name))
 
 
 def folder() -> Path:

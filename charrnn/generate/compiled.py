@@ -1,6 +1,6 @@
 """The equations compiled: next-character logits and whole completions without torch, and without Python in the loop."""
 
-import ctypes
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -60,7 +60,7 @@ def prepare(architecture: Architecture, kept: str = "float32", rows: bool = Fals
 def load(driver: Driver) -> tuple[Run, cache.Code]:
     """Return the compiled `run` of a driver, as `charrnn.compiler.decoding.llvm` says, and the code that it is in."""
     code = cache.code(driver.description, drivers.made_by(), lambda: _compiled(driver))
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(code.address("run")), code
+    return code.function("run", 7), code
 
 
 def _compiled(driver: Driver) -> bytes:
@@ -171,7 +171,7 @@ class CompiledDecoder(Decoder):
         work.give(tokenizer.allowed, tokenizer.next_state)
         work.array(LINE["filters"], np.float64)[0, 0] = filters(sampling, self.architecture.vocabulary)
         self._call(work, np.array([primed.last]))
-        for n in self._chunks():
+        for n in itertools.chain(CHUNKS, itertools.repeat(CHUNKS[-1])):
             drawn, costs = np.empty(n, np.int64), np.empty(n)
             self._call(work, NOT_GIVEN[:n], us=us.random(n), drawn=drawn, costs=costs)
             yield from zip(drawn.tolist(), costs.tolist(), strict=True)
@@ -201,12 +201,6 @@ class CompiledDecoder(Decoder):
             top = logits.max(axis=1)
             target = logits[np.arange(len(logits)), ids[i : i + WINDOW]]
             yield np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - target
-
-    @staticmethod
-    def _chunks() -> Iterator[int]:
-        yield from CHUNKS
-        while True:
-            yield CHUNKS[-1]
 
     def _call(self, work: Workspace, ids: NDArray[Any], scores: bool = False, **arrays: NDArray[Any]) -> None:
         """Read ids (N,), and draw where there are -1.

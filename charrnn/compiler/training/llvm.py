@@ -4,7 +4,6 @@ One call runs some rows through all time steps, products and all. Rows do not de
 out and never wait, and the result does not depend on how many threads there are.
 """
 
-import ctypes
 from typing import Any
 
 import torch
@@ -32,8 +31,8 @@ class Machine(Stages):
             self._emit_way(name, way)
         self._emit_add_rows()
         self.code = compiled(str(self.module))
-        self.forward, self.backward, add_rows = map(self.code.address, ("forward", "backward", "add_rows"))
-        self.add_rows = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(add_rows)
+        self.forward, self.backward = self.code.address("forward"), self.code.address("backward")
+        self.add_rows = self.code.function("add_rows", 8)
 
     # The loop over time
 

@@ -6,7 +6,6 @@ a row are added up first, in the order in which they come; then each row is chan
     s <- s + mean of g^2        w <- w - rate g / (sqrt(s) + small)
 """
 
-import ctypes
 import threading
 import warnings
 from functools import cache
@@ -38,12 +37,18 @@ def look_up(
     table: (N R, C). before: the last N - 1 ids before the window, (B, N - 1). shares: (N, B), what the rows of a table
     are multiplied by; None: by 1. start: the id of the start token.
     """
+    code = _code(before.shape[1] + 1) if _is_plain(table) else None
+    if code is not None:
+        return _read(code, table, ids, before, shares, start, R)
+    rows = contexts.rows_of_window(ids, before, start, R, torch)
+    found = torch.nn.functional.embedding(rows, table.detach())
+    return rows, (found if shares is None else found * shares[:, None, :, None]).sum(dim=0)
+
+
+def _read(
+    code: "_Code", table: Tensor, ids: Tensor, before: Tensor, shares: Tensor | None, start: int, R: int
+) -> tuple[Tensor, Tensor]:
     N, (T, B), C = before.shape[1] + 1, ids.shape, table.shape[1]
-    code = _code(N) if _is_plain(table) else None
-    if code is None:
-        rows = contexts.rows_of_window(ids, before, start, R, torch)
-        found = torch.nn.functional.embedding(rows, table.detach())
-        return rows, (found if shares is None else found * shares[:, None, :, None]).sum(dim=0)
     rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
     shares = torch.ones(N, B) if shares is None else shares.contiguous()
     given = table, ids.contiguous(), before.contiguous(), shares, rows, summed
@@ -67,9 +72,8 @@ def step(weight: Tensor, gradient: Tensor | RowGradient, squares: Tensor, rate: 
     if isinstance(gradient, Tensor):
         rows, values = gradient._indices()[0], gradient._values()
         gradient = RowGradient(rows[None, :, None], None, values[:, None])
-    code = (
-        _code(len(gradient.rows)) if _is_plain(weight) and _is_plain(squares) and _is_plain(gradient.of_sum) else None
-    )
+    are_plain = _is_plain(weight) and _is_plain(squares) and _is_plain(gradient.of_sum)
+    code = _code(len(gradient.rows)) if are_plain else None
     if code is None:
         rows, values = gradient.flat()
         by_torch(weight, rows, values, squares, rate, small)
@@ -100,12 +104,11 @@ def _learn(code: "_Code", weight: Tensor, gradient: RowGradient, squares: Tensor
 
 def _room(rows: int, read: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return room for a step of this thread: a zero for each row, which the code leaves so; row numbers; sums."""
-    held = getattr(_scratch, "room", None)
+    held: tuple[Tensor, Tensor, Tensor] | None = getattr(_scratch, "room", None)
     if held is None or len(held[0]) < rows or len(held[1]) < read or held[2].numel() < read * columns:
         held = torch.zeros(rows, dtype=torch.int32), torch.empty(read, dtype=torch.int64), torch.empty(read * columns)
         _scratch.room = held
-    result: tuple[Tensor, Tensor, Tensor] = held
-    return result
+    return held
 
 
 class _Code(NamedTuple):
@@ -120,14 +123,12 @@ def _code(N: int) -> _Code | None:
     """Return the functions for N tables, tried when they are new; None, with a warning, where they are wrong here."""
     with _preparing:
         found = compiled(_source(N))
-        whole, real = ctypes.c_int64, ctypes.c_float
-        read_kind, learn_kind = ctypes.CFUNCTYPE(None, *[whole] * 11), ctypes.CFUNCTYPE(None, *[whole] * 12, real, real)
-        code = _Code(read_kind(found.address("read")), learn_kind(found.address("learn")))
-        if not found.is_new:
-            return code
-        if _is_right(code, N):
+        code = _Code(found.function("read", 11), found.function("learn", 12, 2))
+        is_right = not found.is_new or _is_right(code, N)
+        if found.is_new and is_right:
             disk.keep(found)
-            return code
+    if is_right:
+        return code
     warnings.warn(
         "code compiled for direct connections computes something else than torch on this processor: torch computes, "
         "which is slower; please report it with what `charrnn env` prints",
@@ -144,9 +145,7 @@ def _is_right(code: _Code, N: int) -> bool:
     table, squares = torch.randn(N * R, C, generator=draw), torch.rand(N * R, generator=draw)
     ids, before = (torch.randint(start + 1, size, generator=draw) for size in ((T, B), (B, N - 1)))
     shares, of_sum = torch.rand(N, B, generator=draw), torch.randn(T, B, C, generator=draw)
-    rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
-    given = table, ids, before, shares, rows, summed
-    code.read(*(each.data_ptr() for each in given), T, B, C, start, R)
+    rows, summed = _read(code, table, ids, before, shares, start, R)
     expected = contexts.rows_of_window(ids, before, start, R, torch)
     exact = (table[expected] * shares[:, None, :, None]).sum(dim=0)
     ways = [(table.clone(), squares.clone()) for _ in range(2)]
