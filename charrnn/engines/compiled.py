@@ -79,7 +79,7 @@ def _run(machine: Machine, x: Tensor, index: Tensor, state: States, p: Any) -> t
     """
     params = {name: getattr(p, name) for name in p._fields}
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *params.values()))
-    layer = _Layer(machine, list(params), index, training, torch.get_num_threads())
+    layer = _Layer(machine, list(params), index, training)
     y, *last = _Run.apply(layer, x, *state, *params.values())  # type: ignore[no-untyped-call]
     return y, tuple(last)
 
@@ -140,8 +140,8 @@ class _Run(torch.autograd.Function):
 class _Layer:
     """One run of a layer: its buffers from the way forwards to the way back."""
 
-    def __init__(self, machine: Machine, names: list[str], index: Tensor, training: bool, threads: int) -> None:
-        self.machine, self.plan, self.names = machine, machine.trained, names
+    def __init__(self, machine: Machine, names: list[str], index: Tensor, training: bool) -> None:
+        self.machine, self.plan, self.names = machine, machine.plan, names
         self.index, self.training = index.contiguous(), training
         self.T, self.B = index.shape
         self.dtype = machine.dtype
@@ -152,7 +152,7 @@ class _Layer:
         per_step = [p for p in self.equations.products if p.per_step]
         widths = [e.width for p in per_step for e in (*p.left, *p.outputs)]
         self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
-        self.threads = threads
+        self.threads = threads = torch.get_num_threads()
         parts = max(1, min(threads, self.B // MIN_ROWS))
         if parts == threads > 1 and self.B // (PARTS * threads) >= PART_ROWS:  # shorter ones read matrices too often
             parts *= PARTS
@@ -276,8 +276,8 @@ class _Layer:
         self._in_parts(self.machine.backward)
         grads: dict[str, Tensor] = {}
         dx = self._products(grads, needed[0])
-        for (name, k), place in plan.vectors.items():
-            _put(grads, self.params[name], name, k, buffers[place].sum(0))
+        for weight, place in plan.vectors.items():
+            self._put(grads, weight, buffers[place].sum(0))
         before = [buffers[Place("dstate", j)][0].clone() for j in range(len(dstates))]
         self._release(set())
         of_params = ((grads.get(name), param) for name, param in self.params.items())
@@ -295,25 +295,32 @@ class _Layer:
         for product in self.equations.products:
             if (product.number, True) not in self.plan.lefts:
                 continue
-            buffer, column = self.plan.lefts[product.number, True]
-            width = sum(e.width for e in product.outputs)
-            dout = self.buffers[buffer].flatten(0, 1)[:, column : column + width]
+            dout = self._operand(product, True)
             if product.per_step:
-                place, column = self.plan.lefts[product.number, False]
-                K = sum(e.width for e in product.left)
-                left = self.buffers[place][: self.T].flatten(0, 1)[:, column : column + K]
-                _put(grads, self.params[product.weight[0]], *product.weight, left.t() @ dout)
+                self._put(grads, product.weight, self._operand(product, False).t() @ dout)
                 continue
-            matrix = self._matrix(product.weight)
-            if looked_up:
-                dout, x, matrix = self._add_rows(dout), x.to(self.wide), matrix.to(self.wide)
-            else:
-                matrix = matrix.to(self.dtype)
-            _put(grads, self.params[product.weight[0]], *product.weight, x.t() @ dout)
+            dout = self._add_rows(dout) if looked_up else dout
+            self._put(grads, product.weight, x.to(dout.dtype).t() @ dout)
             if dx_needed:
-                share = dout @ matrix.t()
+                share = dout @ self._matrix(product.weight).to(dout.dtype).t()
                 dx = share if dx is None else dx + share
         return dx.to(self.x_dtype) if dx is not None and dx_needed else None
+
+    def _operand(self, product: Product, of_derivative: bool) -> Tensor:
+        """Return the left operand of a product, or of its derivative's, for all steps: (T B, K)."""
+        place, column = self.plan.lefts[product.number, of_derivative]
+        width = sum(e.width for e in (product.outputs if of_derivative else product.left))
+        return self.buffers[place][: self.T].flatten(0, 1)[:, column : column + width]
+
+    def _put(self, grads: dict[str, Tensor], weight: tuple[str, int | None], grad: Tensor) -> None:
+        """Add a derivative, of a whole parameter or of one in a stack."""
+        name, k = weight
+        if k is None:
+            grads[name] = grads[name] + grad if name in grads else grad
+            return
+        if name not in grads:
+            grads[name] = torch.zeros_like(self.params[name])
+        grads[name][k] += grad
 
     def _add_rows(self, rows: Tensor) -> Tensor:
         """(T B, N) summed by the row of x each has read: (R, N), in the same order every time."""
@@ -332,16 +339,6 @@ def _is_of_way(place: Place, forwards: bool) -> bool:
     if place.kind in ("out", "packed", "between"):
         return place.transposed != forwards
     return (place.kind in ("left", "saved", "state", "y", "x", "vector")) == forwards
-
-
-def _put(grads: dict[str, Tensor], param: Tensor, name: str, k: int | None, grad: Tensor) -> None:
-    """Add a derivative, of a whole parameter or of one in a stack."""
-    if k is None:
-        grads[name] = grads[name] + grad if name in grads else grad
-    else:
-        if name not in grads:
-            grads[name] = torch.zeros_like(param)
-        grads[name][k] += grad
 
 
 class _Spare:

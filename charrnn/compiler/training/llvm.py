@@ -24,9 +24,11 @@ class Machine(Stages):
     column after the last) and adds each row to the row of sums that its index says.
     """
 
+    plan: Plan
+
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         super().__init__(new_module(), plan, form(dtype))
-        self.trained, self.dtype = plan, dtype
+        self.dtype = dtype
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()
