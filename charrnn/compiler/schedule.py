@@ -65,7 +65,6 @@ class Buffer:
     that take turns; 'one' for all; 'rows' a row looked up by index for each; 'fixed' one row for all.
     """
 
-    place: Place
     width: int
     product: bool
     slots: Slots
@@ -185,23 +184,17 @@ class _Maker:
             if state.op != "leaf" and j in self.kept:
                 stored.setdefault(state, (self._load(Place("state", j), 0, state.width, 1), -1))
         backward = self._way(-1, derivative.products, stores, stored)
-        return Plan(
-            **vars(step),
-            kept=frozenset(self.kept),
-            derivative=derivative,
-            backward=backward,
-            vectors=vectors,
-        )
+        return Plan(**vars(step), kept=frozenset(self.kept), derivative=derivative, backward=backward, vectors=vectors)
 
     # Buffers
 
     def _buffer(self, place: Place, width: int, product: bool, slots: Slots) -> Place:
-        self.buffers.setdefault(place, Buffer(place, width, product, slots))
+        self.buffers.setdefault(place, Buffer(width, product, slots))
         return place
 
     def _room(self, node: Node, place: Place, slots: Slots) -> Node:
         """Make room for one more block in a buffer, or for a number of a row; return its load."""
-        old = self.buffers.get(place, Buffer(place, 0, False, slots))
+        old = self.buffers.get(place, Buffer(0, False, slots))
         self.buffers[place] = replace(old, width=old.width + (node.width or OF_ROW))
         return self._load(place, old.width, node.width)
 

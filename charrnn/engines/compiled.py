@@ -162,12 +162,12 @@ class _Layer:
 
     # Buffers
 
-    def _slots(self, buffer: Buffer) -> int:
+    def _slots(self, place: Place, buffer: Buffer) -> int:
         if buffer.slots not in ("history", "state"):
             return 2 if buffer.slots == "turns" else 1
-        is_state = buffer.place.kind == "state"
-        is_read = self.training and (not is_state or buffer.place.which in self.plan.kept)
-        if is_read or buffer.place == self.plan.y[0]:
+        is_state = place.kind == "state"
+        is_read = self.training and (not is_state or place.which in self.plan.kept)
+        if is_read or place == self.plan.y[0]:
             return self.T + (buffer.slots == "state")
         return 2 if is_state else 1
 
@@ -182,7 +182,7 @@ class _Layer:
                 if multiplied and self.unpaired:
                     width += 2 - width % 2  # so that the last of a row has a neighbour, wherever its product begins
                 dtype = self.dtype if buffer.product else self.wide
-                shape = (self._slots(buffer), self.B, width)
+                shape = (self._slots(place, buffer), self.B, width)
                 reused = place not in self._handed_out()
                 self.buffers[place] = _spare.take(shape, dtype) if reused else torch.empty(shape, dtype=dtype)
                 if multiplied and self.unpaired:
@@ -267,9 +267,9 @@ class _Layer:
         buffers[DY] = dy.to(self.dtype).contiguous()
         for product in self.plan.derivative.products:
             buffers[Place.of("packed", product)] = self._packed(product)
-        for buffer in plan.buffers.values():
-            if buffer.place.kind == "dvector":
-                buffers[buffer.place] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
+        for place, buffer in plan.buffers.items():
+            if place.kind == "dvector":
+                buffers[place] = torch.zeros(len(self.parts), buffer.width, dtype=self.wide)
         self._allocate(forwards=False)
         for j, dstate in enumerate(dstates):
             buffers[Place("dstate", j)][self.T & 1].copy_(dstate)
