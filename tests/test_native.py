@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from charrnn.compiler.decoding import weights as native_weights
 from charrnn.compiler.decoding.driver import LINE
 from charrnn.errors import CharRNNError
 from charrnn.generate import sampling
-from charrnn.generate.compiled import NativeDecoder, load, packed
+from charrnn.generate.compiled import NativeDecoder, load
 from charrnn.generate.decoder import Decoder
 from charrnn.generate.sampling import Primed, Sampling, draws
 from charrnn.model.architecture import Architecture
@@ -134,7 +135,9 @@ def test_traced_equations_are_the_equations(name: str) -> None:
     driver = native_driver.make(architecture, "float64")
     run, _ = load(driver)
     table, head = cell.inputs(embedding, cell.pack(params[0])), rng.standard_normal((H, V))
-    weights = memory.Weights(driver, lambda layer, name: params[layer][name], table, head, np.zeros(V))
+    decoder: Any = SimpleNamespace(first=table, head=head, bias=np.zeros(V), tables=None)
+    named = {f"layers.{layer}.{name}": value for layer in (0, 1) for name, value in params[layer].items()}
+    weights = memory.Weights(driver, decoder, named)
     work = memory.Workspace(driver, memory.Layout(driver, weights, 1))
     outputs, drawn = np.empty((T, 16)), np.empty(T, np.int64)
     work.enter((cell.start((1, H)),) * 2)
@@ -200,7 +203,7 @@ def test_forced_text_has_the_same_logits_compiled_in_every_cell(name: str) -> No
 def test_what_code_writes_to_lives_as_long_as_the_memory_that_names_it() -> None:
     architecture = Architecture("lstm", 70, 16)
     weights, driver = architecture.initial(seed=1), native_driver.make(architecture)
-    read = packed(driver, Decoder(architecture, weights, "numpy"), weights)
+    read = memory.Weights(driver, Decoder(architecture, weights, "numpy"), weights)
     work = memory.Workspace(driver, memory.Layout(driver, read, 1))
     drawn = np.empty(1000, np.int64)
     is_there = weakref.ref(drawn)

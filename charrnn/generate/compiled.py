@@ -78,7 +78,7 @@ def _error(architecture: Architecture, driver: Driver, run: Run, rows: int) -> f
     if architecture.direct:
         weights["direct"] += np.random.default_rng(TRIED_SEED).normal(size=weights["direct"].shape)
     exact = Decoder(architecture, weights, "numpy")
-    state, work = exact.start(rows), Workspace(driver, Layout(driver, packed(driver, exact, weights), rows))
+    state, work = exact.start(rows), Workspace(driver, Layout(driver, PackedWeights(driver, exact, weights), rows))
     ids = np.zeros((rows, AT_ONCE), np.int64)
     ids[:, :TRIED_IDS] = (np.arange(rows * TRIED_IDS) * (V + 1) // (rows * TRIED_IDS)).reshape(rows, TRIED_IDS)
     ids[0, 1] = V  # what stands before a start token is another thing to direct connections
@@ -96,13 +96,6 @@ def _error(architecture: Architecture, driver: Driver, run: Run, rows: int) -> f
 def is_prepared(architecture: Architecture, kept: str = "float32") -> bool:
     """Tell whether what `prepare` compiles is on disk. Raises CharRNNError where the equations cannot be compiled."""
     return cache.is_kept(drivers.make(architecture, kept).description, drivers.made_by())
-
-
-def packed(driver: Driver, decoder: Decoder, weights: Weights) -> PackedWeights:
-    """Return the weights of a decoder as a driver wants them."""
-    parameters = lambda layer, name: weights[f"layers.{layer}.{name}"]  # noqa: E731
-    rows = decoder.architecture.direct_rows
-    return PackedWeights(driver, parameters, decoder.first, decoder.head, decoder.bias, decoder.tables, rows)
 
 
 class CompiledDecoder(Decoder):
@@ -123,7 +116,7 @@ class CompiledDecoder(Decoder):
         self._driver, self._run, note = prepare(architecture, kept)
         self.notes = (note,) if note else ()
         self.weights = weights
-        self._weights = packed(self._driver, self, weights)
+        self._weights = PackedWeights(self._driver, self, weights)
         self._layout = Layout(self._driver, self._weights, 1)
 
     @property

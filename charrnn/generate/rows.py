@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.compiler.decoding.driver import LINE
-from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Workspace
+from charrnn.compiler.decoding.memory import AT_ONCE, Layout, Weights, Workspace
 from charrnn.errors import CharRNNError, WrongCodeWarning
-from charrnn.generate.compiled import CompiledDecoder, packed, prepare
+from charrnn.generate.compiled import CompiledDecoder, prepare
 from charrnn.generate.decoder import Decoder, State
 from charrnn.generate.sampling import Primed, Sampling, cost, distribution, draw, draws, filters
 from charrnn.text.text_stream import TextStream
@@ -132,7 +132,7 @@ class RowsDecoder:
         """Raises CharRNNError where the equations cannot be compiled or the code is wrong on this processor."""
         self.decoder = decoder
         self.driver, self.run, _ = prepare(decoder.architecture, decoder.kept, rows=True)
-        self.weights = packed(self.driver, decoder, decoder.weights)
+        self.weights = Weights(self.driver, decoder, decoder.weights)
 
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]

@@ -4,9 +4,9 @@ Compiled code runs without the interpreter's lock, so that several threads decod
 some rows alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from charrnn.compiler.decoding.driver import LINE, Driver
 from charrnn.compiler.decoding.weights import Packed, aligned, pack, room
 from charrnn.compiler.passes import scratch_of
 from charrnn.compiler.schedule import INDEX, MATRIX, ROUNDED, ROUNDING, SCRATCH, Place, X, Y
+
+if TYPE_CHECKING:
+    from charrnn.generate.decoder import Decoder
 
 CACHE_LINE = 64  # bytes
 LINE_NUMBERS = 16  # float32
@@ -25,30 +28,18 @@ State = tuple[tuple[NDArray[Any], ...], ...]
 class Weights:
     """The weights of a model as its driver's code reads them. arrays: of numbers; table: where each of them is."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        of: Callable[[int, str], NDArray[Any]],
-        first: NDArray[Any],
-        head: NDArray[Any],
-        bias: NDArray[Any],
-        tables: NDArray[np.float32] | None = None,
-        table_rows: int = 0,
-    ) -> None:
-        """of: gives a layer's parameter, by name. first (V + 1, ...), head, bias, tables: as `Decoder` has them.
-
-        table_rows: of each of the tables.
-        """
+    def __init__(self, driver: Driver, decoder: "Decoder", weights: Mapping[str, NDArray[Any]]) -> None:
+        """decoder: of the same weights, on NumPy; it has what is made of those of no layer alone."""
         self.arrays: list[NDArray[Any]] = []
         self.table = np.zeros((driver.first_line(len(driver.steps)), 4), np.int64)
-        self.V = len(bias)
+        self.V = len(decoder.bias)
 
         def keep(line: int, array: NDArray[Any]) -> None:
             self.arrays.append(array)
             self.table[line, 0] = array.ctypes.data
 
         def part(layer: int, weight: tuple[str, int | None]) -> NDArray[Any]:
-            value = of(layer, weight[0])
+            value = weights[f"layers.{layer}.{weight[0]}"]
             return value if weight[1] is None else value[weight[1]]
 
         for layer, step in enumerate(driver.steps):
@@ -62,15 +53,16 @@ class Weights:
                 if isinstance(place.which, tuple):
                     keep(driver.line(layer, place), aligned(part(layer, place.which).astype(driver.real)))
         self.panels = driver.form.panels(self.V)
-        for name, array in zip(("head", "head_scale"), pack(head, driver.form), strict=False):
+        for name, array in zip(("head", "head_scale"), pack(decoder.head, driver.form), strict=False):
             keep(LINE[name], array)
-        keep(LINE["bias"], aligned(np.pad(bias.astype(driver.real), (0, self.panels * driver.form.panel - self.V))))
+        padding = self.panels * driver.form.panel - self.V
+        keep(LINE["bias"], aligned(np.pad(decoder.bias.astype(driver.real), (0, padding))))
         self.table[LINE["head"], 1] = self.panels
-        self.tables = None if tables is None else np.ascontiguousarray(tables, np.float32)
-        if self.tables is not None:
-            columns = self.tables.shape[1]
-            self.table[LINE["direct"]] = self.tables.ctypes.data, columns, self.V - columns, table_rows
-        self.first = aligned(first.astype(driver.real))
+        if decoder.tables is not None:
+            self.tables = np.ascontiguousarray(decoder.tables, np.float32)
+            columns, rows = self.tables.shape[1], decoder.architecture.direct_rows
+            self.table[LINE["direct"]] = self.tables.ctypes.data, columns, self.V - columns, rows
+        self.first = aligned(decoder.first.astype(driver.real))
         self.table[driver.line(0, X)] = self.first.ctypes.data, 0, self.first.strides[0], 0
 
 
