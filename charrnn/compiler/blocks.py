@@ -65,6 +65,16 @@ class Equations:
     before: tuple[Node, ...]
     across: tuple[Across, ...] = ()
 
+    def made_by(self) -> dict[Node, Product]:
+        """Return the product that gives each of the products' outputs."""
+        return {output: product for product in self.products for output in product.outputs}
+
+    def nodes(self) -> list[Node]:
+        """List everything that the step is computed from, through products too, arguments before their users."""
+        made_by = self.made_by()
+        found = walk([*self.y, *self.states], lambda node: made_by[node].left if node in made_by else node.args)
+        return sorted(found, key=lambda node: node.number)
+
 
 def in_blocks(inputs: Function | None, step: Function, size: int, at_once: bool = True) -> Equations:
     """Return a step, what `inputs` makes of x included, in blocks of `size` features.
@@ -204,10 +214,3 @@ def _named(parameter: Leaf) -> tuple[str, int | None]:
     if len(parameter.index) > 1:
         raise UnsupportedError("a stack of stacks of parameters")
     return parameter.name, parameter.index[0] if parameter.index else None
-
-
-def ordered(roots: list[Node], products: tuple[Product, ...]) -> list[Node]:
-    """List everything the roots are computed from, through products too, arguments before their users."""
-    made_by = {output: product for product in products for output in product.outputs}
-    found = walk(roots, lambda node: made_by[node].left if node in made_by else node.args)
-    return sorted(found, key=lambda e: e.number)

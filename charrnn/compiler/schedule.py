@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from charrnn.cells import ops
-from charrnn.compiler.blocks import Equations, Product, ordered
+from charrnn.compiler.blocks import Equations, Product
 from charrnn.compiler.graph import Node, rewriter, walk
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class _Maker:
 
     def _saved(self) -> dict[Node, Node]:
         """Choose which results of the step are saved; return the load of each."""
-        step = self._of_step()
+        step = set(self.equations.nodes())
         roots = [e for d in self.derivative.douts.values() for e in d]
         roots += [*self.derivative.dx, *self.derivative.dstates, *self.derivative.dvectors.values()]
         needed = {node for node in walk(roots, lambda node: () if node in step else node.args) if node in step}
@@ -252,9 +252,6 @@ class _Maker:
             if node not in saved and (node in after or (node.op == "leaf" and node.data[0] == "state")):
                 self.kept.add(after[node] if node in after else node.data[1])
         return saved
-
-    def _of_step(self) -> set[Node]:
-        return set(ordered([*self.equations.y, *self.equations.states], self.equations.products))
 
     # Stores
 
@@ -337,7 +334,7 @@ class _Maker:
 
     def _way(self, step: int, products: tuple[Product, ...], stores: list[Store], stored: Stored) -> Way:
         if step < 0:  # within the derivative, what the step has made costs no product
-            self.levels |= dict.fromkeys(self._of_step(), 0)
+            self.levels |= dict.fromkeys(self.equations.nodes(), 0)
         level_of = {p: max(self._level(e) for e in p.left) for p in products if p.per_step}
         last = max([1 + level for level in level_of.values()], default=0)
         stages: list[list[Store]] = [[] for _ in range(last + 1)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from charrnn.cells import ops
 from charrnn.cells.cell import Cell
-from charrnn.compiler.blocks import Across, Array, Equations, Product, UnsupportedError, in_blocks, ordered
+from charrnn.compiler.blocks import Across, Array, Equations, Product, UnsupportedError, in_blocks
 from charrnn.compiler.graph import Graph, Node
 from charrnn.compiler.trace import UNTRACEABLE, record
 
@@ -55,12 +55,12 @@ def differentiate(equations: Equations) -> Derivative:
         pass_back(y, graph.leaf(y.width, "dy", i))
     for j, state in enumerate(equations.states):
         pass_back(state, graph.leaf(state.width, "dstate", j))
-    made_by = {output: product for product in equations.products for output in product.outputs}
+    made_by = equations.made_by()
     across = {output: each for each in equations.across for output in each.outputs}
     products: list[Product] = []
     douts: dict[int, tuple[Node, ...]] = {}
     passed: set[Across] = set()
-    for node in ordered([*equations.y, *equations.states], equations.products)[::-1]:
+    for node in reversed(equations.nodes()):
         if node not in adjoint or node.op == "constant":
             continue
         if node in made_by:
