@@ -161,7 +161,7 @@ class CompiledDecoder(Decoder):
     ) -> Iterator[tuple[int, float]]:
         """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         work = self._enter(primed.state)
-        work.give(tokenizer.allowed, tokenizer.next_state)
+        work.point(allowed=tokenizer.allowed, following=tokenizer.next_state)
         work.array(LINE["filters"], np.float64)[0, 0] = filters(sampling, self.architecture.vocabulary)
         self._call(work, np.array([primed.last]))
         for n in itertools.chain(CHUNKS, itertools.repeat(CHUNKS[-1])):

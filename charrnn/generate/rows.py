@@ -168,7 +168,7 @@ class Rows(SideBySide):
         self._weights, self._with_costs = weights, with_costs
         self._V = weights.decoder.architecture.vocabulary
         self._work = work = Workspace(weights.driver, Layout(weights.driver, weights.weights, most))
-        work.give(tokenizer.allowed, tokenizer.next_state)
+        work.point(allowed=tokenizer.allowed, following=tokenizer.next_state)
         # The row r of these is the row's own.
         self._position, self._filters, self._logits = (
             work.array(LINE[name], kind)[0]

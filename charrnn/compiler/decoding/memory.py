@@ -167,10 +167,6 @@ class Workspace:
             block[:, to] = block[:, r]
         self._past[to] = self._past[r]
 
-    def give(self, allowed: NDArray[np.bool_], following: NDArray[np.int16]) -> None:
-        """Say what may follow in each state of the tokenizer's automaton, and which state follows then: (states, V)."""
-        self.point(allowed=allowed, following=following)
-
     def point(self, **arrays: NDArray[Any]) -> None:
         """Say where what is given and wanted is, by the names of lines. The arrays are held: code writes to them."""
         self._held.update(arrays)
