@@ -73,7 +73,7 @@ class _Emitter:
 
     def _emit_copy(self, builder: Any, table: Any, first: Any, end: Any, to: Any, to_row: Any) -> None:
         """Emit a copy of the last layer's outputs, which are in rows of whole cache lines."""
-        maths = Maths(builder, self.driver.form.processor.vector_bytes // self.size, self.size == 8)
+        maths = Maths(builder, self.driver.form.lanes, self.size == 8)
         y, y_row = row_of(builder, table, self.driver.line(len(self.functions) - 1, Y), I64(0), first)
         with loop(builder, I64(0), builder.sub(end, first), 1) as r:
             a, b = nth(builder, y, r, y_row), nth(builder, to, r, to_row)
