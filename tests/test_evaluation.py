@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +105,10 @@ def test_cold_windows_each_start_from_nothing(trained: TrainedRun) -> None:
     assert not np.allclose(cold, evaluation.stream_costs(network, ids), atol=1e-3)
 
 
+def _note(told: list[tuple[str, int, int | None]], *of: Any) -> None:
+    told.append(of)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("mode", ["stream", "cold", "adapt"])
 @pytest.mark.parametrize("characters", [50, 9000])
 def test_scoring_tells_how_far_it_has_come(mode: evaluation.Mode, characters: int, trained: TrainedRun) -> None:
@@ -111,7 +117,7 @@ def test_scoring_tells_how_far_it_has_come(mode: evaluation.Mode, characters: in
     ids = model.tokenizer.encode((TEXT * 200)[:characters])
     for scoring in (model, api.Ensemble((model, model))):
         told: list[tuple[str, int, int | None]] = []
-        scoring.score_ids(ids, mode, progress=lambda *of: told.append(of))
+        scoring.score_ids(ids, mode, progress=partial(_note, told))
         assert {(what, total) for what, _, total in told} == {("adapting" if mode == "adapt" else "scoring", len(ids))}
         done = [n for _, n, _ in told]
         assert done.count(len(ids)) == (1 if scoring is model else 2)
