@@ -39,8 +39,7 @@ from charrnn.generate.scoring import PIECE_IDS as PIECE_IDS
 from charrnn.generate.scoring import StreamScoring as StreamScoring
 from charrnn.interruption import Interruption, heard
 from charrnn.model.architecture import Architecture
-from charrnn.progress import Progress, silent
-from charrnn.text import documents
+from charrnn.progress import Progress
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import identity, runs
@@ -113,20 +112,8 @@ class TextModel(LanguageModel):
         """Return what the model learned, to look for copies; raises CharRNNError where it is gone."""
         return TrainingText.of(self.config)
 
-    def score_ids(
-        self,
-        ids: NDArray[Any],
-        mode: "Mode" = "stream",
-        starts: Starts = documents.NONE,
-        progress: Progress = silent,
-    ) -> "Score":
-        """As `LanguageModel.score_ids`."""
-        from charrnn.model import evaluation
-
-        return evaluation.score(self._costs(ids, mode, starts, progress), ids, self.tokenizer)
-
     def _costs(self, ids: NDArray[Any], mode: "Mode", starts: Starts, progress: Progress) -> NDArray[np.float64]:
-        """Return the nats of every id of a text (N,)."""
+        """As `LanguageModel._costs`."""
         return scoring.costs(self._decoders, self.config.engine, self.config.window, ids, mode, starts, progress)
 
     def adapted(self, text: str) -> "TextModel":
@@ -226,18 +213,9 @@ class Ensemble(LanguageModel):
         """Return what computes the logs of averaged probabilities; characters: as in `TextModel.decoder`."""
         return self._completer.decoders.chosen(characters)
 
-    def score_ids(
-        self,
-        ids: NDArray[Any],
-        mode: "Mode" = "stream",
-        starts: Starts = documents.NONE,
-        progress: Progress = silent,
-    ) -> "Score":
-        """As `LanguageModel.score_ids`; with mode 'cold' each model has windows of its own training's length."""
-        from charrnn.model import evaluation
-
-        costs = averaged_costs([model._costs(ids, mode, starts, progress) for model in self.models])
-        return evaluation.score(costs, ids, self.tokenizer)
+    def _costs(self, ids: NDArray[Any], mode: "Mode", starts: Starts, progress: Progress) -> NDArray[np.float64]:
+        """As `LanguageModel._costs`, of the averaged probabilities."""
+        return averaged_costs([model._costs(ids, mode, starts, progress) for model in self.models])
 
     def adapted(self, text: str) -> "Ensemble":
         """As `LanguageModel.adapted`: each model learns by itself."""

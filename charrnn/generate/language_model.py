@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.generate.completer import Completer
@@ -115,7 +116,6 @@ class LanguageModel(ABC):
         ids, starts = encode_whole(text, self._completer.document, self.tokenizer)
         return dataclasses.replace(self.score_ids(ids, "adapt" if adapt else "stream", starts), text=text)
 
-    @abstractmethod
     def score_ids(
         self,
         ids: NDArray[Any],
@@ -125,9 +125,17 @@ class LanguageModel(ABC):
     ) -> "Score":
         """Do as `score`, for text that is encoded already.
 
-        mode: 'cold' starts every training window from nothing, 'adapt' goes on learning. starts: the positions at which
-        documents begin, each of which is read from nothing too. progress: called with how much of it was scored.
+        mode: 'cold' starts every window of a model's training from nothing, 'adapt' goes on learning. starts: the
+        positions at which documents begin, each of which is read from nothing too. progress: called with how much of it
+        was scored.
         """
+        from charrnn.model import evaluation
+
+        return evaluation.score(self._costs(ids, mode, starts, progress), ids, self.tokenizer)
+
+    @abstractmethod
+    def _costs(self, ids: NDArray[Any], mode: "Mode", starts: Starts, progress: Progress) -> NDArray[np.float64]:
+        """Return the nats of every id of a text (N,); arguments as of `score_ids`."""
 
     @abstractmethod
     def adapted(self, text: str) -> Self:
