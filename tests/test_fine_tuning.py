@@ -149,6 +149,20 @@ def test_where_the_old_text_is_gone_that_is_said(
     assert finished.result["val_nats_before"] > 0
 
 
+def test_of_weights_that_are_all_worse_than_those_it_began_with_the_best_are_kept(
+    trained: TrainedRun, corpus: str, tmp_path: Path
+) -> None:
+    base, run = trained(steps=300, direct=0), Run(tmp_path / "tuned")
+    # The rate throws the weights out of where they were, and they come back as it falls.
+    *_, last = tuned(base, corpus, run.path, steps=40, lr=0.3, warmup=0, validate_every=5)
+    assert isinstance(last, Finished)
+    start, *rows = run.rows("metrics.jsonl")
+    best = min(rows, key=lambda row: float(row["val_nats"]))
+    assert start["val_nats"] < best["val_nats"] < rows[0]["val_nats"]
+    assert run.about()["files"]["best"]["name"] == f"model-{best['step']:08d}.safetensors"
+    assert run.about()["best_val_nats"] == best["val_nats"]
+
+
 def test_a_run_that_learned_on_resumes_exactly_without_the_other(
     trained: TrainedRun, other: str, tmp_path: Path
 ) -> None:

@@ -45,9 +45,10 @@ class Record:
 
     def resume(self, checkpoint: Checkpoint, diverged: int | None) -> None:
         """Go on from a checkpoint, past which the figures have no line. diverged: as run.json says."""
-        self.best_val = math.inf if checkpoint.best_val_nats is None else checkpoint.best_val_nats
         self.diverged, self._saved = diverged, checkpoint
         self._has_best = any(row["step"] for row in self.run.rows(METRICS, checked=False))
+        if self._has_best and checkpoint.best_val_nats is not None:
+            self.best_val = checkpoint.best_val_nats
 
     def plan(self, config: Config) -> None:
         """Write a plan down, before a step depends on it."""
@@ -73,11 +74,11 @@ class Record:
         return self.run.rows(METRICS)
 
     def validated(self, weights: Tensors, best: bool) -> None:
-        """Hold weights that validated best so far until the run is saved. They are not copied.
+        """Hold weights of a validation after a step, where they are the best so far, until the run is saved.
 
-        The first that were validated are the best also where those before any step were better.
+        They are not copied.
         """
-        if best or not self._has_best:
+        if best:
             self._best = self._trainer.step, weights
         self._has_best = True
 

@@ -188,7 +188,8 @@ class TrainingLoop:
             # Without a validation part the last weights are the best.
             finite = trainer.is_finite() and (val_nats is None or math.isfinite(val_nats))
             best = finite and (val_nats is None or val_nats < record.best_val)
-            if best and val_nats is not None:
+            # What was before the first step is not kept: nothing has to be better than that.
+            if best and val_nats is not None and trainer.step:
                 record.best_val = val_nats
             train_nats = trainer.train_nats()
             record.figures(train_nats, val_nats)
