@@ -163,6 +163,17 @@ def test_of_weights_that_are_all_worse_than_those_it_began_with_the_best_are_kep
     assert run.about()["best_val_nats"] == best["val_nats"]
 
 
+def test_what_is_worse_than_it_was_but_becomes_better_does_not_stop_early(
+    trained: TrainedRun, corpus: str, tmp_path: Path
+) -> None:
+    base, run = trained(steps=300, direct=0), Run(tmp_path / "tuned")
+    *_, last = tuned(base, corpus, run.path, steps=40, lr=0.3, warmup=0, validate_every=5, patience=4)
+    assert isinstance(last, Finished)
+    start, *rows = run.rows("metrics.jsonl")
+    assert rows[-1]["val_nats"] > start["val_nats"]
+    assert rows[-1]["step"] == 40
+
+
 def test_a_run_that_learned_on_resumes_exactly_without_the_other(
     trained: TrainedRun, other: str, tmp_path: Path
 ) -> None:

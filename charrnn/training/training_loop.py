@@ -216,7 +216,8 @@ class TrainingLoop:
         config = self.trainer.config
         if not config.patience or self._at_end() or len(self.trainer.corpus.parts["val"]) == 0:
             return False
-        return early_stopping.is_past_best([row["val_nats"] for row in self.record.rows()], config.patience)
+        after_steps = [row["val_nats"] for row in self.record.rows() if row["step"]]
+        return early_stopping.is_past_best(after_steps, config.patience)
 
     def _had_stopped_early(self) -> bool:
         """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
