@@ -105,6 +105,14 @@ def test_eval_json_and_per_character_costs(run: Any, corpus: str, tmp_path: Path
     assert last_json(run("eval", "r", "--mode", "cold", "--json")[1])["mode"] == "cold"
 
 
+def test_a_file_that_cannot_be_written_costs_no_score(run: Any, corpus: str, tmp_path: Path) -> None:
+    run(*TRAIN, corpus, "--name", "r")
+    expected = run("eval", "r", "--json")[1]
+    code, out, err = run("eval", "r", "--json", "--out", str(tmp_path / "missing" / "costs.npy"))
+    assert (code, out) == (1, expected)
+    assert "costs.npy cannot be written" in err
+
+
 def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:
     assert last_json(run("runs", "--json")[1])["runs"] == []
     run(*TRAIN, corpus, "--name", "r")
