@@ -148,6 +148,16 @@ def test_resume_on_the_command_line_completes_a_run(run: Any, corpus: str) -> No
     assert "hidden" in err
 
 
+def test_another_cell_takes_no_options_of_the_cell_in_a_configuration(run: Any, corpus: str, home: Path) -> None:
+    assert run(*TRAIN, corpus, "--name", "a", "--cell", "rhn", "--cell-option", "depth=2")[0] == 0
+    config = str(home / "a" / "config.json")
+    other = ("train", "--config", config, "--cell", "lstm", "--engine", "loop", "--name", "b")
+    assert run(*other)[0] == 0
+    assert json.loads((home / "b" / "config.json").read_text(encoding="utf-8"))["cell_options"] == {}
+    assert run("train", "--config", config, "--cell", "rhn", "--name", "c")[0] == 0
+    assert json.loads((home / "c" / "config.json").read_text(encoding="utf-8"))["cell_options"] == {"depth": 2}
+
+
 def test_train_config_repeats_a_run(run: Any, corpus: str, home: Path) -> None:
     first = last_json(run(*TRAIN, corpus, "--name", "a", "--json")[1])
     again = last_json(run("train", "--config", str(home / "a" / "config.json"), "--name", "b", "--json")[1])

@@ -114,12 +114,14 @@ class Settings(RunSettings, OptimizationSettings, ModelSettings, TextSettings):
     def replace(self, **changes: Any) -> Self:
         """Copy with some settings changed; a length or text given anew forgets what was decided for the old one.
 
-        Without direct connections there are no rows of them.
+        Without direct connections there are no rows of them, and another cell has other options.
         """
         if set(LENGTHS) & set(changes):
             changes = {**dict.fromkeys(LENGTHS), "plan": (), **changes}
         if set(DEFINING) & set(changes):
             changes = {"fingerprint": None, **changes}
+        if changes.get("cell", self.cell) != self.cell:
+            changes = {"cell_options": {}, **changes}
         if changes.get("direct") == 0:
             changes = {"direct_rows": 0, **changes}
         refuse_unknown(type(self), changes)
