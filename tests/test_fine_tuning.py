@@ -257,6 +257,17 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+def test_a_configuration_that_says_little_leaves_the_rest_to_the_weights(
+    trained: TrainedRun, other: str, say: Any, tmp_path: Path, home: Path
+) -> None:
+    trained("base", cell="gru")
+    (tmp_path / "some.json").write_text(json.dumps({"lr": 0.02, "steps": 2, "batch": 4, "window": 16}), "utf-8")
+    code, _, err = say("train", "--from", "base", other, "--config", str(tmp_path / "some.json"), "--name", "tuned")
+    assert code == 0, err
+    config = Run(home / "tuned").config()
+    assert (config.cell, config.hidden, config.lr, config.steps) == ("gru", 24, 0.02, 2)
+
+
 def test_on_the_command_line_and_from_python(trained: TrainedRun, other: str, say: Any) -> None:
     trained("base")
     steps = ("--steps", "3", "--batch", "4", "--window", "16")

@@ -154,7 +154,7 @@ def _events(
 ) -> Generator["events.Event", None, None]:
     from charrnn.errors import CharRNNError
     from charrnn.training import loop
-    from charrnn.training.config import settings_from_json, values_of
+    from charrnn.training.config import read, settings_from_json, values_of
     from charrnn.training.pretrained import Pretrained
     from charrnn.training.run import Run
     from charrnn.training.runs import find_run, newest_interrupted
@@ -169,7 +169,7 @@ def _events(
         lengths = {"epochs": length.epochs, "budget": length.budget}
         device = values.get("device")
         return loop.resume(run, length.steps, stopped, cli.STARTED, prepared, device, **lengths, ranks=ranks)
-    settings = Settings()
+    settings, given = Settings(), set(values)
     if config_file is not None:
         try:
             text = config_file.read_text(encoding="utf-8")
@@ -181,11 +181,12 @@ def _events(
                 f"{config_file} cannot be read: {error.strerror}", "give the config.json of a run"
             ) from None
         settings = settings_from_json(text, str(config_file))
+        given |= set(read(text, str(config_file)))
     settings = settings.replace(**values)
     pretrained = None
     if base is not None:
         pretrained = Pretrained.of(find_run(base))
-        settings = pretrained.settings(values if config_file is None else values_of(settings))
+        settings = pretrained.settings({name: v for name, v in values_of(settings).items() if name in given})
     run = loop.open_run(settings, name, out)
     return loop.new_run(settings, run, stopped, cli.STARTED, prepared, pretrained, ranks)
 
