@@ -227,6 +227,8 @@ def test_what_cannot_be_continued_is_refused_all_at_once(trained: TrainedRun, ot
     assert (same.hidden, same.lr) == (24, 1.0)
     with pytest.raises(OptionError, match="no text is named"):
         pretrained.settings({"steps": 3})
+    with pytest.raises(OptionError, match=r"uniform is 0\.1"):  # nothing would start so
+        pretrained.settings({"corpus": (other,), "uniform": 0.1})
 
 
 def test_the_rate_by_rule_is_lower_than_that_of_a_run_that_begins_anew(trained: TrainedRun, other: str) -> None:

@@ -64,6 +64,8 @@ class Pretrained:
             good = value in fitting[name] if name == "embedding" else value == fitting[name]
             if name in given and not good:
                 differences.append(f"{name} is {value}, that of {self.name} is {self._shown(name)}")
+        if asked.uniform not in (None, self.config.uniform):
+            differences.append(f"uniform is {asked.uniform}, and weights start as those of {self.name}")
         if differences:
             raise OptionError("; ".join(differences), "leave that out, or train a new model without --from")
         taken = {name: value for name, value in own.items() if name not in given or name in OF_THE_WEIGHTS}
