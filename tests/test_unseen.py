@@ -87,8 +87,9 @@ def test_what_cannot_stay_is_learned(corpus: str) -> None:
     assert decision(uniform=0.08, bias_smoothing=1.0).unseen == "fixed"
     tied = {"tie": True, "embedding": None}
     assert decision(**tied).unseen == "learned"
-    with pytest.raises(OptionError, match="tied weights learn"):
-        Settings(tie=True, unseen="fixed")
+    with pytest.raises(OptionError, match="tied weights learn") as refused:
+        Settings(tie=True, unseen="fixed")  # as a configuration says that is given and --tie with it
+    assert refused.value.hint == "let unseen be learned, or leave out tie"
 
 
 @pytest.mark.parametrize("format_", [1, 2, 3, 4])

@@ -76,7 +76,7 @@ class ModelSettings(Knobs):
         if self.direct == 0 and self.direct_rows:
             raise OptionError(f"no direct connections, and {self.direct_rows} rows of them", "leave out direct-rows")
         if self.tie and self.unseen == "fixed":
-            raise OptionError("tied weights learn what they say of every id", "leave out unseen")
+            raise OptionError("tied weights learn what they say of every id", "let unseen be learned, or leave out tie")
 
     @property
     def drops(self) -> bool:
