@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Streams, prepare
-from charrnn.training import events, final_scores, loop, resolve
+from charrnn.training import events, final_scores, loop, resolve, training_state
 from charrnn.training.config import Config
 from charrnn.training.early_stopping import PAST_BEST_NATS
 from charrnn.training.learning_rate import learning_rate
@@ -308,7 +308,8 @@ def test_with_bf16_products_weights_and_state_stay_float32_and_resuming_stays_ex
     list(loop.resume(parts))
     _assert_same(whole, parts)
     stored = {**whole.weights("last"), **whole.training_state()}
-    assert {str(v.dtype) for name, v in stored.items() if not name.startswith("sums/")} == {"float32"}
+    numbers = (v for name, v in stored.items() if not name.startswith("sums/") and name != training_state.REMEMBERED)
+    assert {str(v.dtype) for v in numbers} == {"float32"}
 
 
 @pytest.mark.gpu
