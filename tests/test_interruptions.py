@@ -127,6 +127,16 @@ def test_a_run_whose_result_cannot_be_written_is_complete(
     assert runs.find_run("r").about()["result"] is not None
 
 
+@NEEDS_FULL
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [("sample", "--out"), ("score", "hello there", "--html"), ("eval", "--out")])
+def test_a_file_that_cannot_be_written_is_named(line: tuple[str, ...], start: Start) -> None:
+    code, _, err = finished(start(*line, "/dev/full"))
+    assert code == 1
+    assert "/dev/full: No space left on device" in err
+    assert "defect" not in err
+
+
 @pytest.mark.slow
 def test_a_comparison_goes_on_when_nobody_reads(start: Start, corpus: str, home: Path) -> None:
     read, write = os.pipe()

@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from charrnn import cli, devices, strict_json
+from charrnn.cli import streams
 from charrnn.errors import CharRNNError, DamageWarning, OptionError, did_you_mean
 from charrnn.knobs import hints, plain
 from charrnn.terminal import harmless as harmless
@@ -265,9 +266,12 @@ def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
 
 
 def opened(path: Path, option: str) -> BinaryIO:
-    """Open a file to write to; CharRNNError, with the option that named it, where it cannot be."""
+    """Open a file to write to; CharRNNError, with the option that named it, where it cannot be.
+
+    An error while it is written names the file.
+    """
     try:
-        return path.open("wb")
+        return io.BufferedWriter(streams.ResultFile(path))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}") from None

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from charrnn.reporting.lines import Controls as Controls
@@ -43,14 +44,32 @@ class Lossy(_Layer):
 class Result(_Layer):
     """A stream that a result is written to: an error names it, and a reader that has gone is told from other pipes."""
 
+    name = STDOUT
+
     def write(self, data: Any) -> int | None:
         try:
             written: int | None = self._raw.write(data)
             return written
         except BrokenPipeError as error:
-            raise ReaderGoneError(error.errno, error.strerror, STDOUT) from None
+            raise ReaderGoneError(error.errno, error.strerror, self.name) from None
         except OSError as error:
-            raise OSError(error.errno, error.strerror, STDOUT) from None
+            raise OSError(error.errno, error.strerror, self.name) from None
+
+
+class ResultFile(Result):
+    """A file that a result is written to. path: as the user named it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("wb", buffering=0))
+        self.name = str(path)
+
+    def fileno(self) -> int:
+        """Refuse: what is written past this layer would have errors without a name."""
+        raise io.UnsupportedOperation
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
 
 
 class Shown(io.TextIOWrapper):
