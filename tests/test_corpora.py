@@ -402,3 +402,15 @@ def test_a_forecast_says_what_each_budget_comes_to(run: Run, corpus: str, monkey
         assert f"{row['read']:,}" in line
         assert f"{row['nats']:.3f}" in line
     assert "forecast" not in json.loads(run("corpora", "stats", corpus, "--json")[1])
+
+
+def test_a_text_too_short_to_train_on_is_measured_without_a_forecast(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "ten.txt").write_text("0123456789", "utf-8")
+    code, out, _ = run("corpora", "stats", str(tmp_path / "ten.txt"), "--forecast", "--json")
+    measured = json.loads(out)
+    assert (code, measured["forecast"], len(measured["notes"])) == (0, [], 1)
+    code, out, err = run("corpora", "stats", str(tmp_path / "ten.txt"), "--forecast")
+    assert code == 0
+    assert "10 characters" in out
+    assert "no forecast: " in err
+    assert "leaves too little to train on" in err

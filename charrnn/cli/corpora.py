@@ -93,27 +93,32 @@ def stats(file: tuple[str, ...], encoding: str | None, forecast: bool, as_json: 
     with bars.bars() as show:
         text = read(file, home() / ".corpora", cleaning, progress=show)
         measured = statistics.measure(text, show)
-        forecasts = _forecasts(text, show) if forecast else []
+        forecasts, why_none = _forecasts(text, show) if forecast else ([], None)
+    notes = [*text.notes, *([why_none] if why_none else [])]
     if as_json:
         foreseen = {"forecast": [each.as_dict() for each in forecasts]} if forecast else {}
-        options.print_json({"corpus": text.source, **measured.as_dict(), **foreseen, "notes": list(text.notes)})
+        options.print_json({"corpus": text.source, **measured.as_dict(), **foreseen, "notes": notes})
         return
     click.echo(_report(text.source, measured))
     if forecasts:
         click.echo(_foreseen(forecasts))
-    for note in text.notes:
+    for note in notes:
         cli.note(note)
 
 
-def _forecasts(text: "Text", show: "Progress") -> "list[Forecast]":
+def _forecasts(text: "Text", show: "Progress") -> "tuple[list[Forecast], str | None]":
+    """Return the forecasts, or none and why: what was measured of the text holds without them."""
+    from charrnn.errors import CharRNNError
     from charrnn.text.corpus import encode, learn_tokenizer
     from charrnn.training.forecast import forecasts
     from charrnn.training.settings import Settings
 
     settings = Settings()
-    tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, progress=show)
-    corpus = encode(text, tokenizer, settings.split, show)
-    return list(forecasts(settings, corpus))
+    try:
+        tokenizer = learn_tokenizer(text, settings.tokenizer, settings.split, progress=show)
+        return list(forecasts(settings, encode(text, tokenizer, settings.split, show))), None
+    except CharRNNError as error:
+        return [], f"no forecast: {error.problem}"
 
 
 def _foreseen(forecasts: "list[Forecast]") -> str:
