@@ -21,6 +21,7 @@ def rows(*val: float | None, train: float = 1.5) -> list[dict[str, Any]]:
             ("more time", "40% of once", "second half of the run brought 0.200 nats"),
         ),
         ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 1.0, ("more time", "2.6 times")),
+        ((5.0, 2.0, 1.8, 1.7, 1.6), 1.01, 1.0, ("more time", "the text was read once, and")),
         ((5.0, 2.0, 1.8, 1.7, 1.6), 2.6, 7.0, ("a larger model", "7 characters", "2.6 times")),
         ((5.0, 2.0, 1.8, 1.7, 1.6), 30.0, 7.0, ("more text", "30 times", "0.100 nats above training")),
         ((5.0, 2.0, 1.8, 1.5, 1.4), 30.0, 7.0, ("more text", "30 times", "validation is 0.100 nats below training")),
@@ -41,6 +42,10 @@ def test_nothing_is_said_without_validations() -> None:
     assert advice.afterwards([], 3.0, 1.0) is None
     assert advice.afterwards(rows(5.0, 2.0), 3.0, 1.0) is None
     assert advice.afterwards(rows(None, None, None, None), 3.0, 1.0) is None
+
+
+def test_more_time_is_not_advised_where_it_brought_nothing() -> None:
+    assert advice.afterwards(rows(5.0, 2.0, 0.0, 0.0, 0.0), 3.0, 1.0) is None
 
 
 def test_before_the_first_step_an_end_that_is_far_off_is_said() -> None:

@@ -10,6 +10,7 @@ MANY_PASSES = 6
 TOO_MANY_PASSES = MOST_WITH_DROPPED_WEIGHTS
 # A validation that ends so much above its best has passed it.
 PAST_BEST_NATS = 0.005
+SOME_NATS = 0.0005  # what is told with three digits
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,7 +28,7 @@ def beforehand(passes: float) -> str | None:
 
 
 def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | None:
-    """Say in one line what would help a complete run most, with the figure that says so; None without validations.
+    """Say in one line what would help a complete run most, with the figure that says so; None where nothing says it.
 
     rows: of its validations, as `Record.rows` gives them. passes: how often it read its text. chars_per_parameter: the
     characters that it read for each parameter.
@@ -35,7 +36,7 @@ def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | N
     curve = [row["val_nats"] for row in rows if row["val_nats"] is not None and row["step"]]
     if len(curve) < 2:
         return None
-    times = f"{passes:.2g} times" if passes >= 1 else f"{passes:.0%} of once"
+    times = f"{passes:.2g} times" if passes >= 1.05 else "once" if passes >= 0.995 else f"{passes:.0%} of once"
     risen = curve[-1] - min(curve)
     if risen > PAST_BEST_NATS:
         return f"more text: validation was {risen:.3f} nats lower before the end, then the text was learned by heart"
@@ -44,7 +45,9 @@ def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | N
         gap = "" if train is None else f", and validation is {_apart(curve[-1] - train)} training"
         return f"more text: it was read {times}{gap}"
     if chars_per_parameter < CHARS_PER_PARAMETER:
-        halved = max(0.0, curve[len(curve) // 2 - 1] - curve[-1])
+        halved = curve[len(curve) // 2 - 1] - curve[-1]
+        if halved < SOME_NATS:
+            return None
         return f"more time: the text was read {times}, and the second half of the run brought {halved:.3f} nats"
     each = f"{chars_per_parameter:.2g} characters were read for each parameter"
     return f"a larger model: {each}, {CHARS_PER_PARAMETER} are enough, and the text was read {times}"
