@@ -1,5 +1,6 @@
 """Training: the streams, the carried state, exact resuming and repeating, schedules, budgets."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Streams, prepare
-from charrnn.training import events, final_scores, loop, resolve, training_state
+from charrnn.training import events, final_scores, loop, resolve, sizing, training_state
 from charrnn.training.config import Config
 from charrnn.training.early_stopping import PAST_BEST_NATS
 from charrnn.training.learning_rate import learning_rate
@@ -220,6 +221,16 @@ def test_a_run_with_a_budget_ends_where_its_plan_says(corpus: str) -> None:
     assert model.run is not None
     plan = model.config.plan
     assert plan[-1][1] == model.run.about()["step"]
+
+
+def test_a_long_budget_is_planned_before_a_short_text_is_read_too_often(corpus: str, tmp_path: Path) -> None:
+    """Else all passes that do any good would be over, at the peak of the rate, before steps were timed enough."""
+    run = Run(tmp_path / "run")
+    with contextlib.closing(loop.new_run(config(corpus, budget=600.0), run)) as told:
+        planned = next(event for event in told if isinstance(event, events.Planned))
+        (plan,) = run.config().plan
+    assert plan.since < 100
+    assert planned.epochs <= sizing.MOST_WITH_DROPPED_WEIGHTS
 
 
 def test_epochs_are_passes_over_the_training_part(corpus: str, trained: TrainedRun) -> None:

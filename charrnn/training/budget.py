@@ -8,7 +8,7 @@ from charrnn.training import final_scores
 from charrnn.training.pacing import Pace
 from charrnn.training.trainer import Trainer
 
-# A budget is turned into steps after this share of it was spent in steps.
+# A budget is turned into steps after this share of it was spent in steps, or of the longest run that it becomes.
 TIMED_SHARE = 0.02
 TIMED_STEPS = 10
 PROBE_IDS = 300  # scored to time one exact stream
@@ -34,7 +34,9 @@ class Budget:
     def timed_enough(self) -> bool:
         """Tell whether enough steps were timed to decide by them."""
         timed = self._pace.training_seconds
-        enough = self._pace.timed_steps >= TIMED_STEPS and timed > TIMED_SHARE * self.seconds
+        # Of a short text all steps that do any good may be fewer than fit into that share of the seconds.
+        is_far = self._most is not None and self._trainer.step > TIMED_SHARE * self._most
+        enough = self._pace.timed_steps >= TIMED_STEPS and (timed > TIMED_SHARE * self.seconds or is_far)
         return enough or timed > self.seconds / 4
 
     def steps(self) -> int:
