@@ -33,6 +33,21 @@ def test_another_normal_form_is_read_in_the_known_one_and_said() -> None:
     assert "NFD" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("prime", "read", "said"),
+    [
+        ("K at 5 \u212a", "K at 5 K", "with K for U+212A (kelvin sign)"),
+        ("5 \u2126", "5 Ω", "with Ω for U+2126 (ohm sign)"),
+        ("K\u2000K", "K\u2002K", "with U+2002 (en space) for U+2000 (en quad)"),
+        ("\u0958", "\u0915\u093c", "for U+0958 (devanagari letter qa)"),
+    ],
+)
+def test_a_sign_that_is_a_letter_to_unicode_is_read_as_that(prime: str, read: str, said: str) -> None:
+    found = examine(prime, Tokenizer.char("KatΩ 5\u2002\u0915\u093c"))
+    assert (found.text, found.suggestion, found.unknown) == (read, None, ())
+    assert said in found.notes[0]
+
+
 def test_a_byte_order_mark_is_no_part_of_a_prime() -> None:
     found = examine("\ufeffmreža", LATIN)
     assert (found.text, found.suggestion, found.unknown) == ("mreža", None, ())

@@ -7,11 +7,13 @@ but badly. A change that Unicode calls the same text is made; any other change i
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.text.utf8 import BYTE_ORDER_MARK
 
 NAMED_AT_MOST = 8  # characters in a note
+Form = Literal["NFC", "NFD"]
 
 _PLAIN = str.maketrans(
     {
@@ -64,12 +66,17 @@ def examine(text: str, tokenizer: Tokenizer) -> Prime:
 
 def _in_known_form(text: str, known: frozenset[str]) -> tuple[str, tuple[str, ...]]:
     """Return the text in NFC or NFD where that has fewer unknown characters (to Unicode the same), and a note."""
-    forms = {"NFC": "composed", "NFD": "decomposed"}
+    forms: dict[Form, str] = {"NFC": "composed", "NFD": "decomposed"}
     for form, word in forms.items():
-        other = unicodedata.normalize(form, text)  # type: ignore[arg-type]
+        other = unicodedata.normalize(form, text)
         if _misses(other, known) < _misses(text, known):
-            example = next(c for c in unicodedata.normalize("NFC", text) if unicodedata.normalize("NFD", c) != c)
-            return other, (f"the prime is read in {form}, {word} letters like {example}, as the model learned them",)
+            letters = (c for c in unicodedata.normalize("NFC", text) if unicodedata.normalize("NFD", c) != c)
+            if (example := next(letters, None)) is not None:
+                what = f"{word} letters like {example}, as the model learned them"
+            else:  # nothing is composed, but a sign is to Unicode the same as a letter, as that of kelvins is as K
+                sign = next(c for c in text if c not in known and unicodedata.normalize(form, c) != c)
+                what = f"with {_named(tuple(unicodedata.normalize(form, sign)))} for {_number(sign)}"
+            return other, (f"the prime is read in {form}, {what}",)
     return text, ()
 
 
