@@ -68,6 +68,7 @@ Case = tuple[str, int, tuple[str, ...]]  # what is typed, the exit code, the wor
 CASES: dict[str, list[Case]] = {
     "corpus": [
         ("train missing.txt", 1, ("there is no file missing.txt", "check the path")),
+        ("train ''", 1, ("the name of a text is empty", "'.' is this folder")),
         ("train rekurente", 1, ("there is no file rekurente", "did you mean 'rekurentne'")),
         ("train text8", 1, ("was not fetched yet", "corpora fetch text8")),
         ("train text/inside", 1, ("there is no file text/inside",)),
@@ -202,6 +203,7 @@ CASES: dict[str, list[Case]] = {
         ("score empty --run small", 1, ("empty is empty", "at least one character")),
         ("score binary --run small", 1, ("binary is not text",)),
         ("eval small missing", 1, ("there is no file missing",)),
+        ("eval small ''", 1, ("the name of a text is empty",)),
         ("eval small empty", 1, ("empty is empty", "at least one character")),
         ("eval small binary", 1, ("binary is not text",)),
         ("eval small text --part val", 1, ("both the file text and the part val", "give one of them")),

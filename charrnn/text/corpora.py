@@ -59,6 +59,8 @@ def find(corpus: str) -> Found:
     read as what they hold.
     Raises CharRNNError where there is none, with the nearest name as a hint.
     """
+    if not corpus:  # a variable of a shell that is not set; to a system it is the folder in which we are
+        raise CharRNNError("the name of a text is empty", "give a file, a folder or a named corpus; '.' is this folder")
     if corpus == STDIN:
         return Found((Source("standard input", _open_stdin),))
     path = Path(corpus)
