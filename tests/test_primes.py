@@ -107,6 +107,7 @@ def test_serbian_goes_to_cyrillic_and_back_without_loss() -> None:
         ("ljubav, njiva, džep", "љубав, њива, џеп"),
         ("Ljubav LJUBAV Njegoš DŽEP LJ", "Љубав ЉУБАВ Његош ЏЕП Љ"),
         ("injekcija, konjugacija, nadživeti", "инјекција, конјугација, надживети"),
+        ("KRALJ MARKO, KONJ. Marko Lj. i Nj-oj", "КРАЉ МАРКО, КОЊ. Марко Љ. и Њ-ој"),
         ("đak, čvor, ćup, žaba, šuma", "ђак, чвор, ћуп, жаба, шума"),
         ("Qwxy 123", "Qwxy 123"),
     ],

@@ -22,8 +22,9 @@ def to_latin(text: str) -> str:
     for i, character in enumerate(text):
         latin = _LATIN_OF.get(character, character)
         if len(latin) == 2 and character.isupper():
-            neighbours = text[i + 1 : i + 2] or text[i - 1 : i] if i else text[i + 1 : i + 2]
-            latin = latin.upper() if neighbours.isupper() else latin
+            following = text[i + 1 : i + 2]
+            neighbour = following if following.isalpha() else text[max(0, i - 1) : i]  # at a word's end the one before
+            latin = latin.upper() if neighbour.isupper() else latin
         pieces.append(latin)
     return "".join(pieces)
 
