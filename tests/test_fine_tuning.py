@@ -295,7 +295,10 @@ def test_on_the_command_line_and_from_python(trained: TrainedRun, other: str, sa
     assert say("train", "--resume", "tuned", "--steps", "5")[0] == 0
 
 
-@pytest.mark.parametrize("change", ["text", {}, {"base": 3}, {"old_nats": "1"}, {"old_settings": {"corpus": "/etc"}}])
+@pytest.mark.parametrize(
+    "change",
+    ["text", {}, {"base": 3}, {"old_nats": "1"}, {"old_part": "half"}, {"old_settings": {"corpus": "/etc"}}],
+)
 def test_what_a_changed_run_json_says_of_the_beginning_is_damage(
     change: Any, trained: TrainedRun, other: str, tmp_path: Path
 ) -> None:

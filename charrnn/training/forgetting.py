@@ -8,7 +8,7 @@ from typing import Any
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
-from charrnn.text.corpus import Corpus, Part, prepare
+from charrnn.text.corpus import PARTS, Corpus, Part, prepare
 from charrnn.text.settings import TextSettings
 from charrnn.text.tokenizer import Tokenizer
 from charrnn.training import final_scores
@@ -30,7 +30,7 @@ FIELDS: dict[str, Check] = {
     "val_nats": or_null(is_number),
     "test_nats": or_null(is_number),
     "old_text": or_null(_is_text),
-    "old_part": or_null(_is_text),
+    "old_part": or_null(lambda value: value in PARTS),
     "old_nats": or_null(is_number),
     "old_settings": or_null(lambda value: isinstance(value, dict) and set(value) == set(TEXT_SETTINGS)),
 }
