@@ -193,6 +193,7 @@ def test_the_command_ranks_and_shows(
     trained("r", steps=2)
     code, out, err = say("r", "--chars", "300")
     assert code == 0, err
+    assert "r on its validation part: 300 characters" in err
     of_states, of_gates, followed = out.split("\n\n")
     for lines in (of_states.splitlines(), followed.splitlines()[1:]):
         assert [line.partition("  ")[0] for line in lines] == list(units.PROPERTIES)
@@ -210,3 +211,5 @@ def test_the_command_ranks_and_shows(
     assert "unit 1.h." in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert say("r", "Mreža", "--unit", "9")[0] == 2
     assert say("r", "--chars", "0")[0] == 2
+    trained("whole", steps=2, split=(1.0, 0.0, 0.0))
+    assert "whole on its training part: 9 characters" in say("whole", "--chars", "9")[2]

@@ -139,7 +139,7 @@ def units(
     findings = Findings()
     model = options.reading(options.whole(run, "cpu"), encoding)
     if what is None:
-        text, source = _own_text(model, chars), "its validation part"
+        text, source = _own_text(model, chars)
     else:
         read, source = score.found(what, is_text, findings)
         text = model.clean(read(model.config))[:chars]
@@ -172,14 +172,15 @@ def units(
         click.echo(f"{about}; unit {shown}: {found.follows(shown)}", err=True)
 
 
-def _own_text(model: Any, chars: int) -> str:
-    """Return the beginning of the validation part of a run's corpus, or of its training part where it has none."""
+def _own_text(model: Any, chars: int) -> tuple[str, str]:
+    """Return the beginning of a part of a run's corpus, and which it is: validation, or training where it has none."""
     from charrnn.text.corpus import prepare
 
     corpus = prepare(model.config, model.tokenizer, private=True)
-    ids = corpus.parts["val"] if len(corpus.parts["val"]) else corpus.ids("train")
-    text: str = model.tokenizer.decode(ids[: 4 * chars])[:chars]
-    return text
+    source, ids = "its validation part", corpus.parts["val"]
+    if not len(ids):
+        source, ids = "its training part", corpus.ids("train")
+    return model.tokenizer.decode(ids[: 4 * chars])[:chars], source
 
 
 def _say_followers(found: Any, count: int) -> None:
