@@ -18,6 +18,7 @@ import torch
 from conftest import SMALL, decided
 from hosts import Host, network
 from safetensors.numpy import load_file
+from test_states import CELLS as CELLS_WITH_SHAPES
 from torch import Tensor
 from waiting import until
 
@@ -206,6 +207,22 @@ def test_what_rank_0_hands_out_others_become(text: Corpus, corpus: str) -> None:
         for part, expected in zip(trainer.whole_state()[1], other.state[1], strict=True):
             assert (part == expected).all()
         assert float(trainer.update()) == pytest.approx(float(other.update()), abs=1e-6)
+
+
+def test_a_state_of_any_shape_is_handed_out_and_gathered(text: Corpus, corpus: str) -> None:
+    for cell in CELLS_WITH_SHAPES:
+        cells.register(cell)
+        try:
+            config = settled(text, corpus, cell=cell.name, direct=3, direct_rows=50)
+            other = Trainer(config, text)
+            other.update()
+            with together(config, text, 2) as trainer:
+                trainer.hand_out(other.state)
+                for layer, expected_layer in zip(trainer.whole_state(), other.state, strict=True):
+                    for part, expected in zip(layer, expected_layer, strict=True):
+                        assert torch.equal(part, expected)
+        finally:
+            cells.unregister(cell.name)
 
 
 def test_the_wish_of_one_rank_to_end_reaches_rank_0(text: Corpus, corpus: str) -> None:

@@ -261,19 +261,25 @@ class Trainer:
     @property
     def _carried(self) -> int:
         """How many numbers of each row are carried from window to window."""
-        own = self.architecture.layers * len(self.architecture.definition.state) * self.architecture.hidden
-        return own + self.architecture.remembered
+        return sum(self._sizes) + self.architecture.remembered
+
+    @property
+    def _sizes(self) -> list[int]:
+        """How many numbers of each row every state of every layer has, in the order of the carried state."""
+        return [math.prod(shape) for shape in self.architecture.states.values()] * self.architecture.layers
 
     def _start(self) -> State:
         return self.model.start(self.rows.stop - self.rows.start)
 
     def _apart(self, columns: Tensor) -> State:
         """Take a carried state (rows, N) apart that `_side_by_side` put together."""
-        names, architecture = self.architecture.definition.state, self.architecture
-        remembered = architecture.remembered
-        columns, ids = torch.split(columns.to(self.device), [self._carried - remembered, remembered], dim=1)
-        parts = iter(torch.split(columns, architecture.hidden, dim=1))
-        layers = tuple(tuple(next(parts).contiguous() for _ in names) for _ in range(architecture.layers))
+        shapes, remembered = self.architecture.states.values(), self.architecture.remembered
+        *parts, ids = torch.split(columns.to(self.device), [*self._sizes, remembered], dim=1)
+        held = iter(parts)
+        layers = tuple(
+            tuple(next(held).reshape(-1, *shape).contiguous() for shape in shapes)
+            for _ in range(self.architecture.layers)
+        )
         return (*layers, (ids.long(),)) if remembered else layers
 
     def _seen(self) -> Seen | None:
@@ -300,4 +306,4 @@ class Trainer:
 
 def _side_by_side(state: State) -> Tensor:
     """Put a carried state together in one tensor (rows, N), to be sent at once; ids become numbers as good."""
-    return torch.cat([each.float() for layer in state for each in layer], dim=1)
+    return torch.cat([each.float().flatten(1) for layer in state for each in layer], dim=1)
