@@ -20,6 +20,7 @@ from charrnn import api, cells, engines
 from charrnn.errors import CharRNNError
 from charrnn.text.corpus import Streams, prepare
 from charrnn.training import events, final_scores, loop, resolve, sizing, training_state
+from charrnn.training import trainer as trainer_module
 from charrnn.training.config import Config
 from charrnn.training.early_stopping import PAST_BEST_NATS
 from charrnn.training.learning_rate import learning_rate
@@ -132,6 +133,16 @@ def test_resuming_twice_and_at_a_validation_changes_nothing(trained: TrainedRun,
     list(loop.resume(parts, stop=_after(1)))
     list(loop.resume(parts))
     _assert_same(whole, parts)
+
+
+def test_resuming_draws_no_weights(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained()
+
+    def drawn(*_: Any) -> None:
+        raise AssertionError("weights are drawn, which takes long for large cells")
+
+    monkeypatch.setattr(trainer_module, "initial_weights", drawn)
+    list(loop.resume(run, steps=run.about()["step"] + 1))
 
 
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(trained: TrainedRun, corpus: str, tmp_path: Path) -> None:

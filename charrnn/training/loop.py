@@ -188,7 +188,7 @@ def _resumed(
     notes = (*notes, *moved, *others)
     notes += followers.begin(ranks, run, config, corpus)
     with memory.explained(config, corpus, began_anew=False), followers.resumable(run):
-        trainer = Trainer(config, corpus, ranks=ranks)
+        trainer = Trainer(config, corpus, restored.weights, ranks)  # fresh ones take long to draw
         training_state.restore(trainer, restored, run.name)
         del restored  # while it trains, memory is for that
         loop = TrainingLoop(run, trainer, machine, began, checkpoint.seconds, notes, before)
