@@ -1,11 +1,13 @@
 """Corpora by name: Python's own, fetched ones, and what `corpora` says of a text."""
 
+import errno
 import hashlib
 import io
 import json
 import lzma
 import math
 import socket
+import ssl
 import threading
 import time
 import zipfile
@@ -209,6 +211,20 @@ def test_without_a_network_or_a_file_it_is_said_plainly(
         catalogue.fetch("missing")
     with pytest.raises(CharRNNError, match="text8"):
         catalogue.fetch("text9")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EHOSTUNREACH, "No route to host"), ssl.SSLError("a bad record")])
+def test_a_connection_that_breaks_is_not_taken_for_a_disk(
+    error: OSError, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalogue.ENTRIES, "sample", entry(server, b"the text"))
+
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("http.client.HTTPResponse.read1", broken)
+    with pytest.raises(CharRNNError, match="no network, or no way to"):
+        catalogue.fetch("sample")
 
 
 def test_no_server_leads_to_another_host_unseen(

@@ -225,7 +225,7 @@ def _receive(download: Download, part: Path, progress: Callable[[int], None], to
                     target.truncate(0)
                     before = 0
                 # One byte too many is enough to know that it is not the published file.
-                while target.tell() <= download.bytes and (chunk := answer.read1(CHUNK_BYTES)):
+                while target.tell() <= download.bytes and (chunk := web.read(answer, CHUNK_BYTES)):
                     target.write(chunk)
                     progress(target.tell())
                     seconds = time.monotonic() - began

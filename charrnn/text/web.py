@@ -1,7 +1,8 @@
 """Opening a web address: HTTP and HTTPS alone, and no other host is gone to without saying so."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib import request
@@ -60,4 +61,23 @@ def opened(url: str, headers: dict[str, str], timeout_seconds: float, told: Told
         _Redirects(told),
     ):
         opener.add_handler(handler)
-    return opener.open(request.Request(url, headers={"User-Agent": "charrnn", **headers}), timeout=timeout_seconds)
+    with _as_trouble():
+        return opener.open(request.Request(url, headers={"User-Agent": "charrnn", **headers}), timeout=timeout_seconds)
+
+
+def read(answer: Any, most: int) -> bytes:
+    """Return the next bytes of an answer, no more than `most`; none at its end. Raises TROUBLE."""
+    with _as_trouble():
+        data: bytes = answer.read1(most)
+    return data
+
+
+@contextmanager
+def _as_trouble() -> Iterator[None]:
+    """Tell what the system says of a connection from what it says of a disk: no way to a host, an error of TLS."""
+    try:
+        yield
+    except (URLError, TimeoutError, ConnectionError):
+        raise
+    except OSError as error:
+        raise URLError(error) from error
