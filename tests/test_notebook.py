@@ -268,6 +268,7 @@ def test_a_curve_keeps_its_form_and_few_points() -> None:
     curve = Curve()
     for x in range(5000):
         curve.add(x, 2.0 * x)
+        assert curve.points[-1] == (x, 2.0 * x)  # the newest is shown, whatever was put together
     assert 50 < len(curve.points) <= notebook.MOST_POINTS + 1
     assert all(y == pytest.approx(2 * x) for x, y in curve.points)
     assert curve.points[-1][0] > 4900

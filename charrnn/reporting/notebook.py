@@ -63,8 +63,10 @@ class Curve:
         """Add a point."""
         self.points.append((x, y))
         if len(self.points) > MOST_POINTS:
-            pairs = zip(self.points[::2], self.points[1::2], strict=False)
-            self.points = [((a[0] + b[0]) / 2, (a[1] + b[1]) / 2) for a, b in pairs]
+            whole = len(self.points) // 2 * 2
+            pairs = zip(self.points[:whole:2], self.points[1:whole:2], strict=True)
+            alone = self.points[whole:]  # the newest, where their number is odd
+            self.points = [*(((a[0] + b[0]) / 2, (a[1] + b[1]) / 2) for a, b in pairs), *alone]
 
 
 class TrainingPicture:
