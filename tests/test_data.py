@@ -97,6 +97,14 @@ def test_a_byte_order_mark_is_dropped_and_said_and_crlf_is_kept_and_said(tmp_pat
     assert texts.copy_of(text.fingerprint, home) == text
 
 
+def test_a_copy_that_does_not_say_where_its_files_begin_is_none_of_files(tmp_path: Path, home: Path) -> None:
+    text = read_one(write(tmp_path, b"one\ntwo\n"), home)  # of one file: as a document it has the same fingerprint
+    assert texts.copy_of(text.fingerprint, home, "line") is not None
+    assert texts.copy_of(text.fingerprint, home, "file") is None
+    files = read((str(tmp_path / "corpus.txt"),), home, document="file")
+    assert texts.copy_of(text.fingerprint, home, "file") == files
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

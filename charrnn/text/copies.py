@@ -196,6 +196,8 @@ def copy_of(fingerprint: str, folder: Path, document: str = "none") -> Text | No
     try:
         about = strict_json.loads(path.with_name("text.json").read_text(encoding="utf-8"))
         path.stat()
+        if document == "file":  # where its files begin, the text alone does not say
+            path.with_name("file-starts").stat()
         characters, source, notes = about["characters"], about["source"], tuple(about["notes"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
