@@ -11,10 +11,15 @@ import torch
 
 from charrnn import api, cells
 from charrnn.cells.cell import run_cell
+from charrnn.generate import fastest
+from charrnn.generate.decoders import Decoders
 from charrnn.generate.sampling import cost
+from charrnn.generate.scoring import COMPILE_IDS
+from charrnn.generate.scoring import costs as costs_of
 from charrnn.model import evaluation
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
+from charrnn.text import documents
 from charrnn.text.corpus import prepare
 from charrnn.training.run import Run
 
@@ -123,6 +128,16 @@ def test_scoring_tells_how_far_it_has_come(mode: evaluation.Mode, characters: in
         assert done.count(len(ids)) == (1 if scoring is model else 2)
         assert done[-1] == len(ids)
         assert len(done) > 2 or characters < 1000 or mode == "cold"
+
+
+def test_a_speed_that_is_known_puts_no_model_on_a_gpu(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = api.load(trained())
+    known = {f"score {model.architecture}": {"CPU": 1.0, "GPU": 2.0}}
+    monkeypatch.setattr(fastest, "measured", known)
+    decoders = Decoders(model.architecture, model.weights, "auto", "float32")
+    ids = np.arange(COMPILE_IDS) % 256
+    costs = costs_of(decoders, model.config.engine, 64, ids, "stream", documents.NONE)  # where there is no GPU
+    assert len(costs) == len(ids)
 
 
 def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:

@@ -1,6 +1,7 @@
 """What a text costs a model: by compiled code or by torch, whichever reads it in less time here."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -84,9 +85,10 @@ def _is_faster(decoder: StreamScoring, decoders: Decoders, engine: str, ids: NDA
     if decoders.device != "auto" or decoders.kept != "float32":
         return True
     some = ids[:PIECE_IDS]
-    works = {
+    network = cache(partial(_network, decoders, engine))  # made once, and only where it is measured
+    works: dict[str, Callable[[], object]] = {
         "CPU": partial(decoder.stream_costs, some, documents.NONE),
-        "GPU": partial(evaluation.stream_costs, _network(decoders, engine), some),
+        "GPU": lambda: evaluation.stream_costs(network(), some),
     }
     seconds = fastest.seconds(f"score {decoders.architecture}", works)
     return seconds["CPU"] <= seconds["GPU"]
