@@ -105,7 +105,8 @@ class Findings:
 def text_of(source: Source, cleaning: Cleaning, findings: Findings, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
     """Yield the cleaned text of a source, in pieces; what is met on the way is added to `findings`.
 
-    Raises CharRNNError that names the first byte that is not UTF-8, or for a source that is not text or cannot be read.
+    Raises CharRNNError that names the first byte that does not fit the encoding, and for a source that is no text or
+    cannot be read.
     """
     pieces = _without_mark(_decoded(source, cleaning, findings, chunk_bytes), findings)
     pieces = _line_ends(pieces, cleaning.newline == "lf", findings)

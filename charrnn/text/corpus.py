@@ -196,7 +196,7 @@ def read_whole(
     if not whole:
         raise CharRNNError(f"{file} is empty", "give a text of at least one character")
     if settings.document != "file":
-        lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `texts.read` joins files
+        lines = [text if text.endswith("\n") else text + "\n" for text in whole[:-1]]  # as `copies.read` joins files
         return encode_whole("".join([*lines, whole[-1]]), settings.document, tokenizer)
     ids = [tokenizer.encode(text) for text in whole]
     lengths = [len(of_file) for of_file in ids]

@@ -21,7 +21,7 @@ Probabilities = NDArray[np.float64]
 def costs_by_order(
     train: NDArray[Any], texts: Sequence[NDArray[Any]], vocabulary: int, highest: int
 ) -> Iterator[list[Probabilities]]:
-    """Return the nats of every id of several texts by the models of order 0, 1 ... `highest`, the ids of context.
+    """Yield the nats of every id of several texts by the models of order 0, 1 ... `highest`, the ids of context.
 
     All are learned from `train`. Before the first id of a text stands an id that is nowhere else.
     """

@@ -8,7 +8,7 @@ PAST_BEST_NATS = 0.02
 
 
 def is_past_best(val_nats: Sequence[float | None], patience: int) -> bool:
-    """Tell whether the best validation is more than `patience` ago, and PAST_BEST_NATS lower than the last.
+    """Tell whether the best validation is `patience` ago or more, and PAST_BEST_NATS lower than the last.
 
     val_nats: of every validation, nats per character; None where it was not finite.
     """

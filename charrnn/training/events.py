@@ -33,7 +33,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """After every step. steps: None until planned. loss: nats per id, on the device; reading it waits for that."""
+    """After every step. steps: None until planned. loss: nats per id, on the device; reading it waits for the step."""
 
     step: int
     steps: int | None

@@ -50,7 +50,7 @@ def differences(about: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def note_of_equations(about: Mapping[str, Any], config: Config) -> str | None:
-    """Say that the equations of a run's cell are others than it was trained with, or None. about: run.json"""
+    """Say that the equations of a run's cell are others than it was trained with, or None. about: run.json."""
     saved = (about.get("identity") or {}).get(EQUATIONS)
     if saved is None or saved == equations(config):
         return None

@@ -52,7 +52,8 @@ class Kind:
     changes weights and moments by one step. moments: the names of what it remembers, each like a weight, or a number
     for each of its rows; besides, it gets the moment 'step' of every weight: a tensor () that `update` counts up.
     steps_on_device: whether it counts steps where the weights are, or on the CPU. Then all it needs is there, its rate
-    may be a tensor (), and a GPU can be told of its step once for all.
+    may be a tensor (), and a GPU can be told of its step once for all. by_row: whether it remembers a number for each
+    row of a weight.
     """
 
     groups: "Callable[[Options, Mapping[str, Tensor]], list[Group]]"
