@@ -51,7 +51,7 @@ class OptimizationSettings(Knobs):
     )
     warmup: int | None = knob(None, "steps over which the rate rises to its peak; by rule", low=0)
     decay: float = knob(0.97, "with --schedule step: the factor applied once an epoch", low=0, high=1)
-    decay_after: int = knob(10, "with --schedule step: epochs before the first decay", low=0)
+    decay_after: int = knob(10, "with --schedule step: how many epochs end without a decay", low=0)
     clip: float | None = knob(1.0, "bound on the gradient's norm or values; 0 is off", low=0, off=0)
     clip_by: str = knob("norm", "clip the norm of the whole gradient, or each value", choices=("norm", "value"))
     steps: int | None = knob(None, "train for this many steps", low=1)
