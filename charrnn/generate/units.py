@@ -228,12 +228,8 @@ def _gates(
     except CharRNNError as error:
         found, problem = [], error.problem
     openness = np.concatenate([np.empty((len(text), 0), np.float32), *(gate.openness for gate in found)], axis=1)
-    units = tuple(unit for gate in found for unit in _units([(gate.layer, gate.name)], gate.openness.shape[1]))
+    units = tuple(Unit(gate.layer, gate.name, n) for gate in found for n in range(1, gate.openness.shape[1] + 1))
     return Gates(text, units, openness, _followed(openness, properties), problem)
-
-
-def _units(of: list[tuple[int, str]], width: int) -> tuple[Unit, ...]:
-    return tuple(Unit(layer, state, number) for layer, state in of for number in range(1, width + 1))
 
 
 def _followed(
