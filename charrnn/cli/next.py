@@ -65,15 +65,14 @@ def command(
             click.echo(whole)
         return
     likeliest = model.next(text, k)
-    others = max(0.0, 1 - math.fsum(p for _, p in likeliest))
     if as_json:
         rows = [{"character": character, "probability": p} for character, p in likeliest]
-        options.print_json({"run": str(model.run.path), "prime": text, "next": rows, "others": others})
+        options.print_json({"run": str(model.run.path), "prime": text, "next": rows, "others": likeliest.others})
         return
     room = _room()
     for character, p in likeliest:
         click.echo(_line(f"{options.visible(character):>8}", p, room))
-    click.echo(f"{'others':>8}  {others:6.1%}  {'':9}  {_bar(others, room)}".rstrip())
+    click.echo(f"{'others':>8}  {likeliest.others:6.1%}  {'':9}  {_bar(likeliest.others, room)}".rstrip())
 
 
 def _picked(model: Any, prime: str, k: int) -> Iterator[dict[str, Any]]:
