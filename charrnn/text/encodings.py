@@ -37,9 +37,8 @@ _MOST_CHAOS = 0.5  # share of what hardly belongs together, up to which a readin
 _SAMPLE_BYTES = 1 << 13
 _SHOWN = 60  # characters of a line
 _OFFERED = 6
-_NEVER_INSIDE = (
-    0x30  # a byte below it is a character of its own in every encoding of more than one byte but UTF-16, -32
-)
+# A byte below it is a character of its own in every encoding of more than one byte but UTF-16 and UTF-32.
+_NEVER_INSIDE = 0x30
 
 
 class Misfit(NamedTuple):
