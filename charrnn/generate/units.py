@@ -19,6 +19,7 @@ from charrnn.generate import gates
 from charrnn.generate.decoder import Decoder, State
 from charrnn.model.architecture import Architecture
 from charrnn.terminal import visible
+from charrnn.text.code_points import code_points
 from charrnn.text.documents import Starts
 from charrnn.text.tokenizer import Tokenizer
 
@@ -257,7 +258,7 @@ def _correlations(activations: NDArray[np.float32], property_: NDArray[np.float6
 
 def line_position(text: str) -> NDArray[np.float64]:
     """Return log(1 + characters since the last line end), after each character."""
-    codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    codes = code_points(text, 0, len(text))
     places = np.arange(1, len(codes) + 1)
     after = np.maximum.accumulate(np.where(codes == ord("\n"), places, 0))
     return np.log1p((places - after).astype(np.float64))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.patterns import pattern
+from charrnn.text.code_points import code_points
 
 Starts = NDArray[np.int64]
 NONE: Starts = np.empty(0, np.int64)
@@ -39,8 +40,7 @@ def starts(pieces: Iterable[str], kind: str) -> Iterator[Starts]:
 def _after_lines(pieces: Iterable[str]) -> Iterator[Starts]:
     offset, ended = 0, False  # whether a line has just ended: a document begins only where something follows
     for piece in pieces:
-        codes = np.frombuffer(piece.encode("utf-32-le"), "<u4")
-        found = np.flatnonzero(codes == ord("\n")) + 1
+        found = np.flatnonzero(code_points(piece, 0, len(piece)) == ord("\n")) + 1
         found = np.concatenate(([0], found)) if ended else found
         ended = bool(len(found)) and int(found[-1]) == len(piece)
         yield found[: len(found) - ended] + offset

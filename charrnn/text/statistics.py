@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 
 from charrnn.progress import Progress, silent
 from charrnn.text import repeats
-from charrnn.text.code_points import count_characters
+from charrnn.text.code_points import code_points, count_characters
 from charrnn.text.copies import Text
 from charrnn.text.ngram import costs_by_order
 from charrnn.text.repeats import Repeat
-
-Codes = NDArray[np.uint32]
 
 ORDERS = 7  # contexts of 0 to 6 characters
 RARE = 3  # characters that occur less often are spelled in bytes
@@ -122,13 +120,9 @@ def _sampled(piece: str, position: int, characters: int) -> Iterator[str]:
         yield piece[max(begin, 0) : max(begin + length, 0)]
 
 
-def _codes(text: str) -> Codes:
-    return np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint32)
-
-
 def _ranks(text: str) -> NDArray[np.int64]:
     """Number the characters of a text from 0, in the order of their code points."""
-    return np.unique(_codes(text), return_inverse=True)[1].astype(np.int64)
+    return np.unique(code_points(text, 0, len(text)), return_inverse=True)[1].astype(np.int64)
 
 
 # How predictable a character is
