@@ -347,6 +347,18 @@ def test_a_text_of_one_letter_is_one_long_repeat(home: Path) -> None:
     assert stats.beat_bits == 0
 
 
+@pytest.mark.parametrize("more", [0, 10, 32, 5000])  # bytes past whole pieces
+def test_looking_for_repeats_tells_when_it_is_done(
+    more: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "CHUNK_BYTES", 1 << 13)
+    (tmp_path / "text").write_bytes(b"a" * (2 * repeats.CHUNK_BYTES + more))
+    told: list[tuple[int, int | None]] = []
+    repeats.find(tmp_path / "text", lambda what, done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+    assert sorted(told) == told
+
+
 def test_repeats_are_ordered_by_their_characters_not_their_bytes(home: Path) -> None:
     latin, cyrillic = CORPUS.read_text(encoding="utf-8")[:400], to_cyrillic(CORPUS.read_text(encoding="utf-8")[:300])
     found = measure(f"{latin}1{cyrillic}2{cyrillic}3{latin}", home).repeats

@@ -53,11 +53,12 @@ def _seeds(content: NDArray[np.uint8], spread: int, progress: Progress) -> tuple
     """Return the places (N,) of every spread-th seed, and the hashes of the seeds there."""
     places, hashes = [], []
     for begin in range(0, len(content) - SEED_BYTES + 1, CHUNK_BYTES):
-        hashed = _hashes(content[begin : begin + CHUNK_BYTES + SEED_BYTES - 1])
+        end = min(begin + CHUNK_BYTES + SEED_BYTES - 1, len(content))
+        hashed = _hashes(content[begin:end])
         chosen = np.flatnonzero(hashed & np.uint64(spread - 1) == 0)
         places.append(chosen + begin)
         hashes.append(hashed[chosen])
-        progress("comparing", begin, len(content))
+        progress("comparing", end, len(content))
         let_go(content)
     return np.concatenate(places), np.concatenate(hashes)
 
