@@ -791,18 +791,27 @@ def test_a_second_fetch_names_the_first(home: Path, monkeypatch: pytest.MonkeyPa
 CPU_SAYS = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
 
 
+@pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(CPU_SAYS), torch.OutOfMemoryError("CUDA out of memory")])
 def test_where_the_memory_does_not_suffice_the_batch_that_would_fit_is_told(
-    error: Exception, tiny: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    saved: bool,
+    tiny: Callable[[str], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tiny("cut")
     before = run.about()
+    if not saved:  # then it begins again, with the batch that it was given
+        for file in (run.path / "run.json", *run.path.glob("training-*")):
+            file.unlink()
     monkeypatch.setattr(Trainer, "update", lambda self: (_ for _ in ()).throw(error))
     assert cli.run(["train", "--resume", run.name]) == 1
     told = capsys.readouterr().err
     assert "error: the memory does not suffice to train hidden 8 x 1, batch 4, window 16\n" in told
     assert "in a new run, --batch 2 would fit\n" in told
-    assert run.about() == before
+    assert run.exists() == saved
+    assert not saved or run.about() == before
 
 
 def test_an_error_that_is_not_of_memory_is_left_as_it_is(

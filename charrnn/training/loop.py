@@ -187,7 +187,7 @@ def _resumed(
     resolve.refuse_what_does_not_fit(config, corpus, machine)
     notes = (*notes, *moved, *others)
     notes += followers.begin(ranks, run, config, corpus)
-    with memory.explained(config, corpus, began_anew=False), followers.resumable(run):
+    with memory.explained(config, corpus, is_new=False), followers.resumable(run):
         trainer = Trainer(config, corpus, restored.weights, ranks)  # fresh ones take long to draw
         training_state.restore(trainer, restored, run.name)
         del restored  # while it trains, memory is for that
@@ -226,7 +226,7 @@ def _begun_again(
         config = resolve.resolve(config.as_settings().replace(**given), corpus, machine)
     resolve.refuse_what_does_not_fit(config, corpus, machine)
     notes = (BEGUN_AGAIN, *moved, *followers.begin(ranks, run, config, corpus))
-    with memory.explained(config, corpus), followers.resumable(run):
+    with memory.explained(config, corpus, is_new=False), followers.resumable(run):
         trainer = Trainer(config, corpus, ranks=ranks)
         loop = TrainingLoop(run, trainer, machine, began, notes=notes)
         run.write_tokenizer(corpus.tokenizer)

@@ -15,10 +15,10 @@ SIGNS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
 
 
 @contextmanager
-def explained(config: Config, corpus: Corpus, began_anew: bool = True) -> Iterator[None]:
+def explained(config: Config, corpus: Corpus, is_new: bool = True) -> Iterator[None]:
     """Around training: say what to do where the memory does not suffice, as a CharRNNError.
 
-    began_anew: whether the run begins here; one that is resumed cannot have another batch.
+    is_new: whether its settings can still be chosen; a run that is resumed, or begins again, cannot have another batch.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def explained(config: Config, corpus: Corpus, began_anew: bool = True) -> Iterat
         sizes = f"hidden {config.hidden} x {config.layers}, batch {config.batch}, window {config.window}"
         where = "" if config.device == "cpu" else f" of the {config.device.upper()} device"
         raise CharRNNError(
-            f"the memory{where} does not suffice to train {sizes}", _hint(config, corpus, began_anew)
+            f"the memory{where} does not suffice to train {sizes}", _hint(config, corpus, is_new)
         ) from error
 
 
@@ -37,12 +37,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS)
 
 
-def _hint(config: Config, corpus: Corpus, began_anew: bool) -> str:
+def _hint(config: Config, corpus: Corpus, is_new: bool) -> str:
     architecture = Architecture.of(config, corpus.tokenizer.size)
     batch = fitting_batch(config, architecture, memory_bytes(config.device))
     narrower = sizing.smaller(config, architecture, "choose a smaller --hidden or --window")
     less = narrower if batch is None else f"--batch {batch} would fit"
-    if began_anew:
+    if is_new:
         return less
     return f"end other programs, or resume it where there is more memory; in a new run, {less}"
 
