@@ -1,5 +1,6 @@
 """Weights on the Hugging Face Hub: the real client against a stand-in of its HTTP interface on this machine."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -132,6 +133,19 @@ def test_without_a_network_it_says_so(standin: Hub, trained: TrainedRun, monkeyp
         find_run(MINE)
     with pytest.raises(CharRNNError, match="cannot be reached for hf://me/mine"):
         push(run, "me/mine")
+
+
+def test_a_full_disk_is_not_taken_for_a_network_that_is_gone(
+    standin: Hub, trained: TrainedRun, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(trained(), "me/mine")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", full)
+    with pytest.raises(CharRNNError, match=r"cannot be kept in .*hub: No space left on device; make room there"):
+        find_run(MINE)
 
 
 def test_offline_a_fetched_revision_is_used_and_named(

@@ -8,6 +8,7 @@ are kept under the commit they belong to and read as every run is: nothing in th
 the SHA-256 of run.json, which guards against damage, not against their owner.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ SCHEME = "hf://"
 FOLDER = "hub"  # in the home folder
 JSON_BYTES = {run_json.NAME: 1 << 20, "config.json": 1 << 20, "tokenizer.json": 1 << 26}  # the most that each may have
 DOWNLOAD = ".download"  # in the folder that is being made
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no error of a connection has these
 HEADER_BYTES = 1 << 20  # of a file of weights, beyond four for each of its numbers
 SHOWN_HASH = 12  # so many digits of a commit are in the name of a folder
 _ADDRESS = pattern(r"hf://(?P<repo>(?:\w[\w.-]{0,95})/(?:\w[\w.-]{0,95}))(?:@(?P<revision>\w[\w./-]{0,249}))?")
@@ -111,6 +113,11 @@ def explained(address: Address) -> Iterator[None]:
     except hub.HfHubHTTPError as error:
         raise CharRNNError(f"the Hub refuses {address}: {_first_line(error)}", "try again, or log in") from error
     except (hub.OfflineModeIsEnabled, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise CharRNNError(
+                f"{address} cannot be kept in {home() / FOLDER}: {error.strerror}",
+                "make room there, or name another folder in CHARRNN_HOME",
+            ) from error
         raise CharRNNError(f"the Hub cannot be reached for {address}: {_first_line(error)}", _kept(address)) from error
     except Exception as error:
         if not _is_of_the_network(error):
