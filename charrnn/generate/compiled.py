@@ -159,7 +159,7 @@ class CompiledDecoder(Decoder):
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
-        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+        """Yield ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         work = self._enter(primed.state)
         work.point(allowed=tokenizer.allowed, following=tokenizer.next_state)
         work.array(LINE["filters"], np.float64)[0, 0] = filters(sampling, self.architecture.vocabulary)
@@ -172,7 +172,7 @@ class CompiledDecoder(Decoder):
     def stream_costs(
         self, ids: NDArray[Any], starts: Starts = documents.NONE, progress: Progress = silent
     ) -> NDArray[np.float64]:
-        """Nats of every id of a text (N,), read as one stream from its first character.
+        """Return the nats of every id of a text (N,), read as one stream from its first character.
 
         starts: the positions of documents, each of which is read from nothing.
         """

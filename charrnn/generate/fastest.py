@@ -9,7 +9,7 @@ measured: dict[str, dict[str, float]] = {}  # seconds by way, by what was measur
 
 
 def seconds(what: str, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds of every way by name, measured in turns. Asked again about the same `what`, it answers from memory."""
+    """Return the seconds of every way by name, measured in turns; those of the same `what` are measured once."""
     if what not in measured:
         best = dict.fromkeys(ways, float("inf"))
         for turn in range(1 + TURNS):

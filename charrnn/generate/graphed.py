@@ -66,13 +66,13 @@ class GraphedDecoder(Decoder):
         self._spare: dict[tuple[int, bool], list[_Text]] = {}
 
     def drawn(self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator) -> Ids:
-        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+        """Return ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
         return self._drawn(primed, tokenizer, sampling, [Place.of(us)])[0]
 
     def drawn_together(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
     ) -> list[Ids]:
-        """For each completion by number, what `drawn` yields; who asks first moves all of them on."""
+        """Return, for each completion by number, what `drawn` yields; who asks first moves all of them on."""
         return self._drawn(primed, tokenizer, sampling, [Place(sampling.seed, n) for n in completions])
 
     def trial(self, characters: int) -> None:

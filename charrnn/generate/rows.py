@@ -137,7 +137,7 @@ class RowsDecoder:
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
     ) -> list[Iterator[tuple[int, float]]]:
-        """For each completion by number, what `CompiledDecoder.drawn` yields; who asks first moves all of them on."""
+        """Return, for each completion by number, what `CompiledDecoder.drawn` yields; who asks first moves all on."""
         together = Rows(self, tokenizer, len(completions))
         last = np.array([primed.last])
         rows = [together.join(primed.state, last, sampling, n) for n in completions]

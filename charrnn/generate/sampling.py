@@ -57,7 +57,7 @@ class Sampling:
 
 
 def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sampling) -> NDArray[np.float64]:
-    """Probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
+    """Return the probabilities (V,) of the next id, filtered and renormalised. logits: (V,) in nats. allowed: (V,)."""
     masked = np.where(allowed, logits.astype(np.float64), -np.inf)
     if not np.isfinite(masked.max()):
         raise diverged()
@@ -87,7 +87,7 @@ def distribution(logits: NDArray[Any], allowed: NDArray[np.bool_], sampling: Sam
 
 
 def filters(sampling: Sampling, V: int) -> tuple[float, float, float, float]:
-    """Temperature, top-k, top-p and min-p as numbers, of which some are off: k of V, p above 1, min-p below 0."""
+    """Return temperature, top-k, top-p and min-p as numbers. Off are k of V, p above 1, and min-p below 0."""
     return (
         float(sampling.temperature),
         float(V if sampling.top_k is None else min(sampling.top_k, V)),
@@ -161,7 +161,7 @@ class Drawing(Protocol):
     def drawn(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, us: np.random.Generator
     ) -> Iterator[tuple[int, float]]:
-        """Ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
+        """Yield ids after a prime, without end, each with its cost in nats; -1 where the logits are not finite."""
 
 
 @runtime_checkable
@@ -173,7 +173,7 @@ class DrawingTogether(Protocol):
     def drawn_together(
         self, primed: Primed, tokenizer: Tokenizer, sampling: Sampling, completions: Sequence[int]
     ) -> list[Iterator[tuple[int, float]]]:
-        """For each completion by number, what `Drawing.drawn` yields."""
+        """Return, for each completion by number, what `Drawing.drawn` yields."""
 
 
 def read_prime(decoder: Stepping, tokenizer: Tokenizer, text: str) -> Primed:
@@ -224,6 +224,7 @@ def drawn_step_by_step(
     forbidden: Forbidden | None,
     alternatives: Noting | None,
 ) -> Iterator[tuple[int, float]]:
+    """Yield ids as `Drawing.drawn` does, by any decoder. Raises CharRNNError where the logits are not finite."""
     id_, state, stream, text = primed.last, primed.state, TextStream(tokenizer), ""
     while True:
         logits, state = decoder.step(np.array([id_]), state)

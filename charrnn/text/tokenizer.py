@@ -228,7 +228,7 @@ class Tokenizer:
         return int(np.count_nonzero((array < BYTES) & ~is_continuation(array)))
 
     def character_index(self, ids: IdsLike) -> NDArray[np.int64]:
-        """For each of valid ids (N,), the index of the character it belongs to: (N,), from 0, never decreasing.
+        """Return, for each of valid ids (N,), the index of its character: (N,), from 0, never decreasing.
 
         np.bincount(character_index(ids), weights=nats) sums the nats of ids to the nats of characters.
         """

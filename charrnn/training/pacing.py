@@ -29,7 +29,7 @@ class Pace:
         self.training_seconds = 0.0
 
     def seconds(self) -> float:
-        """Since the run began, everything included."""
+        """Return the seconds since the run began, everything included."""
         return time.monotonic() - self._began
 
     def stepped(self, every: int = 1) -> None:

@@ -329,7 +329,7 @@ class Run:
         self.rewrite({**about, "files": {**about["files"], "losses": entry}, **facts})
 
     def losses(self) -> Tensors:
-        """Nats of every character (N,), float32, of the parts that were scored when the run was completed."""
+        """Return the nats of every character (N,), float32, of the parts that were scored at the end of the run."""
         return self._load("losses")
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:

@@ -88,7 +88,7 @@ def decide(config: Settings, text: Extent, products_per_s: Callable[[], float]) 
     budget = config.budget or 0
 
     def read(hidden: int) -> float:
-        """Characters a model of this width would be trained on."""
+        """Return the characters that a model of this width would be trained on."""
         if config.steps is not None:
             return config.steps * batch * window
         if config.epochs is not None:
@@ -182,8 +182,9 @@ def read_in(seconds: float, architecture: Architecture, learned: int, products_p
 
 
 def chars_per_s(architecture: Architecture, learned: int, products_per_s: float) -> float:
-    """Characters a second in training, expected: each costs one multiply-add per parameter forward, two backward.
+    """Return the characters a second that training is expected to read.
 
+    Each costs one multiply-add per parameter forward, two backward.
     learned: how many ids have parameters that count.
     """
     return products_per_s / (3 * dataclasses.replace(architecture, vocabulary=learned).count_network())
