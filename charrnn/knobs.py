@@ -91,9 +91,12 @@ def parse_seconds(text: str | float) -> float:
     """Read seconds from 90, '90', '90s', '3m' or '1h30m'. Raises CharRNNError for anything else."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return float(text)
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
+    given = str(text).strip()
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", given)
     if match is None or not any(match.groups()):
         raise OptionError(f"{text!r} is not a length of time", "give seconds or a unit: 90, 90s, 3m, 1h30m")
+    if match[1] and match[3] and not match[2] and not given.endswith("s"):
+        raise OptionError(f"{text!r} does not say of what it has {match[3]}", f"give {given}m or {given}s")
     hours, minutes, seconds = (float(group or 0) for group in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 

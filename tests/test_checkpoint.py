@@ -190,8 +190,11 @@ def test_a_bad_setting_is_refused_in_words(bad: dict[str, Any], message: str) ->
 
 
 def test_a_length_of_time_is_read_as_people_write_it() -> None:
-    given = ["90", "90s", "3m", "1h30m", "1m30s", "0.5m", 12]
-    assert [parse_seconds(text) for text in given] == [90, 90, 180, 5400, 90, 30, 12]
+    given = ["90", "90s", "3m", "1h30m", "1m30s", "1m30", "0.5m", 12]
+    assert [parse_seconds(text) for text in given] == [90, 90, 180, 5400, 90, 90, 30, 12]
+    with pytest.raises(CharRNNError, match="does not say of what it has 30") as refused:  # half an hour, or seconds?
+        parse_seconds("1h30")
+    assert refused.value.hint == "give 1h30m or 1h30s"
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]", '{"format": 99}', '{"hiden": 5}', '{"hidden": "x"}'])
