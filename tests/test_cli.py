@@ -105,12 +105,18 @@ def test_eval_json_and_per_character_costs(run: Any, corpus: str, tmp_path: Path
     assert last_json(run("eval", "r", "--mode", "cold", "--json")[1])["mode"] == "cold"
 
 
-def test_a_file_that_cannot_be_written_costs_no_score(run: Any, corpus: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["eval r --json --out", "score --run r text --html", "inspect units r --html"])
+@pytest.mark.parametrize("place", ["missing/file", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_a_text_is_read(
+    line: str, place: str, run: Any, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(*TRAIN, corpus, "--name", "r")
-    expected = run("eval", "r", "--json")[1]
-    code, out, err = run("eval", "r", "--json", "--out", str(tmp_path / "missing" / "costs.npy"))
-    assert (code, out) == (1, expected)
-    assert "costs.npy cannot be written" in err
+    for work in ("score_ids", "score", "units"):
+        monkeypatch.setattr(api.TextModel, work, None)
+    code, out, err = run(*line.split(), str(tmp_path / place))
+    assert (code, out) == (1, "")
+    assert "cannot be written" in err
+    assert "defect" not in err
 
 
 def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:

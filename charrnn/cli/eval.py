@@ -73,6 +73,8 @@ def command(
         raise click.UsageError("--adapt reads one stream: leave --mode cold out")
     if encoding is not None and file is None:
         raise click.UsageError("--encoding is that of a FILE: give one")
+    if out is not None:
+        options.refuse_unwritable(out, "--out")
     try:
         loaded = options.whole(runs or run or "latest", device)
     except CharRNNError as error:
@@ -88,8 +90,13 @@ def command(
     with bars.bars() as show:
         score = model.score_ids(ids, mode, starts, show)
         adapted = model.score_ids(ids, "adapt", starts, show) if adapt else None
+    if out is not None:
+        import numpy as np
+
+        with options.opened(out, "--out") as stream:
+            np.save(stream, (score if adapted is None else adapted).per_char)
+    share = score.spelled_characters / max(1, score.characters)
     if as_json:
-        share = score.spelled_characters / max(1, score.characters)
         options.print_json(
             {
                 **options.paths(model),
@@ -104,22 +111,12 @@ def command(
                 "adapted": adapted and _figures(adapted),
             }
         )
-    else:
-        click.echo(f"{options.named(model)} on {what}: {score.characters:,} characters, {mode}")
-        _say(score, adapted)
-    if out is not None:  # last: a file that cannot be written costs no score
-        import numpy as np
-
-        with options.opened(out, "--out") as stream:
-            np.save(stream, (score if adapted is None else adapted).per_char)
-
-
-def _say(score: Any, adapted: Any) -> None:
+        return
+    click.echo(f"{options.named(model)} on {what}: {score.characters:,} characters, {mode}")
     click.echo(_in_words(score))
     if adapted is not None:
         click.echo(f"{_in_words(adapted)}, while it goes on learning: to be set beside compressors, which do so too")
     if score.spelled_characters:
-        share = score.spelled_characters / score.characters
         cost = score.spelled_nats / score.spelled_characters
         click.echo(f"spelled in bytes: {score.spelled_characters:,} characters ({share:.3%}), {cost:.1f} nats each")
 

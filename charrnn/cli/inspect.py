@@ -136,6 +136,8 @@ def units(
 
     if chars < 1 or count < 1:
         raise click.UsageError("--chars and --count are whole numbers of 1 or more")
+    if html is not None:
+        options.refuse_unwritable(html, "--html")
     findings = Findings()
     model = options.reading(options.whole(run, "cpu"), encoding)
     if what is None:

@@ -265,6 +265,20 @@ def cell_options(pairs: tuple[str, ...]) -> dict[str, int]:
     return dict(map(_pair, pairs))
 
 
+def refuse_unwritable(path: Path, option: str) -> None:
+    """Raise CharRNNError, before long work, for a file that its result could not be written to, as far as one sees."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"there is no folder {folder}"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        reason = "the system does not allow it"
+    else:
+        return
+    raise CharRNNError(f"{path} cannot be written: {reason}", f"choose another {option}")
+
+
 def opened(path: Path, option: str) -> BinaryIO:
     """Open a file to write to; CharRNNError, with the option that named it, where it cannot be.
 

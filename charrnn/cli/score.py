@@ -55,6 +55,8 @@ def command(
     """
     from charrnn.text.cleaning import Findings
 
+    if html is not None:
+        options.refuse_unwritable(html, "--html")
     findings = Findings()
     read, source = found(what, is_text, findings)
     model = options.reading(options.whole(runs, device), encoding)
