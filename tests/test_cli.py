@@ -119,6 +119,14 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_text_is_read(
     assert "defect" not in err
 
 
+@pytest.mark.parametrize("line", ["export rekurentne --to", "eval --out", "train --config", "sample --prime-file"])
+def test_a_nul_in_a_name_is_an_error_in_words(line: str, run: Any) -> None:
+    code, out, err = run(*line.split(), "a\0b")
+    assert (code, out) == (1, "")
+    assert "NUL" in err
+    assert "defect" not in err
+
+
 def test_runs_json_lists_what_the_table_shows(run: Any, corpus: str) -> None:
     assert last_json(run("runs", "--json")[1])["runs"] == []
     run(*TRAIN, corpus, "--name", "r")

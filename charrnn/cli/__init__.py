@@ -158,6 +158,10 @@ def run(arguments: list[str]) -> int:
             _tell(f"error: the system refuses: {place}{error.strerror}")
             _tell("hint: make room, check the rights, or name another place")
             return 1
+        if isinstance(error, ValueError) and "embedded null" in str(error):  # what Python says instead of a system
+            _tell("error: a name has a NUL character in it, and no file has such a name")
+            _tell("hint: leave it out")
+            return 1
         package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if package not in ("", "charrnn"):
             _tell(f"error: this needs {package}, which is not installed")
