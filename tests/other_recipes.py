@@ -4,10 +4,10 @@
     python tests/other_recipes.py gru FILE --minutes 1,3,10
     python tests/other_recipes.py lstm FILE --minutes 1,3,10
 
-torch-rnn is the settings that Justin Johnson's program of that name has by default, with one gradient step in another
-library: two layers of nn.LSTM 128, embedding 64, 50 rows of 50 characters, Adam at 2e-3, halved every 5 passes, norms
-clipped at 5, the state carried, 50 passes. gru and lstm are a script as tutorials have it: one layer of 512, embedding
-128, 32 x 64, Adam at 1e-3, norms clipped at 1, the state carried. All in float32, as torch computes by default.
+torch-rnn has the settings that Justin Johnson's program of that name, written for another library, has by default: two
+layers of nn.LSTM 128, embedding 64, 50 rows of 50 characters, Adam at 2e-3, halved every 5 passes, norms clipped at 5,
+the state carried, 50 passes. gru and lstm are a script as tutorials have it: one layer of 512, embedding 128, 32 x 64,
+Adam at 1e-3, norms clipped at 1, the state carried. All in float32, as torch computes by default.
 
 FILE's first share --split is learned, in rows that follow one another; the rest is scored as one stream, in float32.
 Prints nats per character at each of the minutes of training, scoring not counted, and the best of them so far: a person

@@ -260,12 +260,12 @@ class Trainer:
 
     @property
     def _carried(self) -> int:
-        """How many numbers of each row are carried from window to window."""
+        """Return how many numbers of each row are carried from window to window."""
         return sum(self._sizes) + self.architecture.remembered
 
     @property
     def _sizes(self) -> list[int]:
-        """How many numbers of each row every state of every layer has, in the order of the carried state."""
+        """Return how many numbers each row has in every state of every layer, in the order of the carried state."""
         return [math.prod(shape) for shape in self.architecture.states.values()] * self.architecture.layers
 
     def _start(self) -> State:
