@@ -310,3 +310,24 @@ def test_a_speed_that_sizes_follow_from_is_kept_if_nothing_was_in_the_way(
     assert speed.Machine(settings, encoded).quiet_products_per_s == (figure if kept else 1.0)
     assert speed.Machine(settings, encoded).expected_products_per_s == figure  # which decides nothing
     assert speed.Machine(settings.replace(hidden=9), encoded).quiet_products_per_s == 1.0
+
+
+def test_sizes_follow_from_the_best_of_several_processes(
+    own_cache: Path, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, settings = prepare(config(corpus)), config(corpus, engine="loop")
+    monkeypatch.setattr(Waiting, "delayed_share", lambda _: 0.0)
+    clock = iter(range(10**9))
+    seconds = 1.0
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds * next(clock))
+
+    def decides() -> float:
+        return speed.Machine(settings, encoded).quiet_products_per_s
+
+    slow = decides()
+    seconds = 0.5  # the machine is twice as fast, in another process
+    assert decides() == pytest.approx(2 * slow)
+    seconds = 2.0
+    assert decides() == pytest.approx(2 * slow)
+    seconds = 0.1  # what was measured three times is not measured again
+    assert decides() == pytest.approx(2 * slow)

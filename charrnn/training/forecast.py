@@ -63,9 +63,9 @@ def forecasts(settings: Settings, corpus: Corpus, budgets: Sequence[float] = BUD
     text, counted = resolve.extent(settings, corpus), counted_nats(corpus)
     drops_weights = sizing.may_drop_weights(settings)
     useful = sizing.most_epochs(drops_weights) * text.characters
+    products_per_s = Machine(settings.replace(budget=max(budgets)), corpus).quiet_products_per_s
     for budget in budgets:
         asked = settings.replace(budget=budget)
-        products_per_s = Machine(asked, corpus).quiet_products_per_s
         decided = sizing.decide(asked, text, repeat(products_per_s).__next__)
         network = Architecture.of(decided.replace(direct=0, direct_rows=0), text.vocabulary)
         speed = 1.0 if decided.batch == sizing.MOST_STREAMS else OF_FEWER_STREAMS

@@ -30,7 +30,10 @@ __all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 PROBE_SECONDS = 0.5
 PROBE, GPU_PROBE = (256, 16), (512, 64)  # hidden size and time steps of a probe: a GPU waits for its orders in less
 UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
-PRODUCTS_PER_S = "products a second"  # as such a figure is called
+# As such a figure is called, and how often it was measured. A machine that is shared may be slower than it is for all of
+# a measurement, and nothing says so: the best of several processes counts.
+PRODUCTS_PER_S, MEASURED = "products a second", "measured"
+MEASUREMENTS = 3
 WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile
 FASTER_BF16 = 0.7  # of float32's time, from which down bf16 products are taken without comparing engines
 PRODUCTS = 8  # of each precision, in turns, for a first guess
@@ -106,11 +109,17 @@ class Machine:
 
     @property
     def quiet_products_per_s(self) -> float:
-        """The same, but what was measured before counts only if no other work was in the way: sizes follow from it."""
-        if "products_per_s" in self.__dict__:
-            return self._ranks * self.products_per_s
+        """The best of what is measured now and was before, when no other work was in the way: sizes follow from it.
+
+        After MEASUREMENTS of them it is not measured again.
+        """
+        best, measured = self._best_kept()
+        return self._ranks * (best if measured >= MEASUREMENTS else max(best, self.products_per_s))
+
+    def _best_kept(self) -> tuple[float, float]:
+        """Return the best products a second that were kept, and how often they were measured."""
         kept = kept_speeds.known_choice(self._measured_name) or {}
-        return self._ranks * (kept.get(PRODUCTS_PER_S) or self.products_per_s)
+        return kept.get(PRODUCTS_PER_S, 0.0), kept.get(MEASURED, 0.0)
 
     @property
     def _measured_name(self) -> str:
@@ -171,7 +180,8 @@ class Machine:
         figure: float = 3 * architecture.count_network() * ids.numel() / min(times)
         kept_speeds.keep(self._measured_name, figure)
         if quiet:
-            kept_speeds.keep_choice(self._measured_name, {PRODUCTS_PER_S: figure})
+            best, measured = self._best_kept()
+            kept_speeds.keep_choice(self._measured_name, {PRODUCTS_PER_S: max(best, figure), MEASURED: measured + 1})
         return figure
 
     def candidates(self, asked: Settings) -> list[Candidate]:
