@@ -22,7 +22,7 @@ from charrnn.text.corpus import Streams, prepare
 from charrnn.training import events, final_scores, loop, resolve, sizing, training_state
 from charrnn.training import trainer as trainer_module
 from charrnn.training.config import Config
-from charrnn.training.early_stopping import PAST_BEST_NATS
+from charrnn.training.early_stopping import PAST_BEST_NATS, stops
 from charrnn.training.learning_rate import learning_rate
 from charrnn.training.optimizers import OPTIMIZERS
 from charrnn.training.run import Run
@@ -285,6 +285,15 @@ def test_early_stopping_ends_a_run_past_its_best_and_keeps_its_best(corpus: str,
     assert run.about()["files"]["best"]["name"] == f"model-{rows[values.index(min(values))]['step']:08d}.safetensors"
     with pytest.raises(CharRNNError, match="complete"):
         list(loop.resume(run))
+
+
+def test_a_run_that_stopped_early_and_was_given_more_steps_is_as_patient_again() -> None:
+    told = [2.6, 2.3, 2.4, 2.4, 2.4]
+    assert [stops(told[:n], 3) for n in range(1, 6)] == [False, False, False, False, True]
+    more = [2.4, 2.5, 2.5, 2.5]
+    assert [stops(told + more[:n], 3) for n in range(1, 5)] == [False, False, False, True]
+    assert stops([2.3, None, None, None], 3)
+    assert not stops([], 1)
 
 
 def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_made(corpus: str, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ __all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 PROBE_SECONDS = 0.5
 PROBE, GPU_PROBE = (256, 16), (512, 64)  # hidden size and time steps of a probe: a GPU waits for its orders in less
 UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
-# As such a figure is called, and how often it was measured. A machine that is shared may be slower than it is for all of
-# a measurement, and nothing says so: the best of several processes counts.
+# As such a figure is called, and how often it was measured. A machine that is shared may be slower than it is for all
+# of a measurement, and nothing says so: the best of several processes counts.
 PRODUCTS_PER_S, MEASURED = "products a second", "measured"
 MEASUREMENTS = 3
 WORTH_COMPILING_SECONDS = 20.0  # a budget this long will probably choose the engine that has to compile

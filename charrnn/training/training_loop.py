@@ -217,7 +217,7 @@ class TrainingLoop:
         if not config.patience or self._at_end() or len(self.trainer.corpus.parts["val"]) == 0:
             return False
         after_steps = [row["val_nats"] for row in self.record.rows() if row["step"]]
-        return early_stopping.is_past_best(after_steps, config.patience)
+        return early_stopping.stops(after_steps, config.patience)
 
     def _had_stopped_early(self) -> bool:
         """Tell whether the run had stopped early when it was saved, and was cut off while it was scored."""
