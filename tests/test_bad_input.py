@@ -115,6 +115,7 @@ CASES: dict[str, list[Case]] = {
         ("train --steps 1000000000000000000000", 2, ("steps is 1000000000000000000000", "below 2^63")),
         ("train --steps 5 --epochs 2", 2, ("steps and epochs both set the length", "give one of them")),
         ("train --epochs nan", 2, ("epochs is nan", "a number of 0 or more")),
+        ("train --epochs 0", 2, ("epochs is 0", "a number above 0")),
         ("train --budget 0", 2, ("budget is 0.0", "a number of 1 or more")),
         ("train --budget soon", 2, ("'soon' is not a length of time", "90, 90s, 3m, 1h30m")),
         ("train --lr nan", 2, ("lr is nan", "a number of 0 or more")),

@@ -87,7 +87,9 @@ def refuse_without_tf32(device: str) -> None:
 
 
 def with_length(settings: Settings) -> Settings:
-    """Give settings the default budget where they set no length."""
+    """Give settings the default budget where they set no length. Raises OptionError for a length of nothing."""
+    if settings.epochs == 0:  # a config.json may say so, from before it was refused
+        raise OptionError("epochs is 0", "expected a number above 0; 0.5 is half of the text")
     if settings.plan or (settings.budget, settings.steps, settings.epochs) != (None, None, None):
         return settings
     return settings.replace(budget=DEFAULT_BUDGET_SECONDS)
