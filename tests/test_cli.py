@@ -119,6 +119,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_text_is_read(
     assert "defect" not in err
 
 
+@pytest.mark.parametrize("bad", [("--chars", "-1"), ("--chars", "9" * 20), ("--stop", ""), ("--count", "0")])
+def test_a_file_is_not_emptied_for_a_completion_that_cannot_be(run: Any, tmp_path: Path, bad: tuple[str, str]) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("an earlier completion", encoding="utf-8")
+    code, out, err = run("sample", "--run", "rekurentne", "--prime", "R", *bad, "--out", str(kept))
+    assert (code, out) == (2, "")
+    assert "hint: " in err
+    assert kept.read_text(encoding="utf-8") == "an earlier completion"
+
+
 @pytest.mark.parametrize("line", ["export rekurentne --to", "eval --out", "train --config", "sample --prime-file"])
 def test_a_nul_in_a_name_is_an_error_in_words(line: str, run: Any) -> None:
     code, out, err = run(*line.split(), "a\0b")

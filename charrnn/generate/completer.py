@@ -12,7 +12,7 @@ from charrnn.generate.copying import CopyLimit, TrainingText
 from charrnn.generate.decoder import Stepping
 from charrnn.generate.likeliest import Alternatives, NextCharacters, likeliest
 from charrnn.generate.picking import Picking
-from charrnn.generate.request import Request
+from charrnn.generate.request import MOST, Request
 from charrnn.generate.sampling import DrawingTogether, Forbidden, Primed, generate, read_prime
 from charrnn.text import documents
 from charrnn.text.tokenizer import Tokenizer
@@ -53,8 +53,8 @@ class Completer:
         first: the number of the first one. training_text: gives the text that is not to be copied, where copies are
         limited. Raises CharRNNError for a count below 1.
         """
-        if count < 1:
-            raise OptionError(f"count is {count}", "expected a whole number of 1 or more")
+        if not 1 <= count <= MOST:
+            raise OptionError(f"count is {count}", "expected a whole number of 1 or more, below 2^63")
         source = None if request.max_copy is None else training_text()
         decoder = self.decoders.chosen(count * request.characters)
         primed, numbers = self._primed(decoder, request.prime), range(first, first + count)

@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from charrnn.errors import OptionError
 from charrnn.generate.likeliest import Alternatives
 from charrnn.generate.stopping import Drawn, Unit, in_document, until, up_to_end
 from charrnn.text import documents
@@ -65,12 +64,8 @@ class CompletionStream(Iterator[Drawn]):
         """Take what is drawn after `prime`, with or without end, until it is to stop.
 
         chars: how many characters at the most. stop: texts before which it stops. document: the kind that the model
-        learned, at whose end it stops. alternatives: what notes them. Raises CharRNNError for what cannot be.
+        learned, at whose end it stops. alternatives: what notes them.
         """
-        if chars < 0:
-            raise OptionError(f"chars is {chars}", "expected a whole number of 0 or more")
-        if "" in stop:
-            raise OptionError("a stop string is empty", "give at least one character, or leave it out")
         self.ended: Ended | None = None
         self._alternatives, self._prime = alternatives, prime
         self._stopped = self._until(characters, chars, stop, prime, document)

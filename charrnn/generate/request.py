@@ -7,6 +7,7 @@ from typing import TypedDict
 from charrnn.errors import OptionError
 from charrnn.generate.sampling import Sampling
 
+MOST = 2**63 - 1  # of what is counted: characters, completions
 DEFAULT_CHARS = 200
 DEFAULT_TEMPERATURE = 0.8
 DEFAULT_SEED = 7
@@ -42,7 +43,7 @@ class Request:
 
     chars: how many characters at the most. stop: texts before which it ends. alternatives: how many of the likeliest
     characters to note for every place; None is none. max_copy: so many characters in a row never come from the
-    training text; None is no limit. Raises CharRNNError for a max_copy below 2.
+    training text; None is no limit. Raises CharRNNError for chars below 0, an empty stop text, a max_copy below 2.
     """
 
     prime: str
@@ -55,8 +56,12 @@ class Request:
     @property
     def characters(self) -> int:
         """How many characters are read and drawn at the most."""
-        return len(self.prime) + max(0, self.chars)
+        return len(self.prime) + self.chars
 
     def __post_init__(self) -> None:
+        if not 0 <= self.chars <= MOST:
+            raise OptionError(f"chars is {self.chars}", "expected a whole number of 0 or more, below 2^63")
+        if "" in self.stop:
+            raise OptionError("a stop string is empty", "give at least one character, or leave it out")
         if self.max_copy is not None and self.max_copy < 2:
             raise OptionError(f"max-copy is {self.max_copy}", "expected a whole number of 2 or more")
