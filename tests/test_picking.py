@@ -80,7 +80,7 @@ def test_lines_are_numbers_of_the_list_or_characters(run: Run, command: Command)
     )
 
 
-@pytest.mark.parametrize("line", [b"4", b"0", b"=", b"\xff"])
+@pytest.mark.parametrize("line", [b"4", b"0", b"9" * 5000, b"=", b"\xff"], ids=lambda line: repr(line[:9]))
 def test_what_cannot_be_picked_is_said_and_asked_anew(run: Run, command: Command, line: bytes) -> None:
     code, out, err = command(line + b"\na\n", "Mre", "--k", "3")
     assert code == 0

@@ -133,11 +133,13 @@ def _wanted(line: str, listed: Sequence[str]) -> str:
         return line[1:]
     if not (line.isascii() and line.isdigit()):
         return line
-    if not 1 <= int(line) <= len(listed):
+    numbered = {str(number): character for number, character in enumerate(listed, 1)}
+    number = line.lstrip("0")  # compared as text: Python makes no number of very many digits
+    if number not in numbered:
         raise CharRNNError(
             f"there is no number {line} in the list", f"type 1 to {len(listed)}, or ={line} for the text itself"
         )
-    return listed[int(line) - 1]
+    return numbered[number]
 
 
 def _room() -> int:
