@@ -1,5 +1,6 @@
 """The command: what it prints, how it ends, and what it says of what cannot be."""
 
+import html
 import http.client
 import json
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from serving import command
@@ -126,6 +128,13 @@ def test_other_hosts_and_browsers_are_told_and_opened(
     assert token in pages[0]
     assert token not in opened[0]
     assert not Path(opened[0].removeprefix("file://")).exists()
+    # A token of one's own may have what means something else in an address.
+    opened.clear()
+    own = "a+b/c=d&e#f %41;g"
+    monkeypatch.setenv(serve.TOKEN, own)
+    assert cli.run(["serve", "--port", "0", "--open"]) == 0
+    (address,) = re.findall('href="([^"]+)"', pages[1])
+    assert parse_qs(urlsplit(html.unescape(address)).query) == {"token": [own]}
 
 
 @pytest.mark.slow

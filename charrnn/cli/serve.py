@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import click
 
@@ -92,7 +93,7 @@ def command(
             + ("" if tls else "; without --ssl-certfile the token and all texts can be read on the way")
         )
     log_to_stderr()
-    address = f"{server.url}/?token={server.access.token}"
+    address = f"{server.url}/?token={quote(server.access.token, safe='')}"
     click.echo(f"models   {', '.join(model.name for model in models)}")
     click.echo(f"API      {server.url}/v1")
     click.echo(f"token    {'the one in ' + TOKEN if token else server.access.token}")
