@@ -258,6 +258,12 @@ def test_a_prime_goes_on_in_its_last_document(text: str, kind: str, current: str
     assert documents.current(text, kind) == current
 
 
+def test_the_end_of_a_document_is_found_in_one_reading() -> None:
+    text = "\n" * 200_000 + "x\n"  # a search from every line end to the last one would take minutes
+    assert documents.current(text, "blank") == text
+    assert documents.current(text + " \t\n", "blank") == ""
+
+
 def test_the_settings_of_every_way_to_complete_are_the_same(trained: TrainedRun) -> None:
     model = api.load(trained(steps=40))
     drawn = "".join(model.stream("Re", 30, 0.9, 3, top_k=9, top_p=0.9, min_p=0.01, stop=["q"]))

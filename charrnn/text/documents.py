@@ -24,7 +24,6 @@ _NUMBER = pattern(r"\s*\"?[-+]?\d[\d.,:/-]*%?\"?\s*")
 MANY_CHARACTERS = 10_000  # of one document
 MANY_EMPTY = 0.1  # of all documents
 TABLE_LINES = 20  # of a table are looked at
-_BLANK_LINES_AT_END = pattern(_BLANK_LINES.pattern + r"\Z")
 
 
 def starts(pieces: Iterable[str], kind: str) -> Iterator[Starts]:
@@ -78,7 +77,10 @@ def ends(text: str, kind: str) -> bool:
     """Tell whether a document ends with the last character of a text."""
     if kind == "line":
         return text.endswith("\n")
-    return kind == "blank" and _BLANK_LINES_AT_END.search(text) is not None and not text.isspace()
+    if kind != "blank" or not text.endswith("\n"):
+        return False
+    solid = len(text.rstrip(" \t\r\n"))  # looked for from the end: a pattern begins anew at every line end
+    return text.count("\n", solid) > 1 and not text.isspace()
 
 
 def notes(pieces: Iterable[str], starts: Starts, characters: int, kind: str) -> list[str]:
