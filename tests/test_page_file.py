@@ -174,6 +174,9 @@ def test_documents_end_and_begin_as_in_sample(document: str, trained: TrainedRun
     questions = [("stream", {"prompt": prime, "max_tokens": 300, "temperature": 1, "seed": 5}) for prime in primes]
     for prime, text in zip(primes, asked(model, questions, tmp_path), strict=True):
         assert text == model.complete(prime, 300, temperature=1, seed=5), prime
+    whole = "\n \nabc\n\n\n ab\n\t\n\nca\n\n"
+    (found,) = asked(model, [("/page/surprise", {"text": whole})], tmp_path)
+    assert found["bits"] == pytest.approx((model.score(whole).per_char / np.log(2)).tolist(), abs=2e-5)
 
 
 @needs_node

@@ -84,20 +84,22 @@ function token(id) {
   return id < 0x80 && !idOf.has(character) ? character : `bytes:\\x${id.toString(16).padStart(2, "0")}`;
 }
 
-// The document that a continuation of the text belongs to.
-function current(text) {
-  const { document: kind } = given.options;
-  if (ends(text)) return "";
-  if (kind === "line") return text.slice(text.lastIndexOf("\n") + 1);
-  if (kind !== "blank") return text;
-  const body = text.trimEnd();
-  let from = 0;
-  for (const blank of body.matchAll(/\n(?:[ \t\r]*\n)+/g)) {
-    const end = blank.index + blank[0].length;
-    if (body.slice(0, end).trim()) from = end;
+// Where documents begin in a text: at 0, and after what ends one, where another follows.
+function begins(text) {
+  const { document: kind } = given.options, found = [0];
+  if (kind === "line") for (const { index } of text.matchAll(/\n(?=[^])/g)) found.push(index + 1);
+  if (kind === "blank") {
+    const leading = text.length - text.trimStart().length;
+    for (const blank of text.trimEnd().matchAll(/\n(?:[ \t\r]*\n)+/g)) {
+      const end = blank.index + blank[0].length;
+      if (end > leading) found.push(end);
+    }
   }
-  return text.slice(from);
+  return found;
 }
+
+// The document that a continuation of the text belongs to.
+const current = (text) => (ends(text) ? "" : text.slice(begins(text).at(-1)));
 
 function ends(text) {
   const { document: kind } = given.options;
@@ -321,12 +323,12 @@ async function next({ text }, signal) {
 async function surprise({ text }, signal) {
   const read_whole = cleaned(text), breath = new Breath(signal), state = start();
   if (!read_whole) throw new Refused(t("local.empty"));
-  const bits = [], expected = [];
-  let id = startId, read_text = "";
+  const bits = [], expected = [], beginnings = new Set(begins(read_whole));
+  let id = startId, at = 0;
   for (const character of read_whole) {
-    if (read_text && ends(read_text)) { // a document has ended: the next one is read from nothing
+    if (beginnings.has(at)) { // each document is read from nothing
       start().forEach((values, n) => state[n].set(values));
-      [id, read_text] = [startId, ""];
+      id = startId;
     }
     let nats = 0;
     encoded(character).forEach((each, n) => {
@@ -340,7 +342,7 @@ async function surprise({ text }, signal) {
       id = each;
     });
     bits.push(nats / Math.LN2);
-    read_text += character;
+    at += character.length;
     await breath.take();
   }
   const total = sum(bits);
