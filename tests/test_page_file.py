@@ -284,6 +284,13 @@ def test_no_text_ends_a_script(trained: TrainedRun, tmp_path: Path) -> None:
     assert page_file.as_json("</SCRIPT>\u2028") == '"\\u003c/SCRIPT>\\u2028"'
 
 
+def test_a_name_that_is_no_text_is_in_the_page_as_an_escape(trained: TrainedRun, tmp_path: Path) -> None:
+    run = trained()
+    model = charrnn.load(Run(run.path.rename(run.path.with_name("caf\udce9"))))  # a byte that is not UTF-8
+    written = page_file.write(model, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"id": "caf\\udce9"' in written
+
+
 def test_modules_are_put_after_what_they_import() -> None:
     imports = 'import { f as g } from "/page/web/b.js";\nimport * as c from "/page/web/c.js";\n'
     exports = "export default { z: 1 };\nexport class K {}\nexport async function* h() {}"

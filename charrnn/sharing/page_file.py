@@ -7,7 +7,6 @@ other. Nothing is asked of the network, and the file says so to the browser.
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import __version__
+from charrnn import __version__, strict_json
 from charrnn.compiler.decoding.weights import to_bf16, to_int8
 from charrnn.compiler.targets import javascript
 from charrnn.errors import OptionError
@@ -192,7 +191,7 @@ def _base64(value: NDArray[Any]) -> str:
 
 def as_json(value: Any) -> str:
     """Write JSON that no text in it can end, wherever in HTML it stands."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = strict_json.dumps(value)  # the name of a run's folder need not be UTF-8
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
