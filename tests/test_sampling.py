@@ -216,6 +216,8 @@ def test_bad_requests_are_refused(trained: TrainedRun) -> None:
         model.completions("Re", 5, Sampling(), count=0)
     with pytest.raises(CharRNNError, match="surrogate"):
         model.complete("\ud800", 5)
+    with pytest.raises(CharRNNError, match="kept is 'fp16'; choose from: float32, bf16, int8"):
+        api.load(model.run, kept="fp16")  # type: ignore[arg-type]
     assert sampling.draw(np.array([1.0]), 0.5) == 0
 
 

@@ -5,12 +5,12 @@ import importlib.util
 import threading
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, OptionError
 from charrnn.generate import fastest
 from charrnn.generate.decoder import Decoder
 from charrnn.model.architecture import Architecture
@@ -33,7 +33,10 @@ class Decoders:
         """Hold what decoders are made of.
 
         device: 'cpu', 'cuda', 'mps', or 'auto' for the faster of CPU and CUDA. kept: the dtype of matrices on a CPU.
+        Raises CharRNNError for another dtype.
         """
+        if kept not in get_args(Kept):
+            raise OptionError(f"kept is {kept!r}", f"choose from: {', '.join(get_args(Kept))}")
         self.architecture, self.weights, self.device, self.kept = architecture, weights, device, kept
 
     def chosen(self, characters: int | None = None) -> Decoder:
