@@ -53,6 +53,15 @@ def test_compare_prints_a_table_and_keeps_everything(corpus: str, home: Path) ->
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_a_run_that_diverged_ends_no_comparison(corpus: str, tmp_path: Path) -> None:
+    wild = ("--cells", "nn.RNN", *WIDTH, "--lr", "1e30", "--clip", "0", "--warmup", "0", "--out", str(tmp_path / "c"))
+    done = run("compare", corpus, *wild, "--steps", "6", "--seeds", "2", "--lr-trials", "1")
+    assert done.exit_code == 0
+    assert len(re.findall(r"nn.RNN, seed [78]: diverged, and counts as a blank model; about", done.stderr)) == 2
+    assert "2 of 2" in done.stdout
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_compare_as_json_repeats_from_its_file(corpus: str, home: Path) -> None:
     done = run("compare", corpus, "--cells", "simple,gru", *QUICK, "--adapt", "--json")
     result = json.loads(done.stdout.splitlines()[-1])

@@ -14,7 +14,7 @@ from conftest import CORPUS
 from test_comparison import compared, grid
 
 import charrnn
-from charrnn.compare import comparison, inspection, outcome, pictures, report
+from charrnn.compare import comparison, inspection, outcome, pictures, report, reporting
 from charrnn.compare.grid import Folder
 from charrnn.compare.outcome import Curve
 from charrnn.errors import CharRNNError
@@ -125,6 +125,14 @@ def test_a_comparison_from_python_is_the_commands(done: comparison.Compared, mon
     assert found.result["cells"] == done.result["cells"]
     assert "complete" in shown[-1]
     assert "<script" not in shown[-1]
+
+
+def test_a_notebook_says_that_a_run_diverged() -> None:
+    shown: list[str] = []
+    picture = reporting.ComparisonPicture(shown.append)
+    picture.show(comparison.Ran("gru", 7, 2.5, 1, 2))
+    picture.show(comparison.Ran("gru", 8, None, 2, 2))
+    assert re.findall(r'"number">(2\.5000|diverged)<', shown[-1]) == ["2.5000", "diverged"]
 
 
 @pytest.mark.parametrize("text", ["{}", '{"cells": []}', '{"cells": 3}', "[]", "no"])

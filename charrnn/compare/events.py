@@ -62,11 +62,14 @@ class Decided:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of the grid is complete, the `runs_done`-th of all `runs`, trials included."""
+    """A run of the grid is complete, the `runs_done`-th of all `runs`, trials included.
+
+    bits_per_char: of the test part; None where the run diverged, and its score is no number.
+    """
 
     label: str
     seed: int
-    bits_per_char: float
+    bits_per_char: float | None
     runs_done: int
     runs: int
 

@@ -97,9 +97,14 @@ class ComparisonLines:
                 self._lines.say(f"{event.grid.label(entry):<12} {entry.steps:,} steps a run")
 
     def _ran(self, event: Ran) -> None:
+        bits = event.bits_per_char
+        score = (
+            "diverged, and counts as a blank model"
+            if bits is None
+            else f"{bits:.4f} bits per character, perplexity {2**bits:.3f}"
+        )
         self._lines.say(
-            f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {event.bits_per_char:.4f} bits "
-            f"per character, perplexity {2**event.bits_per_char:.3f}; about {self._left} left"
+            f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {score}; about {self._left} left"
         )
 
     def _scoring(self, event: Scoring) -> None:
@@ -114,7 +119,7 @@ class ComparisonPicture:
         self._update, self._clock = update, clock
         self._shown_at = -notebook.SECONDS
         self._title, self._state, self._share = "", "", 0.0
-        self._runs: list[tuple[str, int, float]] = []
+        self._runs: list[tuple[str, int, float | None]] = []
 
     def show(self, event: Event) -> None:
         """Show one event."""
