@@ -62,6 +62,14 @@ def test_a_run_that_diverged_ends_no_comparison(corpus: str, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_a_run_that_costs_thousands_of_bits_ends_no_comparison(corpus: str, tmp_path: Path) -> None:
+    wild = ("--cells", "nn.RNN", *WIDTH, "--lr", "300", "--clip", "0", "--warmup", "0", "--out", str(tmp_path / "c"))
+    done = run("compare", corpus, *wild, "--steps", "20", "--seeds", "1", "--lr-trials", "1")
+    assert done.exit_code == 0
+    assert re.search(r"seed 7: \d{4,}\.\d+ bits per character, perplexity \d{300,}", done.stderr)
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_compare_as_json_repeats_from_its_file(corpus: str, home: Path) -> None:
     done = run("compare", corpus, "--cells", "simple,gru", *QUICK, "--adapt", "--json")
     result = json.loads(done.stdout.splitlines()[-1])

@@ -251,6 +251,13 @@ def test_the_card_says_what_it_learned_and_how_well(trained: TrainedRun, tmp_pat
     assert "interval" not in card.of(export.weights(run, tmp_path / "alone"), "me/mine")  # no losses are in it
 
 
+def test_a_run_that_costs_thousands_of_bits_is_described(trained: TrainedRun) -> None:
+    run = trained(cell="nn.RNN", steps=20, lr=1e4, clip=0.0, warmup=0)
+    assert run.about()["result"]["val_bits_per_char"] > 1024  # 2 to the power of that is no float
+    assert "bits (" in card.of(run, "me/mine")
+    assert "bits per character" in charrnn.load(run)._repr_html_()
+
+
 def test_a_name_in_a_card_ends_no_cell_of_its_table(trained: TrainedRun, tmp_path: Path) -> None:
     strange = tmp_path / "a|b`c\n d.txt"
     shutil.copy(tmp_path / "text.txt", strange) if (tmp_path / "text.txt").exists() else strange.write_text(

@@ -128,7 +128,7 @@ FORMER = {
 
 # From the lowest folder, or module beside them, to the highest: none knows one that stands after it.
 BASE = ("patterns", "errors", "home", "memory", "files", "strict_json", "knobs", "locks", "interruption", "renamed")
-BASE = (*BASE, "blas", "hardware", "terminal", "pages", "figures", "frames", "progress")
+BASE = (*BASE, "blas", "hardware", "terminal", "pages", "figures", "frames", "progress", "perplexity")
 ORDER = (*BASE, "cells", "text", "compiler", "engines", "devices", "model", "generate", "training", "reporting", "api")
 ORDER = (*ORDER, "compare", "serve", "sharing", "bench", "cli", "__main__")
 

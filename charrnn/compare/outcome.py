@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn import cells, files, strict_json
+from charrnn import cells, files, perplexity, strict_json
 from charrnn.compare import baselines, machines, mixing
 from charrnn.compare.baselines import Counts
 from charrnn.compare.grid import Entry, Folder, Grid
@@ -252,7 +252,7 @@ def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArra
         "sd": found.sd,
         "low": found.low,
         "high": found.high,
-        "perplexity": 2**found.mean,
+        "perplexity": perplexity.of_bits(found.mean),
         "chars_per_s": round(sum(characters) / sum(seconds)),
         "seconds": round(sum(seconds) / len(seconds), 2),
         "diverged": score.diverged,
@@ -261,8 +261,12 @@ def _row(grid: Grid, folder: Folder, entry: Entry, score: Scores, blocks: NDArra
 
 def _reference(reference: baselines.Baseline) -> dict[str, Any]:
     bits = reference.bits_per_char
-    perplexity = None if bits is None else 2**bits
-    return {"name": reference.name, "bits_per_char": bits, "perplexity": perplexity, "note": reference.note}
+    return {
+        "name": reference.name,
+        "bits_per_char": bits,
+        "perplexity": None if bits is None else perplexity.of_bits(bits),
+        "note": reference.note,
+    }
 
 
 def differences(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
+from charrnn import perplexity
 from charrnn.compare.events import Compared, Decided, Event, Ran, Scoring, Sized, Stopped, Timed, Tried, Working
 from charrnn.pages import filling
 from charrnn.reporting import notebook
@@ -101,7 +102,7 @@ class ComparisonLines:
         score = (
             "diverged, and counts as a blank model"
             if bits is None
-            else f"{bits:.4f} bits per character, perplexity {2**bits:.3f}"
+            else f"{bits:.4f} bits per character, perplexity {perplexity.of_bits(bits):.3f}"
         )
         self._lines.say(
             f"[{event.runs_done}/{event.runs}] {event.label}, seed {event.seed}: {score}; about {self._left} left"

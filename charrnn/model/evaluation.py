@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charrnn import figures, frames
+from charrnn import figures, frames, perplexity
 from charrnn.engines import cuda
 from charrnn.model.rnn import CharRNN, detach
 from charrnn.progress import SCORING, Progress, silent
@@ -57,7 +57,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Per character: e to the nats."""
-        return math.exp(min(self.nats, 700))
+        return perplexity.of_nats(self.nats)
 
     def to_pandas(self) -> Any:
         """Return a pandas DataFrame, a row for each character: character, where the text is known, nats and bits.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from charrnn import perplexity
 from charrnn.errors import Command, command
 from charrnn.generate.decoders import prepare
 from charrnn.reporting.lines import Lines
@@ -149,10 +150,10 @@ def result(result: Mapping[str, Any]) -> Iterator[str]:
     for part in ("val", "test"):
         if result[f"{part}_nats"] is not None:
             nats, bits = result[f"{part}_nats"], result[f"{part}_bits_per_char"]
-            perplexity = math.exp(min(nats, 700))
             before = result.get(f"{part}_nats_before")
             was = "" if before is None else f"; {before:.4f} nats before"
-            yield f"{part:<11}{nats:.4f} nats, {bits:.4f} bits per character, perplexity {perplexity:.3f}{was}"
+            score = f"{bits:.4f} bits per character, perplexity {perplexity.of_nats(nats):.3f}"
+            yield f"{part:<11}{nats:.4f} nats, {score}{was}"
     if "from" in result:
         yield forgotten(result)
     if result.get("advice") is not None:

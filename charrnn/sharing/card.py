@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from charrnn import perplexity
 from charrnn.compare import statistics
 from charrnn.errors import CharRNNError
 from charrnn.training.export import anywhere
@@ -76,7 +77,7 @@ def _scores(run: Run, about: dict[str, Any]) -> str:
         if nats is not None and math.isfinite(nats):
             bits = nats / math.log(2)
             rows.append(
-                f"| {name} | {bits:.4f} bits ({nats:.4f} nats), perplexity {math.exp(nats):.3f}"
+                f"| {name} | {bits:.4f} bits ({nats:.4f} nats), perplexity {perplexity.of_nats(nats):.3f}"
                 f"{_interval(run) if part == 'test' else ''} |"
             )
     return "\n".join(rows) + ("\n" if rows else "")

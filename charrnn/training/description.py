@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from charrnn import perplexity
 from charrnn.errors import CharRNNError
 from charrnn.model.architecture import Architecture
 from charrnn.pages import curve, filling
@@ -53,7 +54,7 @@ def _facts(run: Run | None, config: Config, about: Mapping[str, Any]) -> Iterato
     result = about.get("result") or {}
     for part, name in (("val", "validation"), ("test", "test")):
         if (bits := result.get(f"{part}_bits_per_char")) is not None:
-            yield name, f"{bits:.4f} bits per character, perplexity {2**bits:.3f}"
+            yield name, f"{bits:.4f} bits per character, perplexity {perplexity.of_bits(bits):.3f}"
     if about.get("diverged") is not None:
         yield "diverged", f"at step {about['diverged']:,}"
     elif run is not None and about and not result and not run.is_weights_alone():

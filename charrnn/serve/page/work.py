@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from charrnn import perplexity
 from charrnn.api import TextModel
 from charrnn.errors import CharRNNError
 from charrnn.generate.candidates import ranked
@@ -129,7 +130,7 @@ def surprise(served: Served, text: str, k: int) -> dict[str, Any]:
         "bits": [round(float(each), 4) for each in bits],
         "expected": expected,
         "bits_per_char": float(bits.mean()),
-        "perplexity": float(2 ** min(bits.mean(), 1000)),
+        "perplexity": perplexity.of_bits(float(bits.mean())),
         "total_bits": float(bits.sum()),
     }
 
