@@ -489,6 +489,9 @@ def test_figures_say_on_which_machines_they_were_measured(trained: Callable[...,
         ("slurm:partition=a b", "partition is 'a b'"),
         ("slurm:partition=$(id)", "partition is"),
         ("slurm:exclusive=yes", "takes no value"),
+        ("slurm:partition", "partition has no value"),
+        ("slurm:partition,time=5", "partition has no value"),
+        ("slurm:partition,cpu", "partition has no value"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(on: str, said: str, corpus: str, tmp_path: Path) -> None:

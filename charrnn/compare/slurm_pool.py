@@ -165,6 +165,8 @@ def read_options(text: str) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in (*NUMBERS, *TEXTS, *FLAGS):
             raise OptionError(f"slurm has no option {key!r} here", did_you_mean(name, [*NUMBERS, *TEXTS, *FLAGS]))
+        if not sign and name not in FLAGS:
+            raise OptionError(f"slurm:{name} has no value", f"give slurm:{name}=VALUE")
         found[name] = value if sign else True
     for name, value in found.items():
         if name in NUMBERS:
