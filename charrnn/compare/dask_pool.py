@@ -130,6 +130,7 @@ def read_address(address: str, insecure: bool) -> tuple[str, str]:
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port or PORT
+        (host or "").encode("idna")  # as a system is asked for it: ValueError where no host can be called so
     except ValueError as error:
         raise OptionError(f"{address} is no address: {error}", EXAMPLE) from None
     if not host or parts.path or parts.query or parts.username:
