@@ -194,6 +194,14 @@ def test_inspect_gradients_prints_both_looks_and_the_reach(corpus: str, tmp_path
     assert (tmp_path / "page.html").read_text().count("<svg") == 2
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_cells_are_trained(corpus: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for page in (tmp_path, tmp_path / "none" / "page.html"):
+        with pytest.raises(CharRNNError, match="cannot be written") as error:
+            run("inspect", "gradients", corpus, "--cells", "simple", "--hidden", "8", "--steps", "3", "--out", str(page))
+        assert "--out" in error.value.hint
+
+
 @pytest.mark.parametrize("seconds", [0.4, 59, 61, 4000, 9000])
 def test_time_left_is_said_in_words(seconds: float) -> None:
     assert bars.duration(seconds).split()[1] in ("s", "min", "h")

@@ -54,6 +54,7 @@ def gradients(
 
     if out is not None:
         pictures.require()
+        options.refuse_unwritable(out, "--out")
     found = []
     with interruptible() as stopped:
         looking = inspection.inspect_cells(
