@@ -4,7 +4,7 @@ import dataclasses
 import html.parser
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from charrnn.compare.grid import Folder
 from charrnn.compare.outcome import Curve
 from charrnn.errors import CharRNNError
 from charrnn.reporting import notebook
+from charrnn.training.run import Run
 
 pytest.importorskip("matplotlib")
 
@@ -166,6 +167,18 @@ def test_a_comparison_stopped_while_it_looks_inside_goes_on(
     assert len(looked) == 1
     assert compared(asked, models, tmp_path / "c").files[-1].name == "report.html"
     assert sorted(set(looked)) == ["gru", "simple"]
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"KEY": {}}', '{"KEY": 5}', '{"KEY": {"label": "a", "at_start": "b"}}', "{"])
+def test_what_was_found_inside_and_is_damaged_is_found_again(
+    damage: str, trained: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "copy_climb", lambda cell, stop: ((1, 1.0),))
+    run, kept = trained(steps=2), tmp_path / "inspection.json"
+    kept.write_text(damage.replace("KEY", run.about()["files"]["best"]["sha256"]))
+    *_, found = inspection.inspect_all({"gru": run}, kept)
+    assert [each.reach for each in found if isinstance(each, inspection.Inspection)] == [1]
+    assert len(list(inspection.inspect_all({"gru": run}, kept))) == 1  # nothing is looked for again
 
 
 def test_ids_of_pictures_differ_within_a_page(done: comparison.Compared) -> None:

@@ -166,6 +166,8 @@ def _kept(file: Path) -> dict[str, Any]:
     """Read what was found before; nothing where the file is missing or damaged, since it can be found again."""
     try:
         known = strict_json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for values in known.values():
+            _from_dict(values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return dict(known)
