@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,17 @@ def test_side_by_side_gives_the_figures_of_one_after_the_other(corpus: str, tmp_
     one = compared(alone, ["simple", "gru"], tmp_path / "one")
     two = compared(alone, ["simple", "gru"], tmp_path / "two", jobs=2)
     assert timeless(one.result) == timeless(two.result)
+
+
+@pytest.mark.slow
+def test_a_process_side_by_side_that_dies_is_told_with_what_to_do(corpus: str, tmp_path: Path) -> None:
+    """Each process begins this script again, and dies of that, since it lacks the line that the hint names."""
+    script = tmp_path / "script.py"
+    call = f"{corpus!r}, cells=['simple', 'gru'], jobs=2, steps=4, seeds=1, lr_trials=1, hidden=8, progress=False"
+    script.write_text(f"import charrnn\ncharrnn.compare_cells({call}, out={str(tmp_path / 'c')!r})\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert "CharRNNError: a process that trained runs beside others died" in done.stderr
+    assert "__name__ == '__main__'" in done.stderr
 
 
 def test_equal_time_and_jobs_do_not_go_together(corpus: str, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from charrnn import files
+from charrnn.errors import CharRNNError
 from charrnn.interruption import SIGNALS, held
 from charrnn.training import loop
 from charrnn.training.events import Diverged, Stepped, Stopped, Validated
@@ -24,6 +26,11 @@ from charrnn.training.run import Run
 from charrnn.training.settings import Settings
 
 PROGRESS_SECONDS = 0.2  # how often, at the most, a run beside others says how far it is
+# The system kills one where memory is short. One that finds a script without this line begins that script again.
+DIED_HINT = (
+    "the same command goes on; give fewer --jobs where memory is short, and in a script call it below "
+    "`if __name__ == '__main__':`"
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,16 @@ class Progress:
 
 
 def carry_out(jobs: Sequence[Job], workers: int, stop: Callable[[], bool]) -> Iterator[Progress]:
-    """Carry out what is left of the jobs; yield their progress. End early, with all saved, when stop() is true."""
+    """Carry out what is left of the jobs; yield their progress. End early, with all saved, when stop() is true.
+
+    Raises CharRNNError where a process of several side by side dies.
+    """
     left = [job for job in jobs if not job.done()]
     if workers > 1 and len(left) > 1:
-        yield from _side_by_side(left, workers, stop)
+        try:
+            yield from _side_by_side(left, workers, stop)
+        except BrokenProcessPool:
+            raise CharRNNError("a process that trained runs beside others died", DIED_HINT) from None
         return
     for job in left:
         if stop():
