@@ -419,7 +419,9 @@ def test_a_second_comparison_in_one_folder_names_the_first_and_removes_nothing(c
     assert isinstance(list(first)[-1], comparison.Compared)
 
 
-@pytest.mark.parametrize("changes", [{"cell": "../../x"}, {"hidden": "../x"}, {"lr": "/x"}, {"trial_steps": True}])
+@pytest.mark.parametrize(
+    "changes", [{"cell": "../../x"}, {"hidden": "../x"}, {"lr": "/x"}, {"trial_steps": True}, {"step_seconds": None}]
+)
 def test_a_grid_names_no_folder_but_its_own(changes: dict[str, Any], corpus: str, tmp_path: Path) -> None:
     done = compared(grid(corpus, seeds=1, lr_trials=1), ["simple"], tmp_path / "c")
     values = json.loads((done.folder.path / "grid.json").read_text())

@@ -47,7 +47,7 @@ class Entry:
         whole = (self.hidden, self.layers, self.parameters, self.trial_steps, self.steps)
         right = isinstance(self.cell, str) and isinstance(self.engine, str) and not set(self.cell) & set("/\\\0")
         right = right and all(map(or_null(is_count), whole))
-        right = right and all(map(or_null(is_number), (self.step_seconds, self.lr)))
+        right = right and is_number(self.step_seconds) and or_null(is_number)(self.lr)
         if not right:
             raise CharRNNError(f"{dataclasses.asdict(self)} is no model of a comparison", "restore its grid.json")
 
