@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from charrnn.cli.comparison_table import table
 from charrnn.compare import inspection, pictures, presets
 from charrnn.errors import CharRNNError
 from charrnn.reporting import bars
+from charrnn.training.run import Run
 
 DOOR = Path(__file__).parent.parent / "cli.py"
 WIDTH = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")
@@ -154,6 +156,27 @@ def test_a_baseline_that_is_missing_is_found_out_before_anything_is_trained(corp
     assert not list(home.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("damaged", ["config.json", "model-00000002.safetensors"])
+def test_a_baseline_that_is_damaged_is_found_out_before_anything_is_trained(
+    damaged: str, trained: Callable[..., Run], corpus: str, tmp_path: Path
+) -> None:
+    baseline = trained(steps=2)
+    (baseline.path / damaged).write_bytes(b"{")
+    with pytest.raises(CharRNNError, match=re.escape(damaged)):
+        run(
+            "compare",
+            corpus,
+            "--cells",
+            "simple",
+            *QUICK,
+            "--baseline",
+            str(baseline.path),
+            "--out",
+            str(tmp_path / "c"),
+        )
+    assert not (tmp_path / "c").exists()
+
+
 def test_columns_of_the_table_stand_below_their_headings() -> None:
     row = {"hidden": 100, "parameters": 45_000, "bits_per_char": 2.0, "low": 1.9, "high": 2.1, "sd": 0.01}
     row |= {"perplexity": 4.0, "chars_per_s": 1000, "seconds": 60.0, "diverged": 0, "seeds": 3}
@@ -198,7 +221,9 @@ def test_a_page_that_cannot_be_written_is_refused_before_cells_are_trained(corpu
     pytest.importorskip("matplotlib")
     for page in (tmp_path, tmp_path / "none" / "page.html"):
         with pytest.raises(CharRNNError, match="cannot be written") as error:
-            run("inspect", "gradients", corpus, "--cells", "simple", "--hidden", "8", "--steps", "3", "--out", str(page))
+            run(
+                "inspect", "gradients", corpus, "--cells", "simple", "--hidden", "8", "--steps", "3", "--out", str(page)
+            )
         assert "--out" in error.value.hint
 
 

@@ -65,7 +65,8 @@ def compare(
     """
     statistics.require()
     if baseline is not None:
-        find_run(baseline)  # that there is none is to be heard before hours of training, not after
+        run = find_run(baseline)  # that there is none, or that it is damaged, is to be heard before hours of training
+        run.whole_weights(run.architecture(), "best")
     with folder.held(), places.opened(on, folder.path, jobs, grid.match == "time", insecure) as place:
         yield from _compare(grid, models, folder, place, _Shown(baseline, look_inside, adapt), stop)
 
