@@ -51,6 +51,14 @@ def test_what_is_streamed_is_the_beginning_up_to_the_end(unit: Unit, text: str) 
     assert streamed == text[:end]
 
 
+@pytest.mark.parametrize(
+    ("unit", "text"), [("sentence", "ab, c" * 20_000), ("word", "a" * 100_000), ("line", "a b" * 30_000)]
+)
+def test_a_unit_that_does_not_end_is_read_once(unit: Unit, text: str) -> None:
+    # Matching all of it again for every character would take hours.
+    assert "".join(c for c, _ in drawn(text).up_to(unit)) == text
+
+
 def test_candidates_are_ranked_by_nats_per_character_and_each_comes_once() -> None:
     texts = [("long enough. x", 0.4), ("bad. x", 0.9), ("good. x", 0.1), ("good. y", 0.1), ("no end", 0.01)]
     best = ranked((drawn(text, nats) for text, nats in texts), "sentence")

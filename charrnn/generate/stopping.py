@@ -26,10 +26,12 @@ _LETTER = r"[\w\u0300-\u036f]"  # with the combining accents of the decomposed f
 _ENDED = {
     "word": pattern(rf"(?s)\W*?{_LETTER}+(?:['’-]{_LETTER}+)*(?P<after>(?!{_LETTER})(?:[^'’-]|['’-](?!{_LETTER}).))"),
     "line": pattern(r"\s*\S[^\n]*(?P<after>\n)"),
-    "sentence": pattern(r"(?s)\s*\S.*?(?:[.!?…][\"'”’“»)\]]*(?P<after>\s)|(?P<blank>[^\S\n]*\n[^\S\n]*\n))"),
+    "sentence": pattern(r"(?s)\s*\S.*?(?:[.!?…][\"'”’“»)\]]*(?P<after>\s)|(?P<blank>(?<=\S)[^\S\n]*\n[^\S\n]*\n))"),
 }
 # What may turn out to stand after the end, and is held back until that is known.
 _OPEN = {"word": pattern(r"['’-]$"), "line": pattern(r"$"), "sentence": pattern(r"\s*$")}
+# What is part of a unit wherever it stands, and ends none: what comes before it says nothing of the end.
+_INSIDE = {"word": pattern(_LETTER), "line": pattern(r"\S"), "sentence": pattern(r"[^\s.!?…\"'”’“»)\]]")}
 
 
 def end_of(unit: Unit, text: str) -> int | None:
@@ -58,6 +60,8 @@ def up_to_end(characters: Iterator[Drawn], unit: Unit) -> Generator[Drawn, None,
         sure = len(held) - (len(text) - waiting.start() if waiting else 0)
         yield from held[: max(0, sure)]
         held = held[max(0, sure) :]
+        if _INSIDE[unit].match(character):  # so that a unit of any length is read once
+            text = character
     yield from held
     return False
 
