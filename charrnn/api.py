@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.devices import resolve as resolve_device
-from charrnn.errors import CharRNNError, DamageWarning, command
+from charrnn.errors import CharRNNError, DamageWarning, OptionError, command, did_you_mean
 from charrnn.generate import scoring
 from charrnn.generate.averaging import AveragingDecoders, averaged_costs
 from charrnn.generate.completer import ROWS as ROWS
@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # scoring needs torch and reading texts, completing does not
 
 
 FROM_TORCH = "a torch module"
+WHICH = ["best", "last"]  # weights of a run
 # What a configuration says of a training, for a model whose training nobody knows.
 UNKNOWN: dict[str, Any] = {"dropout": 0.0, "bias_smoothing": 0.0, "batch": 1, "window": 128, "lr": 0.0, "warmup": 0}
 UNKNOWN |= {
@@ -298,10 +299,13 @@ def load(
 ) -> TextModel:
     """Load the model of a run: its name, path or 'latest'. Raises CharRNNError where there is none or it is broken.
 
-    kept: the dtype the matrices are kept in while completing text on a CPU: float32, bf16 or int8.
+    which: the weights that validated 'best', or the 'last' ones. kept: the dtype the matrices are kept in while
+    completing text on a CPU: float32, bf16 or int8.
     Warns with DamageWarning where its newest checkpoint is damaged, and the one before it is used, and where the
     equations of its cell were changed since it was trained.
     """
+    if which not in WHICH:
+        raise OptionError(f"which is {which!r}", did_you_mean(which, WHICH))
     found = run if isinstance(run, Run) else runs.find_run(str(run))
     where: str = resolve_device(device)
     where = "auto" if (device, where) == ("auto", "cuda") else where

@@ -182,6 +182,7 @@ CASES: dict[str, list[Case]] = {
         ("sample --run small --weights int3", 2, ("'int3' is not one of", "int8")),
         ("sample --run small --prime R --separator , --json", 2, ("--separator is for plain text",)),
         ("sample --run small --prime R --out folder", 1, ("folder cannot be written: Is a directory", "another --out")),
+        ("sample --run small --prime R --adapt --out no/such", 1, ("there is no folder", "another --out")),
         ("sample --run small --prime R --out no/such", 1, ("no/such cannot be written", "another --out")),
         ("complete R --run small --top-p 2", 2, ("top-p is 2.0",)),
         ("next R --run small --k 0", 2, ("--k is a whole number of 1 or more",)),

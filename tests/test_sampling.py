@@ -218,6 +218,10 @@ def test_bad_requests_are_refused(trained: TrainedRun) -> None:
         model.complete("\ud800", 5)
     with pytest.raises(CharRNNError, match="kept is 'fp16'; choose from: float32, bf16, int8"):
         api.load(model.run, kept="fp16")  # type: ignore[arg-type]
+    with pytest.raises(CharRNNError, match="which is 'lst'; did you mean 'last'"):
+        api.load(model.run, which="lst")
+    with pytest.raises(CharRNNError, match="k is 0; expected a whole number of 1 or more"):
+        model.next("Re", 0)
     assert sampling.draw(np.array([1.0]), 0.5) == 0
 
 

@@ -259,6 +259,7 @@ def test_nothing_drawn_is_a_prompt_that_is_scored(client: Client) -> None:
         ({"stop": 3}, "stop"),
         ({"echo": "yes"}, "echo"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_use": True}}, "stream_options"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [1, "a"]}, "prompt"),
         ({"prompt": {"file": "/etc/passwd"}}, "prompt"),

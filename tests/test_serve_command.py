@@ -73,6 +73,7 @@ def test_a_token_of_ones_own_is_not_printed(trained: TrainedRun) -> None:
         (["--port", "70000"], {}, "port is 70000", 2),
         (["nowhere"], {}, "nowhere", 1),
         ([], {serve.TOKEN: "short"}, "too short", 2),
+        ([], {serve.TOKEN: "correct-horse-battery "}, "begins or ends with a blank", 2),
         (["--ssl-keyfile", "key.pem"], {}, "without --ssl-certfile", 2),
         (["--ssl-certfile", "/nowhere.pem"], {}, "certificate", 1),
         (["--host", "no such host"], {}, "cannot be listened to", 1),

@@ -75,6 +75,8 @@ def command(
     model = options.loaded(runs, device, count * (len(text) + chars), kept)
     text = priming.examined(text, model, prime_as_is, priming.typed("sample", runs, "--prime"))
     stop = tuple(priming.typed_in(text, "a --stop text") for text in stop)
+    if adapt and out is not None:
+        options.refuse_unwritable(out, "--out")
     model = model.adapted(text) if adapt else model
     completions = model.completions(text, chars, sampling, count, stop, max_copy=max_copy)
     copied = options.copies(model) if as_json or verbose else None

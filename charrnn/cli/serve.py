@@ -106,9 +106,11 @@ def command(
 
 def _given_token() -> str | None:
     token = os.environ.get(TOKEN)
-    if token is not None and not (len(token) >= TOKEN_LEAST and token.isascii() and token.isprintable()):
+    if token is not None and not (
+        len(token) >= TOKEN_LEAST and token.isascii() and token.isprintable() and token == token.strip()
+    ):
         raise OptionError(
-            f"the token in {TOKEN} is too short, or has other characters than ASCII's",
+            f"the token in {TOKEN} is too short, has other characters than ASCII's, or begins or ends with a blank",
             f"give {TOKEN_LEAST} or more, or unset {TOKEN} for a new one",
         )
     return token

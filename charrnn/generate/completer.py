@@ -69,7 +69,12 @@ class Completer:
         return map(completion, numbers)
 
     def likeliest(self, prime: str, k: int) -> NextCharacters:
-        """Return the k likeliest characters after a prime with their probabilities, likeliest first."""
+        """Return the k likeliest characters after a prime with their probabilities, likeliest first.
+
+        Raises CharRNNError for a k below 1.
+        """
+        if k < 1:
+            raise OptionError(f"k is {k}", "expected a whole number of 1 or more")
         decoder = self.decoders.chosen(len(prime) + k)
         primed = self._primed(decoder, prime)
         logits, state = decoder.step(np.array([primed.last]), primed.state)

@@ -73,6 +73,8 @@ class CompletionRequest:
             raise bad("stream_options is no object", "stream_options")
         if options and not stream:
             raise bad("stream_options is given without stream", "stream_options")
+        if unknown := sorted(set(options) - {"include_usage"}):
+            raise bad(f"stream_options has {unknown[0]!r}, and only include_usage is known", "stream_options")
         return cls(
             model_of(values),
             prompts,

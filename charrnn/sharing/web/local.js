@@ -19,7 +19,7 @@ const weights = Object.fromEntries(Object.entries(given.weights).map(([name, pac
 const after = unpacked(given.automaton); // the state of the spelling after a byte: (S, 256), -1 where it may not follow
 const characters = given.characters;
 const idOf = new Map(characters.map((character, i) => [character, BYTES + i]));
-const utf8 = new TextEncoder(), decoder = new TextDecoder();
+const utf8 = new TextEncoder(), decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 function unpacked({ kind, data, shape, scale, per }) {
   const text = atob(data), bytes = new Uint8Array(text.length);
