@@ -88,6 +88,13 @@ def test_compare_as_json_repeats_from_its_file(corpus: str, home: Path) -> None:
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_the_latest_run_as_a_baseline_is_the_one_it_was_when_it_began(corpus: str, trained: Callable[..., Run]) -> None:
+    trained("mine", steps=2)
+    done = run("compare", corpus, "--cells", "simple", *QUICK, "--baseline", "latest", "--json")
+    assert "run mine" in [row["name"] for row in json.loads(done.stdout.splitlines()[-1])["baselines"]]
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_second_compare_adds_cells(corpus: str) -> None:
     run("compare", corpus, "--cells", "simple", *QUICK)
     done = run("compare", corpus, "--cells", "gru", *QUICK, "--json")

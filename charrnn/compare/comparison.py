@@ -67,6 +67,7 @@ def compare(
     if baseline is not None:
         run = find_run(baseline)  # that there is none, or that it is damaged, is to be heard before hours of training
         run.whole_weights(run.architecture(), "best")
+        baseline = run.typed  # the latest may be another when all is done
     with folder.held(), places.opened(on, folder.path, jobs, grid.match == "time", insecure) as place:
         yield from _compare(grid, models, folder, place, _Shown(baseline, look_inside, adapt), stop)
 
