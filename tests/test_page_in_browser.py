@@ -116,6 +116,33 @@ def test_what_is_typed_goes_on_in_grey(browser: Any, server: Server, models: lis
         )
 
 
+def test_keys_that_were_foreseen_do_not_cut_what_is_still_being_drawn(
+    browser: Any, server: Server, models: list[TextModel]
+) -> None:
+    whole = models[0].complete("Rekurentne mre", 80, seed=0)
+    slowly = """async () => {  // every piece of a stream but the first waits until window.go is called
+        const real = window.fetch, gone = new Promise((go) => { window.go = go; });
+        window.fetch = async (...asked) => {
+            const answer = await real(...asked);
+            if (!String(asked[0]).includes("/v1/completions")) return answer;
+            let first = true;
+            return new Response(answer.body.pipeThrough(new TransformStream({
+                async transform(bytes, onward) { if (!first) await gone; first = false; onward.enqueue(bytes); },
+            })), answer);
+        };
+    }"""
+    with opened(browser, server) as page:
+        page.evaluate(slowly)
+        page.get_by_label("Text to be completed").fill("Rekurentne mre")
+        page.wait_for_selector(".ghost")
+        begun = ghost(page)
+        assert 2 < len(begun) < 80
+        page.keyboard.type(begun[:2], delay=100)  # longer than the page waits for more keys
+        page.wait_for_timeout(200)
+        page.evaluate("window.go()")
+        assert drawn(page, 78) == whole[2:]
+
+
 def test_the_models_completion_is_shown_and_keys_take_parts_of_it(
     browser: Any, server: Server, models: list[TextModel]
 ) -> None:

@@ -19,6 +19,7 @@ export function mount(root, app) {
   let ghost = "";
   let copies = []; // [begin, end, offset] in the text with what stands behind it
   let asking = null; // what is asked at this moment
+  let drawing = null; // what is drawn behind the caret at this moment: keys that it foresaw let it go on
   let timer = 0;
   let composing = false;
 
@@ -91,7 +92,7 @@ export function mount(root, app) {
     if (!same) copies = [];
     kept.text = text;
     render();
-    if (!composing) ask(same && ghost.length >= LEAST);
+    if (!composing) ask(same && (drawing !== null || ghost.length >= LEAST));
   }
 
   // Ask anew, as after another setting.
@@ -106,11 +107,12 @@ export function mount(root, app) {
     asking?.abort();
     asking = new AbortController();
     const { signal } = asking;
+    if (!ghostStays) stopDrawing();
     clearTimeout(timer);
     timer = setTimeout(() => {
       const text = kept.text;
       // First what stands behind the caret: it is waited for.
-      if (!ghostStays && text && atEnd()) draw(text, signal).catch(notice.show);
+      if (!ghostStays && text && atEnd()) draw(text).catch(notice.show);
       else lookForCopies(signal).catch(notice.show);
       likeliest(text, signal).catch(notice.show);
     }, PAUSE_MS);
@@ -122,16 +124,26 @@ export function mount(root, app) {
     nextRows(answer.next);
   }
 
-  async function draw(text, signal) {
+  async function draw(text) {
+    const mine = (drawing = new AbortController());
     ghost = "";
-    for await (const piece of stream({ model: app.model, prompt: text, max_tokens: DRAWN, ...sampling() }, signal)) {
-      if (signal.aborted) return;
-      ghost += piece;
-      render();
+    try {
+      for await (const piece of stream({ model: app.model, prompt: text, max_tokens: DRAWN, ...sampling() }, mine.signal)) {
+        if (drawing !== mine) return;
+        ghost += piece;
+        render();
+      }
+    } finally {
+      if (drawing === mine) drawing = null;
     }
-    if (signal.aborted) return;
+    if (mine.signal.aborted) return;
     spoken.textContent = shown(ghost);
-    await lookForCopies(signal);
+    await lookForCopies(asking.signal);
+  }
+
+  function stopDrawing() {
+    drawing?.abort();
+    drawing = null;
   }
 
   async function lookForCopies(signal) {
@@ -157,6 +169,7 @@ export function mount(root, app) {
 
   function drop() {
     asking?.abort();
+    stopDrawing();
     clearTimeout(timer);
     ghost = "";
     copies = copies.filter(([, end]) => end <= kept.text.length);
@@ -250,6 +263,7 @@ export function mount(root, app) {
 
   return () => {
     asking?.abort();
+    stopDrawing();
     clearTimeout(timer);
   };
 }
