@@ -84,6 +84,8 @@ def test_what_a_processor_can_do_follows_from_its_features() -> None:
     assert (wide.vector_bytes, wide.fuses, wide.multiplies_bf16) == (64, True, True)
     assert (old.vector_bytes, old.fuses, old.multiplies_bf16) == (16, False, False)
     assert (arm.vector_bytes, arm.fuses) == (16, True)
+    tiles = Processor("tiles", wide.features | dict.fromkeys(("amx-tile", "amx-bf16"), True))
+    assert (tiles.multiplies_tiles, wide.multiplies_tiles, arm.multiplies_tiles) == (True, False, False)
     assert old.enabled == "-avx,+sse2"
 
 
@@ -97,6 +99,7 @@ OTHERS = {
         *("x86_64", f"{AVX512} avx512vnni avx512bf16"),
         {"float32": "vfmadd", "pairs": "vdpbf16ps", "bf16": "vfmadd", "int8": "vpdpwssd"},
     ),
+    "graniterapids": ("x86_64", f"{AVX512} avx512bf16 amx-tile amx-bf16", {"pairs": "tdpbf16ps", "bf16": "vfmadd"}),
     "generic": ("aarch64", "neon", {"float32": "fmla", "float64": "fmla", "pairs": "fmla", "bf16": "fmla"}),
 }
 
@@ -113,7 +116,8 @@ def test_products_of_other_processors_are_their_own_instructions(name: str) -> N
     for kind, instruction in instructions.items():
         module = ir.Module()
         module.triple = triple
-        Form(kind, 2, (6, 2, 1), processor=processor).emit(module).linkage = "external"
+        registers = 4 if processor.multiplies_tiles else 2
+        Form(kind, registers, (6, 2, 1), processor=processor).emit(module).linkage = "external"
         code = machine.emit_assembly(llvm.parse_assembly(str(module)))
         assert re.search(rf"\b{instruction}", code), kind
         called = re.findall(r"\t(?:callq?|bl)\t(\S+)", code)

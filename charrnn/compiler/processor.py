@@ -4,7 +4,9 @@ It is the one that runs this. The environment variable CHARRNN_PROCESSOR may nam
 levels of x86-64: code is then compiled as if the processor had no more. So a newer machine tries what older ones run.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -44,6 +46,11 @@ class Processor:
         return self.has("avx512bf16")
 
     @property
+    def multiplies_tiles(self) -> bool:
+        """Tell whether it multiplies tiles of bf16 numbers, with AMX."""
+        return self.has("amx-bf16") and self.has("amx-tile") and self.vector_bytes == 64
+
+    @property
     def fuses(self) -> bool:
         """Tell whether a product and a sum are one operation. x86-64 has that by a feature, others always."""
         return self.has("fma") or not self.has("sse2")
@@ -58,6 +65,8 @@ class Processor:
 def processor() -> Processor:
     """Return the processor that code is compiled for. Raises CharRNNError for a level that it has not."""
     name, features = llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
+    if features.get("amx-tile") and not _tiles_are_granted():
+        features |= dict.fromkeys((feature for feature in features if feature.startswith("amx")), False)
     level = os.environ.get(VARIABLE)
     if not level:
         return Processor(name, features)
@@ -68,3 +77,15 @@ def processor() -> Processor:
             f"choose one of {', '.join(LEVELS)}, or unset it",
         )
     return Processor(level, {feature: on and feature in allowed for feature, on in features.items()}, limited=True)
+
+
+def _tiles_are_granted() -> bool:
+    """Ask the system for tile registers, which it lends to a process that asks; tell whether it does.
+
+    Linux wants it (its documentation, "Using XSTATE features in user space applications"); no other system has been
+    tried, and none is trusted.
+    """
+    if sys.platform != "linux":
+        return False
+    ask, request, tile_data = 158, 0x1023, 18  # arch_prctl of x86-64, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return bool(ctypes.CDLL(None).syscall(ask, request, tile_data) == 0)

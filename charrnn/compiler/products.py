@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
+from charrnn.compiler import amx
 from charrnn.compiler.emitting import (
     CACHE_LINE,
     DOUBLE,
@@ -95,6 +96,8 @@ class Form:
         name = f"product.{self.kind}.{self.registers}.{self.heights[0]}"
         if name in module.globals:
             return module.globals[name]
+        if self.kind == "pairs" and self.processor.multiplies_tiles and self.panel == amx.COLUMNS:
+            return amx.emit(module, name)
         is_int8 = self.kind == "int8"
         tiles = {height: self._emit_tile(module, height, f"{name}.{height}") for height in self.heights}
         function, builder, arguments = define(module, name, [I64] * (10 if is_int8 else 8), linkage="internal")

@@ -31,9 +31,9 @@ LINES += ["head", "head_scale", "bias", "past", "direct"]
 LINE = {name: i for i, name in enumerate(LINES)}
 
 PACKAGE = Path(__file__).parent.parent
-SOURCES: tuple[str, ...] = ("arithmetic", "blocks", "emitting", "graph", "lookups", "objects", "passes", "processor")
-SOURCES = (*SOURCES, "products", "rounding", "schedule", "stages", "decoding/draw", "decoding/driver", "decoding/llvm")
-SOURCES = (*SOURCES, "decoding/weights", "../cells/operation", "../cells/ops", "../text/contexts")
+SOURCES: tuple[str, ...] = ("amx", "arithmetic", "blocks", "emitting", "graph", "lookups", "objects", "passes")
+SOURCES = (*SOURCES, "processor", "products", "rounding", "schedule", "stages", "../cells/operation", "../cells/ops")
+SOURCES = (*SOURCES, "decoding/draw", "decoding/driver", "decoding/llvm", "decoding/weights", "../text/contexts")
 MOST_BLOCKS = 64  # of an array: more would make too much code
 
 

@@ -1,0 +1,50 @@
+"""Products of training's time loop, in every dtype and size, by the instructions that this processor has."""
+
+import ctypes
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from compiled import function_of
+
+from charrnn.compiler import objects
+from charrnn.compiler.training import products
+
+SHAPES = [(1, 1), (2, 64), (3, 65), (31, 5), (32, 64), (33, 130), (64, 63), (66, 128), (95, 70), (129, 200)]
+ROWS = [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 64, 70]
+AROUND = 3.5  # what stands before and behind C
+
+
+def multiplied(A: torch.Tensor, matrix: torch.Tensor, transposed: bool) -> torch.Tensor:
+    """A (rows, K) by the matrix, compiled. A's rows and C's are longer than their numbers."""
+    form = products.form(A.dtype)
+    module = objects.new_module()
+    form.emit(module).linkage = "external"
+    (name,) = (each.name for each in module.functions if each.linkage == "external" and not each.is_declaration)
+    packed, (rows, K), N = products.pack(matrix, form, transposed), A.shape, matrix.shape[0 if transposed else 1]
+    given = torch.ones(rows, K + 7, dtype=A.dtype)
+    given[:, :K] = A
+    wide = torch.float32 if A.dtype == torch.bfloat16 else A.dtype
+    C = torch.full((rows + 2, form.panels(N) * form.panel + 16), AROUND, dtype=wide)
+    run = function_of(str(module), name, None, *[ctypes.c_int64] * 8)
+    at = [given.data_ptr(), given.stride(0) * given.element_size(), packed.data_ptr()]
+    run(*at, C[1].data_ptr(), C.stride(0) * C.element_size(), rows, form.steps(K), form.panels(N))
+    assert (C[[0, -1]] == AROUND).all()
+    assert (C[:, form.panels(N) * form.panel :] == AROUND).all()
+    return C[1:-1, :N]
+
+
+@pytest.mark.parametrize("dtype", products.KINDS)
+def test_products_are_right_in_every_size_and_a_row_does_not_depend_on_others(dtype: torch.dtype) -> None:
+    numbers = torch.Generator().manual_seed(0)
+    for (K, N), transposed in itertools.product(SHAPES, (False, True)):
+        matrix = torch.randn((N, K) if transposed else (K, N), generator=numbers).to(dtype)
+        A = torch.randn(max(ROWS), K, generator=numbers).to(dtype)
+        wide = matrix.double().t() if transposed else matrix.double()
+        exact, size = A.double() @ wide, A.double().abs() @ wide.abs()
+        whole = multiplied(A, matrix, transposed)
+        rounding = np.finfo(np.float64 if dtype == torch.float64 else np.float32).eps
+        assert ((whole - exact).abs() <= K * rounding * size).all(), (K, N)
+        for rows in ROWS:
+            assert torch.equal(multiplied(A[-rows:], matrix, transposed), whole[-rows:]), (rows, K, N)
