@@ -20,7 +20,6 @@ from charrnn.compiler import blocks
 from charrnn.compiler.processor import processor
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
-from charrnn.compiler.training.products import form, pack
 from charrnn.engines import fused
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
@@ -295,19 +294,6 @@ def test_outputs_handed_out_are_never_written_again() -> None:
         kept += [(t, t.detach().clone()) for t in (y, *last)]
         torch.autograd.backward(y.sum())
     assert all(torch.equal(a, b) for a, b in kept)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_packing_loses_nothing(dtype: torch.dtype, transposed: bool) -> None:
-    for rows, columns in ((6, 70), (7, 71)):
-        matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
-        K, N = (columns, rows) if transposed else (rows, columns)
-        shape = form(dtype)
-        packed = pack(matrix, shape, transposed).view(dtype).flatten()
-        assert torch.equal(packed[packed != 0].sort().values, matrix[matrix != 0].sort().values)
-        rows_packed = K + K % 2 if dtype == torch.bfloat16 else K
-        assert packed.numel() == shape.panels(N) * shape.panel * rows_packed
 
 
 @pytest.mark.parametrize("cell", [*EXAMPLES, *(pytest.param(c, marks=pytest.mark.slow) for c in NATIVE)])

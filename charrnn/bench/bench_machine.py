@@ -157,7 +157,7 @@ class Tile:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self._arrays = []
         for _ in range(threads):
-            packed = products.pack(torch.ones(TILE_DEPTH, shape.panel, dtype=dtype), shape, False)
+            packed = torch.ones(TILE_DEPTH, shape.panel, dtype=dtype)  # in any order
             a, c = torch.ones(TILE_ROWS, TILE_DEPTH, dtype=dtype), torch.empty(TILE_ROWS, shape.panel, dtype=wide)
             self._arrays.append((a, packed, c))
         self.operations = 2 * TILE_ROWS * TILE_DEPTH * shape.panel * TILE_TIMES * threads / 1e9

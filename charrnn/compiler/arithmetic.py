@@ -209,16 +209,20 @@ def read(maths: Maths, address: Any, size: int) -> Value:
 
 def write(maths: Maths, value: Value, address: Any, size: int) -> None:
     """Store numbers, rounded to the nearest bf16 ones where they have 2 bytes."""
-    builder, result = maths.builder, value.ir
-    if size == 2 and processor().multiplies_bf16:
-        result = builder.bitcast(builder.fptrunc(result, maths.many(BFloat())), maths.many(I16))
-    elif size == 2:  # to nearest, ties to even; LLVM would call a function that may not be there
-        bits = value.bits()
-        odd = builder.and_(builder.lshr(bits, maths.whole(16)), maths.whole(1))
-        rounded = builder.add(builder.add(bits, maths.whole(0x7FFF)), odd)
-        number = builder.select(value.compare("==", value), rounded, maths.whole(0x7FC00000))  # NaN stays NaN
-        result = builder.trunc(builder.lshr(number, maths.whole(16)), maths.many(I16))
-    store(builder, result, address)
+    store(maths.builder, as_bf16(value) if size == 2 else value.ir, address)
+
+
+def as_bf16(value: Value) -> Any:
+    """Return the bits of the nearest bf16 numbers."""
+    maths, builder = value.maths, value.maths.builder
+    if processor().multiplies_bf16:
+        return builder.bitcast(builder.fptrunc(value.ir, maths.many(BFloat())), maths.many(I16))
+    # To nearest, ties to even; LLVM would call a function that may not be there.
+    bits = value.bits()
+    odd = builder.and_(builder.lshr(bits, maths.whole(16)), maths.whole(1))
+    rounded = builder.add(builder.add(bits, maths.whole(0x7FFF)), odd)
+    number = builder.select(value.compare("==", value), rounded, maths.whole(0x7FC00000))  # NaN stays NaN
+    return builder.trunc(builder.lshr(number, maths.whole(16)), maths.many(I16))
 
 
 def in_parts(builder: Any, n: Any, double: bool = False) -> list[tuple[Maths, Any, Any]]:

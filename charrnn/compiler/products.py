@@ -70,6 +70,16 @@ class Form:
         return self.processor.vector_bytes // (8 if self.kind == "float64" else 4)
 
     @property
+    def is_in_tiles(self) -> bool:
+        """Whether the processor has registers for tiles of these numbers."""
+        return self.kind == "pairs" and self.processor.multiplies_tiles and self.panel == amx.COLUMNS
+
+    @property
+    def rows_that_share(self) -> int:
+        """Rows that are enough for reading a matrix: with fewer it takes longer than multiplying."""
+        return 2 * amx.ROWS if self.is_in_tiles else 4 * self.heights[0]
+
+    @property
     def panel(self) -> int:
         """Columns of a panel."""
         return self.lanes * self.registers * self.tiles
@@ -96,7 +106,7 @@ class Form:
         name = f"product.{self.kind}.{self.registers}.{self.heights[0]}"
         if name in module.globals:
             return module.globals[name]
-        if self.kind == "pairs" and self.processor.multiplies_tiles and self.panel == amx.COLUMNS:
+        if self.is_in_tiles:
             return amx.emit(module, name)
         is_int8 = self.kind == "int8"
         tiles = {height: self._emit_tile(module, height, f"{name}.{height}") for height in self.heights}

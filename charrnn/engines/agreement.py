@@ -15,7 +15,7 @@ from torch import Tensor
 from charrnn.cells.cell import Cell
 from charrnn.engines import loop
 
-T, B = 3, 5  # of the sequence: states are carried, and rows are not a multiple of anything
+T, B = 3, 53  # of the sequence: states are carried, and rows are of each kind of tile, and not a multiple of any
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2}  # of an array's norm; wrong code is far off
 SMALLEST = 1e-3  # share of the largest norm, below which an array is noise
 

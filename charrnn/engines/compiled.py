@@ -30,13 +30,14 @@ from charrnn.compiler.schedule import DX, DY, INDEX, SAVED, SCRATCH, Buffer, Pla
 from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.derivative import differentiate, trace
 from charrnn.compiler.training.llvm import Machine
-from charrnn.compiler.training.products import ROWS, pack
+from charrnn.compiler.training.packing import pack
+from charrnn.compiler.training.products import ROWS
 from charrnn.engines import agreement, loop
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 from charrnn.errors import WrongCodeWarning
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
-PARTS, PART_ROWS = 2, 4 * ROWS  # for each thread, of so many rows: one that is delayed leaves a part to the others
+PARTS = 2  # for each thread: one that is delayed leaves a part to the others
 
 
 def supports(cell: Cell, device: str) -> bool:
@@ -154,7 +155,8 @@ class _Layer:
         self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
         self.threads = threads = torch.get_num_threads()
         parts = max(1, min(threads, self.B // MIN_ROWS))
-        if parts == threads > 1 and self.B // (PARTS * threads) >= PART_ROWS:  # shorter ones read matrices too often
+        # Shorter ones read matrices too often.
+        if parts == threads > 1 and self.B // (PARTS * threads) >= machine.form.rows_that_share:
             parts *= PARTS
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
@@ -250,7 +252,8 @@ class _Layer:
         return self.params[name].detach() if k is None else self.params[name].detach()[k]
 
     def _packed(self, product: Product) -> Tensor:
-        return pack(self._matrix(product.weight).to(self.dtype), self.machine.form, product.transposed)
+        address = self.machine.packs[product.transposed]
+        return pack(address, self._matrix(product.weight).to(self.wide), self.machine.form, product.transposed)
 
     def _release(self, keep: set[Place]) -> None:
         """Let go of buffers; those of a size that is worth it are used again by the next run."""

@@ -13,15 +13,17 @@ from charrnn.compiler.emitting import I64, define, load, loop, nth
 from charrnn.compiler.objects import compiled, new_module
 from charrnn.compiler.schedule import Plan, Way
 from charrnn.compiler.stages import Stages
+from charrnn.compiler.training import packing
 from charrnn.compiler.training.products import form
 
 
 class Machine(Stages):
     """The compiled time loops of a plan with products in a dtype.
 
-    forward and backward are addresses of functions of (table's address, time steps, first row, row after the last).
-    add_rows takes (rows' address, bytes of a row, index's address, rows, sums' address, bytes of a row, first column,
-    column after the last) and adds each row to the row of sums that its index says.
+    forward and backward are addresses of functions of (table's address, time steps, first row, row after the last);
+    packs those of `packing.emit`, of a matrix as it is and of its transpose. add_rows takes (rows' address, bytes of a
+    row, index's address, rows, sums' address, bytes of a row, first column, column after the last) and adds each row to
+    the row of sums that its index says.
     """
 
     plan: Plan
@@ -32,8 +34,10 @@ class Machine(Stages):
         for name, way in (("forward", plan.forward), ("backward", plan.backward)):
             self._emit_way(name, way)
         self._emit_add_rows()
+        packs = [packing.emit(self.module, self.form, transposed) for transposed in (False, True)]
         self.code = compiled(str(self.module))
         self.forward, self.backward = self.code.address("forward"), self.code.address("backward")
+        self.packs = [self.code.address(name) for name in packs]
         self.add_rows = self.code.function("add_rows", 8)
 
     # The loop over time
