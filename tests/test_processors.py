@@ -81,8 +81,8 @@ def test_a_level_that_this_processor_has_not_is_refused(level: str) -> None:
 def test_what_a_processor_can_do_follows_from_its_features() -> None:
     wide = Processor("wide", dict.fromkeys(("sse2", "avx", "fma", "avx512f", "avx512bf16"), True))
     old, arm = Processor("old", {"sse2": True, "avx": False}), Processor("arm", {"neon": True})
-    assert (wide.vector_bytes, wide.fuses, wide.multiplies_bf16) == (64, True, True)
-    assert (old.vector_bytes, old.fuses, old.multiplies_bf16) == (16, False, False)
+    assert (wide.vector_bytes, wide.registers, wide.fuses, wide.multiplies_bf16) == (64, 32, True, True)
+    assert (old.vector_bytes, old.registers, old.fuses, old.multiplies_bf16) == (16, 16, False, False)
     assert (arm.vector_bytes, arm.fuses) == (16, True)
     tiles = Processor("tiles", wide.features | dict.fromkeys(("amx-tile", "amx-bf16"), True))
     assert (tiles.multiplies_tiles, wide.multiplies_tiles, arm.multiplies_tiles) == (True, False, False)

@@ -41,6 +41,11 @@ class Processor:
         return 64 if self.has("avx512f") else 32 if self.has("avx") else 16
 
     @property
+    def registers(self) -> int:
+        """The vector registers that code may count on."""
+        return 32 if self.vector_bytes == 64 else 16
+
+    @property
     def multiplies_bf16(self) -> bool:
         """Tell whether it multiplies bf16 numbers faster than float32 ones."""
         return self.has("avx512bf16")

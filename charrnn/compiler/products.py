@@ -160,7 +160,7 @@ class Form:
         starts = [builder.add(A, builder.mul(a_row, I64(r))) for r in range(rows)]
         if is_int8:
             sums = self._sums_of_blocks(builder, starts, B, steps)
-        elif self.kind == "bf16" and self.heights != (1,):  # for both at once there are too few registers
+        elif self.kind == "bf16" and 4 * rows * self.registers > self.processor.registers:  # too few for both at once
             passes = (self._sums(builder, starts, B, I64(0), steps, (k,)) for k in (0, 1))
             sums = [builder.fadd(a, b) for a, b in zip(*passes, strict=True)]
         elif self.kind == "bf16":

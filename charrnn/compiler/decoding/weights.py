@@ -22,9 +22,9 @@ def form(dtype: Any, rows: bool) -> Any:
     from charrnn.compiler.processor import processor
     from charrnn.compiler.products import Form
 
-    wide = processor().vector_bytes == 64  # 32 registers, else (as a rule) 16
+    wide = processor().registers == 32
     if rows:
-        return Form(dtype, 4 if wide else 2, (6, 2, 1))
+        return Form(dtype, 4 if wide else 2, (6, 4, 2, 1))
     tiles = 2 if dtype == "bf16" and not wide else 1  # each number of the result has two sums
     return Form(dtype, 4 if wide else 8 // tiles, (1,), tiles, is_read_once=dtype in ("bf16", "int8"))
 
