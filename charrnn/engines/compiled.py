@@ -38,6 +38,7 @@ from charrnn.errors import WrongCodeWarning
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
 PARTS = 2  # for each thread: one that is delayed leaves a part to the others
+LARGE = 2e6  # bytes of matrices that no core's own cache holds, so that each part reads them from further away
 
 
 def supports(cell: Cell, device: str) -> bool:
@@ -155,12 +156,17 @@ class _Layer:
         self.unpaired = self.dtype == torch.bfloat16 and any(width % 2 for width in widths)
         self.threads = threads = torch.get_num_threads()
         parts = max(1, min(threads, self.B // MIN_ROWS))
-        # Shorter ones read matrices too often.
-        if parts == threads > 1 and self.B // (PARTS * threads) >= machine.form.rows_that_share:
+        rows = self.B // (PARTS * threads)
+        if parts == threads > 1 and rows >= machine.form.rows_that_share and self._matrix_bytes(per_step) < LARGE:
             parts *= PARTS
         cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
         self.buffers: dict[Place, Tensor] = {}
+
+    def _matrix_bytes(self, products: list[Product]) -> int:
+        """Return the bytes that a time step reads of matrices."""
+        sizes = (sum(e.width for e in p.left) * sum(e.width for e in p.outputs) for p in products)
+        return sum(sizes) * self.dtype.itemsize
 
     # Buffers
 
