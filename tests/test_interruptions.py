@@ -333,7 +333,9 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, corp
 def test_a_run_stopped_while_it_is_scored_is_completed_by_resuming(
     patience: int, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(corpus, steps=60, lr=0.5, warmup=0, patience=patience, validate_every=5)
+    # What is learned of the first eight tenths makes the others the less likely, the more it is learned.
+    Path(corpus).write_text("".join("ab" * 40 + "cdefgh" for _ in range(60)) + "hgfedc" * 215)
+    settings = config(corpus, steps=60, lr=0.02, warmup=0, patience=patience, validate_every=5)
     whole = loop.open_run(settings, "whole")
     *_, expected = loop.new_run(settings, whole)
     assert isinstance(expected, events.Finished)
