@@ -272,7 +272,7 @@ def test_a_configuration_that_says_little_leaves_the_rest_to_the_weights(
 
 def test_on_the_command_line_and_from_python(trained: TrainedRun, other: str, say: Any) -> None:
     trained("base")
-    steps = ("--steps", "3", "--batch", "4", "--window", "16")
+    steps = ("--steps", "3", "--batch", "4", "--window", "16", "--engine", "loop", "--precision", "float32")
     code, out, err = say("train", "--from", "base", other, *steps, "--name", "tuned")
     assert code == 0, err
     assert "from      base: " in err
@@ -283,7 +283,8 @@ def test_on_the_command_line_and_from_python(trained: TrainedRun, other: str, sa
     assert line.endswith(("forgotten", "gained"))
     code, out, _ = say("train", "--from", "base", other, *steps, "--name", "again", "--json")
     assert json.loads(out.splitlines()[-1])["from"] == "base"
-    model = api.train(other, from_="base", steps=3, batch=4, window=16, name="python")
+    fixed: Any = {"steps": 3, "batch": 4, "window": 16, "engine": "loop", "precision": "float32"}
+    model = api.train(other, from_="base", name="python", **fixed)
     for name in ("again", "python"):
         assert api.load(name).run.about()["files"]["last"] == api.load("tuned").run.about()["files"]["last"]  # type: ignore[union-attr]
     assert model.config == api.load("tuned").config

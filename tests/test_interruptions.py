@@ -390,16 +390,19 @@ def test_an_interrupted_train_has_saved_and_says_how_to_go_on(corpus: str) -> No
             signal.raise_signal(signal.SIGINT)
         return update(self)
 
+    # What is not chosen by measuring, which gives another answer on a busy machine at times.
+    sizes: Any = {"hidden": 8, "batch": 4, "window": 16, "steps": 40, "cell": "nn.RNN"}
+    sizes |= {"engine": "fused", "precision": "float32"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "update", hit)
         with pytest.raises(KeyboardInterrupt) as interrupt:
-            charrnn.train(corpus, name="r", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
+            charrnn.train(corpus, name="r", **sizes)
     assert "train --resume r" in interrupt.value.__notes__[0]
     assert signal.getsignal(signal.SIGINT) == before
     run = runs.find_run("r")
     assert run.about()["step"] == 7
     list(loop.resume(run))
-    charrnn.train(corpus, name="whole", hidden=8, batch=4, window=16, steps=40, cell="nn.RNN")
+    charrnn.train(corpus, name="whole", **sizes)
     assert weights_of("r") == weights_of("whole")
 
 
