@@ -120,14 +120,19 @@ def test_keys_that_were_foreseen_do_not_cut_what_is_still_being_drawn(
     browser: Any, server: Server, models: list[TextModel]
 ) -> None:
     whole = models[0].complete("Rekurentne mre", 80, seed=0)
-    slowly = """async () => {  // every piece of a stream but the first waits until window.go is called
+    slowly = """async () => {  // a stream's events but the first three wait until window.go is called
         const real = window.fetch, gone = new Promise((go) => { window.go = go; });
         window.fetch = async (...asked) => {
             const answer = await real(...asked);
             if (!String(asked[0]).includes("/v1/completions")) return answer;
-            let first = true;
+            let passed = 0;
             return new Response(answer.body.pipeThrough(new TransformStream({
-                async transform(bytes, onward) { if (!first) await gone; first = false; onward.enqueue(bytes); },
+                async transform(bytes, onward) {  // which may be all events at once
+                    for (const event of new TextDecoder().decode(bytes).split(/(?<=\\n\\n)/)) {
+                        if (passed++ >= 3) await gone;
+                        onward.enqueue(new TextEncoder().encode(event));
+                    }
+                },
             })), answer);
         };
     }"""
@@ -135,6 +140,7 @@ def test_keys_that_were_foreseen_do_not_cut_what_is_still_being_drawn(
         page.evaluate(slowly)
         page.get_by_label("Text to be completed").fill("Rekurentne mre")
         page.wait_for_selector(".ghost")
+        page.wait_for_timeout(500)
         begun = ghost(page)
         assert 2 < len(begun) < 80
         page.keyboard.type(begun[:2], delay=100)  # longer than the page waits for more keys
