@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from charrnn import cells, engines
 from charrnn.cells.cell import Cell
-from charrnn.compiler.training import openmp
 from charrnn.engines import scan as scan_engine
 from charrnn.engines.recurrence import scan
 
@@ -165,9 +163,7 @@ def test_linear_cells_are_scanned_unless_asked_otherwise(name: str) -> None:
 
 @pytest.mark.timing
 @pytest.mark.parametrize("name", LINEAR)
-def test_from_64_steps_the_scan_is_faster_than_the_loop(name: str, request: pytest.FixtureRequest) -> None:
-    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
-    torch.set_num_threads(openmp.cores())  # as a run has them
+def test_from_64_steps_the_scan_is_faster_than_the_loop(name: str) -> None:
     cell = cells.get(name)
     x, state, p, leaves = problem(cell, T=64, B=32, I=128, H=256, dtype=torch.float32)
     seconds: dict[str, list[float]] = {"scan": [], "loop": []}
