@@ -65,8 +65,8 @@ def test_packed_matrices_are_panels_of_columns_in_the_order_that_products_read(
 ) -> None:
     form, numbers = products.form(dtype), torch.Generator().manual_seed(0)
     for K, N in [*SHAPES, (300, 700)]:
-        matrix = torch.randn(K, 2 * N, generator=numbers, dtype=torch.float64)[:, ::2]
-        matrix = matrix.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        matrix = torch.randn(K, 2 * N, generator=numbers, dtype=kind)[:, ::2]
         given = matrix.t() if transposed else matrix  # with numbers between those of a row
         packed = packed_by_code(given.contiguous(), dtype, transposed)
         assert torch.equal(packed, packed_by_code(given, dtype, transposed))

@@ -5,7 +5,7 @@ product of a tile of A, 16 rows by 16 pairs, and one of B, 16 pairs by 16 column
 Software Developer's Manual, volume 2, TDPBF16PS). A panel of a `Form` of pairs has its numbers in that order already.
 
 Sums stay in four tiles while K runs: of two by two of them each tile that is loaded is used twice. Where fewer than 32
-rows are left, one by four reads B as often as there are rows for. A row's results do not depend on how many there are.
+rows are left, one by four is made: B is read once for the 16. A row's results do not depend on how many there are.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ def _emit_some(module: Any, name: str) -> Any:
     _emit_shapes(builder, height, pairs)
     A, B = nth(builder, A, first, 4), nth(builder, B, first, panel_row)
     begins = builder.icmp_signed("==", first, I64(0))
-    in_pairs = builder.and_(rows, I64(-2 * ROWS))
+    in_twos = builder.and_(rows, I64(-2 * ROWS))
 
     def block(r: Any, b: Any, c: Any, tall: int, wide: int) -> None:
         """Emit the sums of so many tiles of rows from row r by so many of columns."""
@@ -80,10 +80,10 @@ def _emit_some(module: Any, name: str) -> Any:
         b, c = nth(builder, B, p, builder.mul(steps, I64(panel_row))), nth(builder, C, p, panel_row)
         with loop(builder, I64(0), I64(panel_row), panel_row // 2) as half:
             b_half, c_half = builder.add(b, half), builder.add(c, half)
-            with loop(builder, I64(0), in_pairs, 2 * ROWS) as r:
+            with loop(builder, I64(0), in_twos, 2 * ROWS) as r:
                 block(r, b_half, c_half, 2, PANEL // 2)
-        with builder.if_then(builder.icmp_signed("<", in_pairs, rows)):
-            block(in_pairs, b, c, 1, PANEL)
+        with builder.if_then(builder.icmp_signed("<", in_twos, rows)):
+            block(in_twos, b, c, 1, PANEL)
     call(builder, "llvm.x86.tilerelease", VOID, [])
     builder.ret_void()
     return function

@@ -11,4 +11,4 @@ KINDS: dict[torch.dtype, Kind] = {torch.float64: "float64", torch.float32: "floa
 
 def form(dtype: torch.dtype) -> Form:
     """Return the form of products in a dtype."""
-    return Form(KINDS[dtype], 4 if processor().vector_bytes == 64 else 2, (ROWS, 1))
+    return Form(KINDS[dtype], 4 if processor().registers == 32 else 2, (ROWS, 1))
