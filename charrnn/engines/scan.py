@@ -11,7 +11,7 @@ from charrnn.engines.recurrence import scan
 from charrnn.engines.sequence import Looked, States, is_small, look_up
 
 # On a CPU the scan goes piece by piece of about so many numbers, which stay in the cache from gates to outputs.
-CHUNK = 1 << 17
+CHUNK = 1 << 19
 
 
 def supports(cell: Cell, device: str) -> bool:
