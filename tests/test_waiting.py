@@ -144,7 +144,7 @@ def test_threads_that_are_told_to_sleep_burn_nothing_while_they_wait(two_threads
     def burnt() -> float:
         times = []
         for _ in range(20):
-            # The product is counted too: a thread that is woken on the core of who woke it is waited for in it, not after.
+            # The product too: a thread that wakes on the core of who woke it is waited for in it, not after it.
             began = time.process_time()
             torch.mm(a, b)
             time.sleep(0.01)
