@@ -34,6 +34,14 @@ def test_the_bias_is_the_log_of_each_share(corpus: str) -> None:
     assert np.exp(log_shares(prepared.counts("train"), 2.0)).sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("smoothing", [5e-324, 1e-320, 1e300])
+def test_any_smoothing_gives_every_id_a_share(smoothing: float) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        logs = log_shares(np.array([0, 3, 1000]), smoothing)
+    assert np.isfinite(logs).all()
+    assert (np.diff(logs) >= 0).all()
+
+
 def test_nothing_else_starts_otherwise(corpus: str) -> None:
     decision, prepared = resolved(corpus)
     weights = initial_weights(decision, prepared)

@@ -198,5 +198,6 @@ def log_shares(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float6
 
     counts: (V,), how often each id comes; N is their sum. smoothing: a, above 0: the share of what never came.
     """
-    logs: NDArray[np.float64] = np.log((counts + smoothing) / (counts.sum() + smoothing * len(counts)))
+    shares = (counts + smoothing) / (counts.sum() + smoothing * len(counts))
+    logs: NDArray[np.float64] = np.log(np.maximum(shares, np.finfo(np.float64).tiny))  # the least `a` is divided away
     return logs
