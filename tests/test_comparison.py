@@ -72,13 +72,13 @@ def test_every_cell_has_the_same_trials_and_the_test_part_is_scored_once_a_run(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[int] = []
-    original = evaluation.stream_costs
+    original = evaluation.side_by_side_costs
 
-    def counting(model: Any, ids: Any, *rest: Any, **named: Any) -> Any:
-        scored.append(len(ids))
-        return original(model, ids, *rest, **named)
+    def counting(model: Any, texts: Any) -> Any:
+        scored.extend(len(ids) for ids, _ in texts)
+        return original(model, texts)
 
-    monkeypatch.setattr(evaluation, "stream_costs", counting)
+    monkeypatch.setattr(evaluation, "side_by_side_costs", counting)
     done = compared(grid(corpus), ["simple", "gru"], tmp_path / "c")
     assert scored.count(len(done.corpus.parts["test"])) == 2 * 2  # cells by seeds; validation has another length
     for entry in done.grid.entries:

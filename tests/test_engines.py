@@ -21,6 +21,7 @@ from charrnn.compiler.processor import processor
 from charrnn.compiler.training import derivative
 from charrnn.compiler.training import threads as team
 from charrnn.engines import fused
+from charrnn.engines.compiled import LONG
 from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import prepare
@@ -270,6 +271,19 @@ def test_the_number_of_threads_changes_sums_over_rows_alone(threads: int, rows: 
         torch.set_num_threads(before)
     assert_equal(found, outcome(model(cell, "loop"), 5, rows), EXACT)
     assert all(torch.equal(found[name], again[name]) for name in found)  # whichever thread took which part
+
+
+@pytest.mark.parametrize("cell", ["lstm", *ACROSS])
+@pytest.mark.parametrize("rows", [2, 3])
+def test_few_rows_of_a_long_text_are_what_the_loop_reads(rows: int, cell: str) -> None:
+    """Each has a thread then, or they take turns."""
+    before, expected = torch.get_num_threads(), outcome(model(cell, "loop"), LONG, rows)
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            assert_equal(outcome(model(cell, "native"), LONG, rows), expected, EXACT)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_reading_without_gradients_gives_the_same_and_leaves_nothing_that_training_cannot_use() -> None:

@@ -154,6 +154,17 @@ def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
     assert estimate == pytest.approx(exact.sum() / model.tokenizer.characters_in(ids), abs=1e-2)
 
 
+@pytest.mark.parametrize("engine", ["native", "loop"])
+def test_texts_side_by_side_cost_what_each_costs_alone(engine: str, trained: TrainedRun) -> None:
+    run = trained()
+    model = CharRNN(run.architecture(), run.weights(), engine)
+    ids = prepare(run.config(), run.tokenizer()).ids("train")
+    texts = [(ids[:2000], np.array([0, 40, 1500])), (ids[3000:3300], documents.NONE), (ids[700:1900], np.array([1100]))]
+    for costs, (text, starts) in zip(evaluation.side_by_side_costs(model, texts), texts, strict=True):
+        np.testing.assert_allclose(costs, evaluation.stream_costs(model, text, starts=starts), atol=1e-5)
+    assert evaluation.side_by_side_costs(model, []) == []
+
+
 def test_the_result_of_training_is_what_eval_says(trained: TrainedRun) -> None:
     run = trained()
     result, model = run.about()["result"], api.load(run)

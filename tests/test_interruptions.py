@@ -345,10 +345,10 @@ def test_a_run_stopped_while_it_is_scored_is_completed_by_resuming(
     def slow(*arguments: Any, **options: Any) -> Any:
         nonlocal scoring
         scoring = True
-        return stream_costs(*arguments, **options)
+        return side_by_side_costs(*arguments, **options)
 
-    stream_costs = evaluation.stream_costs
-    monkeypatch.setattr(evaluation, "stream_costs", slow)
+    side_by_side_costs = evaluation.side_by_side_costs
+    monkeypatch.setattr(evaluation, "side_by_side_costs", slow)
     *_, last = loop.new_run(settings, run, lambda: scoring)
     assert isinstance(last, events.Stopped)
     assert run.about()["result"] is None

@@ -37,6 +37,7 @@ from charrnn.engines.sequence import Looked, States, is_small, look_up
 from charrnn.errors import WrongCodeWarning
 
 MIN_ROWS = 2 * ROWS  # fewer do not make up for waking a thread
+LONG = 128  # steps of time that are worth waking a thread for, however few rows
 PARTS = 2  # for each thread: one that is delayed leaves a part to the others
 LARGE = 2e6  # bytes of matrices that no core's own cache holds, so that each part reads them from further away
 
@@ -159,7 +160,10 @@ class _Layer:
         rows = self.B // (PARTS * threads)
         if parts == threads > 1 and rows >= machine.form.rows_that_share and self._matrix_bytes(per_step) < LARGE:
             parts *= PARTS
-        cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
+        if self.B < ROWS and self.T >= LONG:  # no rows are multiplied together: each can have a thread of its own
+            cuts = list(range(self.B + 1))
+        else:
+            cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]
         self.parts = list(itertools.pairwise(cuts))
         self.buffers: dict[Place, Tensor] = {}
 

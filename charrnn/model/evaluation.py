@@ -3,6 +3,7 @@
 All figures are per CHARACTER of text: one that is spelled in three bytes costs the sum of three ids and counts once.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,19 @@ def stream_costs(
     return costs
 
 
+def side_by_side_costs(model: CharRNN, texts: Sequence[tuple[NDArray[Any], Starts]]) -> list[NDArray[np.float64]]:
+    """Return the `stream_costs` of the ids of several texts (N,), with the starts in each, read at the same time."""
+    if not texts:
+        return []
+    ids = np.concatenate([each for each, _ in texts])
+    ends = list(itertools.accumulate(len(each) for each, _ in texts))
+    begins = [0, *ends[:-1]]
+    starts = np.concatenate([each + begin for (_, each), begin in zip(texts, begins, strict=True)])
+    lengths = [end - begin for begin, end in zip(begins, ends, strict=True)]
+    costs = _segment_costs(model, ids, begins, max(lengths), 0, starts, window=1024)
+    return [row[:length] for row, length in zip(costs, lengths, strict=True)]
+
+
 def cold_costs(
     model: CharRNN, ids: NDArray[Any], window: int, starts: Starts = documents.NONE, progress: Progress = silent
 ) -> NDArray[np.float64]:
@@ -169,7 +183,7 @@ def sampled(
 
 
 def _segment_costs(
-    model: CharRNN, ids: NDArray[Any], begins: list[int], length: int, lead: int, starts: Starts
+    model: CharRNN, ids: NDArray[Any], begins: list[int], length: int, lead: int, starts: Starts, window: int = 256
 ) -> NDArray[np.float64]:
     """Return costs (R, length) of R segments of a text, each led in by up to `lead` ids before it."""
     leads = [min(lead, begin) for begin in begins]
@@ -177,7 +191,7 @@ def _segment_costs(
     span = np.arange(max(leads) + length)
     rows = np.stack([ids[np.minimum(begin - n + span, len(ids) - 1)] for begin, n in zip(begins, leads, strict=True)])
     firsts = [begin - n for begin, n in zip(begins, leads, strict=True)]
-    costs = np.concatenate(list(_windows(model, rows, 256, starts, firsts)), axis=1)
+    costs = np.concatenate(list(_windows(model, rows, window, starts, firsts)), axis=1)
     return np.stack([costs[r, n : n + length] for r, n in enumerate(leads)])
 
 

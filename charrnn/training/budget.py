@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from charrnn.model import evaluation
+from charrnn.text import documents
 from charrnn.training import final_scores
 from charrnn.training.pacing import Pace
 from charrnn.training.trainer import Trainer
@@ -11,7 +12,7 @@ from charrnn.training.trainer import Trainer
 # A budget is turned into steps after this share of it was spent in steps, or of the longest run that it becomes.
 TIMED_SHARE = 0.02
 TIMED_STEPS = 10
-PROBE_IDS = 300  # scored to time one exact stream
+PROBE_IDS, PROBES = 1024, 3  # scored to time exact streams; the least counts
 
 
 class Budget:
@@ -49,12 +50,16 @@ class Budget:
 
     def _final_seconds(self) -> float:
         trainer = self._trainer
+        most = final_scores.most_ids(trainer.config.budget)
         if self._stream_seconds_per_id is None:
             with self._pace.aside():
                 ids = trainer.corpus.ids("train")[:PROBE_IDS]
-                began = time.monotonic()
-                evaluation.stream_costs(trainer.model, ids)
-                self._stream_seconds_per_id = (time.monotonic() - began) / len(ids)
+                streams = max(1, len(final_scores.exact_parts(trainer.corpus, most)))
+                seconds = []
+                for _ in range(PROBES):
+                    began = time.monotonic()
+                    evaluation.side_by_side_costs(trainer.model, [(ids, documents.NONE)] * streams)
+                    seconds.append(time.monotonic() - began)
+                self._stream_seconds_per_id = min(seconds) / len(ids)
         trained = self._pace.step_seconds() / (trainer.streams.batch * trainer.config.window)
-        most = final_scores.most_ids(trainer.config.budget)
         return final_scores.expected_seconds(trainer.corpus, most, self._stream_seconds_per_id, trained)

@@ -39,7 +39,13 @@ def scores(model: CharRNN, corpus: Corpus, most: int, stop: Callable[[], bool]) 
     Raises AskedToStopError when it is true.
     """
     with _asking(model, stop):
-        return {part: score(model, corpus, part, most) for part in PARTS}
+        exact = exact_parts(corpus, most)
+        costs = evaluation.side_by_side_costs(model, [(corpus.parts[part], corpus.starts[part]) for part in exact])
+        of_exact = {
+            part: evaluation.score(nats, corpus.parts[part], corpus.tokenizer)
+            for part, nats in zip(exact, costs, strict=True)
+        }
+        return {part: of_exact[part] if part in exact else score(model, corpus, part, most) for part in PARTS}
 
 
 def score(model: CharRNN, corpus: Corpus, part: Part, most: int) -> Score | None:
@@ -49,11 +55,21 @@ def score(model: CharRNN, corpus: Corpus, part: Part, most: int) -> Score | None
         return None
     if len(ids) > most:
         return evaluation.sampled(model, ids, corpus.tokenizer, most, lead=_lead(most), starts=starts)
-    if len(ids) <= EXACT_IDS:
+    if _is_exact(len(ids), most):
         costs = evaluation.stream_costs(model, ids, starts=starts)
     else:
         costs = evaluation.parallel_costs(model, ids, streams=STREAMS, lead=LEAD, starts=starts)
     return evaluation.score(costs, ids, corpus.tokenizer)
+
+
+def exact_parts(corpus: Corpus, most: int) -> list[Part]:
+    """Return the parts that are read as one stream each, side by side. most: ids of each, of `most_ids`."""
+    return [part for part in PARTS if _is_exact(len(corpus.parts[part]), most)]
+
+
+def _is_exact(n: int, most: int) -> bool:
+    """Tell whether a part of n ids is read as one stream. most: ids that are scored."""
+    return 0 < n <= min(EXACT_IDS, most)
 
 
 def _lead(most: int) -> int:
@@ -75,16 +91,15 @@ def _asking(model: CharRNN, stop: Callable[[], bool]) -> Iterator[None]:
 
 
 def expected_seconds(corpus: Corpus, most: int, stream_seconds_per_id: float, trained_seconds_per_id: float) -> float:
-    """Return what `scores` will take: an id of one exact stream takes longer than one of many side by side.
+    """Return what `scores` will take: an id of an exact stream takes longer than one of many side by side.
 
-    stream_seconds_per_id: of one stream. trained_seconds_per_id: of a training step, for each of its ids.
+    stream_seconds_per_id: of as many streams side by side as are exact. trained_seconds_per_id: of a training step, for
+    each of its ids.
     """
-    seconds = 0.5
-    for n in (len(corpus.parts[part]) for part in PARTS):
-        if n <= min(EXACT_IDS, most):
-            seconds += n * stream_seconds_per_id
-        else:
-            seconds += (min(n, most) + STREAMS * _lead(most)) * SCORED_COST * trained_seconds_per_id
+    exact = exact_parts(corpus, most)
+    seconds = 0.5 + stream_seconds_per_id * max((len(corpus.parts[part]) for part in exact), default=0)
+    for n in (len(corpus.parts[part]) for part in PARTS if part not in exact):
+        seconds += (min(n, most) + STREAMS * _lead(most)) * SCORED_COST * trained_seconds_per_id if n else 0
     return seconds
 
 

@@ -138,10 +138,14 @@ class Trainer:
 
         ids, targets: (T, B) on the device. generator: of dropout masks. cuts: where rows begin anew.
         """
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with self.rounding():
             logits, after = self.model(ids, state, generator, cuts, self._part(), self.seen)
         wanted = targets if self.seen is None else self.seen.place[targets]
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten()), after
+
+    def rounding(self) -> torch.autocast:
+        """Return the context in which the model's products are of the precision that it is trained in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0 the first."""
@@ -149,7 +153,7 @@ class Trainer:
 
     def weights(self) -> Tensors:
         """Copy the weights to the CPU."""
-        return {name: w.detach().cpu().numpy().copy() for name, w in self.model.weights.items()}
+        return {name: w.detach().to("cpu", copy=True).numpy() for name, w in self.model.weights.items()}
 
     def take(self, weights: Tensors) -> None:
         """Replace the weights by others of the same shapes."""
@@ -160,8 +164,7 @@ class Trainer:
 
     def is_finite(self) -> bool:
         """Tell whether the losses since the sums were forgotten and all weights are finite."""
-        finite = math.isfinite(float(self.sum_nats))
-        return finite and all(bool(w.isfinite().all()) for w in self.model.weights.values())
+        return math.isfinite(float(self.sum_nats)) and all(map(_is_finite, self.model.weights.values()))
 
     def train_nats(self) -> float:
         """Return the mean loss since the sums were forgotten, nats per character; NaN before a step."""
@@ -302,6 +305,11 @@ class Trainer:
             return None
         digest = hashlib.sha256(f"dropout {self.config.seed} {self.step}".encode()).digest()
         return int.from_bytes(digest[:7], "big")
+
+
+def _is_finite(w: Tensor) -> bool:
+    """Tell whether all numbers are finite: where their sum is, they are, and a sum is soon made."""
+    return math.isfinite(float(w.detach().sum())) or bool(w.isfinite().all())
 
 
 def _side_by_side(state: State) -> Tensor:

@@ -206,11 +206,15 @@ class TrainingLoop:
             return Validated(trainer.step, trainer.characters, train_nats, val_nats, best, finite, weights)
 
     def _estimate(self) -> float | None:
-        """Return the loss of the validation part, nats per character; None where there is none."""
+        """Return the loss of the validation part, nats per character; None where there is none.
+
+        Its products are as rounded as those of training, which is quicker and changes the fifth digit.
+        """
         ids, starts = self.trainer.corpus.parts["val"], self.trainer.corpus.starts["val"]
         if len(ids) == 0:
             return None
-        return evaluation.estimate(self.trainer.model, ids, self.trainer.corpus.tokenizer, starts)
+        with self.trainer.rounding():
+            return evaluation.estimate(self.trainer.model, ids, self.trainer.corpus.tokenizer, starts)
 
     def _stops_early(self) -> bool:
         config = self.trainer.config
