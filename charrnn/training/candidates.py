@@ -50,6 +50,8 @@ ON_A_GPU = (Stage((None,), float("inf"), 0.5), Stage((None,), 1.3, 1.0))  # a re
 ROUNDS, MOST_ROUNDS = 2, 12  # of a stage: one may be disturbed, and so many are enough
 RECORDING_STEPS = 3
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
+# The first work of other threads wakes them up; they may wake on one core, and it takes the system a while to part them.
+WAKING_SECONDS = 0.02
 WORTH_A_THREAD = 0.95  # and more threads from this share of the time of fewer
 
 Timed = Callable[[Candidate, int | None], float]
@@ -147,10 +149,12 @@ class Steps:
     def timed(self, candidate: Candidate, characters: int | None) -> float:
         """Run some characters of a window, or a whole step, and return the seconds it took."""
         trainer = self._ready(candidate)
-        if candidate.threads != self._threads:  # the first work of new threads wakes them up
+        if candidate.threads != self._threads:
             torch.set_num_threads(candidate.threads)
             self._threads = candidate.threads
-            self._run(trainer, 1)
+            until = time.perf_counter() + WAKING_SECONDS
+            while time.perf_counter() < until:
+                self._run(trainer, 1)
         cuda.wait(self._config.device)
         began = time.perf_counter()
         self._run(trainer, characters)
