@@ -1,9 +1,9 @@
 """Which engine, precision and number of threads train a model fastest, by steps of training as they will run.
 
-Every candidate runs one and a few characters of a window forwards and backwards, those that are not far behind a longer
-piece, and those still near the fastest whole steps, the optimizer's work included. Two lengths tell apart what a
-character takes and what any piece takes. All of a stage run in short rounds, one after the other, and the least of each
-one's times counts: other work comes and goes.
+Every engine and precision runs one and a few characters of a window forwards and backwards, with the most threads there
+may be; those that are not far behind longer pieces, with each number of threads; and those still near the fastest whole
+steps, the optimizer's work included. Two lengths tell apart what a character takes and what any piece takes. All of a
+stage run in short rounds, one after the other, and the least of each one's times counts: other work comes and goes.
 """
 
 import time
@@ -18,7 +18,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.training.config import Config
 from charrnn.training.start import initial_weights
 from charrnn.training.trainer import Trainer
-from charrnn.training.waiting import Waiting
+from charrnn.training.waiting import Waiting, delayed_seconds
 
 
 class Candidate(NamedTuple):
@@ -37,21 +37,25 @@ class Stage:
     """Rounds of one kind. lengths: of the pieces in a round, in characters; None for a whole step with all of it.
 
     within: so many times the fastest's time before it, and a candidate still runs. share: of the seconds there are in
-    all, by which the stage ends; those of its first ROUNDS may take it all.
+    all, by which the stage ends; those of its first ROUNDS may take it all. most_threads: of an engine and precision
+    that alone runs which has the most threads, and stands for the others.
     """
 
     lengths: Sequence[int | None]
     within: float
     share: float
+    most_threads: bool = False
 
 
-STAGES = (Stage((1, 8), float("inf"), 0.25), Stage((32,), 1.6, 0.5), Stage((None,), 1.3, 1.0))
+STAGES = (Stage((1, 8), float("inf"), 0.25, True), Stage((8, 32), 2.0, 0.6), Stage((None,), 1.3, 1.0))
 ON_A_GPU = (Stage((None,), float("inf"), 0.5), Stage((None,), 1.3, 1.0))  # a recorded step is whole
 ROUNDS, MOST_ROUNDS = 2, 12  # of a stage: one may be disturbed, and so many are enough
 RECORDING_STEPS = 3
 CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
-# The first work of other threads wakes them up; they may wake on one core, and it takes the system a while to part them.
+# The first work of other threads wakes them up. They may wake on one core: it takes the system a while to part them.
 WAKING_SECONDS = 0.02
+# What is shorter than this is run again, so often, where threads waited for a core for more than a share of its time.
+SHORT_SECONDS, TRIES, UNDISTURBED = 0.03, 4, 0.1
 WORTH_A_THREAD = 0.95  # and more threads from this share of the time of fewer
 
 Timed = Callable[[Candidate, int | None], float]
@@ -73,18 +77,21 @@ def compare(
     clock: Callable[[], float] = time.perf_counter,
     stages: Sequence[Stage] = STAGES,
 ) -> dict[Candidate, float]:
-    """Give the seconds of a step by candidate, fastest first.
+    """Give the seconds of a step by candidate that ran, fastest first.
 
     timed: runs some characters of a window, or a whole step, by a candidate, and gives the seconds that took. seconds:
     that comparing may take; no stage begins that would end after them, but one round of the first.
     """
-    began, best = clock(), dict.fromkeys(candidates, float("inf"))
+    began, best, most = clock(), dict.fromkeys(candidates, float("inf")), max(c.threads for c in candidates)
     pieces: dict[Candidate, dict[int, float]] = {c: {} for c in candidates}  # seconds by characters
+    ran: set[Candidate] = set()
     for stage in stages:
         left = [c for c in candidates if best[c] <= stage.within * min(best.values())]
+        left = [c for c in left if not stage.most_threads or c.threads == most]
         lengths = list(dict.fromkeys(n if n is None else min(n, window) for n in stage.lengths))
-        found = {(c, n): float("inf") for n in lengths for c in left}
-        cost = sum(best[c] if n is None else _line(pieces[c], n) for c, n in found)
+        found = {(c, n): float("inf") for c in left for n in lengths}
+        # Of one that has not run, what is known of another with more threads is the best guess.
+        cost = sum(best[c] if n is None else _line(pieces[c] or pieces[c._replace(threads=most)], n) for c, n in found)
         done = 0
         while done < MOST_ROUNDS:
             there_is = seconds if done < ROUNDS else stage.share * seconds
@@ -101,7 +108,10 @@ def compare(
                     pieces[c][n] = took
             whole = {c: found[c, None] if (c, None) in found else _line(pieces[c], window) for c in left}
             best = _carried(best, whole)
-    return dict(sorted(best.items(), key=lambda item: item[1]))
+            ran.update(left)
+        if stage.most_threads:
+            best = {c: best[c._replace(threads=most)] for c in best}
+    return {c: s for c, s in sorted(best.items(), key=lambda item: item[1]) if c in ran}
 
 
 def _line(pieces: Mapping[int, float], characters: int) -> float:
@@ -145,6 +155,7 @@ class Steps:
         self._weights = initial_weights(config, corpus)
         self._trainers: dict[tuple[str, ...], Trainer] = {}
         self._threads = 0
+        self._stepped: set[tuple[str, ...]] = set()
 
     def timed(self, candidate: Candidate, characters: int | None) -> float:
         """Run some characters of a window, or a whole step, and return the seconds it took."""
@@ -152,16 +163,26 @@ class Steps:
         if candidate.threads != self._threads:
             torch.set_num_threads(candidate.threads)
             self._threads = candidate.threads
-            until = time.perf_counter() + WAKING_SECONDS
+            until = time.perf_counter() + WAKING_SECONDS * (candidate.threads > 1)
+            self._run(trainer, 1)
             while time.perf_counter() < until:
                 self._run(trainer, 1)
-        cuda.wait(self._config.device)
-        began = time.perf_counter()
-        self._run(trainer, characters)
-        cuda.wait(self._config.device)
-        took = time.perf_counter() - began
-        self._waiting.look()
-        return took
+        if characters is None and candidate[:2] not in self._stepped:  # its memory is new to the process
+            self._stepped.add(candidate[:2])
+            self._run(trainer, None)
+        least = float("inf")
+        for _ in range(TRIES):
+            waited = delayed_seconds()[0]
+            cuda.wait(self._config.device)
+            began = time.perf_counter()
+            self._run(trainer, characters)
+            cuda.wait(self._config.device)
+            took = time.perf_counter() - began
+            self._waiting.look()
+            least = min(least, took)
+            if took > SHORT_SECONDS or delayed_seconds()[0] - waited < UNDISTURBED * took:
+                break
+        return least
 
     def prepare(self, candidate: Candidate) -> None:
         """Compile what a candidate needs, make its moments, and wake up memory and caches."""

@@ -40,7 +40,7 @@ PRODUCTS = 8  # of each precision, in turns, for a first guess
 BF16_UNITS = ("avx512bf16", "amx-bf16", "bf16")  # names that LLVM has for what multiplies bf16 numbers
 # All measuring together takes no longer than the greater of these, and no more than the last: then it is long enough.
 MEASURING_SECONDS, MEASURING_SHARE, MOST_MEASURING_SECONDS = 1.5, 0.02, 4.0
-LEAST_SHARE = 1 / 3  # of that, for comparing, whatever was spent before
+LEAST_SHARE = 1 / 2  # of that, for comparing, whatever was spent before
 
 
 class Machine:
@@ -209,8 +209,8 @@ class Machine:
         known = self.candidates(asked)
         name = self._choice_name(config, known)
         kept = kept_speeds.known_choice(name)
-        if kept is not None and set(kept) == {str(c) for c in known}:
-            found = {c: kept[str(c)] for c in known}
+        if kept is not None and set(kept) <= {str(c) for c in known}:  # those that ran
+            found = {c: kept[str(c)] for c in known if str(c) in kept}
             return dict(sorted(found.items(), key=lambda item: item[1]))
         began, stages = time.perf_counter(), candidates.STAGES if self.device == "cpu" else candidates.ON_A_GPU
         repeatable = cuda.repeatable(self.device, config.precision)  # as training will be
