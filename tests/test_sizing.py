@@ -61,6 +61,16 @@ def test_more_time_a_faster_machine_and_more_text_each_deserve_a_wider_model() -
     assert width() < width(learned=30, budget=240.0)  # ids that do not learn cost no time
 
 
+def test_in_a_budget_that_is_short_for_a_text_a_smaller_model_reads_more_of_it() -> None:
+    def width(characters: int, **length: Any) -> int:
+        return decided(characters=characters, products_per_s=1.5e11, **length).hidden
+
+    assert width(9_000_000, budget=60.0) < width(9_000_000, budget=180.0) < width(900_000, budget=180.0)
+    assert width(900_000, budget=60.0) > width(2_000_000, budget=60.0) > width(9_000_000, budget=60.0)
+    assert width(10**9, budget=3600.0) == width(10**8, budget=3600.0)  # neither is read again
+    assert width(9_000_000, steps=1000) == width(900_000, steps=1000)  # all models read as much then
+
+
 def test_steps_decide_without_looking_at_the_machine() -> None:
     assert decided(steps=2000, products_per_s=1.0) == decided(steps=2000, products_per_s=1e15)
 

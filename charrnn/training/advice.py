@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charrnn.training.sizing import CHARS_PER_PARAMETER, MOST_WITH_DROPPED_WEIGHTS
+from charrnn.training.sizing import MOST_WITH_DROPPED_WEIGHTS, enough_per_parameter
 
 # From so many passes over its text on, more text helps most.
 MANY_PASSES = 6
@@ -44,13 +44,14 @@ def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | N
         train = rows[-1]["train_nats"]
         gap = "" if train is None else f", and validation is {_apart(curve[-1] - train)} training"
         return f"more text: it was read {times}{gap}"
-    if chars_per_parameter < CHARS_PER_PARAMETER:
+    enough = enough_per_parameter(passes)
+    if chars_per_parameter < enough:
         halved = curve[len(curve) // 2 - 1] - curve[-1]
         if halved < SOME_NATS:
             return None
         return f"more time: the text was read {times}, and the second half of the run brought {halved:.3f} nats"
     each = f"{chars_per_parameter:.2g} characters were read for each parameter"
-    return f"a larger model: {each}, {CHARS_PER_PARAMETER} are enough, and the text was read {times}"
+    return f"a larger model: {each}, {enough} are enough, and the text was read {times}"
 
 
 def _apart(nats: float) -> str:

@@ -1,7 +1,9 @@
 """The rule behind every setting left open: how big a model a text and a budget deserve, and how it is trained.
 
-hidden     the largest of WIDTHS whose model (a) would read at least CHARS_PER_PARAMETER characters for each of its
-           parameters in the time there is, and (b) has at most PARAMETERS_PER_CHAR for each character of the text.
+hidden     the largest of WIDTHS whose model (a) would read enough in the time there is: CHARS_PER_PARAMETER characters
+           for each of its parameters, and in a budget that it would read the text less than OFTEN times in
+           UNREAD_PER_PARAMETER, since a smaller model reads more of it; and (b) has at most PARAMETERS_PER_CHAR for
+           each character of the text.
            The time is what was asked for (steps, epochs or a budget); a budget becomes characters by the measured
            speed of this machine: a model of P parameters costs 3 P multiply-adds a character, forward and backward.
            Those of ids that do not learn cost nothing.
@@ -39,7 +41,7 @@ from charrnn.training.config import NO_DIRECT, Config
 from charrnn.training.settings import Settings
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-CHARS_PER_PARAMETER = 3
+CHARS_PER_PARAMETER, UNREAD_PER_PARAMETER, OFTEN = 3, 40, 2.5
 PARAMETERS_PER_CHAR = 9
 MOST_STREAMS, EPOCH_STEPS = 32, 16
 FEW_STEPS = 2000
@@ -105,7 +107,10 @@ def decide(config: Settings, text: Extent, products_per_s: Callable[[], float]) 
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count_network()
-        enough_time = read(hidden) >= CHARS_PER_PARAMETER * parameters
+        passes = read(hidden) / max(1, characters)
+        # A smaller model reads more in a budget, but not in so many steps.
+        enough = enough_per_parameter(passes) if config.budget else CHARS_PER_PARAMETER
+        enough_time = read(hidden) >= enough * parameters
         return enough_time and parameters <= PARAMETERS_PER_CHAR * characters
 
     given = config.hidden or (config.embedding if config.tie else None)
@@ -156,6 +161,11 @@ def with_direct(config: Settings, text: Extent, epochs: float) -> Settings:
     return config.replace(
         **{name: value if given.get(name) is None else given[name] for name, value in decided.items()}
     )
+
+
+def enough_per_parameter(passes: float) -> int:
+    """Return how many characters for each parameter are enough reading. passes: times that the text is read."""
+    return CHARS_PER_PARAMETER if passes >= OFTEN else UNREAD_PER_PARAMETER
 
 
 def may_drop_weights(config: Settings) -> bool:
