@@ -385,6 +385,29 @@ def test_what_is_looked_up_is_the_sum_of_the_rows(orders: int, dtype: torch.dtyp
         assert torch.allclose(summed, each.sum(dim=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("orders", [1, 4, 6])
+def test_the_number_of_threads_changes_no_bit_of_what_tables_say_and_learn(orders: int) -> None:
+    T, B, C = 40, 9, 37
+    draw = torch.Generator().manual_seed(1)
+    table, squares = torch.randn(orders * R, C, generator=draw), torch.rand(orders * R, generator=draw)
+    ids, before = (torch.randint(V + 1, size, generator=draw) for size in ((T, B), (B, orders - 1)))
+    shares, of_sum = torch.rand(orders, B, generator=draw), torch.randn(T, B, C, generator=draw)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            rows, summed = tables.look_up(table, ids, before, shares, V, R)
+            learned, sums = table.clone(), squares.clone()
+            for _ in range(2):
+                tables.step(learned, RowGradient(rows, shares, of_sum), sums, 0.1, 1e-8)
+            found.append((rows, summed, learned, sums))
+    finally:
+        torch.set_num_threads(threads)
+    assert T * B >= tables.PLACES
+    for each in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], each, strict=True))
+
+
 def test_adapting_learns_the_tables_too(corpus: Corpus) -> None:
     one = trainer(corpus)
     for _ in range(40):

@@ -4,13 +4,18 @@ Of some hundred thousand rows a window reads some thousand, several of them more
 a row are added up first, in the order in which they come; then each row is changed once, by AdaGrad with a sum a row:
 
     s <- s + mean of g^2        w <- w - rate g / (sqrt(s) + small)
+
+Threads share the places that are read, and the tables that learn: no number depends on how many threads there are.
 """
 
+import itertools
 import threading
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +24,14 @@ from charrnn.compiler.arithmetic import Maths, Value, read, reduced, registers, 
 from charrnn.compiler.emitting import CACHE_LINE, FLOAT, I32, I64, define, load, loop, nth, prefetch, store
 from charrnn.compiler.lookups import emit_rows
 from charrnn.compiler.objects import compiled, new_module
+from charrnn.compiler.training import threads as team
 from charrnn.compiler.training.row_gradient import RowGradient
 from charrnn.errors import WrongCodeWarning
 from charrnn.text import contexts
 
+PARTS = 3  # for each thread: six tables are as many parts for two
 AHEAD = 8  # places, or rows, of which rows are asked for in advance: they are anywhere in memory
+PLACES = 256  # of a window are worth waking a thread for
 TOLERANCE = 1e-4  # of the norm of what code gives: wrong code is far off
 _preparing = threading.Lock()
 _scratch = threading.local()
@@ -52,15 +60,23 @@ def _read(
     rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
     shares = torch.ones(N, B) if shares is None else shares.contiguous()
     given = table, ids.contiguous(), before.contiguous(), shares, rows, summed
-    code.read(*(each.data_ptr() for each in given), T, B, C, start, R)
+    _run(code.read, [*(each.data_ptr() for each in given), B, C, start, R, T * B], T * B, T * B)
     return rows, summed
+
+
+def _run(address: int, numbers: Sequence[int], count: int, places: int) -> None:
+    """Call a function for all of so many things, which threads share. numbers: its arguments. places: of the window."""
+    arguments, threads = np.array(numbers, np.int64), torch.get_num_threads()
+    parts = min(count, PARTS * threads) if threads > 1 and places >= PLACES else 1
+    cuts = [count * k // parts for k in range(parts + 1)]
+    team.run(address, [(arguments.ctypes.data, *cut, 0) for cut in itertools.pairwise(cuts)], threads)
 
 
 def step(weight: Tensor, gradient: Tensor | RowGradient, squares: Tensor, rate: Any, small: float) -> None:
     """Take a step, of any dtype and on any device. A row without a gradient stays as it is.
 
-    weight: (N R, C). gradient: like it, sparse or not, or by rows. squares: (N R,), the sums so far. rate: a number, or
-    a tensor () on the device. Weight and squares change.
+    weight: (N R, C). gradient: like it, sparse or not, or by rows, each of one table. squares: (N R,), the sums so far.
+    rate: a number, or a tensor () on the device. Weight and squares change.
     """
     if isinstance(gradient, Tensor) and not gradient.is_sparse:
         # Passes over the whole weight are what it costs on a GPU: there are two, all between is a number a row. To take
@@ -98,8 +114,9 @@ def _learn(code: "_Code", weight: Tensor, gradient: RowGradient, squares: Tensor
     (N, T, B), C = gradient.rows.shape, weight.shape[1]
     shares = torch.ones(N, B) if gradient.shares is None else gradient.shares.contiguous()
     slots, found, sums = _room(len(weight), N * T * B, C)
-    given = weight, squares, gradient.rows.contiguous(), gradient.of_sum, shares, slots, found, sums
-    code.learn(*(each.data_ptr() for each in given), N, T, B, C, rate, small)
+    reals = torch.tensor([rate, small], dtype=torch.float32)
+    given = weight, squares, gradient.rows.contiguous(), gradient.of_sum, shares, slots, found, sums, reals
+    _run(code.learn, [*(each.data_ptr() for each in given), B, C, T * B], N, T * B)
 
 
 def _room(rows: int, read: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,10 +129,10 @@ def _room(rows: int, read: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Code(NamedTuple):
-    """Compiled functions, as `_source` says."""
+    """Addresses of compiled functions, as `_source` says."""
 
-    read: Any
-    learn: Any
+    read: int
+    learn: int
 
 
 @cache
@@ -123,7 +140,7 @@ def _code(N: int) -> _Code | None:
     """Return the functions for N tables, tried when they are new; None, with a warning, where they are wrong here."""
     with _preparing:
         found = compiled(_source(N))
-        code = _Code(found.function("read", 11), found.function("learn", 12, 2))
+        code = _Code(found.address("read"), found.address("learn"))
         is_right = not found.is_new or _is_right(code, N)
         if found.is_new and is_right:
             disk.keep(found)
@@ -160,12 +177,13 @@ def _is_right(code: _Code, N: int) -> bool:
 
 
 def _source(N: int) -> str:
-    """Write down the code for N tables. Its functions:
+    """Write down the code for N tables. Its functions, each of (the address of its arguments, first, end, nothing):
 
-    read(table, ids, before, shares, rows, sums, T, B, C, start, R) writes what `look_up` returns.
-    learn(weight, squares, rows, gradients, shares, slots, found, sums, tables, T, B, C, rate, small) takes a step, for
-    any number of tables. slots: a zero of 32 bits for each row of the weight, which it leaves so; found, sums: room for
-    as many row numbers, and rows, as were read.
+    read, of table, ids, before, shares, rows, sums, B, C, start, R, places: writes what `look_up` returns of the places
+    from the first to before the end. places: T B.
+    learn, of weight, squares, rows, gradients, shares, slots, found, sums, reals, B, C, places: takes a step with the
+    tables from the first to before the end. slots: a zero of 32 bits for each row of the weight, which it leaves so;
+    found, sums: room for as many row numbers, and rows, as were read; reals: rate and small, float32.
     """
     module = new_module()
     _emit_read(module, N)
@@ -180,15 +198,23 @@ def _ask(builder: Any, row: Any, row_bytes: Any) -> None:
     prefetch(builder, builder.add(row, builder.sub(row_bytes, I64(4))))
 
 
+def _function(module: Any, name: str, arguments: int) -> tuple[Any, list[Any], Any, Any]:
+    """Begin a function; return what emits into it, its arguments, the first thing it is called for and the end."""
+    _, builder, (given, first, end, _) = define(module, name, [I64] * 4)
+    return builder, [load(builder, nth(builder, given, I64(k), 8), I64) for k in range(arguments)], first, end
+
+
 def _emit_read(module: Any, N: int) -> None:
-    _, builder, (table, ids, before, shares, rows, sums, T, B, C, start, R) = define(module, "read", [I64] * 11)
-    row_bytes, one, places = builder.mul(C, I64(4)), Maths(builder, 1), builder.mul(T, B)
+    builder, (table, ids, before, shares, rows, sums, B, C, start, R, places), first, end = _function(
+        module, "read", 11
+    )
+    row_bytes, one = builder.mul(C, I64(4)), Maths(builder, 1)
 
     def row_at(n: int, place: Any) -> Any:
         return nth(builder, rows, builder.add(builder.mul(I64(n), places), place), 8)
 
-    with loop(builder, I64(0), T, 1) as t, loop(builder, I64(0), B, 1) as b:
-        place, past = builder.add(builder.mul(t, B), b), []
+    with loop(builder, first, end, 1) as place:
+        t, b, past = builder.udiv(place, B), builder.urem(place, B), []
         for n in range(N):
             at = nth(builder, ids, builder.sub(place, builder.mul(I64(n), B)), 8)
             if n:
@@ -198,9 +224,9 @@ def _emit_read(module: Any, N: int) -> None:
             past.append(load(builder, at, I64))
         for n, row in enumerate(emit_rows(builder, past, start, R)):
             store(builder, row, row_at(n, place))
-    with loop(builder, I64(0), places, 1) as place:
+    with loop(builder, first, end, 1) as place:
         next_place = builder.add(place, I64(AHEAD))
-        with builder.if_then(builder.icmp_signed("<", next_place, places)):
+        with builder.if_then(builder.icmp_signed("<", next_place, end)):
             for n in range(N):
                 _ask(builder, nth(builder, table, load(builder, row_at(n, next_place), I64), row_bytes), row_bytes)
         b, factors, at_rows = builder.urem(place, B), [], []
@@ -218,19 +244,20 @@ def _emit_read(module: Any, N: int) -> None:
 
 
 def _emit_learn(module: Any) -> None:
-    kinds = [I64] * 12 + [FLOAT] * 2
-    _, builder, (weight, squares, rows, gradients, shares, slots, found, sums, tables, T, B, C, rate, small) = define(
-        module, "learn", kinds
-    )
-    row_bytes, one, places = builder.mul(C, I64(4)), Maths(builder, 1), builder.mul(T, B)
-    of_tables = loop(builder, I64(0), tables, 1, [I64(0)])
+    builder, given, first, end = _function(module, "learn", 12)
+    weight, squares, rows, gradients, shares, slots, found, sums, reals, B, C, places = given
+    row_bytes, one = builder.mul(C, I64(4)), Maths(builder, 1)
+    rate, small = (load(builder, nth(builder, reals, I64(k), 4), FLOAT) for k in range(2))
+    before = builder.mul(first, places)  # what was read of the tables before these: they have room of their own
+    found, sums = nth(builder, found, before, 8), nth(builder, sums, before, row_bytes)
+    of_tables = loop(builder, first, end, 1, [I64(0)])
     with of_tables as n:  # add up what is of one row
         of_places = loop(builder, I64(0), places, 1, [of_tables.carried[0]])
         with of_places as p:
             count = of_places.carried[0]
             at = builder.add(builder.mul(n, places), p)
             later = builder.add(at, I64(AHEAD))
-            with builder.if_then(builder.icmp_signed("<", later, builder.mul(tables, places))):
+            with builder.if_then(builder.icmp_signed("<", later, builder.mul(end, places))):
                 prefetch(builder, nth(builder, slots, load(builder, nth(builder, rows, later, 8), I64), 4))
             row = load(builder, nth(builder, rows, at, 8), I64)
             slot_at = nth(builder, slots, row, 4)
