@@ -38,6 +38,13 @@ def test_the_figure_says_what_helps(
         assert word in said
 
 
+def test_in_a_budget_that_was_short_for_the_text_a_larger_model_would_read_less() -> None:
+    said = [advice.afterwards(rows(5.0, 2.0, 1.8, 1.7, 1.6), passes, 42.0, in_budget=True) for passes in (0.7, 3.0)]
+    assert "more time" in str(said[0])
+    assert "a larger model" in str(said[1])
+    assert "a larger model" in str(advice.afterwards(rows(5.0, 2.0, 1.8, 1.7, 1.6), 1.0, 4.4))
+
+
 def test_nothing_is_said_without_validations() -> None:
     assert advice.afterwards([], 3.0, 1.0) is None
     assert advice.afterwards(rows(5.0, 2.0), 3.0, 1.0) is None

@@ -115,6 +115,15 @@ def test_comparing_keeps_within_its_time(character: float, seconds: float) -> No
     assert fastest(found) == NATIVE
 
 
+@pytest.mark.parametrize("seconds", [0.05, 0.07, 0.2, 1.5])
+def test_few_threads_of_many_take_no_more_than_the_time_there_is(seconds: float) -> None:
+    costs = {Candidate("native", "float32", n): 0.064 / n / WINDOW for n in (16, 8, 4, 2, 1)}
+    machine = Scripted(costs)
+    found = machine.compared(seconds)
+    assert machine.now <= seconds
+    assert fastest(found) == Candidate("native", "float32", 16)
+
+
 def test_bf16_has_to_be_clearly_faster() -> None:
     assert fastest({BF16: 0.95, NATIVE: 1.0}) == NATIVE
     assert fastest({BF16: 0.5, NATIVE: 1.0}) == BF16

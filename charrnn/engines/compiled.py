@@ -160,7 +160,8 @@ class _Layer:
         rows = self.B // (PARTS * threads)
         if parts == threads > 1 and rows >= machine.form.rows_that_share and self._matrix_bytes(per_step) < LARGE:
             parts *= PARTS
-        if self.B < ROWS and self.T >= LONG:  # no rows are multiplied together: each can have a thread of its own
+        # So few rows are not multiplied together, but in tiles of AMX: each can have a thread of its own.
+        if 1 < self.B < ROWS and self.T >= LONG and threads > 1 and not machine.form.is_in_tiles:
             cuts = list(range(self.B + 1))
         else:
             cuts = [self.B * k // parts // ROWS * ROWS for k in range(parts)] + [self.B]

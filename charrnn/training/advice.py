@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charrnn.training.sizing import MOST_WITH_DROPPED_WEIGHTS, enough_per_parameter
+from charrnn.training.sizing import CHARS_PER_PARAMETER, MOST_WITH_DROPPED_WEIGHTS, OFTEN
 
 # From so many passes over its text on, more text helps most.
 MANY_PASSES = 6
@@ -27,11 +27,11 @@ def beforehand(passes: float) -> str | None:
     return None
 
 
-def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | None:
+def afterwards(rows: Rows, passes: float, chars_per_parameter: float, in_budget: bool = False) -> str | None:
     """Say in one line what would help a complete run most, with the figure that says so; None where nothing says it.
 
     rows: of its validations, as `Record.rows` gives them. passes: how often it read its text. chars_per_parameter: the
-    characters that it read for each parameter.
+    characters that it read for each parameter. in_budget: whether its time was limited: then a larger model reads less.
     """
     curve = [row["val_nats"] for row in rows if row["val_nats"] is not None and row["step"]]
     if len(curve) < 2:
@@ -44,14 +44,13 @@ def afterwards(rows: Rows, passes: float, chars_per_parameter: float) -> str | N
         train = rows[-1]["train_nats"]
         gap = "" if train is None else f", and validation is {_apart(curve[-1] - train)} training"
         return f"more text: it was read {times}{gap}"
-    enough = enough_per_parameter(passes)
-    if chars_per_parameter < enough:
+    if chars_per_parameter < CHARS_PER_PARAMETER or (in_budget and passes < OFTEN):
         halved = curve[len(curve) // 2 - 1] - curve[-1]
         if halved < SOME_NATS:
             return None
         return f"more time: the text was read {times}, and the second half of the run brought {halved:.3f} nats"
     each = f"{chars_per_parameter:.2g} characters were read for each parameter"
-    return f"a larger model: {each}, {enough} are enough, and the text was read {times}"
+    return f"a larger model: {each}, {CHARS_PER_PARAMETER} are enough, and the text was read {times}"
 
 
 def _apart(nats: float) -> str:

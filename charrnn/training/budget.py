@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 from charrnn.model import evaluation
-from charrnn.text import documents
 from charrnn.training import final_scores
 from charrnn.training.pacing import Pace
 from charrnn.training.trainer import Trainer
@@ -43,7 +42,8 @@ class Budget:
     def steps(self) -> int:
         """Return how many steps in all fill the budget, with their validations and the scoring at the end."""
         config, done = self._trainer.config, self._trainer.step
-        left = self.seconds - self._elapsed() - self._final_seconds()
+        final = self._final_seconds()  # before the clock is read: it takes a while itself
+        left = self.seconds - self._elapsed() - final
         every = config.plan[-1].validate_every if config.plan else config.validate_every
         steps = done + self._pace.steps_in(left, every)
         return steps if self._most is None else max(done, min(steps, self._most))
@@ -53,12 +53,13 @@ class Budget:
         most = final_scores.most_ids(trainer.config.budget)
         if self._stream_seconds_per_id is None:
             with self._pace.aside():
-                ids = trainer.corpus.ids("train")[:PROBE_IDS]
+                ids, starts = trainer.corpus.ids("train")[:PROBE_IDS], trainer.corpus.starts["train"]
+                texts = [(ids, starts[starts < len(ids)])]
                 streams = max(1, len(final_scores.exact_parts(trainer.corpus, most)))
                 seconds = []
                 for _ in range(PROBES):
                     began = time.monotonic()
-                    evaluation.side_by_side_costs(trainer.model, [(ids, documents.NONE)] * streams)
+                    evaluation.side_by_side_costs(trainer.model, texts * streams)
                     seconds.append(time.monotonic() - began)
                 self._stream_seconds_per_id = min(seconds) / len(ids)
         trained = self._pace.step_seconds() / (trainer.streams.batch * trainer.config.window)

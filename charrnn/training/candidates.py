@@ -85,23 +85,27 @@ def compare(
     began, best, most = clock(), dict.fromkeys(candidates, float("inf")), max(c.threads for c in candidates)
     pieces: dict[Candidate, dict[int, float]] = {c: {} for c in candidates}  # seconds by characters
     ran: set[Candidate] = set()
+
+    def expected(c: Candidate, n: int | None) -> float:
+        """Return the seconds of a piece, at the most: of one that has not run as if it were one thread's work."""
+        like, times = (c, 1.0) if c in ran else (c._replace(threads=most), most / c.threads)
+        return times * (best[like] if n is None else _line(pieces[like], n))
+
     for stage in stages:
         left = [c for c in candidates if best[c] <= stage.within * min(best.values())]
         left = [c for c in left if not stage.most_threads or c.threads == most]
         lengths = list(dict.fromkeys(n if n is None else min(n, window) for n in stage.lengths))
         found = {(c, n): float("inf") for c in left for n in lengths}
-        # Of one that has not run, what is known of another with more threads is the best guess.
-        cost = sum(best[c] if n is None else _line(pieces[c] or pieces[c._replace(threads=most)], n) for c, n in found)
+        cost = sum(expected(c, n) for c, n in found)
         done = 0
         while done < MOST_ROUNDS:
             there_is = seconds if done < ROUNDS else stage.share * seconds
-            to_come = cost * max(1, ROUNDS - done)
+            to_come = cost * (max(1, ROUNDS - done) + (None in lengths and not done))  # the first whole step warms up
             if clock() - began + to_come > there_is and cost < float("inf"):
                 break
-            before = clock()
-            for c, n in found:
-                found[c, n] = min(found[c, n], timed(c, n))
-            cost, done = clock() - before, done + 1
+            last = {piece: timed(*piece) for piece in found}
+            found = {piece: min(found[piece], last[piece]) for piece in found}
+            cost, done = sum(last.values()), done + 1
         if done >= ROUNDS or stage is stages[0]:
             for (c, n), took in found.items():
                 if n is not None:

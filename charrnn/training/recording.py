@@ -165,6 +165,7 @@ class Record:
                 self.rows(),
                 trainer.step / trainer.streams.steps_per_epoch,
                 trainer.characters / trainer.architecture.count_network(),
+                config.budget is not None,
             ),
         }
 

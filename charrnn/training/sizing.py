@@ -107,9 +107,9 @@ def decide(config: Settings, text: Extent, products_per_s: Callable[[], float]) 
 
     def deserved(hidden: int) -> bool:
         parameters = sized(hidden).count_network()
-        passes = read(hidden) / max(1, characters)
         # A smaller model reads more in a budget, but not in so many steps.
-        enough = enough_per_parameter(passes) if config.budget else CHARS_PER_PARAMETER
+        is_short = config.budget and read(hidden) < OFTEN * characters
+        enough = UNREAD_PER_PARAMETER if is_short else CHARS_PER_PARAMETER
         enough_time = read(hidden) >= enough * parameters
         return enough_time and parameters <= PARAMETERS_PER_CHAR * characters
 
@@ -161,11 +161,6 @@ def with_direct(config: Settings, text: Extent, epochs: float) -> Settings:
     return config.replace(
         **{name: value if given.get(name) is None else given[name] for name, value in decided.items()}
     )
-
-
-def enough_per_parameter(passes: float) -> int:
-    """Return how many characters for each parameter are enough reading. passes: times that the text is read."""
-    return CHARS_PER_PARAMETER if passes >= OFTEN else UNREAD_PER_PARAMETER
 
 
 def may_drop_weights(config: Settings) -> bool:

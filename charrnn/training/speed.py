@@ -222,7 +222,9 @@ class Machine:
             spent = self._measured_seconds + time.perf_counter() - began  # compiling may take longer, the first time
             left = max(allowed - spent, LEAST_SHARE * allowed)
             seconds = candidates.compare(known, config.window, steps.timed, left, stages=stages)
-            if waiting.delayed_share() < UNDISTURBED:
+            first = next(iter(seconds))
+            whole = all(c in seconds for c in known if c[:2] == first[:2])  # its numbers of threads were told apart
+            if whole and waiting.delayed_share() < UNDISTURBED:
                 kept_speeds.keep_choice(name, {str(c): s for c, s in seconds.items()})
         if self.device != "cpu":  # recorded steps and their trainers know each other, and hold a GPU's memory
             del steps

@@ -208,7 +208,7 @@ class TrainingLoop:
     def _estimate(self) -> float | None:
         """Return the loss of the validation part, nats per character; None where there is none.
 
-        Its products are as rounded as those of training, which is quicker and changes the fifth digit.
+        Products are of bf16 where those of training are, which is quicker and changes the fifth digit.
         """
         ids, starts = self.trainer.corpus.parts["val"], self.trainer.corpus.starts["val"]
         if len(ids) == 0:

@@ -54,22 +54,33 @@ def look_up(
 
 
 def _read(
-    code: "_Code", table: Tensor, ids: Tensor, before: Tensor, shares: Tensor | None, start: int, R: int
+    code: "_Code",
+    table: Tensor,
+    ids: Tensor,
+    before: Tensor,
+    shares: Tensor | None,
+    start: int,
+    R: int,
+    parts: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     N, (T, B), C = before.shape[1] + 1, ids.shape, table.shape[1]
     rows, summed = torch.empty(N, T, B, dtype=torch.int64), torch.empty(T, B, C)
     shares = torch.ones(N, B) if shares is None else shares.contiguous()
     given = table, ids.contiguous(), before.contiguous(), shares, rows, summed
-    _run(code.read, [*(each.data_ptr() for each in given), B, C, start, R, T * B], T * B, T * B)
+    _run(code.read, [*(each.data_ptr() for each in given), B, C, start, R, T * B], T * B, parts or _parts(T * B, T * B))
     return rows, summed
 
 
-def _run(address: int, numbers: Sequence[int], count: int, places: int) -> None:
-    """Call a function for all of so many things, which threads share. numbers: its arguments. places: of the window."""
-    arguments, threads = np.array(numbers, np.int64), torch.get_num_threads()
-    parts = min(count, PARTS * threads) if threads > 1 and places >= PLACES else 1
-    cuts = [count * k // parts for k in range(parts + 1)]
-    team.run(address, [(arguments.ctypes.data, *cut, 0) for cut in itertools.pairwise(cuts)], threads)
+def _parts(count: int, places: int) -> int:
+    """Return the parts that so many things are done in. places: of the window."""
+    threads = torch.get_num_threads()
+    return min(count, PARTS * threads) if threads > 1 and places >= PLACES else 1
+
+
+def _run(address: int, numbers: Sequence[int], count: int, parts: int) -> None:
+    """Call a function for all of so many things, in parts that threads share. numbers: its arguments."""
+    arguments, cuts = np.array(numbers, np.int64), [count * k // parts for k in range(parts + 1)]
+    team.run(address, [(arguments.ctypes.data, *cut, 0) for cut in itertools.pairwise(cuts)], torch.get_num_threads())
 
 
 def step(weight: Tensor, gradient: Tensor | RowGradient, squares: Tensor, rate: Any, small: float) -> None:
@@ -110,13 +121,21 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
-def _learn(code: "_Code", weight: Tensor, gradient: RowGradient, squares: Tensor, rate: float, small: float) -> None:
+def _learn(
+    code: "_Code",
+    weight: Tensor,
+    gradient: RowGradient,
+    squares: Tensor,
+    rate: float,
+    small: float,
+    parts: int | None = None,
+) -> None:
     (N, T, B), C = gradient.rows.shape, weight.shape[1]
     shares = torch.ones(N, B) if gradient.shares is None else gradient.shares.contiguous()
     slots, found, sums = _room(len(weight), N * T * B, C)
     reals = torch.tensor([rate, small], dtype=torch.float32)
     given = weight, squares, gradient.rows.contiguous(), gradient.of_sum, shares, slots, found, sums, reals
-    _run(code.learn, [*(each.data_ptr() for each in given), B, C, T * B], N, T * B)
+    _run(code.learn, [*(each.data_ptr() for each in given), B, C, T * B], N, parts or _parts(N, T * B))
 
 
 def _room(rows: int, read: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,12 +181,12 @@ def _is_right(code: _Code, N: int) -> bool:
     table, squares = torch.randn(N * R, C, generator=draw), torch.rand(N * R, generator=draw)
     ids, before = (torch.randint(start + 1, size, generator=draw) for size in ((T, B), (B, N - 1)))
     shares, of_sum = torch.rand(N, B, generator=draw), torch.randn(T, B, C, generator=draw)
-    rows, summed = _read(code, table, ids, before, shares, start, R)
+    rows, summed = _read(code, table, ids, before, shares, start, R, parts=2)
     expected = contexts.rows_of_window(ids, before, start, R, torch)
     exact = (table[expected] * shares[:, None, :, None]).sum(dim=0)
     ways = [(table.clone(), squares.clone()) for _ in range(2)]
     gradient = RowGradient(expected, shares, of_sum)
-    _learn(code, ways[0][0], gradient, ways[0][1], 0.3, 1e-8)
+    _learn(code, ways[0][0], gradient, ways[0][1], 0.3, 1e-8, parts=min(N, 2))
     flat, values = gradient.flat()
     by_torch(ways[1][0], flat, values, ways[1][1], 0.3, 1e-8)
     changed = float((ways[1][0] - table).norm())
