@@ -155,8 +155,8 @@ def test_parallel_streams_come_near_one_stream(trained: TrainedRun) -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "loop"])
-def test_texts_side_by_side_cost_what_each_costs_alone(engine: str, trained: TrainedRun) -> None:
-    run = trained()
+def test_texts_side_by_side_cost_what_each_costs_alone(engine: str, trained: TrainedRun, two_threads: None) -> None:
+    run = trained()  # one thread reads them one after the other
     model = CharRNN(run.architecture(), run.weights(), engine)
     ids = prepare(run.config(), run.tokenizer()).ids("train")
     texts = [(ids[:2000], np.array([0, 40, 1500])), (ids[3000:3300], documents.NONE), (ids[700:1900], np.array([1100]))]

@@ -94,14 +94,6 @@ def test_at_the_end_threads_spin_again() -> None:
 # Real threads
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 

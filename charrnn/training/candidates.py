@@ -55,7 +55,8 @@ CLEARLY = 0.87  # fewer bits are worth it from this share of float32's time down
 # The first work of other threads wakes them up. They may wake on one core: it takes the system a while to part them.
 WAKING_SECONDS = 0.02
 # What is shorter than this is run again, so often, where threads waited for a core for more than a share of its time.
-SHORT_SECONDS, TRIES, UNDISTURBED = 0.03, 4, 0.1
+SHORT_SECONDS, TRIES = 0.03, 4
+UNDISTURBED = 0.1  # of a time that threads waited for a core, at the most, where its figure counts
 WORTH_A_THREAD = 0.95  # and more threads from this share of the time of fewer
 
 Timed = Callable[[Candidate, int | None], float]

@@ -19,7 +19,7 @@ from charrnn.model.architecture import Architecture
 from charrnn.model.rnn import CharRNN
 from charrnn.text.corpus import Corpus
 from charrnn.training import candidates, kept_speeds, sizing, unseen
-from charrnn.training.candidates import Candidate, fastest
+from charrnn.training.candidates import UNDISTURBED, Candidate, fastest
 from charrnn.training.config import Config
 from charrnn.training.ranks import Ranks
 from charrnn.training.settings import Settings
@@ -29,7 +29,6 @@ __all__ = ["Candidate", "Machine", "fastest", "memory_bytes", "processor"]
 
 PROBE_SECONDS = 0.5
 PROBE, GPU_PROBE = (256, 16), (512, 64)  # hidden size and time steps of a probe: a GPU waits for its orders in less
-UNDISTURBED = 0.1  # of the time that threads waited for a core, at the most, where a figure is kept to decide by
 # As such a figure is called, and how often it was measured. A machine that is shared may be slower than it is for all
 # of a measurement, and nothing says so: the best of several processes counts.
 PRODUCTS_PER_S, MEASURED = "products a second", "measured"
